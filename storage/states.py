@@ -1,0 +1,58 @@
+"""The states of every record and the legal moves between them, in one table."""
+
+from __future__ import annotations
+
+STREAM_STATES = ("registering", "active", "paused", "failed", "archived")
+BATCH_STATES = ("pending", "trained", "held", "erased")
+TRIGGER_STATES = ("active", "paused", "removed")
+DECISION_STATES = ("measuring", "decided", "closed")
+PLAN_STATES = ("open", "succeeded", "failed", "cancelled", "stale")
+JOB_STATES = ("queued", "submitted", "running", "succeeded", "failed", "lost", "cancelled")
+VERSION_STATES = ("candidate", "evaluated", "live", "retired", "rejected")
+
+MOVES: dict[str, dict[str, tuple[str, ...]]] = {
+    "stream": {
+        "registering": ("active", "failed", "archived"),
+        "active": ("paused", "failed", "archived"),
+        "paused": ("active", "failed", "archived"),
+        "failed": ("active", "registering", "archived"),
+        "archived": (),
+    },
+    "batch": {
+        "pending": ("trained", "held", "erased"),
+        "trained": ("pending", "held", "erased"),
+        "held": ("pending", "trained", "erased"),
+        "erased": (),
+    },
+    "trigger": {
+        "active": ("paused", "removed"),
+        "paused": ("active", "removed"),
+        "removed": ("active",),
+    },
+    "decision": {"measuring": ("decided", "closed"), "decided": ("closed",), "closed": ()},
+    "plan": {
+        "open": ("succeeded", "failed", "cancelled", "stale"),
+        "succeeded": (), "failed": (), "cancelled": (), "stale": (),
+    },
+    "job": {
+        "queued": ("submitted", "cancelled"),
+        "submitted": ("running", "succeeded", "failed", "lost", "cancelled"),
+        "running": ("succeeded", "failed", "lost", "cancelled"),
+        "failed": ("queued",),
+        "lost": ("queued",),
+        "succeeded": (),
+        "cancelled": (),
+    },
+    "version": {
+        "candidate": ("evaluated", "rejected"),
+        "evaluated": ("live", "rejected"),
+        "live": ("retired",),
+        "retired": ("live",),
+        "rejected": ("live",),
+    },
+}  # fmt: skip
+
+
+def is_legal(record: str, start: str, finish: str) -> bool:
+    """Whether ``record`` may move from ``start`` to ``finish``."""
+    return finish in MOVES[record].get(start, ())

@@ -1,0 +1,595 @@
+"""All tables of the lineage: what Rekindle must remember.
+
+One rule for every table: rows are added and moved, never deleted or un-written. The few columns that change
+(states, leases, counters) change through conditional updates in :mod:`storage.moves`. Uniqueness and legality are
+constraints with the reason beside them, so that a second daemon or a bug cannot write what must not be.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy import DateTime as SqlDateTime
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from storage.states import (
+    BATCH_STATES,
+    DECISION_STATES,
+    JOB_STATES,
+    PLAN_STATES,
+    STREAM_STATES,
+    TRIGGER_STATES,
+    VERSION_STATES,
+)
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+BigId = BigInteger().with_variant(Integer, "sqlite")
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """Aware UTC on the way in and out; a naive datetime is refused."""
+
+    impl = SqlDateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("SQL times are aware UTC; got a naive datetime")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    """Declarative base; rows are plain typed records, without relationships or lazy loading."""
+
+    metadata = MetaData(naming_convention=NAMING)
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own declaration
+        datetime: UtcDateTime(),
+        dict[str, Any]: JSON(),
+        list[Any]: JSON(),
+    }
+
+
+def _one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
+    listed = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{column} IN ({listed})", name=f"{column}_known")
+
+
+class Stream(Base):
+    """A source of data with a live model. ``id`` is immutable; ``name`` may be used again once archived."""
+
+    __tablename__ = "streams"
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    name: Mapped[str] = mapped_column(String(63))
+    task: Mapped[str] = mapped_column(String(32))
+    state: Mapped[str] = mapped_column(String(16))
+    split_key: Mapped[str] = mapped_column(String(64))
+    error: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime]
+    archived_at: Mapped[datetime | None]
+    __table_args__ = (
+        _one_of("state", STREAM_STATES),
+        # A name belongs to one stream that is not archived.
+        Index("uq_streams_active_name", "name", unique=True, sqlite_where=text("archived_at IS NULL"),
+              postgresql_where=text("archived_at IS NULL")),
+    )
+
+
+class StreamRevision(Base):
+    """The settings of a stream at one time; every decision names its revision."""
+
+    __tablename__ = "stream_revisions"
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    stream_id: Mapped[str] = mapped_column(ForeignKey("streams.id"))
+    number: Mapped[int]
+    settings: Mapped[dict[str, Any]]
+    origins: Mapped[dict[str, Any]]
+    settings_hash: Mapped[str] = mapped_column(String(64))
+    actor: Mapped[str] = mapped_column(String(255))
+    created_at: Mapped[datetime]
+    __table_args__ = (UniqueConstraint("stream_id", "number"),)
+
+
+class Arrival(Base):
+    """One file (or push) as it came: accepted, a copy of an earlier one, or refused with the reason."""
+
+    __tablename__ = "arrivals"
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    stream_id: Mapped[str] = mapped_column(ForeignKey("streams.id"))
+    name: Mapped[str] = mapped_column(Text)
+    arrival_hash: Mapped[str] = mapped_column(String(64))
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    outcome: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str | None] = mapped_column(Text)
+    batch_id: Mapped[int | None] = mapped_column(ForeignKey("batches.id"))
+    created_at: Mapped[datetime]
+    __table_args__ = (
+        _one_of("outcome", ("accepted", "copy", "refused")),
+        UniqueConstraint("stream_id", "name", "arrival_hash"),
+    )
+
+
+class Batch(Base):
+    """Documents that arrived together. ``kind`` anchor stands for what the base knows, fixed for a fixed eval set."""
+
+    __tablename__ = "batches"
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    stream_id: Mapped[str] = mapped_column(ForeignKey("streams.id"), index=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    name: Mapped[str] = mapped_column(Text)
+    state: Mapped[str] = mapped_column(String(16))
+    state_reason: Mapped[str | None] = mapped_column(Text)
+    arrival_hash: Mapped[str] = mapped_column(String(64))
+    snapshot_hash: Mapped[str] = mapped_column(String(64))
+    synthetic: Mapped[bool] = mapped_column(default=False)
+    documents: Mapped[int]
+    train_documents: Mapped[int]
+    heldout_documents: Mapped[int]
+    duplicates: Mapped[int]
+    near_duplicates: Mapped[int]
+    conflicts: Mapped[int]
+    leaked: Mapped[int]
+    quarantined: Mapped[int]
+    refusals: Mapped[int] = mapped_column(default=0)
+    labels: Mapped[list[Any]]
+    created_at: Mapped[datetime]
+    __table_args__ = (
+        _one_of("kind", ("data", "anchor", "fixed")),
+        _one_of("state", BATCH_STATES),
+        # Arrival is exactly once by content.
+        UniqueConstraint("stream_id", "kind", "name", "arrival_hash"),
+        Index("uq_batches_data_arrival", "stream_id", "arrival_hash", unique=True,
+              sqlite_where=text("kind = 'data'"), postgresql_where=text("kind = 'data'")),
+    )
+
+
+class Document(Base):
+    """One kept row of a batch; ``row`` counts from 0 in the batch's snapshot."""
+
+    __tablename__ = "documents"
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    stream_id: Mapped[str] = mapped_column(ForeignKey("streams.id"))
+    batch_id: Mapped[int] = mapped_column(ForeignKey("batches.id"))
+    row: Mapped[int]
+    digest: Mapped[str] = mapped_column(String(64))
+    content_digest: Mapped[str] = mapped_column(String(64))
+    external_id: Mapped[str | None] = mapped_column(Text)
+    split: Mapped[str] = mapped_column(String(8))
+    cluster: Mapped[str] = mapped_column(String(64))
+    label: Mapped[str | None] = mapped_column(Text)
+    state: Mapped[str] = mapped_column(String(8))
+    __table_args__ = (
+        _one_of("split", ("train", "heldout")),
+        _one_of("state", ("present", "erased")),
+        UniqueConstraint("batch_id", "row"),
+        Index("ix_documents_stream_digest", "stream_id", "digest"),
+        Index("ix_documents_stream_content", "stream_id", "content_digest"),
+        Index("ix_documents_stream_external", "stream_id", "external_id"),
+        Index("ix_documents_stream_cluster", "stream_id", "cluster"),
+    )
+
+
+class DocumentSketch(Base):
+    """MinHash signature of a document, to confirm a near-duplicate candidate."""
+
+    __tablename__ = "document_sketches"
+    document_id: Mapped[int] = mapped_column(ForeignKey("documents.id"), primary_key=True)
+    signature: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class DocumentBand(Base):
+    """Locality-sensitive hash bands of the signatures: equal band, candidate pair."""
+
+    __tablename__ = "document_bands"
+    stream_id: Mapped[str] = mapped_column(ForeignKey("streams.id"), primary_key=True)
+    band: Mapped[int] = mapped_column(primary_key=True)
+    value: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    document_id: Mapped[int] = mapped_column(ForeignKey("documents.id"), primary_key=True)
+
+
+class Quarantine(Base):
+    """A row that was not kept: where it stood, why, and its first characters."""
+
+    __tablename__ = "quarantine"
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    stream_id: Mapped[str] = mapped_column(ForeignKey("streams.id"))
+    batch_id: Mapped[int | None] = mapped_column(ForeignKey("batches.id"), index=True)
+    file: Mapped[str] = mapped_column(Text)
+    line: Mapped[int]
+    reason: Mapped[str] = mapped_column(Text)
+    excerpt: Mapped[str] = mapped_column(Text)
+
+
+class EvalSet(Base):
+    """A frozen set of documents that no training may see, each marked ``select`` or ``judge``."""
+
+    __tablename__ = "eval_sets"
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    stream_id: Mapped[str] = mapped_column(ForeignKey("streams.id"))
+    name: Mapped[str] = mapped_column(Text)
+    kind: Mapped[str] = mapped_column(String(16))
+    content_hash: Mapped[str] = mapped_column(String(64))
+    documents: Mapped[int]
+    batch_id: Mapped[int | None] = mapped_column(ForeignKey("batches.id"))
+    members: Mapped[list[Any]]
+    labels: Mapped[list[Any]]
+    active: Mapped[bool] = mapped_column(default=True)
+    created_at: Mapped[datetime]
+    __table_args__ = (
+        _one_of("kind", ("anchor", "fixed", "batch", "pool")),
+        UniqueConstraint("stream_id", "name", "content_hash"),
+    )
+
+
+class Trigger(Base):
+    """When a stream retrains."""
+
+    __tablename__ = "triggers"
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    stream_id: Mapped[str] = mapped_column(ForeignKey("streams.id"))
+    name: Mapped[str] = mapped_column(String(63))
+    kind: Mapped[str] = mapped_column(String(32))
+    settings: Mapped[dict[str, Any]]
+    timezone: Mapped[str] = mapped_column(String(64))
+    state: Mapped[str] = mapped_column(String(16))
+    next_at: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+    __table_args__ = (_one_of("state", TRIGGER_STATES), UniqueConstraint("stream_id", "name"))
+
+
+class Firing(Base):
+    """A trigger's verdict at one instant, with the reason."""
+
+    __tablename__ = "firings"
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    trigger_id: Mapped[int] = mapped_column(ForeignKey("triggers.id"))
+    due_at: Mapped[datetime]
+    timezone: Mapped[str] = mapped_column(String(64))
+    verdict: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str] = mapped_column(Text)
+    evidence: Mapped[dict[str, Any]]
+    decision_id: Mapped[int | None] = mapped_column(ForeignKey("decisions.id"))
+    created_at: Mapped[datetime]
+    __table_args__ = (
+        _one_of("verdict", ("fired", "deferred", "skipped", "declined")),
+        # The truth of scheduling: one row for a trigger and an instant, however many alarm clocks ring.
+        UniqueConstraint("trigger_id", "due_at"),
+    )
+
+
+class Decision(Base):
+    """The recorded choice of strategy, data and settings."""
+
+    __tablename__ = "decisions"
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    stream_id: Mapped[str] = mapped_column(ForeignKey("streams.id"), index=True)
+    revision_id: Mapped[int] = mapped_column(ForeignKey("stream_revisions.id"))
+    parent_version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"))
+    state: Mapped[str] = mapped_column(String(16))
+    key: Mapped[str] = mapped_column(String(64), unique=True)
+    requested: Mapped[str] = mapped_column(String(63))
+    strategy: Mapped[str | None] = mapped_column(String(63))
+    batches: Mapped[list[Any]]
+    signals: Mapped[dict[str, Any]]
+    settings: Mapped[dict[str, Any]]
+    reason: Mapped[str] = mapped_column(Text)
+    alternatives: Mapped[list[Any]]
+    outcome: Mapped[str | None] = mapped_column(Text)
+    actor: Mapped[str] = mapped_column(String(255))
+    created_at: Mapped[datetime]
+    decided_at: Mapped[datetime | None]
+    closed_at: Mapped[datetime | None]
+    __table_args__ = (
+        _one_of("state", DECISION_STATES),
+        # A second retrain returns the queued decision: only one is open.
+        Index("uq_decisions_open", "stream_id", unique=True, sqlite_where=text("closed_at IS NULL"),
+              postgresql_where=text("closed_at IS NULL")),
+    )
+
+
+class Plan(Base):
+    """The executable form of a decision: a small graph of jobs, constants and seeds by value."""
+
+    __tablename__ = "plans"
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    stream_id: Mapped[str] = mapped_column(ForeignKey("streams.id"))
+    decision_id: Mapped[int] = mapped_column(ForeignKey("decisions.id"), unique=True)
+    state: Mapped[str] = mapped_column(String(16))
+    spec: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]
+    closed_at: Mapped[datetime | None]
+    __table_args__ = (
+        _one_of("state", PLAN_STATES),
+        Index("uq_plans_open", "stream_id", unique=True, sqlite_where=text("state = 'open'"),
+              postgresql_where=text("state = 'open'")),
+    )
+
+
+class Job(Base):
+    """One run of the job process: measure, train, fit, generate or evaluate. ``key`` makes queueing idempotent."""
+
+    __tablename__ = "jobs"
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    stream_id: Mapped[str] = mapped_column(ForeignKey("streams.id"), index=True)
+    decision_id: Mapped[int | None] = mapped_column(ForeignKey("decisions.id"), index=True)
+    plan_id: Mapped[int | None] = mapped_column(ForeignKey("plans.id"), index=True)
+    version_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id", use_alter=True), index=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    name: Mapped[str] = mapped_column(String(63))
+    position: Mapped[int] = mapped_column(default=0)
+    key: Mapped[str] = mapped_column(String(255), unique=True)
+    state: Mapped[str] = mapped_column(String(16))
+    attempt: Mapped[int] = mapped_column(default=0)
+    max_attempts: Mapped[int]
+    priority: Mapped[int] = mapped_column(default=0)
+    cpus: Mapped[int] = mapped_column(default=1)
+    gpus: Mapped[int] = mapped_column(default=0)
+    timeout_s: Mapped[int]
+    spec: Mapped[dict[str, Any]]
+    needs: Mapped[list[Any]]
+    progress: Mapped[dict[str, Any]]
+    result: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    artifacts: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    error: Mapped[str | None] = mapped_column(Text)
+    cancel_requested: Mapped[bool] = mapped_column(default=False)
+    not_before: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    __table_args__ = (
+        _one_of("state", JOB_STATES),
+        _one_of("kind", ("measure", "train", "fit", "generate", "evaluate")),
+        UniqueConstraint("plan_id", "name", "position"),
+        Index("ix_jobs_state", "state", "priority", "id"),
+    )
+
+
+class Attempt(Base):
+    """One process that carried out a job: who it was, where it ran, how it ended."""
+
+    __tablename__ = "attempts"
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"))
+    number: Mapped[int]
+    state: Mapped[str] = mapped_column(String(16))
+    directory: Mapped[str] = mapped_column(Text)
+    host: Mapped[str] = mapped_column(String(255))
+    boot_id: Mapped[str | None] = mapped_column(String(64))
+    pid: Mapped[int | None]
+    process_started: Mapped[int | None] = mapped_column(BigInteger)
+    epoch: Mapped[int]
+    cpus: Mapped[int]
+    gpus: Mapped[list[Any]]
+    exit_code: Mapped[int | None]
+    error: Mapped[str | None] = mapped_column(Text)
+    started_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+    __table_args__ = (_one_of("state", JOB_STATES), UniqueConstraint("job_id", "number"))
+
+
+class Version(Base):
+    """A model in the lineage. Its state moves; what it is and where it came from is hashed and never changes."""
+
+    __tablename__ = "versions"
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    stream_id: Mapped[str] = mapped_column(ForeignKey("streams.id"))
+    number: Mapped[int]
+    state: Mapped[str] = mapped_column(String(16))
+    strategy: Mapped[str] = mapped_column(String(63))
+    decision_id: Mapped[int | None] = mapped_column(ForeignKey("decisions.id"))
+    job_id: Mapped[int | None] = mapped_column(ForeignKey("jobs.id"))
+    model_hash: Mapped[str] = mapped_column(String(64))
+    facts: Mapped[dict[str, Any]]
+    pinned: Mapped[bool] = mapped_column(default=False)
+    created_at: Mapped[datetime]
+    previous_hash: Mapped[str] = mapped_column(String(64))
+    row_hash: Mapped[str] = mapped_column(String(64))
+    __table_args__ = (
+        _one_of("state", VERSION_STATES),
+        UniqueConstraint("stream_id", "number"),
+        # Exactly one model answers for a stream.
+        Index("uq_versions_live", "stream_id", unique=True, sqlite_where=text("state = 'live'"),
+              postgresql_where=text("state = 'live'")),
+    )
+
+
+class VersionParent(Base):
+    """An edge of the lineage graph."""
+
+    __tablename__ = "version_parents"
+    child_id: Mapped[int] = mapped_column(ForeignKey("versions.id"), primary_key=True)
+    parent_id: Mapped[int] = mapped_column(ForeignKey("versions.id"), primary_key=True, index=True)
+    role: Mapped[str] = mapped_column(String(32), primary_key=True)
+    weight: Mapped[float] = mapped_column(default=1.0)
+    __table_args__ = (CheckConstraint("child_id <> parent_id", name="not_its_own_parent"),)
+
+
+class VersionArtifact(Base):
+    """What a version consists of: ``role`` is answer/…, state/… or evidence/…; the hash names a manifest."""
+
+    __tablename__ = "version_artifacts"
+    version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"), primary_key=True)
+    role: Mapped[str] = mapped_column(String(63), primary_key=True)
+    manifest_hash: Mapped[str] = mapped_column(ForeignKey("manifests.hash"), index=True)
+    job_id: Mapped[int | None] = mapped_column(ForeignKey("jobs.id"))
+
+
+class VersionBatch(Base):
+    """Which rows of which snapshot a version's own training consumed; bit n of ``rows`` is row n (least significant first)."""
+
+    __tablename__ = "version_batches"
+    version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"), primary_key=True)
+    batch_id: Mapped[int] = mapped_column(ForeignKey("batches.id"), primary_key=True, index=True)
+    role: Mapped[str] = mapped_column(String(16), primary_key=True)
+    snapshot_hash: Mapped[str] = mapped_column(String(64))
+    rows: Mapped[bytes] = mapped_column(LargeBinary)
+    documents: Mapped[int]
+    samples: Mapped[int]
+    __table_args__ = (_one_of("role", ("trained", "replayed")),)
+
+
+class Evaluation(Base):
+    """The score of a version on one eval set; ``results_hash`` names the per-example results."""
+
+    __tablename__ = "evaluations"
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"))
+    eval_set_id: Mapped[int] = mapped_column(ForeignKey("eval_sets.id"), index=True)
+    eval_set_hash: Mapped[str] = mapped_column(String(64))
+    settings_hash: Mapped[str] = mapped_column(String(64))
+    metric: Mapped[str] = mapped_column(String(32))
+    value: Mapped[float]
+    value_select: Mapped[float | None]
+    value_judge: Mapped[float | None]
+    examples: Mapped[int]
+    details: Mapped[dict[str, Any]]
+    results_hash: Mapped[str] = mapped_column(String(64))
+    job_id: Mapped[int | None] = mapped_column(ForeignKey("jobs.id"))
+    created_at: Mapped[datetime]
+    previous_hash: Mapped[str] = mapped_column(String(64))
+    row_hash: Mapped[str] = mapped_column(String(64))
+    __table_args__ = (UniqueConstraint("version_id", "eval_set_hash", "settings_hash"),)
+
+
+class Verdict(Base):
+    """What the gate said of a candidate against one live version, per eval set, with reasons and flips."""
+
+    __tablename__ = "verdicts"
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"), index=True)
+    compared_with_id: Mapped[int] = mapped_column(ForeignKey("versions.id"))
+    outcome: Mapped[str] = mapped_column(String(16))
+    mode: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str] = mapped_column(Text)
+    details: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]
+    __table_args__ = (_one_of("outcome", ("pass", "fail", "inconclusive")), _one_of("mode", ("enforce", "record")))
+
+
+class Promotion(Base):
+    """A version became live. The newest row of a stream is the truth; links on disk follow it."""
+
+    __tablename__ = "promotions"
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    stream_id: Mapped[str] = mapped_column(ForeignKey("streams.id"), index=True)
+    version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"))
+    previous_version_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))
+    kind: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str] = mapped_column(Text)
+    actor: Mapped[str] = mapped_column(String(255))
+    verdict_id: Mapped[int | None] = mapped_column(ForeignKey("verdicts.id"))
+    created_at: Mapped[datetime]
+    previous_hash: Mapped[str] = mapped_column(String(64))
+    row_hash: Mapped[str] = mapped_column(String(64))
+    __table_args__ = (_one_of("kind", ("initial", "promotion", "recorded", "forced", "rollback")),)
+
+
+class Event(Base):
+    """Every move of every record, with its actor; written in the same transaction as the move."""
+
+    __tablename__ = "events"
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    stream_id: Mapped[str | None] = mapped_column(ForeignKey("streams.id"), index=True)
+    subject: Mapped[str] = mapped_column(String(32))
+    subject_id: Mapped[str] = mapped_column(String(64))
+    action: Mapped[str] = mapped_column(String(32))
+    from_state: Mapped[str | None] = mapped_column(String(16))
+    to_state: Mapped[str | None] = mapped_column(String(16))
+    actor: Mapped[str] = mapped_column(String(255))
+    reason: Mapped[str] = mapped_column(Text)
+    details: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]
+    previous_hash: Mapped[str] = mapped_column(String(64))
+    row_hash: Mapped[str] = mapped_column(String(64))
+    __table_args__ = (Index("ix_events_subject", "subject", "subject_id"),)
+
+
+class ChainHead(Base):
+    """The newest row hash of each chained table; locking this row orders the writers."""
+
+    __tablename__ = "chain_heads"
+    name: Mapped[str] = mapped_column(String(32), primary_key=True)
+    row_hash: Mapped[str] = mapped_column(String(64))
+
+
+class Token(Base):
+    """A key to the control plane, kept as a hash only."""
+
+    __tablename__ = "tokens"
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    name: Mapped[str] = mapped_column(String(63), unique=True)
+    hash: Mapped[str] = mapped_column(String(64), unique=True)
+    role: Mapped[str] = mapped_column(String(16))
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+    __table_args__ = (_one_of("role", ("admin", "operator", "reader")),)
+
+
+class Lease(Base):
+    """Who leads. Every conditional update of the daemon names the epoch it was started under."""
+
+    __tablename__ = "leases"
+    name: Mapped[str] = mapped_column(String(32), primary_key=True)
+    holder: Mapped[str] = mapped_column(String(255))
+    epoch: Mapped[int]
+    expires_at: Mapped[datetime]
+
+
+class StoredObject(Base):
+    """A file of the artifact store, named by the sha256 of its bytes; ``marked_at`` is gc's first step."""
+
+    __tablename__ = "objects"
+    hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    marked_at: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+
+
+class Manifest(Base):
+    """A folder of objects: relative path to object. Tensors are entries of kind ``tensor`` named by the tensor."""
+
+    __tablename__ = "manifests"
+    hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime]
+
+
+class ManifestEntry(Base):
+    """One file or tensor of a manifest."""
+
+    __tablename__ = "manifest_entries"
+    manifest_hash: Mapped[str] = mapped_column(ForeignKey("manifests.hash"), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(8), primary_key=True)
+    path: Mapped[str] = mapped_column(String(512), primary_key=True)
+    object_hash: Mapped[str] = mapped_column(ForeignKey("objects.hash"), index=True)
+    __table_args__ = (_one_of("kind", ("file", "tensor")),)

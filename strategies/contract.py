@@ -1,0 +1,357 @@
+"""The contract between the orchestrator, the strategies and the job process: records only, no torch, no SQL.
+
+Three directions: a strategy turns :class:`Signals` into a :class:`Plan`; the orchestrator resolves a plan's references
+into a :class:`JobSpec` (``job.json``); the job process answers with a :class:`JobResult` (``result.json``). All of them
+are closed JSON with ``format: 1``; a newer format is refused by name.
+
+The job directory
+-----------------
+``job.json``        written by the orchestrator before the start; read once
+``heartbeat.json``  boot id, pid, start time, step, phase; replaced every two seconds
+``progress.json``   :class:`Progress`; replaced at most twice a second
+``adopted.json``    touched by the daemon while it lives; older than ten minutes: the job checkpoints and ends itself
+``cancel``          exists: checkpoint and end with exit code 75
+``checkpoints/``    ``step-N/`` folders, each complete or absent
+``out/``            what the job made, one folder or file an artifact role
+``result.json``     written last, atomically; its presence with exit code 0 is success
+``job.log``         stdout and stderr
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from strategies.settings import Closed, LoraSettings, Task, TrainingSettings
+
+FORMAT = 1
+EXIT_CANCELLED = 75
+"""The job stopped on request, or because nobody adopted it, after writing a checkpoint."""
+EXIT_REFUSED = 65
+"""The job refused its input (bad data or settings): trying again cannot help."""
+
+Reference = Annotated[str, Field(pattern=r"^@[a-z0-9][a-z0-9_-]*/[a-z0-9_/-]+$")]
+"""``@live/answer/model``, ``@base/answer/model`` or ``@job-name/state/trunk``: an artifact of a version or of an earlier job."""
+
+
+# --- parts of a plan, by seam ------------------------------------------------------------------------------------
+
+
+class ReplayMixing(Closed):
+    """Which rows each step takes: ``share`` of every step from ``old`` (weighted), the rest from ``new``.
+
+    Exact and deterministic (METHODS 1.4): after n steps of ``batch`` rows, floor(share * batch * n) rows were old.
+    ``share`` and the weights are kept as decimal strings, so that the arithmetic is rational and the same everywhere.
+    """
+
+    kind: Literal["replay"] = "replay"
+    new: tuple[str, ...]
+    old: dict[str, str] = Field(default_factory=dict)
+    share: str = "0"
+    batch: int = Field(ge=1)
+    order: int
+    cursor: Reference | None = None
+
+
+Mixing = ReplayMixing
+
+
+class FullSelection(Closed):
+    """Every parameter moves."""
+
+    kind: Literal["full"] = "full"
+
+
+class LoraSelection(Closed):
+    """Only a low-rank adapter (and, for classification, the head) moves; continues the parent's adapter if it has one."""
+
+    kind: Literal["lora"] = "lora"
+    lora: LoraSettings
+
+
+Selection = Annotated[FullSelection | LoraSelection, Field(discriminator="kind")]
+
+
+class CosineSchedule(Closed):
+    """Linear warm-up, then cosine to ``min_lr`` (METHODS 1.2 a). ``warmup`` 0: start at the peak."""
+
+    kind: Literal["cosine"] = "cosine"
+    steps: int = Field(ge=1)
+    warmup: int = Field(ge=0)
+    lr: float = Field(gt=0)
+    min_lr: float = Field(ge=0)
+    warmup_start: Literal["zero", "eta_min", "last_lr"] = "zero"
+    last_lr: float | None = None
+
+
+class InfiniteSchedule(Closed):
+    """Warm-up, cooldown, constant, anneal, each an explicit length in steps; any may be 0 (METHODS 1.2 b)."""
+
+    kind: Literal["infinite"] = "infinite"
+    warmup: int = Field(ge=0)
+    cooldown: int = Field(ge=0)
+    constant: int = Field(ge=0)
+    anneal: int = Field(ge=0)
+    lr: float = Field(gt=0)
+    constant_lr: float = Field(gt=0)
+    min_lr: float = Field(ge=0)
+    style: Literal["cosine", "rsqrt", "linear"] = "cosine"
+    timescale: float = 10.0
+
+
+Schedule = Annotated[CosineSchedule | InfiniteSchedule, Field(discriminator="kind")]
+
+
+class TaskObjective(Closed):
+    """Next token, answer only, or classes, as the task says."""
+
+    kind: Task
+
+
+class KeepConsolidation(Closed):
+    """The trained weights are the result."""
+
+    kind: Literal["keep"] = "keep"
+
+
+class TrainTemplate(Closed):
+    """One train job of a plan; references are edges of the plan's graph."""
+
+    kind: Literal["train"] = "train"
+    init: Reference
+    optimizer: Reference | None = None
+    mixing: ReplayMixing
+    selection: Selection
+    schedule: Schedule
+    objective: TaskObjective
+    consolidation: KeepConsolidation = KeepConsolidation()
+    steps: int = Field(ge=1)
+    training: TrainingSettings
+    state: tuple[str, ...] = ()
+    """Which ``state/*`` artifacts the job leaves for later stages, beside its answer."""
+
+
+class Explained(Closed):
+    """A resolved value and where it comes from."""
+
+    value: Any
+    origin: str
+
+
+class Plan(Closed):
+    """The executable form of a decision. The version is made of the ``answer/*`` of job ``result`` and all jobs' state."""
+
+    format: Literal[1] = 1
+    strategy: str
+    jobs: dict[str, TrainTemplate]
+    result: str
+    reason: str
+    values: dict[str, Explained] = Field(default_factory=dict)
+    parents: dict[str, float] = Field(default_factory=dict)
+    """Roles of further parents; the decision's parent is always one, role ``init`` when training starts from it."""
+
+
+class SourceFacts(Closed):
+    """What was measured of one source of rows under the live model, on its train side."""
+
+    name: str
+    batch: int
+    documents: int
+    tokens: int
+    rows: int
+    """Packed rows of ``max_length`` tokens (causal-lm), or documents."""
+    loss: float | None
+    """Mean loss a token of documents in 256-token windows; None where it could not be measured."""
+    seen_rows: int = 0
+    """Rows that versions in the live line already consumed of it."""
+
+
+class Signals(Closed):
+    """Everything a strategy may look at. Sources: ``new`` are the decision's batches, ``old`` earlier trained ones."""
+
+    task: Task
+    training: TrainingSettings
+    new: tuple[SourceFacts, ...]
+    old: tuple[SourceFacts, ...]
+    anchor: SourceFacts | None
+    labels: tuple[str, ...] = ()
+    parent: str
+    parent_state: tuple[str, ...] = ()
+    """Roles of the live version's ``state/*`` artifacts, such as ``state/trunk``."""
+    parent_settings: dict[str, Any] = Field(default_factory=dict)
+    """What the decision that made the parent resolved (``Plan.values`` by value): last peak rate, replay notch …"""
+    anchor_rise: float | None = None
+    """Relative rise of the anchor's loss from version 1 to the live version."""
+    anchor_tolerance: float = 0.05
+    refused: tuple[dict[str, Any], ...] = ()
+    """Resolved settings of earlier refused decisions on the same batches; the next must differ."""
+    stage: int = 1
+
+
+# --- job.json ----------------------------------------------------------------------------------------------------
+
+
+class ModelFiles(Closed):
+    """A model on disk: a Hugging Face folder and, for LoRA versions, a PEFT folder on top."""
+
+    path: str
+    adapter: str | None = None
+    trust_remote_code: bool = False
+    labels: tuple[str, ...] = ()
+    """Classification: every class the job must know, in head order; the head grows to hold them."""
+
+
+class SourceFile(Closed):
+    """A batch snapshot (Parquet) that rows are drawn from, and the hash it must have."""
+
+    name: str
+    batch: int
+    path: str
+    sha256: str
+    role: Literal["new", "old"]
+
+
+class EvalFile(Closed):
+    """An eval set's snapshot (Parquet with a ``half`` column)."""
+
+    id: int
+    name: str
+    path: str
+    sha256: str
+    labels: tuple[str, ...] = ()
+
+
+class TrainWork(Closed):
+    kind: Literal["train"] = "train"
+    template: TrainTemplate
+    sources: tuple[SourceFile, ...]
+    forbidden: tuple[EvalFile, ...]
+    """Eval sets: the job refuses to start if one of their digests is among its rows."""
+    optimizer: str | None = None
+    cursor: str | None = None
+
+
+class MeasureWork(Closed):
+    kind: Literal["measure"] = "measure"
+    sources: tuple[SourceFile, ...]
+    documents: int = 200
+    """At most this many train-side documents of each source are scored, chosen by digest."""
+    window: int = 256
+    training: TrainingSettings
+    sample: SampleWork | None = None
+
+
+class SampleWork(Closed):
+    """Documents sampled from the model itself, to stand in for a missing anchor (written to out/samples.jsonl)."""
+
+    documents: int = 200
+    tokens: int = 256
+    seed: int = 1234
+
+
+class EvaluateWork(Closed):
+    kind: Literal["evaluate"] = "evaluate"
+    sets: tuple[EvalFile, ...]
+    training: TrainingSettings
+    known_labels: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Classification: name of a compared version -> its classes; argmax is also taken within each."""
+
+
+MeasureWork.model_rebuild()
+Work = Annotated[TrainWork | MeasureWork | EvaluateWork, Field(discriminator="kind")]
+
+
+class JobSpec(Closed):
+    """``job.json``: all that the job process knows."""
+
+    format: Literal[1] = 1
+    job: int
+    attempt: int
+    stream: str
+    name: str
+    task: Task
+    seed: int
+    threads: int
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    model: ModelFiles
+    work: Work
+    resume_from: tuple[str, ...] = ()
+    """Directories of earlier attempts, newest first; their checkpoints are read, never written."""
+    orphan_after_s: float = 600.0
+
+
+# --- what the job writes -----------------------------------------------------------------------------------------
+
+
+class Progress(Closed):
+    """``progress.json``."""
+
+    phase: str
+    step: int = 0
+    steps: int = 0
+    tokens: int = 0
+    tokens_per_s: float | None = None
+    loss: float | None = None
+    lr: float | None = None
+    eta_s: float | None = None
+
+
+class Consumed(Closed):
+    """Rows of one snapshot that training took: a bitmap file (bit n is row n, least significant first) and counts."""
+
+    batch: int
+    sha256: str
+    role: Literal["trained", "replayed"]
+    bitmap: str
+    documents: int
+    samples: int
+
+
+class Score(Closed):
+    """One eval set's score; ``results`` is a Parquet file of per-example results.
+
+    Columns: ``digest``, ``half``, ``tokens`` (answer or text tokens; 1 for classes), ``bytes``, ``loss`` (summed nats),
+    and for classification ``label``, ``predicted``, ``correct`` and ``correct_in:<version>`` for each known_labels entry.
+    Metric ``loss`` is nats a token over all tokens (lower is better); ``accuracy`` is a share (higher is better).
+    """
+
+    eval_set: int
+    name: str
+    sha256: str
+    metric: Literal["loss", "accuracy"]
+    value: float
+    value_select: float | None
+    value_judge: float | None
+    examples: int
+    tokens: int
+    bytes: int
+    results: str
+    details: dict[str, Any] = Field(default_factory=dict)
+
+
+class Measured(Closed):
+    """One source as measured (see :class:`SourceFacts`)."""
+
+    name: str
+    batch: int
+    documents: int
+    tokens: int
+    rows: int
+    loss: float | None
+
+
+class JobResult(Closed):
+    """``result.json``. Paths are relative to the job directory."""
+
+    format: Literal[1] = 1
+    kind: Literal["train", "measure", "evaluate"]
+    artifacts: dict[str, str] = Field(default_factory=dict)
+    """Role (``answer/model``, ``answer/adapter``, ``state/trunk``, ``state/optimizer``, ``state/mixing``, …) -> folder under out/."""
+    consumed: tuple[Consumed, ...] = ()
+    scores: tuple[Score, ...] = ()
+    measured: tuple[Measured, ...] = ()
+    labels: tuple[str, ...] = ()
+    samples: str | None = None
+    facts: dict[str, Any] = Field(default_factory=dict)
+    """Seeds, settings, library versions, thread count, precision, hashes of the data, losses by step, packing probe …"""

@@ -1,0 +1,101 @@
+"""What a user sets about training. Names are those of transformers' TrainingArguments and peft's LoraConfig."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Task = Literal["causal-lm", "sft", "classification"]
+
+
+class Closed(BaseModel):
+    """Base of every record and setting: unknown keys are refused, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LoraSettings(Closed):
+    """Low-rank adapters (Hu et al. 2021), names as in peft's LoraConfig."""
+
+    r: int = Field(8, ge=1, le=1024, description="rank of the update")
+    lora_alpha: int = Field(16, ge=1, description="the update is scaled by lora_alpha / r")
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout before the down-projection")
+    target_modules: tuple[str, ...] | Literal["all-linear"] = Field(
+        "all-linear", description="names of the modules that carry an adapter"
+    )
+    use_rslora: bool = Field(False, description="scale by lora_alpha / sqrt(r) instead")
+
+
+class TrainingSettings(Closed):
+    """How a model is trained, whatever the strategy."""
+
+    tuner: Literal["full", "lora"] = Field("full", description="train all parameters, or low-rank adapters")
+    lora: LoraSettings = Field(default_factory=LoraSettings, description="used when tuner is lora")
+    max_length: int = Field(256, ge=8, description="tokens in a packed row; longer sft and classification rows are cut")
+    packing: bool = Field(True, description="pack sft rows where a probe proves that they cannot see each other")
+    num_train_epochs: float = Field(1.0, gt=0, description="passes over the new data")
+    max_steps: int | None = Field(None, ge=1, description="optimizer steps; overrides num_train_epochs")
+    train_batch_size: int = Field(16, ge=1, description="rows in one optimizer step, all devices together")
+    per_device_train_batch_size: int | None = Field(
+        None, ge=1, description="rows in one forward pass; default: train_batch_size; gradients are accumulated"
+    )
+    per_device_eval_batch_size: int = Field(16, ge=1, description="rows in one forward pass of an evaluation")
+    learning_rate: float | None = Field(
+        None, gt=0, description="peak rate; default: 3e-4 for causal-lm, 5e-5 for full sft and classification, 2e-4 for lora"
+    )
+    min_learning_rate_ratio: float = Field(0.1, ge=0, le=1, description="final rate over peak rate")
+    warmup_steps: float | None = Field(
+        None, ge=0, description="steps, or a share of all steps if below 1; default: 1 %, at least 10 steps"
+    )
+    weight_decay: float = Field(0.1, ge=0, description="decoupled, on matrices only")
+    adam_beta1: float = Field(0.9, ge=0, lt=1, description="decay of the first moment")
+    adam_beta2: float = Field(0.95, ge=0, lt=1, description="decay of the second moment")
+    adam_epsilon: float = Field(1e-8, gt=0, description="added to the root of the second moment")
+    max_grad_norm: float = Field(1.0, ge=0, description="clip the gradient's global norm; 0: never")
+    bf16: bool | Literal["auto"] = Field("auto", description="bfloat16 autocast; auto: where the hardware has it")
+    gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass")
+    save_seconds: float = Field(60.0, ge=0, description="seconds between checkpoints")
+    save_steps: int | None = Field(None, ge=1, description="steps between checkpoints; overrides save_seconds")
+    seed: int = Field(1234, ge=0, description="of data order, adapters, dropout and new head rows")
+
+
+class StrategySettings(Closed):
+    """The strategy's name and its own settings; every strategy checks that it is given only what it uses."""
+
+    name: Literal["auto", "naive", "retrain", "rewarm-replay"] = Field(
+        "auto", description="how to retrain; auto chooses and says why"
+    )
+    replay: float | None = Field(
+        None, ge=0, lt=1, description="rewarm-replay: share of old rows in every step; default: from the measured shift"
+    )
+    schedule: Literal["cosine", "infinite"] = Field("cosine", description="rewarm-replay: which schedule")
+    infinite: InfiniteSettings = Field(
+        default_factory=lambda: InfiniteSettings(), description="rewarm-replay: phases of the infinite schedule"
+    )
+    warmup_start: Literal["zero", "eta_min", "last_lr"] = Field(
+        "zero", description="rewarm-replay: the rate that re-warming begins from"
+    )
+    keep_optimizer: bool = Field(False, description="rewarm-replay: continue the parent's optimizer moments")
+
+
+class InfiniteSettings(Closed):
+    """Infinite schedule (Ibrahim et al. 2024): lengths as shares of the first stage's steps, never cumulative."""
+
+    cooldown: float = Field(0.6, ge=0, le=1, description="share of steps from peak to constant rate")
+    anneal: float = Field(0.14, gt=0, le=1, description="share of steps from constant to final rate")
+    style: Literal["cosine", "rsqrt", "linear"] = Field("cosine", description="shape of the cooldown")
+    timescale: float = Field(10.0, gt=0, description="kappa of the rsqrt shape")
+    constant_ratio: float = Field(0.55, gt=0, le=1, description="constant rate over peak rate")
+
+    @model_validator(mode="after")
+    def _fits(self) -> InfiniteSettings:
+        if self.cooldown + self.anneal > 1:
+            raise ValueError("cooldown and anneal are lengths: together they cannot exceed 1")
+        return self
+
+
+StrategySettings.model_rebuild()
+
+Json = dict[str, Any]
+Share = Annotated[float, Field(ge=0, le=1)]
