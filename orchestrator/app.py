@@ -1,0 +1,32 @@
+"""What every part of the daemon shares, joined in one place."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+
+from orchestrator.clock import Clock, SystemClock
+from orchestrator.home import Home
+from storage.artifacts import ArtifactStore
+from storage.database import Database
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What jobs may take in all."""
+
+    cpus: int
+    gpus: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class App:
+    """The daemon's own things. ``epoch`` is the leader's epoch that every conditional update names."""
+
+    home: Home
+    database: Database
+    store: ArtifactStore
+    resources: Resources
+    epoch: int
+    clock: Clock = field(default_factory=SystemClock)
+    wake: threading.Event = field(default_factory=threading.Event)
