@@ -1,0 +1,17 @@
+"""Errors of the strategies; every one is a :class:`StrategyError` whose message is one line for the user."""
+
+
+class StrategyError(Exception):
+    """A strategy cannot go on: the message says what is wrong and what to do."""
+
+
+class BadPlan(StrategyError):
+    """Settings, signals or a plan do not fit together."""
+
+
+class BadState(StrategyError):
+    """State of an earlier stage or checkpoint does not belong to what is running."""
+
+
+class BadScores(StrategyError):
+    """A metric was asked of scores that it is not defined for."""
