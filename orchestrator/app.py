@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 
+from orchestrator.background import Background
 from orchestrator.clock import Clock, SystemClock
 from orchestrator.home import Home
 from storage.artifacts import ArtifactStore
@@ -30,3 +31,4 @@ class App:
     epoch: int
     clock: Clock = field(default_factory=SystemClock)
     wake: threading.Event = field(default_factory=threading.Event)
+    background: Background = field(default_factory=Background)

@@ -1,0 +1,300 @@
+"""Step three: the choice of strategy, data and settings, measured first, recorded with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from orchestrator.app import App
+from orchestrator.errors import BadInput, Conflict
+from orchestrator.flow import evaluation, job, records, signals
+from orchestrator.jobs import queue
+from orchestrator.settings import StreamSettings
+from storage import lineage
+from storage.moves import move
+from storage.tables import Batch, Decision, Job, Plan, Stream, Version
+from strategies import named
+from strategies.contract import Signals
+from strategies.contract import Plan as PlanRecord
+from strategies.errors import StrategyError
+from strategies.settings import Closed, StrategySettings
+
+
+class DryRun(Closed):
+    """What a retrain would do. While ``state`` is measuring, ask again: shift and sizes need the model."""
+
+    state: str
+    job: int | None
+    stream: str
+    parent: int
+    batches: list[int]
+    strategy: str | None = None
+    reason: str = ""
+    values: dict[str, Any] = {}
+    alternatives: list[dict[str, str]] = []
+    signals: dict[str, Any] = {}
+
+
+def step(app: App) -> bool:
+    """Take every open decision as far as it goes."""
+    with app.database.read() as session:
+        waiting = session.scalars(select(Decision.id).where(Decision.closed_at.is_(None)).order_by(Decision.id)).all()
+    return any([_advance(app, decision_id) for decision_id in waiting])
+
+
+def request(app: App, stream_name: str, *, strategy: str | None, actor: str, reason: str = "asked for") -> Decision:
+    """The stream's open decision, or a new one about its pending batches.
+
+    Raises:
+        NotFound: no such stream, or nothing live yet.
+        BadInput: the strategy is unknown or does not fit the stream's settings.
+        Conflict: nothing is pending, the stream is paused, or this very decision was made before.
+    """
+    with app.database.write() as session:
+        stream = records.stream_by_name(session, stream_name)
+        found = open_or_new(app, session, stream, strategy=strategy, actor=actor, reason=reason)
+    app.wake.set()
+    return found
+
+
+def open_or_new(
+    app: App, session: Session, stream: Stream, *, strategy: str | None, actor: str, reason: str
+) -> Decision:
+    """As :func:`request`, within a transaction."""
+    existing = records.open_decision(session, stream.id)
+    if existing is not None:
+        return existing
+    settings = _with_strategy(records.settings_of(session, stream.id), strategy)
+    batches = _frozen_batches(session, stream)
+    live = records.live_of(session, stream)
+    decision = Decision(
+        stream_id=stream.id,
+        revision_id=records.revision_of(session, stream.id).id,
+        parent_version_id=live.id,
+        state="measuring",
+        key=decision_key(live, batches, settings, signals.refusals(session, stream.id, [one.id for one in batches])),
+        requested=settings.strategy.name,
+        batches=[batch.id for batch in batches],
+        signals={},
+        settings=settings.strategy.model_dump(mode="json"),
+        reason=reason,
+        alternatives=[],
+        actor=actor,
+        created_at=app.clock.now(),
+    )
+    return _insert(session, decision, stream)
+
+
+def dry_run(app: App, stream_name: str, *, strategy: str | None) -> DryRun:
+    """What :func:`request` would lead to, without deciding anything; only the measurement is kept.
+
+    Raises:
+        As :func:`request`.
+    """
+    with app.database.write() as session:
+        stream = records.stream_by_name(session, stream_name)
+        settings = _with_strategy(records.settings_of(session, stream.id), strategy)
+        batches = _frozen_batches(session, stream)
+        live = records.live_of(session, stream)
+        shared = {"stream": stream.name, "parent": live.number, "batches": [batch.id for batch in batches]}
+        if not base_ready(session, stream):
+            return DryRun(state="measuring", job=None, **shared)
+        measured = queue_measure(session, stream=stream, parent=live, batches=batches, settings=settings)
+        if measured.state in ("failed", "cancelled"):
+            raise Conflict(f"measuring failed: {measured.error}; `rekindle job logs {measured.id}` shows why")
+        if measured.state != "succeeded":
+            return DryRun(state="measuring", job=measured.id, **shared)
+        evidence = signals.gather(
+            session, stream=stream, parent=live, batches=batches, settings=settings, measured=measured
+        )
+    app.wake.set()
+    plan = _plan(evidence, settings.strategy)
+    return DryRun(
+        state="decided",
+        job=measured.id,
+        strategy=plan.strategy,
+        reason=plan.reason,
+        values={name: one.model_dump() for name, one in plan.values.items()},
+        alternatives=named.alternatives(evidence, settings.strategy),
+        signals=evidence.model_dump(mode="json"),
+        **shared,
+    )
+
+
+def decision_key(live: Version, batches: Sequence[Batch], settings: StreamSettings, refused: Sequence[Any]) -> str:
+    """Equal for the same parent, batches, settings and history of refusals: the same decision is made once."""
+    return records.fingerprint(
+        {
+            "parent": live.id,
+            "batches": [batch.id for batch in batches],
+            "strategy": settings.strategy.model_dump(mode="json"),
+            "training": settings.training.model_dump(mode="json"),
+            "refusals": list(refused),
+        }
+    )
+
+
+def base_ready(session: Session, stream: Stream) -> bool:
+    """Whether the live version's scores exist and its anchor stands: no training decision is made before."""
+    live = lineage.live_version(session, stream.id)
+    if live is None or not evaluation.is_measured(session, stream, live):
+        return False
+    settings = records.settings_of(session, stream.id)
+    needs_stand_in = settings.task == "causal-lm" and settings.anchor is None
+    return not needs_stand_in or bool(records.anchor_batches(session, stream.id))
+
+
+def queue_measure(
+    session: Session, *, stream: Stream, parent: Version, batches: Sequence[Batch], settings: StreamSettings
+) -> Job:
+    """The measure job of these batches under this version: one for equal questions, dry run or not."""
+    old = signals.old_batches(session, stream, parent, exclude=[batch.id for batch in batches])
+    sources = [job.source_file(batch, "new") for batch in batches] + [job.source_file(batch, "old") for batch in old]
+    question = records.fingerprint([[one["batch"], one["sha256"]] for one in sources])
+    training = settings.training.model_dump(mode="json")
+    return queue.queue(
+        session,
+        stream_id=stream.id,
+        kind="measure",
+        name="measure",
+        key=f"measure:{parent.id}:{question[:24]}:{records.fingerprint(training)[:16]}",
+        spec={
+            "task": settings.task,
+            "seed": settings.training.seed,
+            "threads": settings.resources.cpus,
+            "device": "cuda" if settings.resources.gpus else "auto",
+            "model": evaluation.model_of(session, parent, settings),
+            "work": {"kind": "measure", "sources": sources, "training": training},
+        },
+        cpus=settings.resources.cpus,
+        gpus=settings.resources.gpus,
+        priority=settings.resources.priority,
+        timeout_s=int(settings.budget.max_hours * 3600),
+        max_attempts=settings.budget.max_attempts,
+    )
+
+
+def _with_strategy(settings: StreamSettings, strategy: str | None) -> StreamSettings:
+    if strategy is None or strategy == settings.strategy.name:
+        return settings
+    if strategy not in named.NAMES:
+        raise BadInput(f"unknown strategy {strategy!r}; choose one of {', '.join(named.NAMES)}")
+    return settings.model_copy(update={"strategy": StrategySettings.model_validate({"name": strategy})})
+
+
+def _frozen_batches(session: Session, stream: Stream) -> Sequence[Batch]:
+    if stream.state != "active":
+        raise Conflict(f"stream {stream.name!r} is {stream.state}; `rekindle stream resume {stream.name}` first")
+    batches = records.pending_batches(session, stream.id)
+    if not batches:
+        raise Conflict(f"stream {stream.name!r} has no pending batch; `rekindle ingest {stream.name} FILE` brings one")
+    return batches
+
+
+def _insert(session: Session, decision: Decision, stream: Stream) -> Decision:
+    taken = session.scalar(select(Decision).where(Decision.key == decision.key))
+    if taken is not None:
+        raise Conflict(
+            f"decision {taken.id} already tried these batches with these settings ({taken.outcome}); "
+            f"wait for more data or change the settings with `rekindle stream set {stream.name}`"
+        )
+    session.add(decision)
+    try:
+        session.flush()
+    except IntegrityError as error:
+        raise Conflict(f"stream {stream.name!r} has just got another decision; ask again") from error
+    return decision
+
+
+def _advance(app: App, decision_id: int) -> bool:
+    with app.database.write() as session:
+        decision = session.get_one(Decision, decision_id)
+        stream = session.get_one(Stream, decision.stream_id)
+        live = lineage.live_version(session, stream.id)
+        if live is None or live.id != decision.parent_version_id:
+            return _end_as_stale(app, session, decision)
+        if decision.state == "measuring":
+            return _measure_or_decide(app, session, decision, stream)
+        return job.advance(app, session, decision)
+
+
+def _end_as_stale(app: App, session: Session, decision: Decision) -> bool:
+    """The parent is no longer live: what is queued is cancelled, what runs is told to stop, nothing may go live."""
+    reason = "stale: the parent version is no longer live"
+    for one in session.scalars(select(Job).where(Job.decision_id == decision.id)):
+        if one.state in ("queued", "submitted", "running"):
+            queue.cancel(session, one, actor="daemon", reason=reason)
+    candidates = session.scalars(
+        select(Version).where(Version.decision_id == decision.id, Version.state.in_(("candidate", "evaluated")))
+    )
+    for candidate in candidates:
+        move(session, candidate, "rejected", actor="daemon", reason=reason, epoch=app.epoch)
+    evaluation.close_decision(app, session, decision.id, plan_state="stale", outcome=reason)
+    return True
+
+
+def _measure_or_decide(app: App, session: Session, decision: Decision, stream: Stream) -> bool:
+    if not base_ready(session, stream):
+        return False
+    parent = session.get_one(Version, decision.parent_version_id)
+    batches = list(records.batches_by_id(session, decision.batches).values())
+    settings = _settings_of_decision(session, decision)
+    measured = queue_measure(session, stream=stream, parent=parent, batches=batches, settings=settings)
+    if measured.state in ("failed", "cancelled"):
+        outcome = f"measuring failed: {measured.error or measured.state}; `rekindle job retry {measured.id}`, then retrain"
+        evaluation.close_decision(app, session, decision.id, plan_state="failed", outcome=outcome)
+        return True
+    if measured.state != "succeeded":
+        return False
+    evidence = signals.gather(
+        session, stream=stream, parent=parent, batches=batches, settings=settings, measured=measured
+    )
+    return _decide(app, session, decision, evidence, settings)
+
+
+def _decide(app: App, session: Session, decision: Decision, evidence: Signals, settings: StreamSettings) -> bool:
+    try:
+        plan = _plan(evidence, settings.strategy)
+    except BadInput as error:
+        evaluation.close_decision(app, session, decision.id, plan_state="failed", outcome=error.message)
+        return True
+    row = Plan(
+        stream_id=decision.stream_id,
+        decision_id=decision.id,
+        state="open",
+        spec=plan.model_dump(mode="json"),
+        created_at=app.clock.now(),
+    )
+    session.add(row)
+    decision.reason = plan.reason
+    session.flush()
+    move(
+        session,
+        decision,
+        "decided",
+        actor="daemon",
+        reason=plan.reason,
+        epoch=app.epoch,
+        strategy=plan.strategy,
+        signals=evidence.model_dump(mode="json"),
+        alternatives=named.alternatives(evidence, settings.strategy),
+        decided_at=app.clock.now(),
+    )
+    job.queue_plan(session, decision=decision, plan=row, record=plan, settings=settings)
+    return True
+
+
+def _plan(evidence: Signals, strategy: StrategySettings) -> PlanRecord:
+    try:
+        return named.plan(evidence, strategy)
+    except StrategyError as error:
+        raise BadInput(str(error)) from error
+
+
+def _settings_of_decision(session: Session, decision: Decision) -> StreamSettings:
+    revised = records.revision_settings(session, decision.revision_id)
+    return revised.model_copy(update={"strategy": StrategySettings.model_validate(decision.settings)})

@@ -1,0 +1,263 @@
+"""Step five: every version that matters is measured on every eval set that matters, once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+from sqlalchemy import exists, select
+from sqlalchemy.orm import Session
+
+from orchestrator.app import App
+from orchestrator.flow import records
+from orchestrator.jobs import queue
+from orchestrator.settings import StreamSettings
+from storage import chain, lineage, manifests
+from storage.artifacts import Stored
+from storage.moves import move
+from storage.tables import Decision, EvalSet, Evaluation, Job, Plan, Promotion, Stream, Version
+
+Progress = Literal["complete", "waiting", "failed"]
+EVALUATION_FORMAT = 1
+"""Raised when the meaning of a score changes: older scores are then measured again instead of compared."""
+
+
+def step(app: App) -> bool:
+    """Record finished evaluations, and ask for those that the live version and candidates still lack."""
+    changed = _record_finished(app)
+    with app.database.read() as session:
+        streams = [stream.id for stream in records.working_streams(session)]
+    for stream_id in streams:
+        changed |= _advance(app, stream_id)
+    return changed
+
+
+def settings_hash(settings: StreamSettings) -> str:
+    """What a score depends on beside model and set."""
+    return _settings_hash(settings.task, settings.training.max_length)
+
+
+def _settings_hash(task: str, max_length: int) -> str:
+    return records.fingerprint({"format": EVALUATION_FORMAT, "task": task, "max_length": max_length})
+
+
+def is_measured(session: Session, stream: Stream, version: Version) -> bool:
+    """Whether the version has a score on every active eval set."""
+    wanted = {one.id for one in records.active_sets(session, stream.id)}
+    have = records.evaluations_of(session, version.id, settings_hash(records.settings_of(session, stream.id)))
+    return wanted <= have.keys()
+
+
+def ensure(session: Session, *, stream: Stream, version: Version, sets: Iterable[EvalSet], priority: int = 0) -> Progress:
+    """Queue what the version lacks of ``sets``; say whether it is there, under way, or cannot be had."""
+    settings = records.settings_of(session, stream.id)
+    have = records.evaluations_of(session, version.id, settings_hash(settings))
+    missing = [one for one in sets if one.id not in have]
+    if not missing:
+        return "complete"
+    spec = evaluation_spec(session, version=version, sets=missing, settings=settings)
+    job = queue.queue(
+        session,
+        stream_id=stream.id,
+        kind="evaluate",
+        name="evaluate",
+        key=_key(version, missing, settings),
+        spec=spec,
+        version_id=version.id,
+        cpus=settings.resources.cpus,
+        gpus=settings.resources.gpus,
+        priority=settings.resources.priority + priority,
+        timeout_s=int(settings.budget.max_hours * 3600),
+        max_attempts=settings.budget.max_attempts,
+    )
+    return "failed" if job.state in ("failed", "cancelled") else "waiting"
+
+
+def evaluation_spec(
+    session: Session, *, version: Version, sets: Sequence[EvalSet], settings: StreamSettings
+) -> dict[str, Any]:
+    """The job that measures a version on eval sets."""
+    labels = _compared_labels(session, version)
+    return {
+        "task": settings.task,
+        "seed": settings.training.seed,
+        "threads": settings.resources.cpus,
+        "device": "cuda" if settings.resources.gpus else "auto",
+        "model": model_of(session, version, settings),
+        "work": {
+            "kind": "evaluate",
+            "sets": [eval_file(one) for one in sets],
+            "training": settings.training.model_dump(mode="json"),
+            "known_labels": {labels_name(known): known for known in labels},
+        },
+    }
+
+
+def model_of(session: Session, version: Version, settings: StreamSettings) -> dict[str, Any]:
+    """The symbolic model of a job: its folder, its adapter if it has one, the classes it knows."""
+    artifacts = records.artifacts_of(session, version.id)
+    adapter = artifacts.get("answer/adapter")
+    return {
+        "path": f"manifest:{artifacts['answer/model']}",
+        "adapter": None if adapter is None else f"manifest:{adapter}",
+        "trust_remote_code": settings.trust_remote_code,
+        "labels": records.known_labels(session, version),
+    }
+
+
+def eval_file(one: EvalSet) -> dict[str, Any]:
+    """The symbolic file of an eval set."""
+    return {
+        "id": one.id,
+        "name": one.name,
+        "path": f"object:{one.content_hash}",
+        "sha256": one.content_hash,
+        "labels": list(one.labels),
+    }
+
+
+def labels_name(labels: Sequence[str]) -> str:
+    """The name of a set of classes in per-example results."""
+    return records.fingerprint(list(labels))[:12]
+
+
+def best_ever(session: Session, stream: Stream, settings: StreamSettings) -> Version | None:
+    """Among versions that were live and neither rolled back from nor forced, the one that scores best on the anchor.
+
+    Without an anchor, the base. It stands for "the best that was ever live" on sets that are newer than it.
+    """
+    good = good_versions(session, stream.id)
+    anchor = next((one for one in records.active_sets(session, stream.id) if one.kind == "anchor"), None)
+    if not good or anchor is None:
+        return good[0] if good else None
+    scored = [
+        (evaluation, version)
+        for version in good
+        if (evaluation := records.evaluations_of(session, version.id, settings_hash(settings)).get(anchor.id))
+    ]
+    if not scored:
+        return good[0]
+    lower_is_better = scored[0][0].metric == "loss"
+    return min(scored, key=lambda pair: pair[0].value if lower_is_better else -pair[0].value)[1]
+
+
+def good_versions(session: Session, stream_id: str) -> list[Version]:
+    """Versions that were live on their own merit and never rolled back from, oldest first."""
+    promotions = session.scalars(select(Promotion).where(Promotion.stream_id == stream_id).order_by(Promotion.id)).all()
+    good: dict[int, None] = {}
+    for promotion in promotions:
+        if promotion.kind == "rollback":
+            good.pop(promotion.previous_version_id or 0, None)
+        elif promotion.kind in ("initial", "promotion"):
+            good[promotion.version_id] = None
+        else:
+            good.pop(promotion.version_id, None)
+    found = session.scalars(select(Version).where(Version.id.in_(list(good))).order_by(Version.number))
+    return list(found)
+
+
+def _advance(app: App, stream_id: str) -> bool:
+    with app.database.write() as session:
+        stream = session.get_one(Stream, stream_id)
+        live = lineage.live_version(session, stream_id)
+        if live is None:
+            return False
+        sets = records.active_sets(session, stream_id)
+        ready = ensure(session, stream=stream, version=live, sets=sets, priority=1)
+        candidates = session.scalars(
+            select(Version).where(Version.stream_id == stream_id, Version.state == "candidate").order_by(Version.id)
+        ).all()
+        return any([_advance_candidate(app, session, stream, one, ready) for one in candidates])
+
+
+def _advance_candidate(app: App, session: Session, stream: Stream, candidate: Version, live_ready: Progress) -> bool:
+    sets = records.active_sets(session, stream.id)
+    own = ensure(session, stream=stream, version=candidate, sets=sets)
+    if own == "failed" or live_ready == "failed":
+        whose = "its" if own == "failed" else "the live version's"
+        return _reject(app, session, candidate, f"{whose} evaluation failed for good")
+    best = best_ever(session, stream, records.settings_of(session, stream.id))
+    compared = "complete" if best is None else ensure(session, stream=stream, version=best, sets=sets)
+    if own != "complete" or live_ready != "complete" or compared == "waiting":
+        return False
+    move(session, candidate, "evaluated", actor="daemon", reason=f"measured on {len(sets)} eval sets", epoch=app.epoch)
+    return True
+
+
+def _reject(app: App, session: Session, candidate: Version, reason: str) -> bool:
+    move(session, candidate, "rejected", actor="daemon", reason=reason, epoch=app.epoch)
+    if candidate.decision_id is not None:
+        close_decision(app, session, candidate.decision_id, plan_state="failed", outcome=reason)
+    return True
+
+
+def close_decision(app: App, session: Session, decision_id: int, *, plan_state: str, outcome: str) -> None:
+    """End a decision and its plan, with what became of it."""
+    decision = session.get_one(Decision, decision_id)
+    plan = session.scalar(select(Plan).where(Plan.decision_id == decision_id))
+    at = app.clock.now()
+    if plan is not None and plan.state == "open":
+        move(session, plan, plan_state, actor="daemon", reason=outcome, epoch=app.epoch, closed_at=at)
+    if decision.state != "closed":
+        move(session, decision, "closed", actor="daemon", reason=outcome, epoch=app.epoch, closed_at=at, outcome=outcome)
+
+
+def _record_finished(app: App) -> bool:
+    with app.database.write() as session:
+        jobs = session.scalars(
+            select(Job).where(
+                Job.kind == "evaluate",
+                Job.state == "succeeded",
+                Job.version_id.is_not(None),
+                ~exists().where(Evaluation.job_id == Job.id),
+            )
+        ).all()
+        for job in jobs:
+            _record(app, session, job)
+        return bool(jobs)
+
+
+def _record(app: App, session: Session, job: Job) -> None:
+    measured_with = _settings_hash(job.spec["task"], job.spec["work"]["training"]["max_length"])
+    version_id = job.version_id or 0
+    have = records.evaluations_of(session, version_id, measured_with)
+    for score in (job.result or {}).get("scores", []):
+        if score["eval_set"] in have:
+            continue
+        manifests.register_object(session, _stored(app, score["results"]))
+        chain.append(
+            session,
+            Evaluation(
+                version_id=version_id,
+                eval_set_id=score["eval_set"],
+                eval_set_hash=score["sha256"],
+                settings_hash=measured_with,
+                metric=score["metric"],
+                value=score["value"],
+                value_select=score["value_select"],
+                value_judge=score["value_judge"],
+                examples=score["examples"],
+                details={"tokens": score["tokens"], "bytes": score["bytes"], **score["details"]},
+                results_hash=score["results"],
+                job_id=job.id,
+                created_at=app.clock.now(),
+            ),
+        )
+
+
+def _stored(app: App, digest: str) -> Stored:
+    return Stored(hash=digest, bytes=app.store.path(digest).stat().st_size)
+
+
+def _key(version: Version, missing: Sequence[EvalSet], settings: StreamSettings) -> str:
+    sets = records.fingerprint(sorted(one.content_hash for one in missing))
+    return f"evaluate:{version.id}:{settings_hash(settings)[:16]}:{sets[:24]}"
+
+
+def _compared_labels(session: Session, version: Version) -> list[list[str]]:
+    """The distinct class sets that this version may be compared within: those of versions that were live."""
+    others = session.scalars(
+        select(Version).where(Version.stream_id == version.stream_id, Version.state.in_(("live", "retired")))
+    )
+    distinct = {tuple(records.known_labels(session, one)) for one in others}
+    return [list(labels) for labels in sorted(distinct) if labels]

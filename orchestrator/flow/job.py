@@ -1,0 +1,253 @@
+"""Step four: a plan's jobs are queued, and when all of them have succeeded their result is a candidate version."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from orchestrator.app import App
+from orchestrator.flow import evaluation, records
+from orchestrator.jobs import queue
+from orchestrator.settings import StreamSettings
+from storage import chain
+from storage.moves import move
+from storage.tables import (
+    Attempt,
+    Batch,
+    Decision,
+    EvalSet,
+    Job,
+    Plan,
+    Version,
+    VersionArtifact,
+    VersionBatch,
+    VersionParent,
+)
+from strategies.contract import Plan as PlanRecord
+from strategies.contract import TrainTemplate
+from strategies.plan import order, parse_reference
+
+
+def source_file(batch: Batch, role: str) -> dict[str, Any]:
+    """The symbolic snapshot of a batch."""
+    return {
+        "name": records.source_name(batch),
+        "batch": batch.id,
+        "path": f"object:{batch.snapshot_hash}",
+        "sha256": batch.snapshot_hash,
+        "role": role,
+    }
+
+
+def queue_plan(
+    session: Session, *, decision: Decision, plan: Plan, record: PlanRecord, settings: StreamSettings
+) -> list[Job]:
+    """One row for each job of the plan, in an order in which their references can be resolved."""
+    return [
+        _queue_train(session, decision=decision, plan=plan, name=name, template=record.jobs[name], settings=settings)
+        for name in order(record)
+    ]
+
+
+def advance(app: App, session: Session, decision: Decision) -> bool:
+    """Make the candidate once the plan's jobs have succeeded; end the decision when one of them cannot."""
+    plan = session.scalar(select(Plan).where(Plan.decision_id == decision.id))
+    if plan is None or plan.state != "open":
+        return False
+    jobs = records.jobs_of_plan(session, plan.id)
+    ended = next((job for job in jobs if job.state in ("failed", "cancelled")), None)
+    if ended is not None:
+        return _give_up(app, session, decision, jobs, ended)
+    made = session.scalar(select(Version.id).where(Version.decision_id == decision.id))
+    if made is not None or any(job.state != "succeeded" for job in jobs):
+        return False
+    _make_candidate(app, session, decision, plan, jobs)
+    return True
+
+
+def next_number(session: Session, stream_id: str) -> int:
+    """The number of the stream's next version."""
+    return int(session.scalar(select(func.max(Version.number)).where(Version.stream_id == stream_id)) or 0) + 1
+
+
+def _queue_train(
+    session: Session, *, decision: Decision, plan: Plan, name: str, template: TrainTemplate, settings: StreamSettings
+) -> Job:
+    references = [one for one in (template.init, template.optimizer, template.mixing.cursor) if one is not None]
+    needs = sorted({job for one in references if (job := parse_reference(one)[0]) not in ("live", "base")})
+    return queue.queue(
+        session,
+        stream_id=decision.stream_id,
+        kind="train",
+        name=name,
+        key=f"plan:{plan.id}:{name}:0",
+        spec=_train_spec(session, decision, template, settings),
+        needs=needs,
+        decision_id=decision.id,
+        plan_id=plan.id,
+        cpus=settings.resources.cpus,
+        gpus=settings.resources.gpus,
+        priority=settings.resources.priority,
+        timeout_s=int(settings.budget.max_hours * 3600),
+        max_attempts=settings.budget.max_attempts,
+    )
+
+
+def _train_spec(
+    session: Session, decision: Decision, template: TrainTemplate, settings: StreamSettings
+) -> dict[str, Any]:
+    names = {*template.mixing.new, *template.mixing.old}
+    sources = [
+        source_file(batch, "new" if records.source_name(batch) in template.mixing.new else "old")
+        for batch in _named_batches(session, decision, names)
+    ]
+    forbidden = session.scalars(select(EvalSet).where(EvalSet.stream_id == decision.stream_id).order_by(EvalSet.id)).all()
+    return {
+        "task": settings.task,
+        "seed": template.training.seed,
+        "threads": settings.resources.cpus,
+        "device": "cuda" if settings.resources.gpus else "auto",
+        "model": _initial_model(session, decision, template, settings),
+        "work": {
+            "kind": "train",
+            "template": template.model_dump(mode="json"),
+            "sources": sources,
+            "forbidden": [evaluation.eval_file(one) for one in forbidden],
+            "optimizer": _symbolic(session, decision, template.optimizer),
+            "cursor": _symbolic(session, decision, template.mixing.cursor),
+        },
+    }
+
+
+def _named_batches(session: Session, decision: Decision, names: set[str]) -> list[Batch]:
+    """The batches of a plan's sources; a batch held since the decision is left to the job's failure, never drawn."""
+    found = session.scalars(
+        select(Batch).where(Batch.stream_id == decision.stream_id, Batch.state.in_(("pending", "trained"))).order_by(Batch.id)
+    )
+    return [batch for batch in found if batch.kind != "fixed" and records.source_name(batch) in names]
+
+
+def _origin(session: Session, decision: Decision, owner: str) -> Version:
+    if owner == "base":
+        return records.base_of(session, decision.stream_id)
+    return session.get_one(Version, decision.parent_version_id)
+
+
+def _initial_model(
+    session: Session, decision: Decision, template: TrainTemplate, settings: StreamSettings
+) -> dict[str, Any]:
+    owner, _ = parse_reference(template.init)
+    labels = decision.signals.get("labels", [])
+    if owner in ("live", "base"):
+        return {**evaluation.model_of(session, _origin(session, decision, owner), settings), "labels": labels}
+    inherited = evaluation.model_of(session, session.get_one(Version, decision.parent_version_id), settings)
+    if template.selection.kind == "lora":
+        return {**inherited, "adapter": f"@{owner}/answer/adapter", "labels": labels}
+    return {**inherited, "path": f"@{owner}/answer/model", "adapter": None, "labels": labels}
+
+
+def _symbolic(session: Session, decision: Decision, reference: str | None) -> str | None:
+    if reference is None:
+        return None
+    owner, role = parse_reference(reference)
+    if owner not in ("live", "base"):
+        return reference
+    return f"manifest:{records.artifacts_of(session, _origin(session, decision, owner).id)[role]}"
+
+
+def _give_up(app: App, session: Session, decision: Decision, jobs: Sequence[Job], ended: Job) -> bool:
+    outcome = f"job {ended.id} {ended.state}: {ended.error or 'no reason given'}; `rekindle job logs {ended.id}` shows why"
+    for job in jobs:
+        if job.state in ("queued", "submitted", "running"):
+            queue.cancel(session, job, actor="daemon", reason=f"job {ended.id} {ended.state}")
+    state = "cancelled" if ended.state == "cancelled" else "failed"
+    evaluation.close_decision(app, session, decision.id, plan_state=state, outcome=outcome)
+    return True
+
+
+def _make_candidate(app: App, session: Session, decision: Decision, plan: Plan, jobs: Sequence[Job]) -> None:
+    record = PlanRecord.model_validate(plan.spec)
+    answering = next(job for job in jobs if job.name == record.result)
+    artifacts = _artifacts(session, decision, record, jobs, answering)
+    version = chain.append(
+        session,
+        Version(
+            stream_id=decision.stream_id,
+            number=next_number(session, decision.stream_id),
+            state="candidate",
+            strategy=record.strategy,
+            decision_id=decision.id,
+            job_id=answering.id,
+            model_hash=records.fingerprint({role: one for role, (one, _) in artifacts.items() if role.startswith("answer/")}),
+            facts=_facts(answering, jobs),
+            pinned=False,
+            created_at=app.clock.now(),
+        ),
+    )
+    for role, (manifest_hash, job_id) in artifacts.items():
+        session.add(VersionArtifact(version_id=version.id, role=role, manifest_hash=manifest_hash, job_id=job_id))
+    session.add(VersionParent(child_id=version.id, parent_id=_init_version(session, decision, record).id, role="init"))
+    _remember_rows(session, version, jobs)
+
+
+def _artifacts(
+    session: Session, decision: Decision, record: PlanRecord, jobs: Sequence[Job], answering: Job
+) -> dict[str, tuple[str, int | None]]:
+    """The answer of the plan's result, what it stands on, and every job's state and evidence."""
+    kept: dict[str, tuple[str, int | None]] = {}
+    for job in jobs:
+        for role, manifest_hash in (job.artifacts or {}).items():
+            if not role.startswith("answer/") or job.id == answering.id:
+                kept[role] = (manifest_hash, job.id)
+    if "answer/model" not in kept:
+        origin = _init_version(session, decision, record)
+        kept["answer/model"] = (records.artifacts_of(session, origin.id)["answer/model"], None)
+    return kept
+
+
+def _init_version(session: Session, decision: Decision, record: PlanRecord) -> Version:
+    owners = {parse_reference(template.init)[0] for template in record.jobs.values()}
+    return _origin(session, decision, "base" if "base" in owners else "live")
+
+
+def _facts(answering: Job, jobs: Sequence[Job]) -> dict[str, Any]:
+    """How to make the version again, and what it knows."""
+    result = answering.result or {}
+    return {
+        "labels": result.get("labels", []),
+        "jobs": {job.name: (job.result or {}).get("facts", {}) for job in jobs},
+    }
+
+
+def _remember_rows(session: Session, version: Version, jobs: Sequence[Job]) -> None:
+    """Who saw which document: the bitmaps of all jobs, joined per batch and role."""
+    kept: dict[tuple[int, str], VersionBatch] = {}
+    for job in jobs:
+        directory = _directory(session, job)
+        for one in (job.result or {}).get("consumed", []):
+            bits = (directory / one["bitmap"]).read_bytes()
+            row = kept.get((one["batch"], one["role"]))
+            if row is None:
+                row = VersionBatch(
+                    version_id=version.id,
+                    batch_id=one["batch"],
+                    role=one["role"],
+                    snapshot_hash=one["sha256"],
+                    rows=bytes(len(bits)),
+                    documents=0,
+                    samples=0,
+                )
+                kept[one["batch"], one["role"]] = row
+            row.rows = bytes(left | right for left, right in zip(row.rows, bits, strict=True))
+            row.documents = sum(byte.bit_count() for byte in row.rows)
+            row.samples += one["samples"]
+    session.add_all(kept.values())
+
+
+def _directory(session: Session, job: Job) -> Path:
+    newest = session.scalars(select(Attempt).where(Attempt.job_id == job.id).order_by(Attempt.number.desc()).limit(1)).one()
+    return Path(newest.directory)

@@ -1,0 +1,133 @@
+"""The evidence a strategy decides on, gathered from the records and the measure job."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from orchestrator.flow import evaluation, records
+from orchestrator.settings import StreamSettings
+from storage import lineage
+from storage.tables import Batch, Decision, Job, Plan, Promotion, Stream, Version, VersionBatch
+from strategies.contract import Signals, SourceFacts
+
+REFUSED = "refused by the gate"
+"""How the outcome of a refused decision begins."""
+
+
+def old_batches(session: Session, stream: Stream, parent: Version, *, exclude: Sequence[int]) -> list[Batch]:
+    """What may be replayed: the anchor, and trained batches behind the parent that are neither held nor erased."""
+    behind = set(_samples_seen(session, parent)) - set(exclude)
+    trained = session.scalars(
+        select(Batch)
+        .where(Batch.stream_id == stream.id, Batch.kind == "data", Batch.state == "trained", Batch.id.in_(list(behind)))
+        .order_by(Batch.id)
+    ).all()
+    return [*records.anchor_batches(session, stream.id), *trained]
+
+
+def gather(
+    session: Session,
+    *,
+    stream: Stream,
+    parent: Version,
+    batches: Sequence[Batch],
+    settings: StreamSettings,
+    measured: Job,
+) -> Signals:
+    """Everything that a strategy may look at."""
+    found = {one["name"]: one for one in (measured.result or {}).get("measured", [])}
+    seen = _samples_seen(session, parent)
+    old = old_batches(session, stream, parent, exclude=[batch.id for batch in batches])
+    anchor = next((batch for batch in old if batch.kind == "anchor"), None)
+    return Signals(
+        task=settings.task,
+        training=settings.training,
+        new=tuple(_facts(batch, found, 0) for batch in batches),
+        old=tuple(_facts(batch, found, seen.get(batch.id, 0)) for batch in old if batch.kind == "data"),
+        anchor=None if anchor is None else _facts(anchor, found, None),
+        labels=tuple(_labels(session, parent, [*batches, *old])),
+        parent=f"{stream.name}/{parent.number}",
+        parent_state=tuple(role for role in records.artifacts_of(session, parent.id) if role.startswith("state/")),
+        parent_settings=_resolved(session, parent),
+        anchor_rise=_anchor_rise(session, stream, parent, settings),
+        anchor_tolerance=settings.gate.tolerance_loss,
+        refused=tuple(refusals(session, stream.id, [batch.id for batch in batches])),
+        stage=_stage(session, stream),
+    )
+
+
+def refusals(session: Session, stream_id: str, batches: Sequence[int]) -> list[dict[str, Any]]:
+    """Resolved settings of refused decisions that had one of these batches, oldest first."""
+    refused = session.execute(
+        select(Decision, Plan)
+        .join(Plan, Plan.decision_id == Decision.id)
+        .where(Decision.stream_id == stream_id, Decision.outcome.startswith(REFUSED))
+        .order_by(Decision.id)
+    ).all()
+    return [
+        {"strategy": decision.strategy, **_values(plan)} for decision, plan in refused if set(decision.batches) & set(batches)
+    ]
+
+
+def _values(plan: Plan) -> dict[str, Any]:
+    return {name: one["value"] for name, one in plan.spec.get("values", {}).items()}
+
+
+def _resolved(session: Session, version: Version) -> dict[str, Any]:
+    plan = session.scalar(select(Plan).where(Plan.decision_id == version.decision_id)) if version.decision_id else None
+    return {} if plan is None else {"strategy": plan.spec.get("strategy"), **_values(plan)}
+
+
+def _samples_seen(session: Session, parent: Version) -> dict[int, int]:
+    """Batch id -> packed rows (or examples) that the parent and its ancestors took of it."""
+    line = [parent.id, *lineage.ancestors(session, parent.id)]
+    rows = session.execute(
+        select(VersionBatch.batch_id, func.sum(VersionBatch.samples))
+        .where(VersionBatch.version_id.in_(line))
+        .group_by(VersionBatch.batch_id)
+    )
+    return {batch_id: int(samples) for batch_id, samples in rows}
+
+
+def _facts(batch: Batch, found: dict[str, Any], seen_rows: int | None) -> SourceFacts:
+    name = records.source_name(batch)
+    one = found[name]
+    return SourceFacts(
+        name=name,
+        batch=batch.id,
+        documents=one["documents"],
+        tokens=one["tokens"],
+        rows=one["rows"],
+        loss=one["loss"],
+        seen_rows=one["rows"] if seen_rows is None else seen_rows,
+    )
+
+
+def _labels(session: Session, parent: Version, batches: Sequence[Batch]) -> list[str]:
+    known = records.known_labels(session, parent)
+    fresh = sorted({str(label) for batch in batches for label in batch.labels} - set(known))
+    return [*known, *fresh]
+
+
+def _anchor_rise(session: Session, stream: Stream, parent: Version, settings: StreamSettings) -> float | None:
+    """Relative rise of the anchor's loss from the base to the parent, on the ``select`` half."""
+    anchor = next((one for one in records.active_sets(session, stream.id) if one.kind == "anchor"), None)
+    if anchor is None:
+        return None
+    hashed = evaluation.settings_hash(settings)
+    base = records.evaluations_of(session, records.base_of(session, stream.id).id, hashed).get(anchor.id)
+    now = records.evaluations_of(session, parent.id, hashed).get(anchor.id)
+    if base is None or now is None or now.metric != "loss" or not base.value_select or now.value_select is None:
+        return None
+    return (now.value_select - base.value_select) / base.value_select
+
+
+def _stage(session: Session, stream: Stream) -> int:
+    made = session.scalar(
+        select(func.count()).select_from(Promotion).where(Promotion.stream_id == stream.id, Promotion.kind != "rollback")
+    )
+    return int(made or 0)
