@@ -1,0 +1,112 @@
+"""Values that every strategy resolves: steps, warm-up, rates. Each comes with its origin."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable
+
+from strategies.contract import CosineSchedule, Explained, Signals, SourceFacts, TaskObjective
+from strategies.errors import BadPlan
+from strategies.settings import Json, Task, TrainingSettings
+
+DEFAULT, SETTINGS = "default", "settings"
+FEW_STEPS = 1000
+"""Stages shorter than this warm up over 3 % of their steps instead of 1 % (METHODS 1.8)."""
+FULL_RATES: dict[Task, float] = {"causal-lm": 3e-4, "sft": 5e-5, "classification": 5e-5}
+LORA_RATE = 2e-4
+
+
+def total_rows(sources: Iterable[SourceFacts]) -> int:
+    """Rows of all sources together."""
+    return sum(source.rows for source in sources)
+
+
+def steps(training: TrainingSettings, rows: int) -> Explained:
+    """Optimizer steps: passes over ``rows`` new rows in batches, whatever the share of replay."""
+    if rows == 0:
+        raise BadPlan("there are no rows to train on; wait for more data")
+    if training.max_steps is not None:
+        return Explained(value=training.max_steps, origin=f"{SETTINGS}: max_steps")
+    count = math.ceil(training.num_train_epochs * rows / training.train_batch_size)
+    origin = f"{training.num_train_epochs:g} epochs of {rows} rows in batches of {training.train_batch_size}"
+    return Explained(value=max(1, count), origin=origin)
+
+
+def warmup(training: TrainingSettings, count: int) -> Explained:
+    """Warm-up of a stage of ``count`` steps: 1 %, or 3 % of a short one, at least 10, at most half."""
+    asked = training.warmup_steps
+    if asked is not None:
+        value = round(asked * count) if asked < 1 else round(asked)
+        return Explained(value=min(value, count), origin=SETTINGS)
+    share = 0.01 if count >= FEW_STEPS else 0.03
+    value = min(max(10, round(share * count)), count // 2)
+    return Explained(value=value, origin=f"{DEFAULT}: {share:.0%} of {count} steps, at least 10, at most half")
+
+
+def peak_rate(training: TrainingSettings, task: Task) -> Explained:
+    """The stage's peak learning rate."""
+    if training.learning_rate is not None:
+        return Explained(value=training.learning_rate, origin=SETTINGS)
+    if training.tuner == "lora":
+        return Explained(value=LORA_RATE, origin=f"{DEFAULT} for lora")
+    return Explained(value=FULL_RATES[task], origin=f"{DEFAULT} for {task}")
+
+
+def refusals(signals: Signals, strategy: str) -> list[Json]:
+    """Settings of this strategy that the gate has refused on the same batches."""
+    return [refused for refused in signals.refused if refused.get("strategy", strategy) == strategy]
+
+
+def halved_until_new(rate: Explained, refused: Collection[object]) -> Explained:
+    """``rate``, halved until it is none of the ``refused`` ones."""
+    value = float(rate.value)
+    while value in refused:
+        value /= 2
+    if value == rate.value:
+        return rate
+    return Explained(value=value, origin=f"halved after refusal, from {rate.value:g} ({rate.origin})")
+
+
+def cosine_values(signals: Signals, rows: int) -> dict[str, Explained]:
+    """Lengths of a stage of one cosine over ``rows`` rows."""
+    count = steps(signals.training, rows)
+    return {
+        "rows": Explained(value=rows, origin="measured"),
+        "steps": count,
+        "warmup_steps": warmup(signals.training, count.value),
+    }
+
+
+def common_values(signals: Signals, rate: Explained) -> dict[str, Explained]:
+    """Values that stand in every plan."""
+    training = signals.training
+    floor = Explained(value=rate.value * training.min_learning_rate_ratio, origin="min_learning_rate_ratio of the peak")
+    return {
+        "tuner": Explained(value=training.tuner, origin=SETTINGS),
+        "batch": Explained(value=training.train_batch_size, origin=SETTINGS),
+        "order": Explained(value=training.seed + signals.stage, origin="seed and stage"),
+        "schedule": Explained(value="cosine", origin=DEFAULT),
+        "learning_rate": rate,
+        "min_learning_rate": floor,
+        "last_learning_rate": Explained(value=floor.value, origin="where the schedule ends"),
+    }
+
+
+def cosine(values: dict[str, Explained]) -> CosineSchedule:
+    """The schedule that ``values`` describe."""
+    return CosineSchedule(
+        steps=values["steps"].value,
+        warmup=values["warmup_steps"].value,
+        lr=values["learning_rate"].value,
+        min_lr=values["min_learning_rate"].value,
+    )
+
+
+def objective(signals: Signals) -> TaskObjective:
+    """The task's own objective."""
+    return TaskObjective(kind=signals.task)
+
+
+def names(sources: Iterable[SourceFacts]) -> tuple[str, ...]:
+    """Names of sources, in their order."""
+    return tuple(source.name for source in sources)

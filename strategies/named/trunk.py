@@ -1,0 +1,172 @@
+"""The infinite schedule's life cycle (METHODS 1.2): a trunk that never decays, and a release annealed from it.
+
+The version's state is the trunk's: its weights, its optimizer and its cursor. Rows that only the release took are not
+in the trunk; they are ``left_over``, and the next stage's trunk takes them as new rows, once.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from strategies.contract import Explained, InfiniteSchedule, Plan, Signals, SourceFacts, TrainTemplate
+from strategies.mixing import old_rows
+from strategies.named import resolve, share
+from strategies.named.stage import STRATEGY, Stage, in_words, parents_cursor, resolve_stage, train_job
+from strategies.settings import Json, StrategySettings
+
+STATE = ("state/trunk", "state/optimizer", "state/mixing")
+
+
+def plan(signals: Signals, settings: StrategySettings) -> Plan:
+    """Jobs trunk and release; the trunk of the live version is resumed where the rate allows it."""
+    stage, obstacle = _stage(signals, settings)
+    stage = _with_lengths(stage, resumed=obstacle is None)
+    stage = stage.with_values(
+        optimizer=Explained(value="reset" if obstacle else "continued", origin="infinite schedule"),
+        trunk=Explained(value="new" if obstacle else "resumed", origin=obstacle or "the live version's trunk"),
+        left_over=Explained(value=_left_over(stage), origin="new rows that the trunk does not take"),
+    )
+    jobs = {"trunk": _trunk(stage, resumed=obstacle is None), "release": _release(stage)}
+    return Plan(strategy=STRATEGY, jobs=jobs, result="release", reason=_reason(stage, obstacle), values=stage.values)
+
+
+def _stage(signals: Signals, settings: StrategySettings) -> tuple[Stage, str | None]:
+    """The stage that resumes the trunk; or, with what stands against that, one that begins a new trunk."""
+    old = share.replayable(signals)
+    obstacle = _not_infinite(signals)
+    if obstacle is None:
+        carried = _carried(signals, old)
+        names = resolve.names(carried)
+        rest = tuple(source for source in old if source.name not in names)
+        resumed = resolve_stage(
+            signals, settings, new=(*signals.new, *carried), old=rest, rate=_trunks_peak(signals)
+        )  # fmt: skip
+        resumed = _with_constant_rate(resumed)
+        obstacle = _too_fast(resumed)
+        if obstacle is None:
+            return resumed, None
+    rate = resolve.peak_rate(signals.training, signals.task)
+    fresh = resolve_stage(signals, settings, new=signals.new, old=old, rate=rate)
+    return _with_constant_rate(fresh), obstacle
+
+
+def _not_infinite(signals: Signals) -> str | None:
+    parent = signals.parent_settings
+    if not {"state/trunk", "state/optimizer"} <= set(signals.parent_state):
+        return "the live version has no trunk"
+    same = parent.get("schedule") == "infinite" and parent.get("tuner") == signals.training.tuner
+    if not same or not {"learning_rate", "constant_learning_rate"} <= set(parent):
+        return "the live version was trained otherwise"
+    return None
+
+
+def _too_fast(stage: Stage) -> str | None:
+    """Going on above the trunk's rate without warm-up would bring the loss spike back."""
+    trunks = float(stage.signals.parent_settings["constant_learning_rate"])
+    rate = stage.rate("constant_learning_rate")
+    return None if rate <= trunks else f"its rate {rate:g} is above the live trunk's {trunks:g}, which takes a warm-up"
+
+
+def _trunks_peak(signals: Signals) -> Explained:
+    if signals.training.learning_rate is not None:
+        return resolve.peak_rate(signals.training, signals.task)
+    return Explained(value=float(signals.parent_settings["learning_rate"]), origin="the live version's trunk")
+
+
+def _carried(signals: Signals, old: tuple[SourceFacts, ...]) -> tuple[SourceFacts, ...]:
+    """Sources with left-over rows, unless nothing would remain to replay."""
+    left: Json = signals.parent_settings.get("left_over") or {}
+    carried = tuple(_only(source, int(left[source.name])) for source in old if left.get(source.name))
+    return carried if len(carried) < len(old) else ()
+
+
+def _only(source: SourceFacts, rows: int) -> SourceFacts:
+    return source.model_copy(update={"rows": min(rows, source.rows)})
+
+
+def _with_constant_rate(stage: Stage) -> Stage:
+    rate = stage.rate() * stage.settings.infinite.constant_ratio
+    return stage.with_values(constant_learning_rate=Explained(value=rate, origin="constant_ratio of the peak"))
+
+
+def _with_lengths(stage: Stage, *, resumed: bool) -> Stage:
+    """Lengths of the phases; they add up to the stage's steps, at least one each for trunk and release."""
+    total = max(2, stage.steps)
+    settings = stage.settings.infinite
+    anneal = min(max(1, round(settings.anneal * total)), total - 1)
+    warmup = 0 if resumed else min(int(stage.values["warmup_steps"].value), total - anneal)
+    cooldown = 0 if resumed else min(round(settings.cooldown * total), total - anneal - warmup)
+    lengths = {
+        "steps": total,
+        "warmup_steps": warmup,
+        "cooldown_steps": cooldown,
+        "constant_steps": total - anneal - warmup - cooldown,
+        "anneal_steps": anneal,
+    }
+    origin = f"infinite schedule, {'resumed' if resumed else 'first stage'}"
+    return stage.with_values(**{name: Explained(value=value, origin=origin) for name, value in lengths.items()})
+
+
+def _length(stage: Stage, phase: str) -> int:
+    return int(stage.values[f"{phase}_steps"].value)
+
+
+def _trunk_steps(stage: Stage) -> int:
+    return stage.steps - _length(stage, "anneal")
+
+
+def _left_over(stage: Stage) -> dict[str, int]:
+    """Rows of the decision's own batches that the trunk leaves, in proportion to their sizes."""
+    batch, steps = stage.signals.training.train_batch_size, _trunk_steps(stage)
+    available = resolve.total_rows(stage.new)
+    left = max(0, available - (batch * steps - old_rows(stage.share, batch, steps)))
+    return {source.name: math.ceil(left * source.rows / available) for source in stage.signals.new if left}
+
+
+def _schedule(stage: Stage, **lengths: int) -> InfiniteSchedule:
+    settings = stage.settings.infinite
+    phases: dict[str, Any] = {"warmup": 0, "cooldown": 0, "constant": 0, "anneal": 0, **lengths}
+    return InfiniteSchedule(
+        **phases,
+        lr=stage.rate(),
+        constant_lr=stage.rate("constant_learning_rate"),
+        min_lr=stage.rate("min_learning_rate"),
+        style=settings.style,
+        timescale=settings.timescale,
+    )
+
+
+def _trunk(stage: Stage, *, resumed: bool) -> TrainTemplate:
+    lengths = {phase: _length(stage, phase) for phase in ("warmup", "cooldown", "constant")}
+    return train_job(
+        stage,
+        _schedule(stage, **lengths),
+        init="@live/state/trunk" if resumed else "@live/answer/model",
+        optimizer="@live/state/optimizer" if resumed else None,
+        cursor=parents_cursor(stage.signals),
+        steps=_trunk_steps(stage),
+        state=STATE,
+    )
+
+
+def _release(stage: Stage) -> TrainTemplate:
+    anneal = _length(stage, "anneal")
+    return train_job(
+        stage,
+        _schedule(stage, anneal=anneal),
+        init="@trunk/answer/model",
+        optimizer="@trunk/state/optimizer",
+        cursor="@trunk/state/mixing",
+        steps=anneal,
+    )
+
+
+def _reason(stage: Stage, obstacle: str | None) -> str:
+    steps, rate = _trunk_steps(stage), stage.rate("constant_learning_rate")
+    start = (
+        f"Begins a trunk, because {obstacle}: {steps} steps down to rate {rate:g}"
+        if obstacle
+        else f"Continues the trunk for {steps} steps at rate {rate:g}"
+    )
+    return f"{start}, then releases it after {_length(stage, 'anneal')} steps of annealing, {in_words(stage)}."

@@ -1,0 +1,79 @@
+"""A plan as a graph: its references, the order of its jobs, and whether it can be carried out at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+
+from strategies.contract import Plan, TrainTemplate
+from strategies.errors import BadPlan
+
+VERSIONS = ("base", "live")
+"""Names a reference may use besides the plan's own jobs: version 1, and the version the decision started from."""
+ANSWERS = ("answer/model", "answer/adapter")
+"""What every train job leaves."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """A parsed reference: the ``role`` of an artifact and the version or job it is of."""
+
+    of: str
+    role: str
+
+    @property
+    def is_job(self) -> bool:
+        return self.of not in VERSIONS
+
+
+def parse(reference: str) -> Artifact:
+    """``@trunk/state/optimizer`` -> of ``trunk``, role ``state/optimizer``."""
+    of, slash, role = reference.removeprefix("@").partition("/")
+    if not (reference.startswith("@") and of and slash and role):
+        raise BadPlan(f"{reference!r} is no reference; write @live/ROLE, @base/ROLE or @JOB/ROLE")
+    return Artifact(of=of, role=role)
+
+
+def references(job: TrainTemplate) -> Iterator[Artifact]:
+    """Every artifact the job reads."""
+    for reference in (job.init, job.optimizer, job.mixing.cursor):
+        if reference is not None:
+            yield parse(reference)
+
+
+def needs(plan: Plan, name: str) -> tuple[str, ...]:
+    """Jobs of the plan that must succeed before job ``name`` can start."""
+    return tuple(sorted({artifact.of for artifact in references(plan.jobs[name]) if artifact.is_job}))
+
+
+def order(plan: Plan) -> tuple[str, ...]:
+    """Names of the plan's jobs, each after all it needs; equals stay in the plan's own order."""
+    sorter = TopologicalSorter({name: needs(plan, name) for name in plan.jobs})
+    try:
+        return tuple(sorter.static_order())
+    except CycleError as error:
+        raise BadPlan(f"jobs {' → '.join(error.args[1])} wait for each other; break the cycle") from error
+
+
+def validate(plan: Plan) -> None:
+    """Refuse a plan whose result or references do not exist, or whose jobs wait for each other."""
+    if plan.result not in plan.jobs:
+        raise BadPlan(f"the plan's result is job {plan.result}, which it does not have")
+    for name, job in plan.jobs.items():
+        if name in VERSIONS:
+            raise BadPlan(f"a job cannot be called {name}; references use that name for a version")
+        for artifact in references(job):
+            _check_exists(plan, name, artifact)
+    order(plan)
+
+
+def _check_exists(plan: Plan, name: str, artifact: Artifact) -> None:
+    if not artifact.is_job:
+        return
+    if artifact.of not in plan.jobs:
+        raise BadPlan(f"job {name} needs {artifact.of}/{artifact.role}, but the plan has no job {artifact.of}")
+    if artifact.role not in (*ANSWERS, *plan.jobs[artifact.of].state):
+        raise BadPlan(
+            f"job {name} needs {artifact.of}/{artifact.role}, but that job does not leave it; add it to state"
+        )
