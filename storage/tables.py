@@ -99,8 +99,13 @@ class Stream(Base):
     __table_args__ = (
         _one_of("state", STREAM_STATES),
         # A name belongs to one stream that is not archived.
-        Index("uq_streams_active_name", "name", unique=True, sqlite_where=text("archived_at IS NULL"),
-              postgresql_where=text("archived_at IS NULL")),
+        Index(
+            "uq_streams_active_name",
+            "name",
+            unique=True,
+            sqlite_where=text("archived_at IS NULL"),
+            postgresql_where=text("archived_at IS NULL"),
+        ),
     )
 
 
@@ -167,8 +172,14 @@ class Batch(Base):
         _one_of("state", BATCH_STATES),
         # Arrival is exactly once by content.
         UniqueConstraint("stream_id", "kind", "name", "arrival_hash"),
-        Index("uq_batches_data_arrival", "stream_id", "arrival_hash", unique=True,
-              sqlite_where=text("kind = 'data'"), postgresql_where=text("kind = 'data'")),
+        Index(
+            "uq_batches_data_arrival",
+            "stream_id",
+            "arrival_hash",
+            unique=True,
+            sqlite_where=text("kind = 'data'"),
+            postgresql_where=text("kind = 'data'"),
+        ),
     )
 
 
@@ -311,8 +322,13 @@ class Decision(Base):
     __table_args__ = (
         _one_of("state", DECISION_STATES),
         # A second retrain returns the queued decision: only one is open.
-        Index("uq_decisions_open", "stream_id", unique=True, sqlite_where=text("closed_at IS NULL"),
-              postgresql_where=text("closed_at IS NULL")),
+        Index(
+            "uq_decisions_open",
+            "stream_id",
+            unique=True,
+            sqlite_where=text("closed_at IS NULL"),
+            postgresql_where=text("closed_at IS NULL"),
+        ),
     )
 
 
@@ -329,8 +345,13 @@ class Plan(Base):
     closed_at: Mapped[datetime | None]
     __table_args__ = (
         _one_of("state", PLAN_STATES),
-        Index("uq_plans_open", "stream_id", unique=True, sqlite_where=text("state = 'open'"),
-              postgresql_where=text("state = 'open'")),
+        Index(
+            "uq_plans_open",
+            "stream_id",
+            unique=True,
+            sqlite_where=text("state = 'open'"),
+            postgresql_where=text("state = 'open'"),
+        ),
     )
 
 
@@ -417,8 +438,13 @@ class Version(Base):
         _one_of("state", VERSION_STATES),
         UniqueConstraint("stream_id", "number"),
         # Exactly one model answers for a stream.
-        Index("uq_versions_live", "stream_id", unique=True, sqlite_where=text("state = 'live'"),
-              postgresql_where=text("state = 'live'")),
+        Index(
+            "uq_versions_live",
+            "stream_id",
+            unique=True,
+            sqlite_where=text("state = 'live'"),
+            postgresql_where=text("state = 'live'"),
+        ),
     )
 
 
@@ -444,7 +470,7 @@ class VersionArtifact(Base):
 
 
 class VersionBatch(Base):
-    """Which rows of which snapshot a version's own training consumed; bit n of ``rows`` is row n (least significant first)."""
+    """Which rows of which snapshot a version's own training consumed; bit n of ``rows`` is row n, lowest bit first."""
 
     __tablename__ = "version_batches"
     version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"), primary_key=True)
@@ -566,12 +592,13 @@ class Lease(Base):
 
 
 class StoredObject(Base):
-    """A file of the artifact store, named by the sha256 of its bytes; ``marked_at`` is gc's first step."""
+    """A file of the artifact store, named by the sha256 of its bytes; gc marks it first and deletes its bytes later."""
 
     __tablename__ = "objects"
     hash: Mapped[str] = mapped_column(String(64), primary_key=True)
     bytes: Mapped[int] = mapped_column(BigInteger)
-    marked_at: Mapped[datetime | None]
+    marked_at: Mapped[datetime | None] = mapped_column(index=True)
+    deleted_at: Mapped[datetime | None]
     created_at: Mapped[datetime]
 
 

@@ -1,0 +1,261 @@
+"""The artifact store: objects named by the sha256 of their bytes, written once, read-only, and nothing of SQL.
+
+A manifest is a folder: an object of JSON that lists its files and, for a model, one object a tensor. Objects are
+written beside, synced, renamed, their folders synced, and read back: after a power cut an object is whole or absent.
+Nothing here unpickles; what would have to be is not stored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain, pairwise
+from pathlib import Path
+from typing import Any
+
+from storage import folders, safetensors
+from storage.errors import ArtifactCorrupt, ArtifactRefused
+from storage.objects import CHUNK_BYTES, Adding, Objects, Stored
+
+FORMAT = 1
+Progress = Callable[[int, int], None]
+"""Called with bytes done and bytes in all."""
+
+__all__ = ["ArtifactStore", "Entry", "ManifestRecord", "Progress", "Stored"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One file (kind ``file``, path relative to the folder) or tensor (kind ``tensor``, path is its name)."""
+
+    kind: str
+    path: str
+    object_hash: str
+    bytes: int
+    tensor_bytes: int = 0
+    """Of a tensor: its bytes without the file's header."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ManifestRecord:
+    """A stored folder. ``bytes`` is the sum of its entries, ``stored_bytes`` the size of the manifest's own object."""
+
+    hash: str
+    bytes: int
+    entries: tuple[Entry, ...]
+    stored_bytes: int
+    skipped: tuple[str, ...] = ()
+    """Files of the folder that were left out: pickles and weights that from_pretrained would not read."""
+
+
+class ArtifactStore:
+    """A folder of objects that many processes may read and add to."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.objects = Objects(root)
+
+    def add_bytes(self, data: bytes) -> Stored:
+        """Store bytes.
+
+        Raises:
+            ArtifactWriteFailed: the disk did not take them.
+        """
+        with self.objects.adding() as adding:
+            return adding.add(lambda: [data])
+
+    def add_file(self, path: Path) -> Stored:
+        """Store a copy of a file.
+
+        Raises:
+            ArtifactWriteFailed: the disk did not take it, or the file cannot be read.
+        """
+        with self.objects.adding() as adding:
+            return adding.add(partial(_read_file, path.parent, path.name, follow_links=True))
+
+    def add_folder(self, folder: Path, *, progress: Progress | None = None) -> ManifestRecord:
+        """Store a folder: the model's safetensors (whole or in shards) a tensor each, every other file as it is.
+
+        Raises:
+            ArtifactRefused: it is empty, has links or broken safetensors, or its weights are pickles only.
+            ArtifactWriteFailed: the disk did not take it.
+        """
+        return self._add(folders.survey(folder, follow_links=False), progress, follow_links=False)
+
+    def add_model_folder(self, folder: Path, *, progress: Progress | None = None) -> ManifestRecord:
+        """Store a model that the user named; links to files are followed, because a hub cache is made of them.
+
+        Raises:
+            ArtifactRefused: as :meth:`add_folder`, or there is no config.json.
+            ArtifactWriteFailed: the disk did not take it.
+        """
+        if not (folder / "config.json").is_file():
+            raise ArtifactRefused(f"{folder} is not a model: it has no config.json")
+        return self._add(folders.survey(folder, follow_links=True), progress, follow_links=True)
+
+    def _add(self, contents: folders.Contents, progress: Progress | None, *, follow_links: bool) -> ManifestRecord:
+        entries: list[Entry] = []
+        report = _Counter(contents.bytes, progress)
+        with self.objects.adding() as adding:
+            for path in contents.files:
+                chunks = partial(_read_file, contents.folder, path, follow_links=follow_links)
+                stored = adding.add(chunks)
+                entries.append(Entry(kind="file", path=path, object_hash=stored.hash, bytes=stored.bytes))
+                report.add(stored.bytes)
+            for path in contents.split:
+                for entry in _add_tensors(adding, contents.folder, path, follow_links=follow_links):
+                    entries.append(entry)
+                    report.add(entry.bytes)
+        return self._add_manifest(entries, contents.skipped)
+
+    def _add_manifest(self, entries: list[Entry], skipped: tuple[str, ...]) -> ManifestRecord:
+        entries.sort(key=lambda entry: (entry.kind, entry.path))
+        for first, second in pairwise(entries):
+            if (first.kind, first.path) == (second.kind, second.path):
+                raise ArtifactRefused(f"tensor {first.path!r} stands in two shards; save the model again")
+        data = _encode(entries)
+        stored = self.add_bytes(data)
+        return _record(stored.hash, entries, stored_bytes=stored.bytes, skipped=skipped)
+
+    def has(self, name: str) -> bool:
+        """Whether an object is there."""
+        return self.objects.place(name).is_file()
+
+    def path(self, name: str) -> Path:
+        """The read-only file of an object.
+
+        Raises:
+            ArtifactMissing: it is not there.
+        """
+        return self.objects.path(name)
+
+    def read_manifest(self, name: str) -> ManifestRecord:
+        """Read and check a manifest.
+
+        Raises:
+            ArtifactMissing: it is not there.
+            ArtifactCorrupt: its bytes changed.
+            ArtifactRefused: it is no manifest, or of a newer format.
+        """
+        data = self.path(name).read_bytes()
+        if hashlib.sha256(data).hexdigest() != name:
+            raise ArtifactCorrupt(f"manifest {name} was changed on disk; restore it from a backup")
+        return _record(name, _decode(name, data), stored_bytes=len(data), skipped=())
+
+    def verify(self, name: str) -> None:
+        """Read one object again.
+
+        Raises:
+            ArtifactMissing: it is not there.
+            ArtifactCorrupt: its bytes changed.
+        """
+        self.objects.verify(name)
+
+    def verify_manifest(self, name: str, *, progress: Progress | None = None) -> None:
+        """Read a manifest and every object of it again.
+
+        Raises:
+            ArtifactMissing: an object is not there.
+            ArtifactCorrupt: bytes changed.
+        """
+        record = self.read_manifest(name)
+        report = _Counter(record.bytes, progress)
+        for entry in record.entries:
+            self.objects.verify(entry.object_hash)
+            report.add(entry.bytes)
+
+    def materialise(self, name: str, target: Path, *, progress: Progress | None = None) -> Path:
+        """Build the folder of a manifest at ``target``, whole or not at all; one that is there already is kept.
+
+        Raises:
+            ArtifactMissing: an object is not there.
+            ArtifactCorrupt: the manifest changed, or an object has another size.
+            ArtifactRefused: something else stands at ``target``.
+        """
+        return self.materialise_all([name], target, progress=progress)
+
+    def materialise_all(self, names: Sequence[str], target: Path, *, progress: Progress | None = None) -> Path:
+        """Like :meth:`materialise`, several manifests in one folder; files of later ones replace those of earlier."""
+        from storage import building
+
+        return building.build(self, names, target, progress=progress)
+
+
+class _Counter:
+    """Adds up what a progress callback wants to know."""
+
+    def __init__(self, total: int, progress: Progress | None) -> None:
+        self._total = total
+        self._done = 0
+        self._progress = progress
+
+    def add(self, size: int) -> None:
+        self._done = min(self._total, self._done + size)
+        if self._progress is not None:
+            self._progress(self._done, self._total)
+
+
+def _read_file(folder: Path, path: str, *, follow_links: bool) -> Iterator[bytes]:
+    with folders.open_file(folder, path, follow_links=follow_links) as file:
+        while chunk := file.read(CHUNK_BYTES):
+            yield chunk
+
+
+def _add_tensors(adding: Adding, folder: Path, path: str, *, follow_links: bool) -> Iterator[Entry]:
+    with folders.open_file(folder, path, follow_links=follow_links) as file:
+        for tensor in safetensors.read_header(file, folder / path):
+            stored = adding.add(partial(_tensor_file, file, tensor))
+            yield Entry(
+                kind="tensor",
+                path=tensor.name,
+                object_hash=stored.hash,
+                bytes=stored.bytes,
+                tensor_bytes=tensor.length,
+            )
+
+
+def _tensor_file(file: Any, tensor: safetensors.Tensor) -> Iterable[bytes]:
+    return chain([tensor.header()], safetensors.read_range(file, tensor.start, tensor.length, CHUNK_BYTES))
+
+
+def _encode(entries: list[Entry]) -> bytes:
+    rows = [
+        {"kind": entry.kind, "path": entry.path, "object": entry.object_hash, "bytes": entry.bytes}
+        | ({"tensor_bytes": entry.tensor_bytes} if entry.kind == "tensor" else {})
+        for entry in entries
+    ]
+    text = json.dumps({"format": FORMAT, "entries": rows}, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return text.encode()
+
+
+def _decode(name: str, data: bytes) -> list[Entry]:
+    try:
+        document = json.loads(data)
+        found, rows = document["format"], document["entries"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactRefused(f"object {name} is not a manifest") from error
+    if found != FORMAT:
+        raise ArtifactRefused(f"manifest {name} has format {found}, this Rekindle reads {FORMAT}; use a newer one")
+    return [
+        Entry(
+            kind=row["kind"],
+            path=folders.check_path(row["path"]) if row["kind"] == "file" else row["path"],
+            object_hash=row["object"],
+            bytes=row["bytes"],
+            tensor_bytes=row.get("tensor_bytes", 0),
+        )
+        for row in rows
+    ]
+
+
+def _record(name: str, entries: Sequence[Entry], *, stored_bytes: int, skipped: tuple[str, ...]) -> ManifestRecord:
+    return ManifestRecord(
+        hash=name,
+        bytes=sum(entry.bytes for entry in entries),
+        entries=tuple(entries),
+        stored_bytes=stored_bytes,
+        skipped=skipped,
+    )

@@ -1,0 +1,140 @@
+"""Build ordinary folders out of manifests: read-only hard links and an index that ``from_pretrained`` reads."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from storage.errors import ArtifactCorrupt, ArtifactMissing, ArtifactRefused, ArtifactWriteFailed
+from storage.files import CHUNK_BYTES, fsync_dir, read_json, sha256_file, write_json_atomic
+from storage.folders import INDEX, MARKER
+
+if TYPE_CHECKING:
+    from storage.artifacts import ArtifactStore, Entry, Progress
+
+NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP)
+"""Why a hard link may be impossible where a copy is not."""
+
+
+def build(store: ArtifactStore, names: Sequence[str], target: Path, *, progress: Progress | None) -> Path:
+    """See :meth:`storage.artifacts.ArtifactStore.materialise_all`."""
+    entries = _merged(store, names)
+    files, weight_map = _layout(entries)
+    if _is_whole(target, names, files):
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.parent / f".{target.name[:64]}.{uuid.uuid4().hex}.tmp"
+    try:
+        _fill(store, temporary, files, progress)
+        if weight_map:
+            total = sum(entry.tensor_bytes for entry in entries if entry.kind == "tensor")
+            write_json_atomic(temporary / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
+        write_json_atomic(temporary / MARKER, {"format": 1, "manifests": list(names)})
+        _put(temporary, target, names, files)
+    except OSError as error:
+        raise ArtifactWriteFailed(f"{target} could not be built ({error}); see to the disk, try again") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return target
+
+
+def _merged(store: ArtifactStore, names: Sequence[str]) -> list[Entry]:
+    merged: dict[tuple[str, str], Entry] = {}
+    for name in names:
+        merged |= {(entry.kind, entry.path): entry for entry in store.read_manifest(name).entries}
+    return [merged[key] for key in sorted(merged)]
+
+
+def _layout(entries: Iterable[Entry]) -> tuple[dict[str, Entry], dict[str, str]]:
+    """File name to entry, and tensor name to file name."""
+    files: dict[str, Entry] = {}
+    weight_map: dict[str, str] = {}
+    for entry in entries:
+        if entry.kind == "tensor":
+            weight_map[entry.path] = f"tensor-{len(weight_map) + 1:05d}.safetensors"
+        files[weight_map[entry.path] if entry.kind == "tensor" else entry.path] = entry
+    return files, weight_map
+
+
+def _is_whole(target: Path, names: Sequence[str], files: dict[str, Entry]) -> bool:
+    """Whether ``target`` is this folder already. One of ours with damage is built again; anything else is refused."""
+    if not target.exists():
+        return False
+    try:
+        marker = read_json(target / MARKER)
+    except (OSError, ValueError):
+        marker = None
+    if not isinstance(marker, dict) or marker.get("manifests") != list(names):
+        raise ArtifactRefused(f"{target} holds something else; name another folder or remove it")
+    return all(_size(target / path) == entry.bytes for path, entry in files.items())
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.lstat().st_size
+    except OSError:
+        return None
+
+
+def _fill(store: ArtifactStore, folder: Path, files: dict[str, Entry], progress: Progress | None) -> None:
+    total = sum(entry.bytes for entry in files.values())
+    done = 0
+    folder.mkdir()
+    made = {folder}
+    for path, entry in files.items():
+        place = folder / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        made |= {parent for parent in place.parents if parent.is_relative_to(folder)}
+        _link_or_copy(store.path(entry.object_hash), place, entry)
+        done += entry.bytes
+        if progress is not None:
+            progress(done, total)
+    for parent in sorted(made, reverse=True):
+        fsync_dir(parent)
+
+
+def _link_or_copy(source: Path, place: Path, entry: Entry) -> None:
+    if source.stat().st_size != entry.bytes:
+        raise ArtifactCorrupt(f"object {entry.object_hash} is not {entry.bytes} bytes long; restore it from a backup")
+    try:
+        os.link(source, place)
+    except FileNotFoundError as error:
+        raise ArtifactMissing(
+            f"object {entry.object_hash} was collected meanwhile; restore it from a backup"
+        ) from error
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        _copy(source, place, entry)
+
+
+def _copy(source: Path, place: Path, entry: Entry) -> None:
+    with source.open("rb") as original, place.open("xb") as copy:
+        shutil.copyfileobj(original, copy, CHUNK_BYTES)
+        copy.flush()
+        os.fchmod(copy.fileno(), 0o444)
+        os.fsync(copy.fileno())
+    if sha256_file(place) != entry.object_hash:
+        raise ArtifactCorrupt(f"object {entry.object_hash} was changed on disk; restore it from a backup")
+
+
+def _put(temporary: Path, target: Path, names: Sequence[str], files: dict[str, Entry]) -> None:
+    """Rename into place; a damaged folder of ours makes room, one that another process finished meanwhile stays."""
+    fsync_dir(temporary)
+    try:
+        os.rename(temporary, target)
+    except OSError:
+        if _is_whole(target, names, files):
+            return
+        damaged = temporary.with_suffix(".old")
+        os.rename(target, damaged)
+        os.rename(temporary, target)
+        with contextlib.suppress(OSError):
+            shutil.rmtree(damaged)
+    fsync_dir(target.parent)

@@ -1,0 +1,72 @@
+"""What SQL knows of the artifact store: its objects and manifests, and that they are in use again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
+
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.orm import Session
+
+from storage.artifacts import ManifestRecord, Stored
+from storage.database import now
+from storage.tables import Manifest, ManifestEntry, StoredObject
+
+ROWS_AT_ONCE = 500
+T = TypeVar("T")
+
+
+def register(session: Session, manifest: ManifestRecord) -> None:
+    """Write a manifest and its objects down; those that gc had marked are in use again."""
+    _use(
+        session, {manifest.hash: manifest.stored_bytes} | {entry.object_hash: entry.bytes for entry in manifest.entries}
+    )
+    if session.get(Manifest, manifest.hash) is not None:
+        return
+    session.add(Manifest(hash=manifest.hash, bytes=manifest.bytes, created_at=now()))
+    session.flush()
+    for entries in in_parts(manifest.entries):
+        rows = [
+            {"manifest_hash": manifest.hash, "kind": entry.kind, "path": entry.path, "object_hash": entry.object_hash}
+            for entry in entries
+        ]
+        session.execute(insert(ManifestEntry), rows)
+
+
+def register_object(session: Session, stored: Stored) -> None:
+    """Write one object down; if gc had marked it, it is in use again."""
+    _use(session, {stored.hash: stored.bytes})
+
+
+def is_available(session: Session, manifest_hash: str) -> bool:
+    """Whether the manifest is known and gc has deleted none of its bytes."""
+    if session.get(Manifest, manifest_hash) is None:
+        return False
+    entries = select(ManifestEntry.object_hash).where(ManifestEntry.manifest_hash == manifest_hash)
+    deleted = select(func.count()).where(
+        StoredObject.hash.in_(entries) | (StoredObject.hash == manifest_hash), StoredObject.deleted_at.is_not(None)
+    )
+    return session.scalars(deleted).one() == 0
+
+
+def in_parts(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Parts small enough for one statement's parameters."""
+    for start in range(0, len(items), ROWS_AT_ONCE):
+        yield items[start : start + ROWS_AT_ONCE]
+
+
+def _use(session: Session, sizes: dict[str, int]) -> None:
+    for hashes in in_parts(sorted(sizes)):
+        known = set(session.scalars(select(StoredObject.hash).where(StoredObject.hash.in_(hashes))))
+        session.execute(
+            update(StoredObject).where(StoredObject.hash.in_(known)).values(marked_at=None, deleted_at=None),
+            execution_options={"synchronize_session": "fetch"},
+        )
+        _insert_objects(session, [(name, sizes[name]) for name in hashes if name not in known])
+
+
+def _insert_objects(session: Session, objects: Iterable[tuple[str, int]]) -> None:
+    created_at = now()
+    rows = [{"hash": name, "bytes": size, "created_at": created_at} for name, size in objects]
+    if rows:
+        session.execute(insert(StoredObject), rows)

@@ -1,0 +1,1 @@
+"""Alembic revisions of the schema; they go up only."""
