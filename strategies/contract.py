@@ -148,8 +148,6 @@ class Plan(Closed):
     result: str
     reason: str
     values: dict[str, Explained] = Field(default_factory=dict)
-    alternatives: dict[str, str] = Field(default_factory=dict)
-    """Strategies that were turned down, each with the reason."""
     parents: dict[str, float] = Field(default_factory=dict)
     """Roles of further parents; the decision's parent is always one, role ``init`` when training starts from it."""
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
+from typing import NamedTuple
 
 from strategies.contract import Plan, TrainTemplate
 from strategies.errors import BadPlan
@@ -15,8 +15,7 @@ ANSWERS = ("answer/model", "answer/adapter")
 """What every train job leaves."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Artifact:
+class Artifact(NamedTuple):
     """A parsed reference: the ``role`` of an artifact and the version or job it is of."""
 
     of: str
@@ -27,7 +26,7 @@ class Artifact:
         return self.of not in VERSIONS
 
 
-def parse(reference: str) -> Artifact:
+def parse_reference(reference: str) -> Artifact:
     """``@trunk/state/optimizer`` -> of ``trunk``, role ``state/optimizer``."""
     of, slash, role = reference.removeprefix("@").partition("/")
     if not (reference.startswith("@") and of and slash and role):
@@ -39,7 +38,7 @@ def references(job: TrainTemplate) -> Iterator[Artifact]:
     """Every artifact the job reads."""
     for reference in (job.init, job.optimizer, job.mixing.cursor):
         if reference is not None:
-            yield parse(reference)
+            yield parse_reference(reference)
 
 
 def needs(plan: Plan, name: str) -> tuple[str, ...]:

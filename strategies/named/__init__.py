@@ -5,7 +5,7 @@ from __future__ import annotations
 from strategies import compose
 from strategies.contract import Plan, Signals
 from strategies.errors import BadPlan
-from strategies.named.auto import Auto
+from strategies.named import auto
 from strategies.named.contract import Strategy
 from strategies.named.naive import Naive
 from strategies.named.retrain import Retrain
@@ -13,7 +13,8 @@ from strategies.named.rewarm_replay import RewarmReplay
 from strategies.plan import validate
 from strategies.settings import Json, StrategySettings
 
-STRATEGIES: tuple[Strategy, ...] = (Auto(), Naive(), Retrain(), RewarmReplay())
+STRATEGIES: tuple[Strategy, ...] = (auto.Auto(), Naive(), Retrain(), RewarmReplay())
+NAMES: tuple[str, ...] = tuple(strategy.name for strategy in STRATEGIES)
 
 
 def get(name: str) -> Strategy:
@@ -21,8 +22,7 @@ def get(name: str) -> Strategy:
     for strategy in STRATEGIES:
         if strategy.name == name:
             return strategy
-    known = ", ".join(strategy.name for strategy in STRATEGIES)
-    raise BadPlan(f"there is no strategy {name}; choose one of {known}")
+    raise BadPlan(f"there is no strategy {name}; choose one of {', '.join(NAMES)}")
 
 
 def plan(signals: Signals, settings: StrategySettings) -> Plan:
@@ -31,6 +31,11 @@ def plan(signals: Signals, settings: StrategySettings) -> Plan:
     made = get(settings.name).plan(signals, settings)
     validate(made)
     return made
+
+
+def alternatives(signals: Signals, settings: StrategySettings) -> list[dict[str, str]]:
+    """What was turned down and why; nothing where the user named the strategy."""
+    return auto.alternatives(signals, settings) if settings.name == auto.Auto.name else []
 
 
 def describe() -> list[Json]:
@@ -46,4 +51,4 @@ def describe() -> list[Json]:
     ]
 
 
-__all__ = ["STRATEGIES", "Strategy", "describe", "get", "plan"]
+__all__ = ["NAMES", "STRATEGIES", "Strategy", "alternatives", "describe", "get", "plan"]

@@ -46,10 +46,15 @@ class Auto:
         return plan.model_copy(
             update={
                 "reason": f"{choice.strategy.name}, because {choice.reason}. {plan.reason}",
-                "alternatives": choice.alternatives,
                 "values": {**plan.values, "strategy": chosen},
             }
         )
+
+
+def alternatives(signals: Signals, settings: StrategySettings) -> list[dict[str, str]]:
+    """Strategies that auto turned down, each with the reason."""
+    turned_down = choose(signals, settings).alternatives
+    return [{"strategy": name, "reason": reason} for name, reason in turned_down.items()]
 
 
 def choose(signals: Signals, settings: StrategySettings) -> Choice:
