@@ -1,0 +1,1 @@
+"""Pure judgements: evidence in, verdict out; no SQL, no files, no clock."""
