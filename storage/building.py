@@ -1,4 +1,8 @@
-"""Build ordinary folders out of manifests: read-only hard links and an index that ``from_pretrained`` reads."""
+"""Build ordinary folders out of manifests: read-only hard links and an index that ``from_pretrained`` reads.
+
+In a folder that holds a whole model and an adapter, the adapter's configuration names the folder itself as its base, so
+that plain ``from_pretrained`` loads both.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,7 @@ from storage.folders import INDEX, MARKER
 if TYPE_CHECKING:
     from storage.artifacts import ArtifactStore, Entry, Progress
 
+ADAPTER = "adapter_config.json"
 NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP)
 """Why a hard link may be impossible where a copy is not."""
 
@@ -35,6 +40,8 @@ def build(store: ArtifactStore, names: Sequence[str], target: Path, *, progress:
         if weight_map:
             total = sum(entry.tensor_bytes for entry in entries if entry.kind == "tensor")
             write_json_atomic(temporary / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
+        if weight_map and ADAPTER in files:
+            _point_adapter_at(target, temporary / ADAPTER)
         write_json_atomic(temporary / MARKER, {"format": 1, "manifests": list(names)})
         _put(temporary, target, names, files)
     except OSError as error:
@@ -72,7 +79,15 @@ def _is_whole(target: Path, names: Sequence[str], files: dict[str, Entry]) -> bo
         marker = None
     if not isinstance(marker, dict) or marker.get("manifests") != list(names):
         raise ArtifactRefused(f"{target} holds something else; name another folder or remove it")
-    return all(_size(target / path) == entry.bytes for path, entry in files.items())
+    return all(_size(target / path) == entry.bytes for path, entry in files.items() if path != ADAPTER)
+
+
+def _point_adapter_at(base: Path, config: Path) -> None:
+    try:
+        settings = {**read_json(config), "base_model_name_or_path": str(base.absolute())}
+    except (ValueError, TypeError) as error:
+        raise ArtifactRefused(f"the adapter's {ADAPTER} is not JSON ({error}); train the version again") from error
+    write_json_atomic(config, settings)
 
 
 def _size(path: Path) -> int | None:

@@ -24,18 +24,18 @@ def fsync_dir(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Replace ``path`` so that a reader, or a power cut, finds the old bytes or the new ones.
 
     After a failed fsync the kernel may have dropped the pages, so the bytes are written to a new file, at most three
-    times, and the same file is never synced again.
+    times, and the same file is never synced again. ``mode`` is what the umask leaves of it.
 
     Raises:
         OSError: the disk did not take the bytes; the old file is still there.
     """
     for attempt in range(1, WRITE_ATTEMPTS + 1):
         try:
-            _write_once(path, data)
+            _write_once(path, data, mode)
         except OSError:
             if attempt == WRITE_ATTEMPTS:
                 raise
@@ -43,10 +43,10 @@ def write_atomic(path: Path, data: bytes) -> None:
             return
 
 
-def _write_once(path: Path, data: bytes) -> None:
+def _write_once(path: Path, data: bytes, mode: int) -> None:
     beside = path.parent / f".{path.name[:64]}.{uuid.uuid4().hex}.tmp"
     try:
-        with beside.open("xb") as file:
+        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

@@ -60,7 +60,7 @@ def require(session: Session, epoch: int) -> None:
     Raises:
         LeaseLost: it does not.
     """
-    leader = session.scalar(select(Lease.epoch).where(Lease.name == LEADER).with_for_update())
+    leader = session.scalar(select(Lease.epoch).where(Lease.name == LEADER))
     if leader != epoch:
         raise LeaseLost(f"epoch {epoch} no longer leads (now {leader}); this daemon must stop")
 

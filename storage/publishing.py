@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from storage.artifacts import ArtifactStore, Progress
@@ -15,24 +15,29 @@ from storage.errors import StorageError
 from storage.files import fsync_dir
 
 LIVE = "live"
+MODEL_ROLE = "answer/model"
 
 
 def publish(
     store: ArtifactStore,
-    manifest_hashes: Sequence[str],
+    manifest_hashes: Mapping[str, str],
     directory: Path,
     name: str,
     *,
     progress: Progress | None = None,
 ) -> Path:
-    """Build ``directory/name`` from the manifests (a model, then perhaps its adapter); the link is left alone.
+    """Build ``directory/name`` from a version's answer, role to manifest; the link is left alone.
+
+    The model's files come first and those of other roles replace them, so an adapter's tokenizer goes before the base's.
 
     Raises:
         ArtifactMissing: an object was collected or lost.
         ArtifactCorrupt: an object has another size than it should.
         StorageError: ``name`` cannot be a folder's name.
     """
-    return store.materialise_all(manifest_hashes, directory / _plain(name), progress=progress)
+    roles = sorted(manifest_hashes, key=lambda role: (role != MODEL_ROLE, role))
+    names = [manifest_hashes[role] for role in roles]
+    return store.materialise_all(names, directory / _plain(name), progress=progress)
 
 
 def point_live(directory: Path, name: str) -> None:
@@ -43,7 +48,7 @@ def point_live(directory: Path, name: str) -> None:
     """
     if not (directory / _plain(name)).is_dir():
         raise StorageError(f"{directory / name} is not published; publish it first")
-    if live_target(directory) == name:
+    if live_target(directory) == directory / name:
         return
     beside = directory / f".{LIVE}.{uuid.uuid4().hex}.tmp"
     try:
@@ -55,10 +60,10 @@ def point_live(directory: Path, name: str) -> None:
             beside.unlink()
 
 
-def live_target(directory: Path) -> str | None:
-    """The name that the ``live`` link points at."""
+def live_target(directory: Path) -> Path | None:
+    """The folder that the ``live`` link points at, whether or not it is still there."""
     try:
-        return os.readlink(directory / LIVE)
+        return directory / os.readlink(directory / LIVE)
     except OSError:
         return None
 
@@ -70,7 +75,8 @@ def prune(directory: Path, *, keep: Collection[str], older_than_s: float) -> lis
     """
     if not directory.is_dir():
         return []
-    kept = {*keep, live_target(directory), LIVE}
+    live = live_target(directory)
+    kept = {*keep, LIVE} if live is None else {*keep, LIVE, live.name}
     before = time.time() - older_than_s
     link = directory / LIVE
     moved = link.lstat().st_mtime if link.is_symlink() else 0.0

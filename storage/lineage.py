@@ -1,0 +1,151 @@
+"""Questions about the lineage; each walk through the graph is one recursive query, the same on both databases.
+
+Walks collect ids with UNION, which drops what was seen, so they end on any graph and touch each version once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import CTE, ColumnElement, and_, case, exists, func, select
+from sqlalchemy.orm import Session, aliased
+
+from storage.tables import Batch, Document, Promotion, Version, VersionBatch, VersionParent
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchUse:
+    """A batch that a version's line consumed, and how: ``trained`` or ``replayed``."""
+
+    batch_id: int
+    role: str
+
+
+def ancestors(session: Session, version_id: int) -> list[int]:
+    """Ids of all versions that this one came from, newest first, itself left out."""
+    line = _upward(Version.id == version_id)
+    return list(session.scalars(select(line.c.id).where(line.c.id != version_id).order_by(line.c.id.desc())))
+
+
+def descendants(session: Session, version_id: int) -> list[int]:
+    """Ids of all versions that came from this one, oldest first, itself left out."""
+    line = _downward(select(Version.id).where(Version.id == version_id).cte("line", recursive=True))
+    return list(session.scalars(select(line.c.id).where(line.c.id != version_id).order_by(line.c.id)))
+
+
+def line_of_live(session: Session, stream_id: str) -> list[int]:
+    """Ids of a stream's live version and its ancestors, newest first."""
+    line = _upward(and_(Version.stream_id == stream_id, Version.state == "live"))
+    return list(session.scalars(select(line.c.id).order_by(line.c.id.desc())))
+
+
+def batches_behind(session: Session, version_id: int) -> list[BatchUse]:
+    """Every batch that a version or an ancestor consumed, once a role, by batch id."""
+    line = _upward(Version.id == version_id)
+    rows = session.execute(
+        select(VersionBatch.batch_id, VersionBatch.role)
+        .where(VersionBatch.version_id.in_(select(line.c.id)))
+        .distinct()
+        .order_by(VersionBatch.batch_id, VersionBatch.role)
+    )
+    return [BatchUse(batch_id=batch_id, role=role) for batch_id, role in rows]
+
+
+def batches_only_behind(session: Session, abandoned_ids: Sequence[int], target_id: int) -> list[int]:
+    """Ids of the data batches behind the abandoned versions and not behind the target: what a rollback holds."""
+    left = _upward(Version.id.in_(abandoned_ids), name="abandoned")
+    kept = _upward(Version.id == target_id, name="kept")
+    behind_target = select(VersionBatch.batch_id).where(VersionBatch.version_id.in_(select(kept.c.id)))
+    return list(
+        session.scalars(
+            select(VersionBatch.batch_id)
+            .join(Batch, Batch.id == VersionBatch.batch_id)
+            .where(
+                Batch.kind == "data",
+                VersionBatch.version_id.in_(select(left.c.id)),
+                VersionBatch.batch_id.not_in(behind_target),
+            )
+            .distinct()
+            .order_by(VersionBatch.batch_id)
+        )
+    )
+
+
+def versions_that_saw_batch(session: Session, batch_id: int) -> list[int]:
+    """Ids of the versions that consumed rows of a batch, and of all that came from them, oldest first."""
+    first = select(VersionBatch.version_id.label("id")).where(VersionBatch.batch_id == batch_id)
+    line = _downward(first.cte("line", recursive=True))
+    return list(session.scalars(select(line.c.id).order_by(line.c.id)))
+
+
+def versions_that_saw_document(session: Session, document_id: int) -> list[int]:
+    """Ids of the versions that consumed this very document, and of all that came from them, oldest first."""
+    consumed = case(
+        (Document.row < 8 * func.length(VersionBatch.rows), func.get_bit(VersionBatch.rows, Document.row)), else_=0
+    )
+    first = (
+        select(VersionBatch.version_id.label("id"))
+        .join(Document, Document.batch_id == VersionBatch.batch_id)
+        .where(Document.id == document_id, consumed == 1)
+    )
+    line = _downward(first.cte("line", recursive=True))
+    return list(session.scalars(select(line.c.id).order_by(line.c.id)))
+
+
+def live_version(session: Session, stream_id: str) -> Version | None:
+    """The version that answers for a stream."""
+    return session.scalars(select(Version).where(Version.stream_id == stream_id, Version.state == "live")).one_or_none()
+
+
+def version_by_number(session: Session, stream_id: str, number: int) -> Version | None:
+    """A stream's version by the number that users see."""
+    return session.scalars(
+        select(Version).where(Version.stream_id == stream_id, Version.number == number)
+    ).one_or_none()
+
+
+def last_good(session: Session, stream_id: str) -> Version | None:
+    """Where a rollback goes: the version that was live before the live one, skipping any rolled back from.
+
+    From each version the walk goes to the one that was live when it first went live, so a second rollback goes
+    further back. A version that was rolled back from and then made live again is good again.
+    """
+    first = (
+        select(Promotion.version_id, func.min(Promotion.id).label("id"))
+        .where(Promotion.stream_id == stream_id)
+        .group_by(Promotion.version_id)
+        .cte("first")
+    )
+    before = (
+        select(Promotion.version_id, Promotion.previous_version_id.label("previous"))
+        .join(first, first.c.id == Promotion.id)
+        .cte("before")
+    )
+    walk = (
+        select(before.c.previous.label("id"))
+        .join(Version, Version.id == before.c.version_id)
+        .where(Version.stream_id == stream_id, Version.state == "live")
+        .cte("walk", recursive=True)
+    )
+    walk = walk.union(select(before.c.previous).join(walk, walk.c.id == before.c.version_id))
+    query = select(Version).join(walk, walk.c.id == Version.id).join(first, first.c.version_id == Version.id)
+    return session.scalars(query.where(~_rolled_back_from()).order_by(first.c.id.desc()).limit(1)).one_or_none()
+
+
+def _rolled_back_from() -> ColumnElement[bool]:
+    """Whether the last thing that happened to the outer query's version was a rollback to an older one."""
+    away, back = aliased(Promotion), aliased(Promotion)
+    lived_again = exists().where(back.version_id == Version.id, back.id > away.id)
+    return exists().where(
+        away.kind == "rollback", away.previous_version_id == Version.id, away.version_id < Version.id, ~lived_again
+    )
+
+
+def _upward(start: ColumnElement[bool], *, name: str = "line") -> CTE:
+    line = select(Version.id).where(start).cte(name, recursive=True)
+    return line.union(select(VersionParent.parent_id).join(line, line.c.id == VersionParent.child_id))
+
+
+def _downward(line: CTE) -> CTE:
+    return line.union(select(VersionParent.child_id).join(line, line.c.id == VersionParent.parent_id))
