@@ -1,8 +1,8 @@
 """The gate: may this candidate go live? A pure function of the evidence and the settings.
 
 Only the ``judge`` halves are evidence. Documents are resampled in pairs (bootstrap), with a seed made of their digests;
-bounds are one-sided at ``confidence``. A change is how much worse the candidate is: the relative rise of the loss a
-token, or the fall of the accuracy in points.
+bounds are one-sided at ``confidence``, wider for few documents. A change is how much worse the candidate is: the
+relative rise of the loss a token, or the fall of the accuracy in points.
 
 *New data* (the decision's own batches, judged together as one sample)
     fail          the change is not below 0: the candidate is not better
@@ -30,8 +30,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.policies.bounds import bounds, resampled_sums, share_lower_bound
 from orchestrator.policies.evidence import Comparison, Evidence, SetEvidence, Values, cleaned, joined
-from orchestrator.policies.statistics import resampled_sums, share_lower_bound
 from orchestrator.policies.verdict import Change, Flip, Flips, GateVerdict, Outcome, SetVerdict, worst
 from orchestrator.settings import GateSettings
 
@@ -148,8 +148,8 @@ def _change(
     limit = _limit(one, against, settings)
     candidate, reference, weight = (float(total) for total in totals.sum(axis=0))
     point = float(_worsening(one, totals.sum(axis=0, keepdims=True))[0])
-    quantiles = np.quantile(_worsening(one, resampled), [1 - settings.confidence, settings.confidence])
-    lower, upper = (float(bound) for bound in quantiles)
+    worsenings = _worsening(one, resampled)
+    lower, upper = bounds(worsenings, documents=len(one.digests), confidence=settings.confidence)
     known = compared.unrestricted or (None, None)
     said = (
         f"{one.metric} {candidate / weight:.4g} against {reference / weight:.4g} of {against} {compared.version}: "

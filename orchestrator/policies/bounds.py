@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,27 @@ def _counts(generator: np.random.Generator, documents: int, resamples: int) -> I
         drawn = generator.integers(documents, size=(rows, documents))
         drawn += np.arange(rows)[:, None] * documents
         yield np.bincount(drawn.ravel(), minlength=rows * documents).reshape(rows, documents).astype(np.float64)
+
+
+def bounds(resampled: Values, *, documents: int, confidence: float) -> tuple[float, float]:
+    """One-sided lower and upper bound from the resamples of ``documents`` documents.
+
+    Percentiles, expanded as in Hesterberg 2015 (The American Statistician 69, 371): plain ones are too narrow for few
+    documents, by the same measure as a normal quantile is against Student's t.
+    """
+    expanded = math.sqrt(documents / (documents - 1)) * student_quantile(confidence, documents - 1)
+    tail = 1 - NormalDist().cdf(expanded)
+    lower, upper = np.quantile(resampled, [tail, 1 - tail])
+    return float(lower), float(upper)
+
+
+def student_quantile(confidence: float, degrees: int) -> float:
+    """Quantile of Student's t by Cornish and Fisher's expansion; within 1 % from 3 degrees of freedom on."""
+    z = NormalDist().inv_cdf(confidence)
+    first = (z**3 + z) / 4
+    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    return z + first / degrees + second / degrees**2 + third / degrees**3
 
 
 def share_lower_bound(count: int, total: int, confidence: float) -> float:
