@@ -15,3 +15,11 @@ class BadState(StrategyError):
 
 class BadScores(StrategyError):
     """A metric was asked of scores that it is not defined for."""
+
+
+class Refused(StrategyError):
+    """A job's input cannot be used, and trying again cannot help."""
+
+
+class Diverged(StrategyError):
+    """Training produced a loss, gradient or weight that is not finite, more often than is forgiven."""

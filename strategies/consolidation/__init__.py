@@ -1,0 +1,10 @@
+"""How the result joins what came before: one file a consolidation, listed here."""
+
+from __future__ import annotations
+
+from strategies.consolidation.keep import Keep
+from strategies.training.seams import Part
+
+CONSOLIDATIONS: dict[str, type[Part]] = {"keep": Keep}
+
+__all__ = ["CONSOLIDATIONS", "Keep"]

@@ -1,0 +1,61 @@
+"""Write a model as plain Hugging Face and PEFT folders."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from strategies.contract import ModelFiles
+from strategies.inference.load import LABELS_FILE, load
+from strategies.settings import Task
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "tokenizer.model",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "chat_template.jinja",
+)
+
+
+def save_model(model: Any, folder: Path, *, tokenizer: Any, parent: str, dtype: torch.dtype) -> None:
+    """Safetensors, configuration and tokenizer; what the parent has of the tokenizer is copied byte for byte."""
+    model.to(dtype).save_pretrained(folder)
+    save_tokenizer(tokenizer, folder, parent=parent)
+
+
+def save_tokenizer(tokenizer: Any, folder: Path, *, parent: str) -> None:
+    """The tokenizer's files."""
+    files = [Path(parent) / name for name in TOKENIZER_FILES]
+    if not any(file.exists() for file in files):
+        tokenizer.save_pretrained(folder)
+    for file in files:
+        if file.exists():
+            shutil.copyfile(file, folder / file.name)
+
+
+def save_adapter(model: Any, folder: Path, *, labels: tuple[str, ...]) -> None:
+    """The PEFT folder; it names no base by path, because a base is named by the version's lineage."""
+    for config in model.peft_config.values():
+        config.base_model_name_or_path = None
+    model.save_pretrained(folder, save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)
+    if labels:
+        (folder / LABELS_FILE).write_text(json.dumps({"format": 1, "labels": list(labels)}))
+
+
+def export_merged(files: ModelFiles, task: Task, folder: Path) -> None:
+    """One ordinary folder of the version: an adapter is merged into the weights."""
+    loaded = load(files, task, device=torch.device("cpu"))
+    model = loaded.model.merge_and_unload() if files.adapter is not None else loaded.model
+    save_model(model, folder, tokenizer=loaded.tokenizer, parent=files.path, dtype=loaded.published_dtype)

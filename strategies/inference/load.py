@@ -1,0 +1,165 @@
+"""One ``load`` for training, evaluation, export and serving: a Hugging Face folder, perhaps with a PEFT adapter."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+
+from strategies.contract import ModelFiles
+from strategies.errors import Refused
+from strategies.inference.checks import check_folder
+from strategies.settings import Task
+
+LABELS_FILE = "labels.json"
+"""Beside an adapter: the classes in the order of its head's rows."""
+HEADS = ("classifier", "score", "out_proj")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A model on its device, its tokenizer and, for classification, its classes in head order."""
+
+    model: Any
+    tokenizer: Any
+    labels: tuple[str, ...] = ()
+    published_dtype: torch.dtype = torch.float32
+    """The dtype the weights are stored in; they are computed with in float32."""
+
+
+def load(files: ModelFiles, task: Task, *, device: torch.device, adapter: bool = True, seed: int = 0) -> Loaded:
+    """Read a model in float32, in evaluation mode; its adapter, if there is one, stays an adapter.
+
+    A classifier has the classes it was stored with; one that was never trained (classes called ``LABEL_0`` …) gets a
+    new head for ``files.labels`` under ``seed``. ``adapter=False`` leaves the adapter out, for who attaches it later.
+    """
+    folder = Path(files.path)
+    local = folder.is_dir()
+    if local:
+        check_folder(folder, trust_remote_code=files.trust_remote_code)
+    options: dict[str, Any] = {"trust_remote_code": files.trust_remote_code, "local_files_only": local}
+    tokenizer = load_tokenizer(files)
+    stored = transformers.AutoConfig.from_pretrained(files.path, **options)
+    labels: tuple[str, ...] = ()
+    if task == "classification":
+        labels = own_labels(files, stored)
+        model = _classifier(files.path, stored, labels, options=options, seed=seed)
+        if model.config.pad_token_id is None:
+            model.config.pad_token_id = tokenizer.pad_token_id
+    else:
+        model = _read(transformers.AutoModelForCausalLM, files.path, options=options)
+    if adapter and files.adapter is not None:
+        model = attach(model, Path(files.adapter))
+    model.to(device)
+    model.eval()
+    return Loaded(model=model, tokenizer=tokenizer, labels=labels, published_dtype=_dtype(stored))
+
+
+def attach(model: Any, adapter: Path) -> Any:
+    """Put the PEFT adapter of folder ``adapter`` on ``model``."""
+    import peft
+
+    check_folder(adapter, trust_remote_code=False)
+    return peft.PeftModel.from_pretrained(model, str(adapter))
+
+
+def load_tokenizer(files: ModelFiles) -> Any:
+    """The tokenizer of a model; one without a padding token pads with its end token."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(
+        files.path, trust_remote_code=files.trust_remote_code, local_files_only=Path(files.path).is_dir()
+    )
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise Refused(f"the tokenizer of {files.path} has neither a padding nor an end token; add one")
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def adapter_labels(adapter: Path) -> tuple[str, ...]:
+    """Classes of the head that is stored with an adapter; empty if it has none."""
+    path = adapter / LABELS_FILE
+    return tuple(json.loads(path.read_bytes())["labels"]) if path.exists() else ()
+
+
+def head_of(model: nn.Module) -> tuple[str, nn.Linear]:
+    """Name and module of the last linear layer of a classifier."""
+    for name, module in model.named_modules():
+        if name.rpartition(".")[2] in HEADS and isinstance(module, nn.Linear):
+            return name, module
+    raise Refused(f"{type(model).__name__} has no linear head called {' or '.join(HEADS)}; use another architecture")
+
+
+def grow_head(model: Any, labels: Sequence[str], *, seed: int) -> None:
+    """Give the head one row a label: the rows there are stay as they are, new ones are small normals under ``seed``."""
+    name, old = head_of(model)
+    if len(labels) < old.out_features:
+        raise Refused(f"the head has {old.out_features} rows but only {len(labels)} labels are named; name all of them")
+    if len(labels) > old.out_features:
+        parent = model.get_submodule(name.rpartition(".")[0])
+        setattr(parent, name.rpartition(".")[2], _grown(old, len(labels), seed=seed, std=_std(model)))
+    name_labels(model, labels)
+
+
+def name_labels(model: Any, labels: Sequence[str]) -> None:
+    """Write the classes into the model's configuration."""
+    model.config.num_labels = len(labels)
+    model.config.id2label = dict(enumerate(labels))
+    model.config.label2id = {label: index for index, label in enumerate(labels)}
+    model.config.problem_type = None
+    model.num_labels = len(labels)
+
+
+def _grown(old: nn.Linear, rows: int, *, seed: int, std: float) -> nn.Linear:
+    new = nn.Linear(old.in_features, rows, bias=old.bias is not None, dtype=old.weight.dtype)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        new.weight.normal_(0.0, std, generator=generator)
+        new.weight[: old.out_features] = old.weight
+        if old.bias is not None:
+            new.bias.zero_()
+            new.bias[: old.out_features] = old.bias
+    return new
+
+
+def _std(model: Any) -> float:
+    return float(getattr(model.config, "initializer_range", None) or 0.02)
+
+
+def own_labels(files: ModelFiles, config: Any) -> tuple[str, ...]:
+    """Classes that the model was trained on, in head order; ``files.labels`` if it was trained on none."""
+    kept = adapter_labels(Path(files.adapter)) if files.adapter else ()
+    found: dict[int, str] = config.id2label or {}
+    stored = tuple(str(found[index]) for index in sorted(found))
+    return kept or (tuple(files.labels) or stored if _unnamed(stored) else stored)
+
+
+def _unnamed(labels: tuple[str, ...]) -> bool:
+    return labels == tuple(f"LABEL_{index}" for index in range(len(labels)))
+
+
+def _classifier(path: str, config: Any, labels: tuple[str, ...], *, options: dict[str, Any], seed: int) -> Any:
+    if len(labels) < 2:
+        raise Refused("classification needs at least two labels; name them in the job's model.labels")
+    torch.manual_seed(seed)
+    sized = {"num_labels": len(labels), "ignore_mismatched_sizes": True} if len(labels) != config.num_labels else {}
+    model = _read(transformers.AutoModelForSequenceClassification, path, options={**options, **sized})
+    name_labels(model, labels)
+    return model
+
+
+def _read(kind: Any, path: str, *, options: dict[str, Any]) -> Any:
+    try:
+        return kind.from_pretrained(path, use_safetensors=True, dtype=torch.float32, **options)
+    except (OSError, ValueError) as error:
+        raise Refused(f"{path} cannot be loaded: {str(error).splitlines()[0]}") from error
+
+
+def _dtype(config: Any) -> torch.dtype:
+    found = getattr(config, "dtype", None)
+    return found if isinstance(found, torch.dtype) else torch.float32

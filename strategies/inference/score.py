@@ -1,0 +1,97 @@
+"""Losses and classes of many examples, batched by length; an example's result does not depend on its neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from strategies.inference.encoding import IGNORED, Example
+from strategies.training.precision import Precision
+
+MAX_LOGITS = 1 << 28
+"""Numbers in one batch's logits: rows are dealt out so that long ones do not fill the memory."""
+Tick = Callable[[int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scorer:
+    """A model, how to run it, and how many rows at a time. ``tick`` hears the rows done and may raise."""
+
+    model: Any
+    precision: Precision
+    pad: int
+    rows: int
+    tick: Tick
+
+    def losses(self, examples: Sequence[Example]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Summed loss in nats, and number of targets, of each example."""
+        sums, counts = np.zeros(len(examples)), np.zeros(len(examples), np.int64)
+
+        def forward(places: Sequence[int]) -> None:
+            ids, _ = self._padded([examples[place][0] for place in places], self.pad)
+            targets, _ = self._padded([examples[place][1] for place in places], IGNORED)
+            logits = self.model(input_ids=ids, use_cache=False).logits
+            found = torch.nn.functional.cross_entropy(
+                logits.flatten(0, 1).float(), targets.flatten(), reduction="none"
+            ).view_as(targets)
+            sums[places] = found.double().sum(1).cpu().numpy()
+            counts[places] = (targets != IGNORED).sum(1).cpu().numpy()
+
+        self._each([len(ids) for ids, _ in examples], int(self.model.config.get_text_config().vocab_size), forward)
+        return sums, counts
+
+    def logits(self, texts: Sequence[list[int]], classes: int) -> NDArray[np.float64]:
+        """Logits of each text under a classifier, (texts, classes)."""
+        out = np.zeros((len(texts), classes))
+
+        def forward(places: Sequence[int]) -> None:
+            ids, seen = self._padded([texts[place] for place in places], self.pad)
+            out[places] = self.model(input_ids=ids, attention_mask=seen).logits.double().cpu().numpy()
+
+        self._each(list(map(len, texts)), 1, forward)
+        return out
+
+    def _each(self, lengths: list[int], width: int, forward: Callable[[Sequence[int]], None]) -> None:
+        """Call ``forward`` with the places of like lengths together, the longest first."""
+        order = sorted(range(len(lengths)), key=lambda place: (-lengths[place], place))
+        rows, at = self.rows, 0
+        self.model.eval()
+        while at < len(order):
+            fitting = max(1, min(rows, MAX_LOGITS // (width * max(1, lengths[order[at]]))))
+            places = order[at : at + fitting]
+            try:
+                with torch.inference_mode(), self.precision.autocast():
+                    forward(places)
+            except torch.OutOfMemoryError:
+                if fitting == 1:
+                    raise
+                rows = fitting // 2
+                continue
+            at += len(places)
+            self.tick(len(places))
+
+    def _padded(self, parts: Sequence[Sequence[int]], fill: int) -> tuple[Tensor, Tensor]:
+        width = max(map(len, parts))
+        ids = torch.full((len(parts), width), fill)
+        seen = torch.zeros_like(ids)
+        for row, part in enumerate(parts):
+            ids[row, : len(part)] = torch.tensor(part)
+            seen[row, : len(part)] = 1
+        device = self.precision.device
+        return ids.to(device), seen.to(device)
+
+
+def windows(opening: int, ids: Sequence[int], length: int) -> list[Example]:
+    """A text in windows of ``length`` tokens; each begins with the token before it, so each token counts once."""
+    stream = [opening, *ids]
+    return [
+        (stream[start : start + length][: len(target)], list(target))
+        for start in range(0, len(ids), length)
+        if (target := stream[start + 1 : start + 1 + length])
+    ]

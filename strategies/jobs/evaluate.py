@@ -1,0 +1,169 @@
+"""The evaluate job: scores of one model on eval sets, with a result for each example."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from strategies.contract import EvalFile, EvaluateWork, JobResult, JobSpec, Score
+from strategies.errors import Refused
+from strategies.inference.encoding import IGNORED, Encoder, Example
+from strategies.inference.load import load
+from strategies.inference.score import Scorer, windows
+from strategies.jobs.facts import common
+from strategies.jobs.measure import class_losses
+from strategies.jobs.runtime import Runtime
+from strategies.training import precision as precisions
+from strategies.training.data import Documents, eval_side, messages_of
+
+Columns = dict[str, Any]
+
+
+def evaluate(spec: JobSpec, work: EvaluateWork, runtime: Runtime) -> JobResult:
+    """One score an eval set."""
+    runtime.enter("loading model")
+    precision = precisions.choose(spec.device, work.training.bf16)
+    loaded = load(spec.model, spec.task, device=precision.device, seed=spec.seed)
+    encoder = Encoder(loaded.tokenizer, work.training.max_length)
+    scorer = Scorer(
+        model=loaded.model,
+        precision=precision,
+        pad=loaded.tokenizer.pad_token_id,
+        rows=work.training.per_device_eval_batch_size,
+        tick=lambda done: _tick(runtime, done),
+    )
+    scores = []
+    for file in work.sets:
+        documents = eval_side(file, spec.task)
+        if not len(documents):
+            raise Refused(f"eval set {file.name} is empty; remove it from the stream")
+        runtime.enter(f"evaluating {file.name}", step=0, steps=len(documents))
+        columns = _columns(documents, spec=spec, work=work, encoder=encoder, scorer=scorer, labels=loaded.labels)
+        scores.append(_score(file, documents, columns, runtime.directory))
+    return JobResult(kind="evaluate", scores=tuple(scores), labels=loaded.labels, facts=common(spec, precision))
+
+
+def _tick(runtime: Runtime, done: int) -> None:
+    runtime.step += done
+    runtime.check()
+
+
+def _columns(
+    documents: Documents,
+    *,
+    spec: JobSpec,
+    work: EvaluateWork,
+    encoder: Encoder,
+    scorer: Scorer,
+    labels: tuple[str, ...],
+) -> Columns:
+    if spec.task == "classification":
+        return _classes(documents, work, encoder, scorer, labels)
+    if spec.task == "sft":
+        dialogues = messages_of(documents.column("messages"))
+        sums, counts = scorer.losses(encoder.dialogues(dialogues))
+        return {"tokens": counts, "bytes": _sizes([dialogue[-1]["content"] for dialogue in dialogues]), "loss": sums}
+    texts = documents.column("text")
+    sums, counts = _texts(texts, encoder, scorer)
+    return {"tokens": counts, "bytes": _sizes(texts), "loss": sums}
+
+
+def _texts(texts: list[str], encoder: Encoder, scorer: Scorer) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Summed loss and tokens of each text; a long one is read in several windows."""
+    examples: list[Example] = []
+    owners: list[int] = []
+    for place, ids in enumerate(encoder.texts(texts)):
+        found = windows(encoder.opening, ids, encoder.max_length)
+        examples += found
+        owners += [place] * len(found)
+    sums, counts = scorer.losses(examples)
+    totals = np.bincount(owners, sums, len(texts)).astype(np.float64)
+    return totals, np.bincount(owners, counts, len(texts)).astype(np.int64)
+
+
+def _classes(
+    documents: Documents, work: EvaluateWork, encoder: Encoder, scorer: Scorer, labels: tuple[str, ...]
+) -> Columns:
+    """A label that the model does not know counts as wrong and has no loss."""
+    texts, wanted = documents.column("text"), documents.column("label")
+    logits = scorer.logits(encoder.classified(texts), len(labels))
+    place = {label: index for index, label in enumerate(labels)}
+    truth = np.array([place.get(label, IGNORED) for label in wanted])
+    columns: Columns = {
+        "tokens": np.ones(len(texts), np.int64),
+        "bytes": _sizes(texts),
+        "loss": class_losses(logits, truth),
+        "label": wanted,
+        "predicted": [labels[index] for index in logits.argmax(1)],
+        "correct": logits.argmax(1) == truth,
+    }
+    for version, known in work.known_labels.items():
+        inside = [place[label] for label in known if label in place]
+        columns[f"correct_in:{version}"] = _correct_in(logits, truth, inside)
+    return columns
+
+
+def _correct_in(logits: NDArray[np.float64], truth: NDArray[np.int64], inside: list[int]) -> NDArray[np.bool_]:
+    if not inside:
+        return np.zeros(len(truth), np.bool_)
+    found: NDArray[np.bool_] = np.array(inside)[logits[:, inside].argmax(1)] == truth
+    return found
+
+
+def _sizes(texts: list[str]) -> NDArray[np.int64]:
+    return np.array([len(text.encode()) for text in texts], dtype=np.int64)
+
+
+def _score(file: EvalFile, documents: Documents, columns: Columns, directory: Path) -> Score:
+    halves = np.array(documents.column("half"))
+    metric = "accuracy" if "correct" in columns else "loss"
+    results = f"out/eval-{file.id}.parquet"
+    (directory / "out").mkdir(exist_ok=True)
+    table = pa.table({"digest": documents.digests, "half": halves, **{k: _arrow(v) for k, v in columns.items()}})
+    pq.write_table(table, directory / results, compression="zstd", row_group_size=10_000)
+    value = _value(columns, metric, np.ones(len(documents), np.bool_))
+    if value is None:
+        raise Refused(f"eval set {file.name} has nothing to score; remove it from the stream")
+    return Score(
+        eval_set=file.id,
+        name=file.name,
+        sha256=file.sha256,
+        metric=metric,
+        value=value,
+        value_select=_value(columns, metric, halves == "select"),
+        value_judge=_value(columns, metric, halves == "judge"),
+        examples=len(documents),
+        tokens=int(columns["tokens"].sum()),
+        bytes=int(columns["bytes"].sum()),
+        results=results,
+        details=_details(columns, metric),
+    )
+
+
+def _arrow(values: Any) -> Any:
+    return pa.array(values, from_pandas=True)
+
+
+def _value(columns: Columns, metric: str, chosen: NDArray[np.bool_]) -> float | None:
+    """Share of right answers, or nats a token over all tokens; None where there is nothing to divide by."""
+    if metric == "accuracy":
+        return float(columns["correct"][chosen].mean()) if chosen.any() else None
+    tokens = int(columns["tokens"][chosen].sum())
+    return float(columns["loss"][chosen].sum() / tokens) if tokens else None
+
+
+def _details(columns: Columns, metric: str) -> dict[str, Any]:
+    if metric == "loss":
+        return {"loss_per_byte": float(columns["loss"].sum() / max(1, columns["bytes"].sum()))}
+    known = columns["loss"][~np.isnan(columns["loss"])]
+    restricted = {name: float(values.mean()) for name, values in columns.items() if name.startswith("correct_in:")}
+    return {
+        "loss": float(known.mean()) if len(known) else None,
+        "unknown": int(np.isnan(columns["loss"]).sum()),
+        **restricted,
+    }

@@ -1,0 +1,126 @@
+"""The measure job: how large each source is, and how hard it is for the live model."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+
+from strategies.contract import JobResult, JobSpec, Measured, MeasureWork, SourceFile
+from strategies.errors import Refused
+from strategies.inference.encoding import IGNORED, Encoder
+from strategies.inference.load import Loaded, load
+from strategies.inference.sample import sample
+from strategies.inference.score import Scorer, windows
+from strategies.jobs.facts import common
+from strategies.jobs.runtime import Runtime
+from strategies.training import precision as precisions
+from strategies.training.data import Documents, messages_of, training_side
+from strategies.training.packing import probe
+from strategies.training.precision import Precision
+from strategies.training.rows import encode_rows
+
+
+def measure(spec: JobSpec, work: MeasureWork, runtime: Runtime) -> JobResult:
+    """Documents, tokens, rows and loss of each source; texts sampled from the model if asked for."""
+    runtime.enter("loading model")
+    precision = precisions.choose(spec.device, work.training.bf16)
+    loaded = load(spec.model, spec.task, device=precision.device, seed=spec.seed)
+    packing = can_pack(spec, loaded, precision, wanted=work.training.packing)
+    measured = []
+    for index, source in enumerate(work.sources):
+        runtime.enter(f"measuring {source.name}", step=index, steps=len(work.sources))
+        measured.append(_one(source, spec, work, loaded, precision, packing=packing["passed"], runtime=runtime))
+    return JobResult(
+        kind="measure",
+        measured=tuple(measured),
+        labels=loaded.labels,
+        samples=_samples(spec, work, loaded, precision, runtime) if work.sample else None,
+        facts={**common(spec, precision), "packing": packing},
+    )
+
+
+def can_pack(spec: JobSpec, loaded: Loaded, precision: Precision, *, wanted: bool) -> dict[str, object]:
+    """Whether examples are packed: asked for, sft, and proven not to leak."""
+    if not wanted or spec.task != "sft":
+        return {"passed": False, "reason": "not asked for" if not wanted else f"{spec.task} has no examples to pack"}
+    vocabulary = int(loaded.model.config.get_text_config().vocab_size)
+    return probe(loaded.model, vocabulary=vocabulary, autocast=precision.autocast, bf16=precision.bf16)
+
+
+def _one(
+    source: SourceFile,
+    spec: JobSpec,
+    work: MeasureWork,
+    loaded: Loaded,
+    precision: Precision,
+    *,
+    packing: object,
+    runtime: Runtime,
+) -> Measured:
+    documents = training_side(source, spec.task)
+    encoder = Encoder(loaded.tokenizer, work.training.max_length)
+    rows = encode_rows(documents, encoder, spec.task, packing=bool(packing), labels=loaded.labels, tick=runtime.check)
+    scorer = Scorer(
+        model=loaded.model,
+        precision=precision,
+        pad=loaded.tokenizer.pad_token_id,
+        rows=work.training.per_device_eval_batch_size,
+        tick=lambda done: runtime.check(),
+    )
+    return Measured(
+        name=source.name,
+        batch=source.batch,
+        documents=len(documents),
+        tokens=rows.tokens,
+        rows=len(rows),
+        loss=_loss(documents.first(work.documents), spec, work, loaded, scorer),
+    )
+
+
+def _loss(documents: Documents, spec: JobSpec, work: MeasureWork, loaded: Loaded, scorer: Scorer) -> float | None:
+    """Mean loss a token (of texts in windows, or of answers), or a document (of classes that the model knows)."""
+    if spec.task == "classification":
+        return _class_loss(documents, work, loaded, scorer)
+    encoder = Encoder(loaded.tokenizer, work.window if spec.task == "causal-lm" else work.training.max_length)
+    if spec.task == "sft":
+        examples = encoder.dialogues(messages_of(documents.column("messages")))
+    else:
+        opening = encoder.opening
+        texts = encoder.texts(documents.column("text"))
+        examples = [window for ids in texts for window in windows(opening, ids, work.window)]
+    sums, counts = scorer.losses(examples)
+    return float(sums.sum() / counts.sum()) if counts.sum() else None
+
+
+def _class_loss(documents: Documents, work: MeasureWork, loaded: Loaded, scorer: Scorer) -> float | None:
+    place = {label: index for index, label in enumerate(loaded.labels)}
+    known = [(text, place[label]) for text, label in zip(*map(documents.column, ("text", "label")), strict=True)
+             if label in place]  # fmt: skip
+    if not known:
+        return None
+    encoder = Encoder(loaded.tokenizer, work.training.max_length)
+    logits = scorer.logits(encoder.classified([text for text, _ in known]), len(loaded.labels))
+    return float(np.mean(class_losses(logits, np.array([index for _, index in known]))))
+
+
+def class_losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Cross-entropy of each row in nats; NaN where the label is unknown (-100)."""
+    top = logits.max(1)
+    total = top + np.log(np.exp(logits - top[:, None]).sum(1))
+    chosen = logits[np.arange(len(logits)), np.maximum(labels, 0)]
+    return np.where(labels == IGNORED, np.nan, total - chosen)
+
+
+def _samples(spec: JobSpec, work: MeasureWork, loaded: Loaded, precision: Precision, runtime: Runtime) -> str:
+    if spec.task != "causal-lm" or work.sample is None:
+        raise Refused(f"documents can be sampled from a causal-lm model only, not for {spec.task}; give an anchor")
+    runtime.enter("sampling")
+    path = runtime.directory / "out" / "samples.jsonl"
+    path.parent.mkdir(exist_ok=True)
+    with path.open("w") as file:
+        for text in sample(
+            loaded.model, loaded.tokenizer, work.sample, precision=precision, rows=16, tick=runtime.check
+        ):
+            file.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
+    return "out/samples.jsonl"

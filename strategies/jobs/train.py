@@ -1,0 +1,270 @@
+"""The train job: one run of the loop, from snapshots and a model to artifacts."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+
+from strategies.consolidation import CONSOLIDATIONS
+from strategies.contract import Consumed, JobResult, JobSpec, LoraSelection, SourceFile, TrainTemplate, TrainWork
+from strategies.errors import BadState, Refused
+from strategies.inference.encoding import IGNORED, Encoder
+from strategies.inference.export import save_adapter, save_model, save_tokenizer
+from strategies.inference.load import Loaded, load
+from strategies.jobs.facts import common
+from strategies.jobs.measure import can_pack
+from strategies.jobs.runtime import Runtime, say
+from strategies.mixing import ReplayMixer
+from strategies.objective import OBJECTIVES
+from strategies.settings import Json
+from strategies.training import precision as precisions
+from strategies.training import randomness
+from strategies.training.batches import Collator
+from strategies.training.checkpoint import CheckpointStore, copied
+from strategies.training.data import Documents, refuse_leaks, training_side
+from strategies.training.ledger import bitmap
+from strategies.training.loop import Loop, Progress
+from strategies.training.parameters import counts, moments, moving, optimizer_for, prepare, put_moments
+from strategies.training.precision import Precision
+from strategies.training.rows import Rows, encode_rows
+from strategies.training.seams import Run
+
+MIXING_FILE = "mixing.json"
+OPTIMIZER_FILE = "optimizer.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """All that the loop is given."""
+
+    loaded: Loaded
+    precision: Precision
+    rows: dict[str, Rows]
+    run: Run
+    packing: dict[str, Any]
+    compared: int
+
+
+def train(spec: JobSpec, work: TrainWork, runtime: Runtime) -> JobResult:
+    """Train and leave artifacts, consumed rows and facts under ``out/``."""
+    _check(spec, work)
+    prepared = _prepared(spec, work, runtime)
+    loop = _loop(spec, work, prepared, runtime)
+    # What was made so far stays until the end; the collector need not look at it again in every sweep.
+    gc.collect()
+    gc.freeze()
+    runtime.enter("training", steps=work.template.steps)
+    progress = loop.train()
+    runtime.enter("saving")
+    return JobResult(
+        kind="train",
+        artifacts=_artifacts(spec, work, prepared, progress, runtime.directory),
+        consumed=tuple(_consumed(source, prepared, progress, runtime.directory) for source in work.sources),
+        labels=_labels(spec, prepared),
+        facts=_facts(spec, work, prepared, loop),
+    )
+
+
+def _check(spec: JobSpec, work: TrainWork) -> None:
+    template = work.template
+    if template.objective.kind != spec.task:
+        raise Refused(f"objective {template.objective.kind} does not fit task {spec.task}")
+    names = [source.name for source in work.sources]
+    missing = sorted({*template.mixing.new, *template.mixing.old} - set(names))
+    if missing or len(set(names)) != len(names):
+        raise Refused(f"sources {', '.join(names)} do not cover the mixing: {', '.join(missing) or 'a name is twice'}")
+
+
+def _prepared(spec: JobSpec, work: TrainWork, runtime: Runtime) -> Prepared:
+    template, settings = work.template, work.template.training
+    runtime.enter("reading data")
+    documents = {source.name: training_side(source, spec.task) for source in work.sources}
+    compared = refuse_leaks(list(documents.items()), work.forbidden)
+    runtime.enter("loading model")
+    randomness.seed_all(spec.seed)
+    precision = precisions.choose(spec.device, settings.bf16)
+    loaded = load(spec.model, spec.task, device=precision.device, adapter=False, seed=spec.seed)
+    labels = _grown_labels(spec, loaded)
+    packing = can_pack(spec, loaded, precision, wanted=settings.packing)
+    runtime.enter("tokenising")
+    encoder = Encoder(loaded.tokenizer, settings.max_length)
+    rows = {
+        name: _rows(name, found, spec, encoder, packing=bool(packing["passed"]), labels=labels, runtime=runtime)
+        for name, found in documents.items()
+    }
+    adapter = Path(spec.model.adapter) if spec.model.adapter else None
+    model = prepare(
+        loaded.model, template.selection, task=spec.task, adapter=adapter, labels=labels, seed=spec.seed
+    ).to(precision.device)
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    parameters = moving(model)
+    optimizer = optimizer_for(parameters, template.schedule, settings)
+    if work.optimizer is not None:
+        put_moments(optimizer, parameters, _moments_at(Path(work.optimizer)))
+    run = Run(model=model, precision=precision, parameters=parameters, optimizer=optimizer)
+    return Prepared(loaded=loaded, precision=precision, rows=rows, run=run, packing=packing, compared=compared)
+
+
+def _grown_labels(spec: JobSpec, loaded: Loaded) -> tuple[str, ...]:
+    if spec.task != "classification":
+        return ()
+    wanted = spec.model.labels or loaded.labels
+    if wanted[: len(loaded.labels)] != loaded.labels:
+        raise Refused(f"model.labels must begin with the model's own classes in order: {', '.join(loaded.labels)}")
+    return wanted
+
+
+def _rows(
+    name: str,
+    documents: Documents,
+    spec: JobSpec,
+    encoder: Encoder,
+    *,
+    packing: bool,
+    labels: tuple[str, ...],
+    runtime: Runtime,
+) -> Rows:
+    rows = encode_rows(documents, encoder, spec.task, packing=packing, labels=labels, tick=runtime.check)
+    if rows.labels is not None and (rows.labels == IGNORED).any():
+        raise Refused(f"source {name} has labels that model.labels does not name; name every class")
+    return rows
+
+
+def _loop(spec: JobSpec, work: TrainWork, prepared: Prepared, runtime: Runtime) -> Loop:
+    template, settings = work.template, work.template.training
+    sizes = {name: len(rows) for name, rows in prepared.rows.items()}
+    micro = min(settings.per_device_train_batch_size or settings.train_batch_size, template.mixing.batch)
+    store = CheckpointStore(
+        runtime.directory / "checkpoints",
+        fingerprint=fingerprint(spec, template, work.sources),
+        earlier=[Path(folder) / "checkpoints" for folder in spec.resume_from],
+        say=say,
+    )
+    return Loop(
+        prepared.run,
+        objective=OBJECTIVES[spec.task](),
+        parts={"consolidation": CONSOLIDATIONS[template.consolidation.kind]()},
+        mixing=ReplayMixer(template.mixing, sizes, _cursor(work)),
+        collate=Collator(prepared.rows, spec.task, pad=prepared.loaded.tokenizer.pad_token_id, micro=micro),
+        schedule=template.schedule,
+        settings=settings,
+        steps=template.steps,
+        store=store,
+        watch=runtime,
+    )
+
+
+def fingerprint(spec: JobSpec, template: TrainTemplate, sources: tuple[SourceFile, ...]) -> str:
+    """Names what is trained, so that a checkpoint of anything else is not continued; file paths do not matter."""
+    # How often checkpoints are written and how many rows go through at once do not change what is trained.
+    settings = template.model_dump(mode="json")
+    for name in ("save_seconds", "save_steps", "per_device_train_batch_size", "per_device_eval_batch_size"):
+        settings["training"].pop(name)
+    parts = [spec.task, spec.seed, spec.model.labels, settings, sorted((file.name, file.sha256) for file in sources)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _cursor(work: TrainWork) -> Json | None:
+    if work.cursor is None:
+        return None
+    try:
+        state: Json = json.loads((Path(work.cursor) / MIXING_FILE).read_bytes())["state"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadState(f"the mixing state at {work.cursor} cannot be read; start the stage without it") from error
+    return state
+
+
+def _moments_at(folder: Path) -> dict[str, Any]:
+    try:
+        return dict(load_file(folder / OPTIMIZER_FILE))
+    except (OSError, ValueError) as error:
+        raise BadState(f"the optimizer state at {folder} cannot be read; start without it") from error
+
+
+def _labels(spec: JobSpec, prepared: Prepared) -> tuple[str, ...]:
+    return _grown_labels(spec, prepared.loaded)
+
+
+def _artifacts(
+    spec: JobSpec, work: TrainWork, prepared: Prepared, progress: Progress, directory: Path
+) -> dict[str, str]:
+    lora = isinstance(work.template.selection, LoraSelection)
+    answer = "adapter" if lora else "model"
+    artifacts = {f"answer/{answer}": f"out/{answer}"}
+    out = directory / "out"
+    out.mkdir(exist_ok=True)
+    if "state/optimizer" in work.template.state:
+        artifacts["state/optimizer"] = "out/optimizer"
+        (out / "optimizer").mkdir(exist_ok=True)
+        save_file(copied(moments(prepared.run.optimizer, prepared.run.parameters)), out / "optimizer" / OPTIMIZER_FILE)
+    if "state/mixing" in work.template.state:
+        artifacts["state/mixing"] = "out/mixing"
+        (out / "mixing").mkdir(exist_ok=True)
+        (out / "mixing" / MIXING_FILE).write_text(json.dumps({"format": 1, "state": progress.mixing}))
+    if "state/trunk" in work.template.state:
+        artifacts["state/trunk"] = f"out/{answer}"
+    model = prepared.run.model
+    if lora:
+        save_adapter(model, out / "adapter", labels=_labels(spec, prepared))
+        save_tokenizer(prepared.loaded.tokenizer, out / "adapter", parent=spec.model.path)
+    else:
+        save_model(
+            model,
+            out / "model",
+            tokenizer=prepared.loaded.tokenizer,
+            parent=spec.model.path,
+            dtype=prepared.loaded.published_dtype,
+        )
+    return artifacts
+
+
+def _consumed(source: SourceFile, prepared: Prepared, progress: Progress, directory: Path) -> Consumed:
+    flags = prepared.rows[source.name].touched(progress.ledger.drawn[source.name])
+    path = f"out/consumed/{source.batch}-{source.role}.bits"
+    (directory / "out" / "consumed").mkdir(parents=True, exist_ok=True)
+    (directory / path).write_bytes(bitmap(flags))
+    return Consumed(
+        batch=source.batch,
+        sha256=source.sha256,
+        role="trained" if source.role == "new" else "replayed",
+        bitmap=path,
+        documents=int(flags.sum()),
+        samples=progress.ledger.samples[source.name],
+    )
+
+
+def _facts(spec: JobSpec, work: TrainWork, prepared: Prepared, loop: Loop) -> Json:
+    progress = loop.progress
+    return {
+        **common(spec, prepared.precision),
+        "steps": loop.run.step,
+        "tokens": progress.tokens,
+        "wall_s": round(progress.wall_s, 3),
+        "cpu_s": round(progress.cpu_s, 3),
+        "tokens_per_s": round(progress.tokens / max(progress.wall_s, 1e-9), 1),
+        "losses": [[step, loss, lr] for step, loss, lr in progress.log.points],
+        "final_loss": progress.log.last,
+        "skipped_steps": progress.bad,
+        "resumed_from": progress.resumed_from,
+        "micro_batch": loop.collate.micro,
+        "packing": prepared.packing,
+        "eval_documents_compared": prepared.compared,
+        "fingerprint": loop.store.fingerprint,
+        "sources": {
+            source.name: {
+                "sha256": source.sha256,
+                "rows": len(prepared.rows[source.name]),
+                "tokens": prepared.rows[source.name].tokens,
+                "dropped_tokens": prepared.rows[source.name].dropped,
+            }
+            for source in work.sources
+        },
+        **counts(prepared.run.model),
+    }

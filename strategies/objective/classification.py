@@ -1,0 +1,18 @@
+"""Classes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from strategies.objective.base import Objective
+from strategies.training.batches import Batch
+from strategies.training.seams import Run
+
+
+class Classification(Objective):
+    """Cross-entropy over all classes of the head."""
+
+    def loss(self, run: Run, batch: Batch) -> Tensor:
+        logits = run.model(**batch.inputs).logits
+        return torch.nn.functional.cross_entropy(logits.float(), batch.targets, reduction="sum")

@@ -1,0 +1,122 @@
+"""Batch snapshots on disk: verified before use, read by column, only the side that is asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from strategies.contract import EvalFile, SourceFile
+from strategies.errors import Refused
+from strategies.settings import Task
+
+COLUMNS: dict[Task, tuple[str, ...]] = {
+    "causal-lm": ("text",),
+    "sft": ("messages",),
+    "classification": ("text", "label"),
+}
+CHUNK = 1000
+"""Documents tokenised at a time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Documents:
+    """Documents of one file, ordered by digest: the same order whatever arrived first, and in every stage.
+
+    ``rows`` are their row numbers in the file, ``size`` is the number of rows in the file, ``table`` has the task's
+    columns and those in ``extra``, in that order.
+    """
+
+    rows: NDArray[np.int64]
+    digests: list[str]
+    size: int
+    table: Any
+
+    def __len__(self) -> int:
+        return len(self.digests)
+
+    def column(self, name: str) -> list[Any]:
+        """All values of one column."""
+        return list(self.table.column(name).to_pylist())
+
+    def chunks(self, name: str) -> Iterator[list[Any]]:
+        """Values of one column, :data:`CHUNK` at a time."""
+        for start in range(0, len(self), CHUNK):
+            yield self.table.column(name).slice(start, CHUNK).to_pylist()
+
+    def first(self, count: int) -> Documents:
+        """The ``count`` documents of the lowest digests."""
+        return Documents(
+            rows=self.rows[:count], digests=self.digests[:count], size=self.size, table=self.table.slice(0, count)
+        )
+
+
+def training_side(source: SourceFile, task: Task) -> Documents:
+    """Documents of a snapshot that may be trained on."""
+    table = _read(source.path, source.sha256, ("row", "digest", "split", *COLUMNS[task]))
+    size = max(pc.max(table.column("row")).as_py() + 1, table.num_rows) if table.num_rows else 0
+    return _ordered(table.filter(pc.equal(table.column("split"), "train")), size)
+
+
+def eval_side(file: EvalFile, task: Task) -> Documents:
+    """Documents of an eval set; column ``half`` is select or judge."""
+    table = _read(file.path, file.sha256, ("digest", "half", *COLUMNS[task]))
+    rows = pa.array(np.arange(table.num_rows, dtype=np.int64))
+    return _ordered(table.append_column("row", rows), table.num_rows)
+
+
+def refuse_leaks(sources: Sequence[tuple[str, Documents]], forbidden: Sequence[EvalFile]) -> int:
+    """Refuse if a training document is in one of the eval sets; returns how many eval documents were compared."""
+    compared = 0
+    for file in forbidden:
+        digests = set(_read(file.path, file.sha256, ("digest",)).column("digest").to_pylist())
+        compared += len(digests)
+        for name, documents in sources:
+            leaked = digests.intersection(documents.digests)
+            if leaked:
+                raise Refused(
+                    f"{len(leaked)} training documents of {name} are in eval set {file.name}, such as {min(leaked)}; "
+                    "the score would be worthless: ingest the batch again"
+                )
+    return compared
+
+
+def messages_of(values: Sequence[str]) -> list[list[dict[str, str]]]:
+    """Dialogues from their JSON."""
+    return [json.loads(value) for value in values]
+
+
+def _ordered(table: Any, size: int) -> Documents:
+    table = table.take(pc.sort_indices(table, sort_keys=[("digest", "ascending"), ("row", "ascending")]))
+    return Documents(
+        rows=table.column("row").to_numpy().astype(np.int64),
+        digests=table.column("digest").to_pylist(),
+        size=size,
+        table=table.drop_columns(["row", "digest"]),
+    )
+
+
+def _read(path: str, sha256: str, columns: tuple[str, ...]) -> Any:
+    try:
+        found = _sha256(Path(path))
+        if found != sha256:
+            raise Refused(f"{path} has sha256 {found[:12]}…, not {sha256[:12]}…; restore it from a backup")
+        return pq.read_table(path, columns=list(columns), use_threads=False)
+    except FileNotFoundError as error:
+        raise Refused(f"{path} is missing; restore it from a backup") from error
+    except (pa.ArrowInvalid, KeyError) as error:
+        raise Refused(f"{path} is not a snapshot with the columns {', '.join(columns)}: {error}") from error
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,162 @@
+"""Which parameters move: puts a plan's selection on a model and groups what moves for the optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from strategies.contract import FullSelection, LoraSelection, Schedule
+from strategies.contract import Selection as SelectionSettings
+from strategies.errors import BadState, Refused
+from strategies.inference.checks import check_folder
+from strategies.inference.load import grow_head, head_of
+from strategies.settings import LoraSettings, Task, TrainingSettings
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER = "default"
+
+
+def prepare(
+    model: Any, selection: SelectionSettings, *, task: Task, adapter: Path | None, labels: tuple[str, ...], seed: int
+) -> Any:
+    """``model`` with what moves made trainable and the rest frozen.
+
+    full: the parent's adapter, if any, is merged in first. lora: the parent's adapter goes on, else a fresh one starts.
+    A classification head grows to ``labels`` and always moves.
+    """
+    tensors = _adapter_tensors(adapter) if adapter else {}
+    if isinstance(selection, FullSelection):
+        model = _merged(model, adapter) if adapter else model
+        if task == "classification":
+            grow_head(model, labels, seed=seed)
+        return model.requires_grad_(True)
+    if task == "classification":
+        _put_head(model, tensors)
+        grow_head(model, labels, seed=seed)
+    return _with_adapter(model, selection, task=task, adapter=adapter, tensors=tensors)
+
+
+def moving(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Trainable parameters by name, each tied one once."""
+    found = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if not found:
+        raise Refused("no parameter would move; check lora.target_modules")
+    return found
+
+
+def counts(model: nn.Module) -> dict[str, int]:
+    """How many numbers the model has and how many of them move."""
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return {"parameters": sum(size for size, _ in sizes), "trainable": sum(size for size, moves in sizes if moves)}
+
+
+def optimizer_for(
+    parameters: Mapping[str, nn.Parameter], schedule: Schedule, settings: TrainingSettings
+) -> torch.optim.AdamW:
+    """Fused AdamW; weight decay acts on matrices only. Each group keeps its ``base_lr``."""
+    matrices = [parameter for parameter in parameters.values() if parameter.ndim >= 2]
+    others = [parameter for parameter in parameters.values() if parameter.ndim < 2]
+    groups = [(matrices, settings.weight_decay), (others, 0.0)]
+    return torch.optim.AdamW(
+        [
+            {"params": members, "weight_decay": decay, "lr": schedule.lr, "base_lr": schedule.lr}
+            for members, decay in groups
+            if members
+        ],
+        betas=(settings.adam_beta1, settings.adam_beta2),
+        eps=settings.adam_epsilon,
+        fused=True,
+    )
+
+
+def moments(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """The optimizer's state by parameter name; tensors are the optimizer's own, not copies."""
+    return {
+        f"{name}.{key}": value
+        for name, parameter in parameters.items()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def put_moments(
+    optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]
+) -> None:
+    """Continue from :func:`moments`; a parameter that grew or has no moments is an error."""
+    for name, parameter in parameters.items():
+        state = {key: tensors.get(f"{name}.{key}") for key in ("step", "exp_avg", "exp_avg_sq")}
+        average = state["exp_avg"]
+        if any(value is None for value in state.values()) or average is None or average.shape != parameter.shape:
+            raise BadState(f"the optimizer state does not fit parameter {name}; start without it")
+        optimizer.state[parameter] = {
+            key: value.to(parameter.device).clone() for key, value in state.items() if value is not None
+        }
+
+
+def _merged(model: Any, adapter: Path) -> Any:
+    from strategies.inference.load import attach
+
+    return attach(model, adapter).merge_and_unload()
+
+
+def _adapter_tensors(adapter: Path) -> dict[str, Tensor]:
+    check_folder(adapter, trust_remote_code=False)
+    return dict(load_file(adapter / ADAPTER_WEIGHTS))
+
+
+def _put_head(model: Any, tensors: dict[str, Tensor]) -> None:
+    """Move the head that an adapter carries onto the model, so that it can grow there."""
+    name, head = head_of(model)
+    stored = {key: tensors.pop(key) for key in list(tensors) if key.startswith(f"base_model.model.{name}.")}
+    for key, tensor in stored.items():
+        with torch.no_grad():
+            head.get_parameter(key.rpartition(".")[2]).copy_(tensor)
+
+
+def _with_adapter(
+    model: Any, selection: LoraSelection, *, task: Task, adapter: Path | None, tensors: Mapping[str, Tensor]
+) -> Any:
+    import peft
+
+    settings = selection.lora
+    if adapter is not None:
+        config = peft.PeftConfig.from_pretrained(str(adapter))
+        _check_same_shape(config, settings)
+        config.lora_dropout, config.inference_mode = settings.lora_dropout, False
+    else:
+        config = _fresh(model, settings, task)
+    wrapped = peft.get_peft_model(model, config, adapter_name=ADAPTER)
+    if adapter is not None:
+        missing = peft.set_peft_model_state_dict(wrapped, dict(tensors), adapter_name=ADAPTER)
+        if missing.unexpected_keys:
+            raise BadState(f"the parent's adapter has tensors that do not fit, such as {missing.unexpected_keys[0]}")
+    return wrapped
+
+
+def _fresh(model: Any, settings: LoraSettings, task: Task) -> Any:
+    import peft
+
+    targets = settings.target_modules
+    return peft.LoraConfig(
+        task_type="SEQ_CLS" if task == "classification" else "CAUSAL_LM",
+        r=settings.r,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        use_rslora=settings.use_rslora,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        modules_to_save=[head_of(model)[0].rpartition(".")[2]] if task == "classification" else None,
+    )
+
+
+def _check_same_shape(config: Any, settings: LoraSettings) -> None:
+    for name in ("r", "lora_alpha", "use_rslora"):
+        stored, wanted = getattr(config, name), getattr(settings, name)
+        if stored != wanted:
+            raise Refused(
+                f"the parent's adapter has {name} {stored} but the settings say {wanted}; "
+                "keep the parent's value, or train in full (tuner: full) once to merge it"
+            )

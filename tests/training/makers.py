@@ -1,0 +1,120 @@
+"""Snapshots, job directories and real job processes for the tests of training."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from strategies.contract import EvalFile, JobResult, SourceFile
+
+ROOT = Path(__file__).parents[2]
+
+
+def digest(fields: dict[str, Any]) -> str:
+    """A document's digest, as ingest computes it."""
+    return hashlib.sha256(json.dumps(fields, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def snapshot(path: Path, documents: Sequence[dict[str, Any]], *, heldout: int = 0) -> str:
+    """A batch snapshot; the last ``heldout`` documents are not for training. Returns its sha256."""
+    splits = ["train"] * (len(documents) - heldout) + ["heldout"] * heldout
+    return _write(path, documents, {"row": list(range(len(documents))), "split": splits})
+
+
+def eval_set(path: Path, documents: Sequence[dict[str, Any]]) -> str:
+    """An eval set, halved by turns. Returns its sha256."""
+    return _write(path, documents, {"half": ["select" if i % 2 else "judge" for i in range(len(documents))]})
+
+
+def _write(path: Path, documents: Sequence[dict[str, Any]], columns: dict[str, Any]) -> str:
+    fields = {name: [document[name] for document in documents] for name in documents[0]}
+    table = pa.table({"digest": [digest(document) for document in documents], **columns, **fields})
+    pq.write_table(table, path)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def source(path: Path, documents: Sequence[dict[str, Any]], *, name: str = "batch-1", role: str = "new", **more: Any):
+    """A snapshot on disk and how a job names it."""
+    number = int(name.rpartition("-")[2]) if "-" in name else 99
+    return SourceFile(name=name, batch=number, path=str(path), sha256=snapshot(path, documents, **more), role=role)
+
+
+def held(path: Path, documents: Sequence[dict[str, Any]], *, number: int = 1, **more: Any) -> EvalFile:
+    """An eval set on disk and how a job names it."""
+    return EvalFile(id=number, name=path.stem, path=str(path), sha256=eval_set(path, documents), **more)
+
+
+def training(**changes: Any) -> dict[str, Any]:
+    """Settings of a run that takes a second."""
+    return {"max_length": 32, "train_batch_size": 4, "bf16": False, "save_seconds": 1e9, **changes}
+
+
+def template(
+    *, steps: int = 6, task: str = "causal-lm", new: Sequence[str] = ("batch-1",), **changes: Any
+) -> dict[str, Any]:
+    """A train job of a plan."""
+    made = {
+        "init": "@live/answer/model",
+        "mixing": {"new": list(new), "batch": 4, "order": 11, **changes.pop("mixing", {})},
+        "selection": changes.pop("selection", {"kind": "full"}),
+        "schedule": {"kind": "cosine", "steps": steps, "warmup": 2, "lr": 1e-3, "min_lr": 1e-4},
+        "objective": {"kind": task},
+        "steps": steps,
+        "training": training(**changes.pop("training", {})),
+    }
+    return {**made, **changes}
+
+
+def spec(work: dict[str, Any], model: Path, *, task: str = "causal-lm", **changes: Any) -> dict[str, Any]:
+    """``job.json``."""
+    more = changes.pop("model", {})
+    made = {
+        "format": 1,
+        "job": 1,
+        "attempt": 1,
+        "stream": "news",
+        "name": "job",
+        "task": task,
+        "seed": 5,
+        "threads": 1,
+        "device": "cpu",
+        "model": {"path": str(model), **more},
+        "work": work,
+    }
+    return {**made, **changes}
+
+
+def start(directory: Path, job: dict[str, Any]) -> subprocess.Popen[str]:
+    """A real job process."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "job.json").write_text(json.dumps(job))
+    with (directory / "job.log").open("w") as log:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "strategies.jobs", str(directory)],
+            cwd=directory,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)},
+        )
+
+
+def run(directory: Path, job: dict[str, Any]) -> JobResult:
+    """A job carried out to its end."""
+    code = start(directory, job).wait(timeout=120)
+    assert code == 0, (directory / "job.log").read_text()
+    return JobResult.model_validate_json((directory / "result.json").read_bytes())
+
+
+def as_json(model: Any) -> dict[str, Any]:
+    """A record as JSON values."""
+    return model.model_dump(mode="json")
