@@ -137,7 +137,7 @@ def flips(labels: ArrayLike, before: ArrayLike, after: ArrayLike) -> Flips:
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationFlips:
-    """The same for generated answers: shares of scores that fell and rose, and by how much on average where they did."""
+    """The same for generated answers: shares that fell and rose, and by how much on average where they did."""
 
     nfr: float
     pfr: float
