@@ -28,7 +28,7 @@ def publish(
 ) -> Path:
     """Build ``directory/name`` from a version's answer, role to manifest; the link is left alone.
 
-    The model's files come first and those of other roles replace them, so an adapter's tokenizer goes before the base's.
+    Where roles have a file in common, the model's own gives way, so an adapter's tokenizer stands in for the base's.
 
     Raises:
         ArtifactMissing: an object was collected or lost.
