@@ -39,6 +39,12 @@ def sources() -> tuple[Path, ...]:
 
 
 @cache
+def written() -> tuple[Path, ...]:
+    """The modules that people shape: all but migrations, which are frozen once they are released."""
+    return tuple(path for path in sources() if "versions" not in path.relative_to(ROOT).parts)
+
+
+@cache
 def syntax(path: Path) -> ast.Module:
     """The syntax tree of a module."""
     return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))

@@ -1,0 +1,100 @@
+"""Every command, setting, strategy and link is in the docs, and stays there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from strategies import named
+from tests.architecture import settings_page, tree
+
+README = tree.ROOT / "README.md"
+LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
+PAGES = sorted(path for path in tree.tracked_files() if path.suffix == ".md")
+
+
+def commands(group: click.Command, context: click.Context, path: str = "") -> Iterator[str]:
+    """Every command that can be typed, without the program's name."""
+    if not isinstance(group, click.Group):
+        yield path
+        return
+    for name in group.list_commands(context):
+        found = group.get_command(context, name)
+        assert found is not None
+        if not found.hidden:
+            yield from commands(found, click.Context(found, info_name=name, parent=context), f"{path} {name}".strip())
+
+
+def broken_links(page: Path, text: str) -> list[str]:
+    """Links to files or headings that are not there."""
+    return [target for target in LINK.findall(text) if not _resolves(page, target)]
+
+
+def _resolves(page: Path, target: str) -> bool:
+    if target.startswith(("https://", "http://", "mailto:")):
+        return True
+    name, _, anchor = target.partition("#")
+    path = (page.parent / name).resolve() if name else page
+    return path.exists() and (not anchor or anchor in _anchors(path))
+
+
+def _anchors(path: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(tree.ROOT).as_posix())
+def test_every_link_leads_somewhere(page: Path):
+    assert broken_links(page, page.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("target", ["nowhere.md", "README.md#no-such-heading"])
+def test_a_broken_link_is_found(target: str):
+    assert broken_links(README, f"see [there]({target})") == [target]
+
+
+def test_every_command_is_in_the_readme():
+    from orchestrator.cli import command_tree
+
+    root = command_tree()
+    listed = list(commands(root, click.Context(root, info_name="rekindle")))
+    text = README.read_text(encoding="utf-8")
+    assert len(listed) > 30
+    assert [name for name in listed if f"rekindle {name}" not in text] == []
+
+
+def test_the_settings_page_is_up_to_date():
+    assert settings_page.PAGE.read_text(encoding="utf-8") == settings_page.page()
+
+
+def test_every_setting_is_on_the_settings_page():
+    text = settings_page.PAGE.read_text(encoding="utf-8")
+    wanted = settings_page.keys()
+    assert len(wanted) > 80
+    assert [key for key in wanted if f"`{key}`" not in text] == []
+
+
+@pytest.mark.parametrize("name", named.NAMES)
+def test_every_strategy_is_in_the_readme(name: str):
+    assert f"`{name}`" in README.read_text(encoding="utf-8")
+
+
+def test_the_readme_opens_with_a_run_in_thirty_lines():
+    assert "make demo" in "\n".join(README.read_text(encoding="utf-8").splitlines()[:30])
+
+
+def test_every_folder_of_the_file_tree_exists():
+    named_paths = re.findall(r"^(?:[│├└─ ]*)([\w.-]+/)", _file_tree(), re.MULTILINE)
+    assert len(named_paths) > 10
+    known = {part for path in tree.tracked_files() for part in path.relative_to(tree.ROOT).parts[:-1]}
+    assert [name for name in named_paths if name.rstrip("/") not in known] == []
+
+
+def _file_tree() -> str:
+    found = re.search(r"## What lies where\n+```\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    assert found
+    return found.group(1)
