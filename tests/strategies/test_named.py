@@ -1,0 +1,163 @@
+"""Named strategies: signals in, plan out."""
+
+import pytest
+
+from strategies import named
+from strategies.errors import BadPlan
+from strategies.settings import StrategySettings
+from tests.strategies.makers import plan, signals, source, values
+
+
+@pytest.mark.parametrize("name", named.NAMES)
+def test_the_same_signals_make_the_same_plan(name):
+    assert plan(name=name) == plan(name=name)
+
+
+@pytest.mark.parametrize("name", named.NAMES)
+def test_every_resolved_value_says_where_it_comes_from(name):
+    made = plan(name=name)
+    assert made.reason.endswith(".")
+    assert all(one.origin for one in made.values.values())
+    assert {"strategy", "learning_rate", "steps", "batch", "order"} <= set(made.values)
+
+
+@pytest.mark.parametrize("name", named.NAMES)
+@pytest.mark.parametrize("refusals", [1, 2, 3, 5])
+def test_a_plan_differs_from_every_refused_one(name, refusals):
+    refused = []
+    for _ in range(refusals):
+        refused.append(values(plan(signals(refused=tuple(refused)), name=name)))
+    settings = [tuple(one.get(key) for key in ("strategy", "replay", "learning_rate")) for one in refused]
+    assert len(set(settings)) == refusals
+
+
+def test_strategies_are_described_for_the_user():
+    described = {one["name"]: one for one in named.describe()}
+    assert list(described) == ["auto", "naive", "retrain", "rewarm-replay"]
+    assert "replay" in described["rewarm-replay"]["settings"]
+
+
+def test_an_unknown_strategy_is_refused():
+    with pytest.raises(BadPlan, match="choose one of auto"):
+        named.get("magic")
+
+
+def test_without_rows_there_is_no_plan():
+    with pytest.raises(BadPlan, match="no rows"):
+        plan(signals(new=(source("batch-3", 0),)))
+
+
+# --- naive and retrain -------------------------------------------------------------------------------------------
+
+
+def test_naive_trains_the_live_model_on_the_new_data_alone():
+    job = plan(name="naive").jobs["train"]
+    assert (job.init, job.optimizer, job.mixing.cursor) == ("@live/answer/model", None, None)
+    assert (job.mixing.new, job.mixing.old, job.mixing.share) == (("batch-3",), {}, "0")
+    assert (job.steps, job.schedule.steps, job.schedule.warmup) == (100, 100, 10)
+
+
+def test_naive_halves_its_rate_after_a_refusal():
+    made = plan(signals(refused=({"strategy": "naive", "learning_rate": 3e-4},)), name="naive")
+    assert made.jobs["train"].schedule.lr == 1.5e-4
+    assert made.values["learning_rate"].origin.startswith("halved after refusal")
+
+
+def test_refusals_of_another_strategy_change_nothing():
+    made = plan(signals(refused=({"strategy": "retrain", "learning_rate": 3e-4},)), name="naive")
+    assert made.jobs["train"].schedule.lr == 3e-4
+
+
+def test_retrain_trains_the_base_on_everything_jointly():
+    job = plan(name="retrain").jobs["train"]
+    assert job.init == "@base/answer/model"
+    assert job.mixing.new == ("anchor", "batch-1", "batch-2", "batch-3")
+    assert job.mixing.old == {}
+    assert job.steps == (500 + 800 + 400 + 1600 + 15) // 16
+
+
+# --- auto --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "chosen"),
+    [
+        ({}, "rewarm-replay"),
+        ({"anchor": None}, "rewarm-replay"),
+        ({"old": ()}, "rewarm-replay"),
+        ({"old": (), "anchor": None}, "naive"),
+        ({"old": (), "anchor": source("anchor", 0)}, "naive"),
+    ],
+)
+def test_auto_replays_when_there_is_anything_to_protect(changes, chosen):
+    made = plan(signals(**changes), name="auto")
+    assert made.strategy == made.values["strategy"].value == chosen
+    assert made.reason.startswith(f"{chosen}, because ")
+
+
+def test_auto_plans_what_the_chosen_strategy_plans():
+    assert plan(name="auto").jobs == plan(name="rewarm-replay").jobs
+
+
+def test_auto_heeds_settings_that_only_rewarm_replay_uses():
+    assert plan(signals(old=(), anchor=None), name="auto", schedule="infinite").strategy == "rewarm-replay"
+
+
+def test_auto_says_what_it_turned_down_and_why():
+    turned_down = named.alternatives(signals(), StrategySettings())
+    assert [one["strategy"] for one in turned_down] == ["naive", "retrain"]
+    assert "3300 rows instead of 1600" in turned_down[1]["reason"]
+    assert named.alternatives(signals(), StrategySettings(name="naive")) == []
+
+
+# --- steps, warm-up, rate ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("training", "steps"),
+    [
+        ({}, 100),
+        ({"train_batch_size": 7}, 229),
+        ({"num_train_epochs": 2.5}, 250),
+        ({"num_train_epochs": 0.001}, 1),
+        ({"max_steps": 7}, 7),
+    ],
+)
+def test_steps_are_passes_over_the_new_rows(training, steps):
+    assert plan(signals(training)).jobs["train"].steps == steps
+
+
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.5])
+def test_steps_do_not_depend_on_the_share_of_replay(share):
+    assert plan(replay=share).jobs["train"].steps == 100
+
+
+@pytest.mark.parametrize(
+    ("steps", "asked", "warmup"),
+    [
+        (5000, None, 50), (1000, None, 10), (999, None, 30), (400, None, 12), (100, None, 10), (12, None, 6),
+        (1, None, 0), (100, 0.2, 20), (100, 70, 70), (100, 700, 100), (100, 0, 0),
+    ],
+)  # fmt: skip
+def test_warmup_is_one_percent_at_least_ten_steps_at_most_half(steps, asked, warmup):
+    made = plan(signals({"max_steps": steps, "warmup_steps": asked}))
+    assert made.jobs["train"].schedule.warmup == warmup
+
+
+@pytest.mark.parametrize(
+    ("task", "training", "rate"),
+    [
+        ("causal-lm", {}, 3e-4), ("sft", {}, 5e-5), ("classification", {}, 5e-5), ("sft", {"tuner": "lora"}, 2e-4),
+        ("causal-lm", {"tuner": "lora"}, 2e-4), ("sft", {"learning_rate": 1e-3}, 1e-3),
+    ],
+)  # fmt: skip
+def test_the_peak_rate_follows_task_and_tuner(task, training, rate):
+    job = plan(signals(training, task=task)).jobs["train"]
+    assert job.schedule.lr == rate
+    assert job.schedule.min_lr == pytest.approx(rate / 10)
+    assert job.selection.kind == training.get("tuner", "full")
+
+
+def test_the_order_of_rows_changes_from_stage_to_stage():
+    orders = {plan(signals(stage=stage)).jobs["train"].mixing.order for stage in (1, 2, 3)}
+    assert len(orders) == 3

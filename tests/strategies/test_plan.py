@@ -1,0 +1,64 @@
+"""Plans as graphs: references, order, and what cannot be carried out."""
+
+import pytest
+
+from strategies.contract import Plan
+from strategies.errors import BadPlan
+from strategies.plan import needs, order, parse_reference, validate
+from tests.strategies.makers import plan
+
+
+def changed(made, job, **changes):
+    jobs = {**made.jobs, job: made.jobs[job].model_copy(update=changes)}
+    return made.model_copy(update={"jobs": jobs})
+
+
+def test_a_reference_names_an_owner_and_a_role():
+    assert parse_reference("@trunk/state/optimizer") == ("trunk", "state/optimizer")
+    assert parse_reference("@live/answer/model").is_job is False
+
+
+@pytest.mark.parametrize("text", ["live/answer/model", "@live", "@/answer", "@live/"])
+def test_a_text_that_is_no_reference_is_refused(text):
+    with pytest.raises(BadPlan, match="no reference"):
+        parse_reference(text)
+
+
+def test_jobs_come_after_all_they_need():
+    made = plan(schedule="infinite")
+    backwards = made.model_copy(update={"jobs": dict(reversed(made.jobs.items()))})
+    assert order(backwards) == ("trunk", "release")
+    assert needs(backwards, "release") == ("trunk",)
+    assert needs(backwards, "trunk") == ()
+
+
+def test_an_unknown_job_is_refused():
+    with pytest.raises(BadPlan, match="no job stem"):
+        validate(changed(plan(), "train", init="@stem/answer/model"))
+
+
+def test_an_artifact_that_a_job_does_not_leave_is_refused():
+    with pytest.raises(BadPlan, match="does not leave it"):
+        validate(changed(plan(schedule="infinite"), "trunk", state=("state/trunk",)))
+
+
+def test_a_missing_result_is_refused():
+    with pytest.raises(BadPlan, match="job release"):
+        validate(plan().model_copy(update={"result": "release"}))
+
+
+def test_a_cycle_is_refused():
+    made = changed(plan(schedule="infinite"), "trunk", init="@release/answer/model")
+    with pytest.raises(BadPlan, match="wait for each other"):
+        validate(made)
+
+
+def test_a_job_cannot_take_the_name_of_a_version():
+    made = plan()
+    with pytest.raises(BadPlan, match="called live"):
+        validate(made.model_copy(update={"jobs": {"live": made.jobs["train"]}, "result": "live"}))
+
+
+def test_plans_survive_json():
+    made = plan(schedule="infinite")
+    assert Plan.model_validate_json(made.model_dump_json()) == made

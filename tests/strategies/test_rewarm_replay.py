@@ -1,0 +1,216 @@
+"""Re-warm and replay: how much of what, and the life of an infinite schedule's trunk."""
+
+import pytest
+
+from strategies.mixing import ReplayMixer
+from tests.strategies.makers import TRUNK, plan, signals, source, values
+
+
+def train(given=None, **settings):
+    return plan(given, **settings).jobs["train"]
+
+
+def shifted(loss, **changes):
+    return signals(new=(source("batch-3", loss=loss),), **changes)
+
+
+# --- replay ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("loss", "share"),
+    [(2.0, "0.05"), (3.14, "0.05"), (3.16, "0.1"), (3.44, "0.1"), (3.46, "0.25"), (9.0, "0.25")],
+)
+def test_the_share_follows_the_measured_shift(loss, share):
+    assert train(shifted(loss)).mixing.share == share
+
+
+def test_the_shift_is_weighted_by_tokens():
+    new = (source("batch-3", loss=3.0, tokens=900), source("batch-4", loss=6.0, tokens=100))
+    made = plan(signals(new=new))
+    assert made.values["shift"].value == pytest.approx(0.1)
+    assert made.values["replay"].value == 0.10
+    assert "0.10" in made.values["replay"].origin
+
+
+def test_without_an_anchor_old_batches_are_the_reference():
+    assert train(shifted(3.4, anchor=None)).mixing.share == "0.1"
+    assert train(shifted(3.4, anchor=source("anchor", loss=None))).mixing.share == "0.1"
+
+
+def test_without_any_measurement_the_share_is_five_percent():
+    made = plan(shifted(None))
+    assert (made.values["replay"].value, made.values["replay"].origin) == (0.05, "default: nothing was measured")
+
+
+def test_with_nothing_to_replay_the_share_is_none_and_the_reason_says_so():
+    made = plan(signals(old=(), anchor=None), replay=0.3)
+    assert (made.jobs["train"].mixing.share, made.jobs["train"].mixing.old) == ("0.0", {})
+    assert "nothing to replay" in made.reason
+
+
+def test_old_sources_weigh_what_was_seen_of_them_and_the_anchor_all_its_rows():
+    assert train().mixing.old == {"anchor": "500", "batch-1": "700", "batch-2": "400"}
+
+
+def test_the_users_share_is_taken_as_it_is():
+    made = plan(shifted(9.0, anchor_rise=0.9), replay=0.02)
+    assert (made.jobs["train"].mixing.share, made.values["replay"].origin) == ("0.02", "settings")
+
+
+@pytest.mark.parametrize(("rise", "share"), [(None, 0.05), (0.025, 0.05), (0.026, 0.10)])
+def test_half_the_anchors_tolerance_raises_the_share_a_notch(rise, share):
+    made = plan(signals(anchor_rise=rise, anchor_tolerance=0.05))
+    assert made.values["replay"].value == share
+    assert made.values["replay_raise"].value == (share > 0.05)
+
+
+def test_the_raise_grows_only_while_the_anchor_still_rises():
+    first = values(plan(signals(anchor_rise=0.03)))
+    still = plan(signals(anchor_rise=0.04, parent_settings=first))
+    steady = plan(signals(anchor_rise=0.03, parent_settings=first))
+    back = plan(signals(anchor_rise=0.01, parent_settings=values(still)))
+    assert [one.values["replay"].value for one in (still, steady, back)] == [0.25, 0.10, 0.05]
+
+
+def test_after_refusals_replay_is_raised_first_and_the_rate_halved_at_the_top():
+    refused, seen = [], []
+    for _ in range(5):
+        made = plan(shifted(3.4, refused=tuple(refused)))
+        refused.append(values(made))
+        seen.append((made.values["replay"].value, made.values["learning_rate"].value))
+    assert seen == [(0.1, 3e-4), (0.25, 3e-4), (0.5, 3e-4), (0.5, 1.5e-4), (0.5, 0.75e-4)]
+    assert made.values["replay"].origin.startswith("raised after refusal, from 0.1")
+
+
+@pytest.mark.parametrize(("changes", "settings"), [({}, {"replay": 0.1}), ({"old": (), "anchor": None}, {})])
+def test_a_share_that_cannot_be_raised_leaves_the_rate_to_halve(changes, settings):
+    refused = (values(plan(signals(**changes), **settings)),)
+    made = plan(signals(**changes, refused=refused), **settings)
+    assert made.values["replay"].value == refused[0]["replay"]
+    assert made.values["learning_rate"].value == 1.5e-4
+
+
+# --- one cosine --------------------------------------------------------------------------------------------------
+
+
+def test_a_stage_goes_on_where_the_parents_cursors_stood_and_leaves_its_own():
+    assert (train().mixing.cursor, train().state) == (None, ("state/mixing",))
+    assert train(signals(parent_state=("state/mixing",))).mixing.cursor == "@live/state/mixing"
+
+
+@pytest.mark.parametrize(
+    ("parent_state", "tuner", "reference"),
+    [(("state/optimizer",), "full", "@live/state/optimizer"), ((), "full", None), (("state/optimizer",), "lora", None)],
+)
+def test_moments_are_kept_where_asked_and_possible(parent_state, tuner, reference):
+    given = signals(parent_state=parent_state, parent_settings={"tuner": tuner})
+    job = train(given, keep_optimizer=True)
+    assert (job.optimizer, job.state) == (reference, ("state/mixing", "state/optimizer"))
+    assert train(given).optimizer is None
+
+
+def test_rewarming_from_the_last_rate_takes_it_from_the_parent():
+    parent = values(plan())
+    schedule = train(signals(parent_settings=parent), warmup_start="last_lr").schedule
+    assert (schedule.warmup_start, schedule.last_lr) == ("last_lr", pytest.approx(3e-5))
+    assert train(warmup_start="last_lr").schedule.warmup_start == "zero"
+
+
+# --- the infinite schedule ---------------------------------------------------------------------------------------
+
+
+def second_stage(first, **changes):
+    old = (source("batch-1", 800, seen_rows=700), source("batch-3", 1600, seen_rows=1300))
+    plain = {
+        "new": (source("batch-4"),),
+        "old": old,
+        "parent_state": TRUNK,
+        "parent_settings": values(first),
+        "stage": 2,
+    }
+    return signals(**{**plain, **changes})
+
+
+def test_the_first_stage_begins_a_trunk_and_anneals_a_release():
+    trunk, release = plan(schedule="infinite").jobs.values()
+    phases = [getattr(trunk.schedule, phase) for phase in ("warmup", "cooldown", "constant", "anneal")]
+    assert (trunk.init, trunk.optimizer, phases) == ("@live/answer/model", None, [10, 60, 16, 0])
+    assert (trunk.schedule.constant_lr, trunk.state) == (pytest.approx(1.65e-4), TRUNK)
+    assert (release.init, release.optimizer) == ("@trunk/answer/model", "@trunk/state/optimizer")
+    assert (release.mixing.cursor, release.schedule.anneal, release.state) == ("@trunk/state/mixing", 14, ())
+    assert trunk.steps + release.steps == 100
+
+
+def test_the_next_stage_resumes_the_trunk_without_rewarming():
+    made = plan(second_stage(plan(schedule="infinite")), schedule="infinite")
+    trunk = made.jobs["trunk"]
+    assert (trunk.init, trunk.optimizer) == ("@live/state/trunk", "@live/state/optimizer")
+    assert trunk.mixing.cursor == "@live/state/mixing"
+    assert (trunk.schedule.warmup, trunk.schedule.cooldown, trunk.schedule.constant) == (0, 0, trunk.steps)
+    assert made.reason.startswith("Continues the trunk")
+
+
+def test_rows_that_only_the_release_took_are_new_again_once():
+    first = plan(schedule="infinite", replay=0.0)
+    assert first.values["left_over"].value == {"batch-3": 1600 - 86 * 16}
+    second = plan(second_stage(first), schedule="infinite", replay=0.0)
+    mixing = second.jobs["trunk"].mixing
+    assert mixing.new == ("batch-4", "batch-3")
+    assert set(mixing.old) == {"anchor", "batch-1"}
+    assert second.values["rows"].value == 1600 + 224
+    assert set(second.values["left_over"].value) == {"batch-4"}
+
+
+def test_left_over_is_what_the_sampler_leaves():
+    first = plan(schedule="infinite")
+    trunk = first.jobs["trunk"]
+    mixer = ReplayMixer(trunk.mixing, {"batch-3": 1600, "anchor": 500, "batch-1": 800, "batch-2": 400})
+    for step in range(1, trunk.steps + 1):
+        mixer.draw(step)
+    [[_, taken]] = mixer.state_dict()["sources"]["batch-3"]["cuts"]
+    assert first.values["left_over"].value == {"batch-3": 1600 - taken}
+
+
+def test_nothing_is_carried_when_nothing_else_could_be_replayed():
+    old = (source("batch-3", 1600, seen_rows=1300),)
+    made = plan(second_stage(plan(schedule="infinite"), old=old, anchor=None), schedule="infinite")
+    assert made.jobs["trunk"].mixing.new == ("batch-4",)
+    assert set(made.jobs["trunk"].mixing.old) == {"batch-3"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "obstacle"),
+    [
+        ({"parent_state": ("state/mixing",)}, "has no trunk"),
+        ({"parent_settings": {"schedule": "cosine", "tuner": "full"}}, "trained otherwise"),
+        ({"training": {"tuner": "lora"}}, "trained otherwise"),
+        ({"training": {"learning_rate": 1e-3}}, "takes a warm-up"),
+    ],
+)
+def test_a_trunk_that_cannot_go_on_is_begun_anew(changes, obstacle):
+    made = plan(second_stage(plan(schedule="infinite"), **changes), schedule="infinite")
+    assert obstacle in made.reason
+    assert (made.jobs["trunk"].init, made.jobs["trunk"].optimizer) == ("@live/answer/model", None)
+    assert made.jobs["trunk"].schedule.warmup == 10
+    assert made.jobs["trunk"].mixing.new == ("batch-4",)
+
+
+def test_a_trunk_whose_rate_was_halved_goes_on_at_that_rate():
+    first = plan(schedule="infinite", replay=0.5)
+    halved = plan(signals(refused=(values(first),)), schedule="infinite", replay=0.5)
+    made = plan(second_stage(halved), schedule="infinite", replay=0.5)
+    assert made.values["trunk"].value == "resumed"
+    assert (
+        made.jobs["trunk"].schedule.constant_lr == halved.jobs["trunk"].schedule.constant_lr == pytest.approx(0.825e-4)
+    )
+
+
+@pytest.mark.parametrize("rows", [1, 16, 17, 40, 200, 1000])
+def test_phases_add_up_however_short_the_stage(rows):
+    made = plan(signals(new=(source("batch-3", rows),)), schedule="infinite")
+    trunk, release = made.jobs.values()
+    lengths = [getattr(trunk.schedule, phase) for phase in ("warmup", "cooldown", "constant")]
+    assert sum(lengths) == trunk.steps >= 1
+    assert release.schedule.anneal == release.steps >= 1
+    assert trunk.steps + release.steps == max(2, -(-rows // 16))
