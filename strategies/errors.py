@@ -1,5 +1,7 @@
 """Errors of the strategies; every one is a :class:`StrategyError` whose message is one line for the user."""
 
+# ruff: noqa: N818 - the names say what went wrong; the base class already says that they are errors
+
 
 class StrategyError(Exception):
     """A strategy cannot go on: the message says what is wrong and what to do."""

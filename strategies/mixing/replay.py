@@ -40,6 +40,7 @@ class ReplayMixer:
         self._share = _fraction(mixing.share, "share")
         _check(mixing, rows, self._share)
         self._weights = _integer_weights(mixing.old, rows)
+        self._settings = _settings(mixing)
         self._rows = {name: rows[name] for name in (*mixing.new, *mixing.old)}
         self._cursors = _cursors(state)
         self._step = 0
@@ -71,7 +72,7 @@ class ReplayMixer:
         return {
             "format": FORMAT,
             "kind": self.mixing.kind,
-            "settings": self._settings(),
+            "settings": self._settings,
             "step": self._step,
             "drawn": dict(self._drawn),
             "sources": {name: cursor.to_json() for name, cursor in self._cursors.items()},
@@ -80,7 +81,7 @@ class ReplayMixer:
     def load_state_dict(self, state: Json) -> None:
         """Go on within the same job: the next draw is the one that would have followed ``state``."""
         cursors = _cursors(state)
-        if state.get("settings") != self._settings():
+        if state.get("settings") != self._settings:
             raise BadState("the checkpoint was written under another mixing; start the job anew")
         for name, rows in self._rows.items():
             if name not in cursors or cursors[name].rows != rows:
@@ -88,10 +89,6 @@ class ReplayMixer:
         self._cursors = cursors
         self._step, self._drawn = int(state["step"]), {name: int(count) for name, count in state["drawn"].items()}
         self._forget_orders()
-
-    def _settings(self) -> Json:
-        kept = self.mixing.model_dump(mode="json", exclude={"cursor", "kind"})
-        return {**kept, "old": dict(sorted(self.mixing.old.items()))}
 
     def _old_total(self, step: int) -> int:
         return self._share.numerator * self.mixing.batch * step // self._share.denominator
@@ -161,6 +158,12 @@ def _fraction(text: str, what: str) -> Fraction:
         return Fraction(text)
     except (ValueError, ZeroDivisionError) as error:
         raise BadPlan(f"{what} {text!r} is not a number; write it in decimals, such as 0.05") from error
+
+
+def _settings(mixing: ReplayMixing) -> Json:
+    """What draws depend on, to tell a checkpoint of another mixing."""
+    kept = mixing.model_dump(mode="json", exclude={"cursor", "kind"})
+    return {**kept, "old": dict(sorted(mixing.old.items()))}
 
 
 def _check(mixing: ReplayMixing, rows: Mapping[str, int], share: Fraction) -> None:
