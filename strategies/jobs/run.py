@@ -60,7 +60,9 @@ def work(spec: JobSpec, runtime: Runtime) -> JobResult:
     runtime.enter("importing")
     _set_environment(spec)
     import torch
+    import transformers
 
+    transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(spec.threads)
     if isinstance(spec.work, MeasureWork):
         from strategies.jobs.measure import measure

@@ -54,8 +54,8 @@ class Prepared:
 def train(spec: JobSpec, work: TrainWork, runtime: Runtime) -> JobResult:
     """Train and leave artifacts, consumed rows and facts under ``out/``."""
     _check(spec, work)
-    prepared = _prepared(spec, work, runtime)
-    loop = _loop(spec, work, prepared, runtime)
+    prepared = prepare_run(spec, work, runtime)
+    loop = make_loop(spec, work, prepared, runtime)
     # What was made so far stays until the end; the collector need not look at it again in every sweep.
     gc.collect()
     gc.freeze()
@@ -81,7 +81,8 @@ def _check(spec: JobSpec, work: TrainWork) -> None:
         raise Refused(f"sources {', '.join(names)} do not cover the mixing: {', '.join(missing) or 'a name is twice'}")
 
 
-def _prepared(spec: JobSpec, work: TrainWork, runtime: Runtime) -> Prepared:
+def prepare_run(spec: JobSpec, work: TrainWork, runtime: Runtime) -> Prepared:
+    """Read, verify, load and tokenise; nothing is trained yet."""
     template, settings = work.template, work.template.training
     runtime.enter("reading data")
     documents = {source.name: training_side(source, spec.task) for source in work.sources}
@@ -137,7 +138,8 @@ def _rows(
     return rows
 
 
-def _loop(spec: JobSpec, work: TrainWork, prepared: Prepared, runtime: Runtime) -> Loop:
+def make_loop(spec: JobSpec, work: TrainWork, prepared: Prepared, runtime: Runtime) -> Loop:
+    """The loop that the template describes, ready to train."""
     template, settings = work.template, work.template.training
     sizes = {name: len(rows) for name, rows in prepared.rows.items()}
     micro = min(settings.per_device_train_batch_size or settings.train_batch_size, template.mixing.batch)

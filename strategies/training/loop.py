@@ -134,13 +134,15 @@ class Loop:
         with Feed(self.mixing, self.collate, first=self.run.step + 1, last=self.steps, pin=pin) as feed:
             for draw in feed:
                 applied = self._one(draw)
-                due = self.watch.stop_reason is not None or self._is_due(draw.step)
                 waiting = [step for step in (late, applied) if step is not None]
                 # On a GPU the newest step's outcome is still on its way; it is waited for only before a checkpoint.
-                late = waiting.pop() if isinstance(applied.outcome, Reading) and not due else None
+                late = waiting.pop() if isinstance(applied.outcome, Reading) else None
                 if not all(self._settle(step) for step in waiting):
                     return False
-                if due:
+                if self.watch.stop_reason is not None or self._is_due(draw.step):
+                    if late is not None and not self._settle(late):
+                        return False
+                    late = None
                     self._pause()
             return late is None or self._settle(late)
 

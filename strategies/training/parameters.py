@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from strategies.contract import FullSelection, LoraSelection, Schedule
 from strategies.contract import Selection as SelectionSettings
@@ -147,6 +148,7 @@ def _fresh(model: Any, settings: LoraSettings, task: Task) -> Any:
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,
         use_rslora=settings.use_rslora,
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
         target_modules=targets if isinstance(targets, str) else list(targets),
         modules_to_save=[head_of(model)[0].rpartition(".")[2]] if task == "classification" else None,
     )

@@ -13,8 +13,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
-from strategies.contract import EvalFile, JobResult, SourceFile
+from strategies.contract import EvalFile, JobResult, JobSpec, SourceFile, TrainWork
+from strategies.jobs.runtime import Runtime
+from strategies.jobs.train import make_loop, prepare_run
+from strategies.training.loop import Loop
+from tests.models import texts
 
 ROOT = Path(__file__).parents[2]
 
@@ -74,7 +79,7 @@ def template(
     return {**made, **changes}
 
 
-def spec(work: dict[str, Any], model: Path, *, task: str = "causal-lm", **changes: Any) -> dict[str, Any]:
+def spec(work: dict[str, Any], folder: Path, *, task: str = "causal-lm", **changes: Any) -> dict[str, Any]:
     """``job.json``."""
     more = changes.pop("model", {})
     made = {
@@ -87,7 +92,7 @@ def spec(work: dict[str, Any], model: Path, *, task: str = "causal-lm", **change
         "seed": 5,
         "threads": 1,
         "device": "cpu",
-        "model": {"path": str(model), **more},
+        "model": {"path": str(folder), **more},
         "work": work,
     }
     return {**made, **changes}
@@ -118,3 +123,74 @@ def run(directory: Path, job: dict[str, Any]) -> JobResult:
 def as_json(model: Any) -> dict[str, Any]:
     """A record as JSON values."""
     return model.model_dump(mode="json")
+
+
+class StopAt(Runtime):
+    """Asks the loop to stop after one step, as SIGTERM would, without threads or files."""
+
+    def __init__(self, directory: Path, step: int | None = None) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        super().__init__(directory)
+        self.last = step
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "step" and value and value == getattr(self, "last", None):
+            self.stop(f"step {value}")
+
+
+def loop(directory: Path, job: dict[str, Any], *, stop_at: int | None = None) -> Loop:
+    """The job's loop in this process, ready to train."""
+    runtime = StopAt(directory, stop_at)
+    made = JobSpec.model_validate(job)
+    assert isinstance(made.work, TrainWork)
+    return make_loop(made, made.work, prepare_run(made, made.work, runtime), runtime)
+
+
+def weights(loop: Loop) -> dict[str, Any]:
+    """A copy of what moves."""
+    return {name: parameter.detach().clone() for name, parameter in loop.run.parameters.items()}
+
+
+def assert_equal(left: dict[str, Any], right: dict[str, Any]) -> None:
+    """Bit for bit."""
+    assert left.keys() == right.keys()
+    assert [name for name in left if not torch.equal(left[name], right[name])] == []
+
+
+def text_documents(count: int, *, start: int = 0) -> list[dict[str, Any]]:
+    return [{"text": text} for text in texts(count, start=start)]
+
+
+def dialogues(count: int) -> list[dict[str, Any]]:
+    pairs = zip(texts(count, words=9), texts(count, start=900, words=7), strict=True)
+    return [
+        {"messages": json.dumps([{"role": "user", "content": ask}, {"role": "assistant", "content": answer}])}
+        for ask, answer in pairs
+    ]
+
+
+def labelled(count: int, labels: Sequence[str] = ("calm", "angry"), *, start: int = 0) -> list[dict[str, Any]]:
+    return [
+        {"text": f"{labels[i % len(labels)]} {text}", "label": labels[i % len(labels)]}
+        for i, text in enumerate(texts(count, start=start, words=12))
+    ]
+
+
+def train_job(
+    folder: Path, model: Path, documents: Sequence[dict[str, Any]], *, task: str = "causal-lm", **changes: Any
+):
+    """``job.json`` of a train job on one batch (and an anchor, if its documents are given)."""
+    old, job, more = changes.pop("old", None), changes.pop("job", {}), changes.pop("work", {})
+    sources = [source(folder / "batch-1.parquet", documents)]
+    if old is not None:
+        sources.append(source(folder / "anchor.parquet", old, name="anchor", role="old"))
+        changes["mixing"] = {"old": {"anchor": "1"}, "share": "0.25", **changes.get("mixing", {})}
+    work = {
+        "kind": "train",
+        "template": template(task=task, **changes),
+        "sources": [as_json(one) for one in sources],
+        "forbidden": [],
+        **more,
+    }
+    return spec(work, model, task=task, **job)

@@ -1,0 +1,166 @@
+"""The loop against a bare one, its guards, and its accounts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from strategies.contract import JobSpec
+from strategies.errors import Diverged, StrategyError
+from strategies.inference.load import load
+from strategies.mixing import ReplayMixer
+from strategies.objective.causal_lm import CausalLm
+from strategies.schedule import rate
+from strategies.training.loop import Loop
+from tests.training import makers
+
+
+def bare(loop: Loop, job: dict) -> dict[str, torch.Tensor]:
+    """What anybody would write: the same batches, AdamW, clipping, schedule."""
+    spec = JobSpec.model_validate(job)
+    model = load(spec.model, spec.task, device=torch.device("cpu")).model.train()
+    named = dict(model.named_parameters())
+    matrices = [p for p in named.values() if p.ndim >= 2]
+    vectors = [p for p in named.values() if p.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.95), eps=1e-8, fused=True)
+    mixer = ReplayMixer(spec.work.template.mixing, {name: len(rows) for name, rows in loop.collate.sources.items()})
+    for step in range(1, loop.steps + 1):
+        for group in optimizer.param_groups:
+            group["lr"] = rate(spec.work.template.schedule, step)
+        micro = loop.collate(mixer.draw(step))
+        weight = sum(int((batch.targets != -100).sum()) for batch in micro)
+        for batch in micro:
+            logits = model(**batch.inputs).logits
+            loss = cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="sum") / weight
+            loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    return {name: parameter.detach() for name, parameter in named.items()}
+
+
+@pytest.mark.parametrize("micro", [None, 3])
+def test_the_loop_equals_a_bare_loop_bit_for_bit(tmp_path: Path, llama: Path, micro: int | None):
+    documents, old = makers.text_documents(20), makers.text_documents(20, start=50)
+    job = makers.train_job(tmp_path, llama, documents, old=old, training={"per_device_train_batch_size": micro})
+    loop = makers.loop(tmp_path / "job", job)
+    loop.train()
+    makers.assert_equal(makers.weights(loop), bare(loop, job))
+
+
+def test_micro_batches_of_unequal_length_leave_the_same_gradient(tmp_path: Path, chat: Path):
+    job = makers.train_job(tmp_path, chat, makers.dialogues(20), task="sft", steps=1, training={"packing": False})
+    losses = []
+    for micro in (4, 1):
+        loop = makers.loop(tmp_path / f"job{micro}", job)
+        loop.collate.micro = micro
+        loop.train()
+        losses.append((loop.progress.log.last, loop.run.optimizer.state_dict()["state"][0]["exp_avg"]))
+    assert losses[0][0] == pytest.approx(losses[1][0], rel=1e-6)
+    assert torch.allclose(losses[0][1], losses[1][1], atol=1e-7)
+
+
+def test_moments_start_anew_with_every_stage(tmp_path: Path, llama: Path):
+    job = makers.train_job(tmp_path, llama, makers.text_documents(10), steps=1, training={"max_grad_norm": 0})
+    loop = makers.loop(tmp_path / "job", job)
+    seen = {}
+    for name, parameter in loop.run.parameters.items():
+        parameter.register_post_accumulate_grad_hook(lambda p, name=name: seen.update({name: p.grad.clone()}))
+    loop.train()
+    for name, parameter in loop.run.parameters.items():
+        state = loop.run.optimizer.state[parameter]
+        assert state["step"] == 1
+        assert torch.allclose(state["exp_avg"], (1 - 0.9) * seen[name], rtol=1e-5, atol=1e-12)
+
+
+class Faulty(CausalLm):
+    """An objective that goes wrong at chosen calls."""
+
+    def __init__(self, fault, calls: set[int]) -> None:
+        self.fault, self.calls, self.count = fault, calls, 0
+
+    def loss(self, run, batch):
+        self.count += 1
+        return (
+            self.fault(run, super().loss(run, batch), batch) if self.count in self.calls else super().loss(run, batch)
+        )
+
+
+def nan_loss(run, loss, batch):
+    return loss * float("nan")
+
+
+def nan_gradient(run, loss, batch):
+    """The loss stays finite: the root's slope at 0 is infinite."""
+    return loss + (next(iter(run.parameters.values())).sum() * 0).sqrt()
+
+
+def nan_weight(run, loss, batch):
+    next(iter(run.parameters.values())).data.fill_(float("nan"))
+    return loss * float("nan")
+
+
+def faulty(tmp_path: Path, llama: Path, fault, calls: set[int], **training) -> Loop:
+    loop = makers.loop(
+        tmp_path / "job", makers.train_job(tmp_path, llama, makers.text_documents(20), training=training)
+    )
+    loop.objective = Faulty(fault, calls)
+    return loop
+
+
+@pytest.mark.parametrize("fault", [nan_loss, nan_gradient])
+def test_a_step_that_is_not_finite_is_not_applied(tmp_path: Path, llama: Path, fault, capsys):
+    loop = faulty(tmp_path, llama, fault, {3})
+    progress = loop.train()
+    assert progress.bad == 1
+    assert sum(progress.ledger.samples.values()) == 5 * 4
+    assert all(torch.isfinite(tensor).all() for tensor in makers.weights(loop).values())
+    assert "step 3 skipped" in capsys.readouterr().out
+
+
+def test_the_third_step_that_is_not_finite_ends_the_job(tmp_path: Path, llama: Path):
+    loop = faulty(tmp_path, llama, nan_loss, {2, 3, 4})
+    with pytest.raises(Diverged, match=r"step 4 is not finite, 3 times.*learning_rate"):
+        loop.train()
+
+
+def test_weights_that_are_not_finite_go_back_to_the_checkpoint(tmp_path: Path, llama: Path):
+    loop = faulty(tmp_path, llama, nan_weight, {5}, save_steps=2)
+    progress = loop.train()
+    undisturbed = makers.loop(tmp_path / "other", makers.train_job(tmp_path, llama, makers.text_documents(20)))
+    undisturbed.train()
+    assert (progress.bad, progress.resumed_from) == (1, [4])
+    makers.assert_equal(makers.weights(loop), makers.weights(undisturbed))
+
+
+def test_weights_that_are_not_finite_without_a_checkpoint_end_the_job(tmp_path: Path, llama: Path):
+    with pytest.raises(Diverged, match="no checkpoint"):
+        faulty(tmp_path, llama, nan_weight, {2}).train()
+
+
+def out_of_memory(run, loss, batch):
+    if len(batch) > 1:
+        raise torch.OutOfMemoryError("no room")
+    return loss
+
+
+def test_out_of_memory_halves_the_rows_at_a_time_and_nothing_else(tmp_path: Path, llama: Path):
+    loop = faulty(tmp_path, llama, out_of_memory, set(range(2, 99)))
+    loop.train()
+    small = makers.loop(tmp_path / "other", makers.train_job(tmp_path, llama, makers.text_documents(20)))
+    small.train()
+    assert loop.collate.micro == 1
+    assert loop.progress.log.last == pytest.approx(small.progress.log.last, rel=1e-6)
+    assert loop.progress.mixing == small.progress.mixing
+
+
+def test_out_of_memory_with_one_row_ends_the_job(tmp_path: Path, llama: Path):
+    def always(run, loss, batch):
+        raise torch.OutOfMemoryError("no room")
+
+    with pytest.raises(StrategyError, match="max_length"):
+        faulty(tmp_path, llama, always, set(range(99))).train()
