@@ -1,0 +1,142 @@
+"""From ``--config`` and ``--set`` to raw settings. The daemon validates them; here only their form is looked at."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import BadInput
+
+MAX_FILE_BYTES = 256 * 1024
+MAX_NODES = 20_000
+MAX_DEPTH = 32
+PATHS = ("model", "anchor", "source.uri", "publish.directory")
+"""Settings that may name a file; relative ones are meant from where they are written."""
+_EVERY = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d)")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """A YAML file as a mapping: plain values only, no aliases, no key twice, of bounded size.
+
+    Raises:
+        BadInput: one line about what is wrong, with its line.
+    """
+    try:
+        data = path.read_bytes()[: MAX_FILE_BYTES + 1]
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read ({error.strerror})") from error
+    if len(data) > MAX_FILE_BYTES:
+        raise BadInput(f"{path} is larger than {MAX_FILE_BYTES} bytes; settings are not data")
+    value = _parse(data, str(path))
+    if not isinstance(value, dict):
+        raise BadInput(f"{path} holds no mapping; write key: value lines")
+    return dict(value)
+
+
+def read_assignment(written: str) -> tuple[str, Any]:
+    """``key.path=value`` as key and value; the value is read as YAML.
+
+    Raises:
+        BadInput: it is not of this form.
+    """
+    key, sign, value = written.partition("=")
+    if not sign or not re.fullmatch(r"[A-Za-z_][\w-]*(\.[\w-]+)*", key):
+        raise BadInput(f"{written!r} is no assignment; write key.path=value, e.g. training.learning_rate=1e-4")
+    return key, _parse(value.encode(), key)
+
+
+def read_interval(written: str) -> float:
+    """``6h``, ``30m`` or ``90s`` in seconds.
+
+    Raises:
+        BadInput: it is not of this form.
+    """
+    found = _EVERY.fullmatch(written)
+    if found is None or float(found[1]) <= 0:
+        raise BadInput(f"{written!r} is no interval; write 90s, 30m, 6h or 1d")
+    return float(found[1]) * _SECONDS[found[2]]
+
+
+def keys(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The dotted key of every leaf."""
+    for key, value in settings.items():
+        if isinstance(value, dict) and value:
+            yield from keys(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def put(settings: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key; ``strategy`` and ``source`` may have been written in their short form before.
+
+    Raises:
+        BadInput: the key leads through something that is no mapping.
+    """
+    *path, last = key.split(".")
+    for name in path:
+        inner = settings.get(name)
+        if inner is None:
+            inner = settings[name] = {}
+        elif isinstance(inner, str) and name in ("strategy", "source"):
+            inner = settings[name] = {"name" if name == "strategy" else "uri": inner}
+        elif not isinstance(inner, dict):
+            raise BadInput(f"{key} cannot be set: {name} is no mapping")
+        settings = inner
+    settings[last] = value
+
+
+def resolve_paths(settings: dict[str, Any], base: Path) -> dict[str, Any]:
+    """The settings with every relative path made absolute; the daemon has a working folder of its own."""
+    settings = {**settings}
+    for key, value in list(settings.items()):
+        if isinstance(value, dict):
+            settings[key] = {name: resolve(f"{key}.{name}", one, base) for name, one in value.items()}
+        else:
+            settings[key] = resolve("source.uri" if key == "source" else key, value, base)
+    return settings
+
+
+def resolve(key: str, value: Any, base: Path) -> Any:
+    """One value: made absolute where its key names a path and it is not a URL or a hub id."""
+    if not isinstance(value, str) or not (key in PATHS or key.startswith("evaluations.")):
+        return value
+    if "://" in value:
+        return value
+    path = base / Path(value).expanduser()
+    if key == "model" and not path.exists() and not value.startswith((".", "~", "/")):
+        return value
+    return str(path.absolute())
+
+
+def _parse(data: bytes, name: str) -> Any:
+    import yaml
+
+    from orchestrator.cli.strict_yaml import StrictLoader
+
+    try:
+        loader = StrictLoader(data, max_nodes=MAX_NODES, max_depth=MAX_DEPTH)
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise BadInput(f"{name} is not valid YAML: {_one_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    said = getattr(error, "problem", None) or str(error).splitlines()[0]
+    return f"{said} (line {mark.line + 1})" if mark is not None else str(said)
+
+
+def merged(settings: dict[str, Any], assignments: Sequence[str], base: Path) -> list[str]:
+    """Put every assignment into the settings; the keys that were set."""
+    done = []
+    for written in assignments:
+        key, value = read_assignment(written)
+        put(settings, key, resolve(key, value, base))
+        done.append(key)
+    return done

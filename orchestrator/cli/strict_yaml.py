@@ -1,0 +1,45 @@
+"""A YAML loader for files of strangers: plain values, no aliases, no key twice, bounded in nodes and depth."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+
+class StrictLoader(yaml.SafeLoader):
+    """SafeLoader that also refuses what only serves to confuse or to exhaust."""
+
+    def __init__(self, data: bytes, *, max_nodes: int, max_depth: int) -> None:
+        super().__init__(data)
+        self._nodes_left = max_nodes
+        self._depth_left = max_depth
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """As in yaml, counted."""
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.composer.ComposerError(
+                None, None, "aliases are not taken; write the value out", self.peek_event().start_mark
+            )
+        self._nodes_left -= 1
+        self._depth_left -= 1
+        if self._nodes_left < 0 or self._depth_left < 0:
+            raise yaml.composer.ComposerError(
+                None, None, "it is nested too deeply or too large", self.peek_event().start_mark
+            )
+        node = super().compose_node(parent, index)
+        self._depth_left += 1
+        return node
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """As in yaml; a key that is there twice is an error, and keys are text."""
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is not text", key_node.start_mark)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is there twice", key_node.start_mark)
+            seen.add(key)
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep=deep)
+        return mapping

@@ -1,0 +1,65 @@
+"""``rekindle token …``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from orchestrator.cli.base import command, group
+from orchestrator.cli.client import call, get, part, post
+from orchestrator.cli.configuration import read_interval
+from orchestrator.cli.output import field, is_json, print_json, say, show_list, time_field
+
+tokens = group("Make and revoke keys to the daemon.")
+
+
+def _state(row: dict[str, Any]) -> str:
+    return "revoked" if row["revoked_at"] else "valid"
+
+
+COLUMNS = (
+    ("NAME", field("name")),
+    ("ROLE", field("role")),
+    ("STATE", _state),
+    ("CREATED", time_field("created_at")),
+    ("EXPIRES", time_field("expires_at")),
+)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Put these commands under the program."""
+    app.add_typer(tokens, name="token")
+
+
+@command(tokens, "create", "rekindle token create ci --role operator --expires 30d")
+def create_token(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the key, as it will stand in the log.")],
+    role: Annotated[str, typer.Option(help="reader, operator or admin.")] = "operator",
+    expires: Annotated[
+        str | None, typer.Option(metavar="30d", help="How long it is valid; default: until revoked.")
+    ] = None,
+) -> None:
+    """Make a key; its secret is printed this once."""
+    expires_in_s = None if expires is None else read_interval(expires)
+    made = post("/tokens", {"name": name, "role": role, "expires_in_s": expires_in_s})
+    if is_json():
+        print_json(made)
+    else:
+        say(made["secret"])
+
+
+@command(tokens, "list", "rekindle token list")
+def list_tokens() -> None:
+    """List keys, without their secrets."""
+    show_list(get("/tokens"), COLUMNS, empty="no tokens")
+
+
+@command(tokens, "revoke", "rekindle token revoke ci")
+def revoke_token(name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the key.")]) -> None:
+    """End a key at once and for good."""
+    done = call("DELETE", f"/tokens/{part(name)}")
+    if is_json():
+        print_json(done)
+    else:
+        say(f"token {name} is revoked")

@@ -1,0 +1,271 @@
+"""``rekindle version …`` and ``evaluate``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from orchestrator.cli.base import command, group
+from orchestrator.cli.client import LONG_S, get, part, post
+from orchestrator.cli.output import (
+    clean,
+    field,
+    is_json,
+    print_json,
+    print_table,
+    say,
+    show_list,
+    show_one,
+    text,
+    time_field,
+    when,
+)
+from orchestrator.cli.paging import Before, Limit, show_page
+from orchestrator.cli.progress import Status, job_status, wait
+from orchestrator.errors import BadInput, RekindleError
+from orchestrator.service.names import VersionName, parse_numbered, parse_version_name
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the stream.")]
+Which = Annotated[str, typer.Argument(metavar="NAME[/N|@live]", help="A version; without a number the live one.")]
+Numbered = Annotated[str, typer.Argument(metavar="NAME/N", help="A version by its number.")]
+versions = group("See the lineage; compare, promote, export.")
+COLUMNS = (
+    ("VERSION", field("number")),
+    ("STATE", field("state")),
+    ("STRATEGY", field("strategy")),
+    ("PARENTS", field("parents")),
+    ("BATCHES", field("batches")),
+    ("JOB", field("job")),
+    ("CREATED", time_field("created_at")),
+    ("SCORES", field("scores")),
+)
+EVALUATION_COLUMNS = (
+    ("VERSION", field("version")),
+    ("EVAL SET", field("eval_set")),
+    ("METRIC", field("metric")),
+    ("VALUE", field("value")),
+    ("EXAMPLES", field("examples")),
+)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Put these commands under the program."""
+    app.add_typer(versions, name="version")
+    command(app, "evaluate", "rekindle evaluate news", "rekindle evaluate news/3 --data questions.jsonl --output json")(
+        evaluate
+    )
+
+
+@command(versions, "list", "rekindle version list news", "rekindle version list news --output json")
+def list_versions(name: Which, limit: Limit = 100, before: Before = None) -> None:
+    """List a stream's versions, the newest last."""
+    stream = parse_version_name(name).stream
+    rows = get(f"/streams/{part(stream)}/versions", limit=limit, before=before)
+    show_page(rows, COLUMNS, limit=limit, empty=f"stream {stream} has no version yet", key="number")
+
+
+@command(versions, "show", "rekindle version show news@live", "rekindle version show news/3 --output json")
+def show_version(name: Which) -> None:
+    """Show a version: where it came from, its scores, the gate's verdict."""
+    found = get(_path(parse_version_name(name)))
+    verdict = found["verdict"] or {}
+    show_one(
+        found,
+        [
+            ("version", f"{found['stream']}/{found['number']}, {found['state']}"),
+            ("strategy", found["strategy"]),
+            ("parents", found["parents"]),
+            ("batches", found["batches"]),
+            ("decision", found["decision"]),
+            ("job", found["job"]),
+            ("gate", f"{verdict['outcome']} ({verdict['mode']}): {verdict['reason']}" if verdict else None),
+            ("created", when(found["created_at"])),
+            ("model", found["model_hash"]),
+        ],
+    )
+    if is_json():
+        return
+    if found["evaluations"]:
+        print()
+        _print_columns(found["evaluations"], EVALUATION_COLUMNS)
+    for one in found["promotions"]:
+        say(f"{when(one['created_at'])}  {one['kind']} by {one['actor']}: {one['reason']}")
+
+
+@command(versions, "lineage", "rekindle version lineage news", "rekindle version lineage news/3 --output json")
+def version_lineage(name: Which) -> None:
+    """Show which version came from which, as a tree."""
+    wanted = parse_version_name(name)
+    path = f"/streams/{part(wanted.stream)}/lineage" if name == wanted.stream else f"{_path(wanted)}/lineage"
+    rows = get(path)
+    if is_json():
+        print_json(rows)
+    else:
+        _print_tree(wanted.stream, rows)
+
+
+@command(versions, "matrix", "rekindle version matrix news", "rekindle version matrix news --output json")
+def version_matrix(name: Which, limit: Limit = 100, before: Before = None) -> None:
+    """Print all scores: eval sets down, versions across. As JSON, one object an evaluation."""
+    stream = parse_version_name(name).stream
+    rows = get(f"/streams/{part(stream)}/matrix", limit=limit, before=before)
+    if is_json():
+        print_json(rows)
+    elif not rows:
+        say(f"stream {stream} has no scores yet")
+    else:
+        _print_matrix(rows)
+
+
+@command(versions, "compare", "rekindle version compare news/2 news/3")
+def compare_versions(a: Numbered, b: Numbered) -> None:
+    """Compare two versions: data, settings, scores, and documents they differ on."""
+    (stream, first), (other, second) = parse_numbered(a), parse_numbered(b)
+    if stream != other:
+        raise BadInput(f"{a} and {b} are of different streams; compare versions of one stream")
+    found = get(f"/streams/{part(stream)}/compare/{first}/{second}")
+    if is_json():
+        print_json(found)
+    else:
+        _print_comparison(found, a, b)
+
+
+@command(versions, "promote", 'rekindle version promote news/3 --force --reason "checked by hand"')
+def promote_version(
+    name: Numbered,
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; it is kept for good.")],
+    force: Annotated[bool, typer.Option("--force", help="Even if the gate refused it.")] = False,
+) -> None:
+    """Make a version live; exits 3 where the gate refuses."""
+    stream, number = parse_numbered(name)
+    body = {"force": force, "reason": reason}
+    done = post(f"/streams/{part(stream)}/versions/{number}/promote", body, timeout_s=600)
+    if is_json():
+        print_json(done)
+    else:
+        say(f"{stream}/{done['live']} is live ({done['kind']})")
+
+
+@command(
+    versions,
+    "export",
+    "rekindle version export news@live ./model",
+    "rekindle version export news/3 ./adapter --as-adapter",
+)
+def export_version(
+    name: Which,
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")],
+    as_adapter: Annotated[bool, typer.Option("--as-adapter", help="The adapter alone, as peft writes it.")] = False,
+) -> None:
+    """Write a version as a plain Hugging Face folder, adapters merged in."""
+    body = {"directory": str(directory.expanduser().absolute()), "as_adapter": as_adapter}
+    done = post(f"{_path(parse_version_name(name))}/export", body, timeout_s=LONG_S)
+    if is_json():
+        print_json(done)
+    else:
+        say(f"{done['stream']}/{done['version']} is in {done['directory']} ({done['form']}, {done['files']} files)")
+
+
+def evaluate(
+    name: Which,
+    data: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Documents to measure it on, besides its eval sets.")
+    ] = None,
+    wait_for_it: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the scores.")] = True,
+) -> None:
+    """Measure a version and print its scores."""
+    if data is not None and not data.is_file():
+        raise BadInput(f"there is no file {data}")
+    body = {"data": None if data is None else str(data.absolute())}
+    asked = post(f"{_path(parse_version_name(name))}/evaluate", body, timeout_s=LONG_S)
+    rows = asked["evaluations"]
+    if wait_for_it and not asked["complete"]:
+        rows = _measured(asked)
+    show_list(rows, EVALUATION_COLUMNS, empty=f"jobs {text(asked['jobs'])} are measuring; `rekindle job list`")
+
+
+def _measured(asked: dict[str, Any]) -> list[dict[str, Any]]:
+    for job in asked["jobs"]:
+        ended = wait(lambda job=job: get(f"/jobs/{job}"), until=_has_ended, tell=job_status)
+        if ended["state"] != "succeeded":
+            raise RekindleError(
+                f"job {job} has {ended['state']}: {ended['error']}; `rekindle job logs {job}` says more"
+            )
+    version = VersionName(stream=asked["stream"], number=asked["version"])
+    wanted = len(asked["evaluations"]) + 1
+
+    def status(_found: dict[str, Any]) -> Status:
+        return Status(text="recording the scores")
+
+    found = wait(lambda: get(_path(version)), until=lambda one: len(one["evaluations"]) >= wanted, tell=status)
+    rows: list[dict[str, Any]] = found["evaluations"]
+    return rows
+
+
+def _has_ended(job: dict[str, Any]) -> bool:
+    return job["state"] in ("succeeded", "failed", "cancelled")
+
+
+def _path(name: VersionName) -> str:
+    return f"/streams/{part(name.stream)}/versions/{'live' if name.number is None else name.number}"
+
+
+def _print_columns(rows: Sequence[dict[str, Any]], columns: Sequence[tuple[str, Any]]) -> None:
+    print_table([name for name, _ in columns], [[text(value(row)) for _, value in columns] for row in rows])
+
+
+def _print_matrix(rows: Sequence[dict[str, Any]]) -> None:
+    numbers = sorted({row["version"] for row in rows})
+    sets = dict.fromkeys((row["eval_set"], row["metric"]) for row in rows)
+    values = {(row["eval_set"], row["version"]): row["value"] for row in rows}
+    headers = ["EVAL SET", "METRIC", *(str(number) for number in numbers)]
+    print_table(
+        headers,
+        [[clean(name), metric, *(text(values.get((name, number))) for number in numbers)] for name, metric in sets],
+    )
+
+
+def _print_tree(stream: str, rows: Sequence[dict[str, Any]]) -> None:
+    """Each version under its first parent; further parents are named beside it."""
+    known = {row["number"] for row in rows}
+    children: dict[int | None, list[dict[str, Any]]] = {}
+    for row in rows:
+        first = next((parent for parent in row["parents"] if parent in known), None)
+        children.setdefault(first, []).append(row)
+    waiting = [(row, "", "") for row in reversed(children.get(None, []))]
+    while waiting:
+        row, lead, below = waiting.pop()
+        print(f"{lead}{_label(stream, row)}")
+        under = children.get(row["number"], [])
+        for at, child in reversed(list(enumerate(under))):
+            last = at == len(under) - 1
+            waiting.append((child, below + ("└─ " if last else "├─ "), below + ("   " if last else "│  ")))
+
+
+def _label(stream: str, row: dict[str, Any]) -> str:
+    more = f", also from {text(row['parents'][1:])}" if len(row["parents"]) > 1 else ""
+    batches = f", batches {text(row['batches'])}" if row["batches"] else ""
+    return clean(f"{stream}/{row['number']}  {row['state']}, {row['strategy']}{batches}{more}")
+
+
+def _print_comparison(found: dict[str, Any], a: str, b: str) -> None:
+    data = found["data"]
+    say(f"data      only {a}: batches {text(data['only_a'])} ({data['documents_only_a']} documents)")
+    say(f"          only {b}: batches {text(data['only_b'])} ({data['documents_only_b']} documents)")
+    if found["settings"]:
+        print()
+        print_table(["SETTING", a, b], [[one["key"], text(one["a"]), text(one["b"])] for one in found["settings"]])
+    if found["scores"]:
+        print()
+        keys = ("eval_set", "metric", "a", "b", "change")
+        print_table(
+            ["EVAL SET", "METRIC", a, b, "CHANGE"], [[text(one[key]) for key in keys] for one in found["scores"]]
+        )
+    for flip in found["flips"]:
+        print()
+        say(f"{flip['eval_set']}: of {flip['documents']} documents {flip['negative']} worse, {flip['positive']} better")
+        for one in flip["examples"]:
+            say(f"  {one['direction']}  {text(one['a'])} → {text(one['b'])}  {one['excerpt']}")

@@ -1,0 +1,90 @@
+"""Pushed files: streamed to the spool with a cap, then taken in by a process of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Annotated
+
+from anyio import CapacityLimiter, to_thread
+from fastapi import Query, Request
+
+from orchestrator.app import App
+from orchestrator.errors import BadInput, TooLarge, Unavailable
+from orchestrator.rest.depends import Actor, Rekindle
+from orchestrator.service.commands import batches
+from orchestrator.service.records import IngestRecord
+from orchestrator.service.views import streams as views
+
+UPLOADS_AT_ONCE = 2
+FREE_SHARE = 0.05
+"""Share of the spool's disk that an upload must leave free."""
+_LIMITER_KEY = "upload_limiter"
+
+
+async def push_batch(
+    rekindle: Rekindle,
+    actor: Actor,
+    request: Request,
+    name: str,
+    filename: Annotated[str, Query(min_length=1, max_length=200, description="its ending says how the body is read")],
+) -> IngestRecord:
+    """Push one file as a batch: the body is the file (JSONL, Parquet, CSV or text, plain or gz or zst)."""
+    _check_filename(filename)
+    limit = await to_thread.run_sync(views.upload_limit, rekindle, name)
+    if int(request.headers.get("content-length", "0")) > limit:
+        raise _too_large(filename, limit)
+    with _spooled(rekindle, filename) as path:
+        await _receive(request.stream(), path, limit=limit)
+        return await to_thread.run_sync(
+            lambda: batches.ingest_file(rekindle, name, path=path, name=filename, actor=actor),
+            limiter=_limiter(request),
+        )
+
+
+def _check_filename(filename: str) -> None:
+    if filename != Path(filename).name or filename in (".", "..") or not filename.isprintable():
+        raise BadInput(f"{filename!r} is no plain file name; leave out folders and control characters")
+
+
+@contextlib.contextmanager
+def _spooled(app: App, filename: str) -> Iterator[Path]:
+    """A place in the spool that goes with everything in it."""
+    folder = Path(tempfile.mkdtemp(prefix="push-", dir=app.home.spool))
+    try:
+        yield folder / filename
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _receive(body: AsyncIterator[bytes], path: Path, *, limit: int) -> None:
+    taken = 0
+    usage = shutil.disk_usage(path.parent)
+    room = usage.free - int(usage.total * FREE_SHARE)
+    with path.open("wb") as file:
+        async for piece in body:
+            taken += len(piece)
+            if taken > limit:
+                raise _too_large(path.name, limit)
+            if taken > room:
+                raise Unavailable("the daemon's disk is nearly full; make room (`rekindle gc`), then push again")
+            await to_thread.run_sync(file.write, piece)
+
+
+def _too_large(filename: str, limit: int) -> TooLarge:
+    return TooLarge(
+        f"{filename} is larger than limits.max_file_bytes ({limit}); split it, or raise the limit with stream set"
+    )
+
+
+def _limiter(request: Request) -> CapacityLimiter:
+    """Few uploads are taken in at once, so that they cannot take all threads."""
+    state = request.app.state
+    if not hasattr(state, _LIMITER_KEY):
+        setattr(state, _LIMITER_KEY, CapacityLimiter(UPLOADS_AT_ONCE))
+    found = getattr(state, _LIMITER_KEY)
+    assert isinstance(found, CapacityLimiter)
+    return found

@@ -1,0 +1,68 @@
+"""Routes of versions: lists, lineage, matrix, comparison, promotion, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from orchestrator.rest import bodies
+from orchestrator.rest.depends import Actor, Before, Limit, Named, Rekindle, RowId
+from orchestrator.service.commands import exports, versions
+from orchestrator.service.names import VersionName
+from orchestrator.service.records import (
+    Comparison,
+    EvaluateRecord,
+    EvaluationRecord,
+    ExportRecord,
+    LineageRecord,
+    LiveRecord,
+    VersionDetail,
+    VersionRecord,
+)
+from orchestrator.service.views import comparison
+from orchestrator.service.views import versions as views
+
+
+def list_versions(rekindle: Rekindle, name: str, limit: Limit = 100, before: Before = None) -> list[VersionRecord]:
+    """The newest versions, in order of their numbers."""
+    return views.list_versions(rekindle, name, limit=limit, before=before)
+
+
+def show_version(rekindle: Rekindle, named: Named) -> VersionDetail:
+    """One version with all that is known of it."""
+    return views.show_version(rekindle, named)
+
+
+def matrix(rekindle: Rekindle, name: str, limit: Limit = 100, before: Before = None) -> list[EvaluationRecord]:
+    """Evaluations of the newest versions on all their eval sets."""
+    return views.matrix(rekindle, name, limit=limit, before=before)
+
+
+def stream_lineage(rekindle: Rekindle, name: str) -> list[LineageRecord]:
+    """All versions of a stream with their parents."""
+    return views.show_lineage(rekindle, VersionName(stream=name), whole=True)
+
+
+def version_lineage(rekindle: Rekindle, named: Named) -> list[LineageRecord]:
+    """A version with its ancestors and descendants."""
+    return views.show_lineage(rekindle, named, whole=False)
+
+
+def compare(rekindle: Rekindle, name: str, a: RowId, b: RowId) -> Comparison:
+    """Two versions side by side: data, settings, scores, flips."""
+    return comparison.compare(rekindle, name, a, b)
+
+
+def promote(rekindle: Rekindle, actor: Actor, name: str, number: RowId, body: bodies.Promote) -> LiveRecord:
+    """Make a version live at a user's word."""
+    return versions.promote(rekindle, name, number, force=body.force, reason=body.reason, actor=actor)
+
+
+def evaluate(rekindle: Rekindle, actor: Actor, named: Named, body: bodies.Evaluate) -> EvaluateRecord:
+    """Have a version measured."""
+    data = None if body.data is None else Path(body.data)
+    return versions.evaluate(rekindle, named, data=data, actor=actor)
+
+
+def export(rekindle: Rekindle, actor: Actor, named: Named, body: bodies.Export) -> ExportRecord:
+    """Write a version as a plain Hugging Face folder on the daemon's machine."""
+    return exports.export(rekindle, named, Path(body.directory), as_adapter=body.as_adapter, actor=actor)

@@ -1,0 +1,120 @@
+"""From what a user wrote to settings of a stream, or to one line that names the key and the nearest valid one."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from orchestrator.errors import BadInput
+from orchestrator.settings import StreamSettings
+
+VALUE_SHOWN = 60
+"""Characters of a wrong value in an error message."""
+
+
+def parse(raw: Mapping[str, Any]) -> StreamSettings:
+    """Validate the settings of a stream.
+
+    Raises:
+        BadInput: one line about the first wrong key or value.
+    """
+    try:
+        return StreamSettings.model_validate(dict(raw))
+    except ValidationError as error:
+        raise BadInput(explain(error, StreamSettings)) from error
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """The first of the errors as one line, and how many more there are."""
+    details = sorted(error.errors(include_url=False), key=lambda one: one["type"] == "missing")
+    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+    return _explain_one(details[0], model) + more
+
+
+def with_changes(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with each dotted key set to its value; mappings on the way are made.
+
+    Raises:
+        BadInput: a key leads through something that is no mapping.
+    """
+    changed = copy.deepcopy(dict(settings))
+    for key, value in changes.items():
+        *path, last = key.split(".")
+        inner = changed
+        for part in path:
+            child = inner.get(part)
+            if child is None or (isinstance(child, str) and part in ("strategy", "source")):
+                child = inner[part] = {}
+            if not isinstance(child, dict):
+                raise BadInput(f"{key} cannot be set: {part} is no mapping; set {part} as a whole")
+            inner = child
+        inner[last] = value
+    return changed
+
+
+def _explain_one(detail: ErrorDetails, model: type[BaseModel]) -> str:
+    where = _key(detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        return f"unknown key {where}; {_valid_keys(detail['loc'], model)}"
+    if detail["type"] == "missing":
+        return f"{where} is missing; give it in the settings"
+    if where == "format":
+        return f"format {_shown(detail['input'])} is not known to this Rekindle, which reads format 1; upgrade Rekindle"
+    said = detail["msg"].removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
+    return f"{where or 'settings'}: {_shown(detail['input'])} {_is_wrong(detail, said)}"
+
+
+def _is_wrong(detail: ErrorDetails, said: str) -> str:
+    if detail["type"] != "literal_error":
+        return f"is not valid: {said}"
+    known = [
+        word.strip(" '") for word in str(detail.get("ctx", {}).get("expected", "")).replace(" or ", ", ").split(",")
+    ]
+    close = get_close_matches(str(detail["input"]), known, n=1)
+    return f"is not one of {', '.join(known)}" + (f"; did you mean {close[0]}?" if close else "")
+
+
+def _valid_keys(loc: tuple[int | str, ...], model: type[BaseModel]) -> str:
+    known = sorted({name for one in _models_at(loc[:-1], [model]) for name in one.model_fields})
+    close = get_close_matches(str(loc[-1]), known, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean {_key((*loc[:-1], close[0]))}?"
+    return f"valid keys here: {', '.join(known)}"
+
+
+def _models_at(loc: Sequence[int | str], models: list[type[BaseModel]]) -> list[type[BaseModel]]:
+    """The records that may stand at a place: fields lead on, indices stay, a tag after an index chooses."""
+    for at, part in enumerate(loc):
+        if at and isinstance(loc[at - 1], int):
+            models = [one for one in models if _kind(one) == part]
+        elif isinstance(part, str):
+            fields = [one.model_fields[part] for one in models if part in one.model_fields]
+            models = [found for one in fields for found in _models_in(one.annotation)]
+    return models
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for one in get_args(annotation) for found in _models_in(one)]
+
+
+def _kind(model: type[BaseModel]) -> Any:
+    field = model.model_fields.get("kind")
+    return None if field is None else field.default
+
+
+def _key(loc: Sequence[int | str]) -> str:
+    """The dotted key as a user writes it, without what pydantic adds: the tag after an index, the type of a union."""
+    written = [part for at, part in enumerate(loc) if not (at and isinstance(loc[at - 1], int) and len(loc) > at + 1)]
+    return ".".join(str(part) for part in written if not {"[", "-"} & set(str(part)))
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= VALUE_SHOWN else text[: VALUE_SHOWN - 1] + "…"
