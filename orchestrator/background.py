@@ -33,6 +33,11 @@ class Background:
         with self._lock:
             return key in self._running
 
+    def is_busy(self) -> bool:
+        """Whether any task is under way."""
+        with self._lock:
+            return bool(self._running)
+
     def close(self) -> None:
         """Wait for what runs; start nothing more."""
         self._pool.shutdown(wait=True, cancel_futures=True)

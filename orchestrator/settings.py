@@ -14,9 +14,13 @@ NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 class SourceSettings(Closed):
     """Where batches come from. Without a source, batches are pushed with ``rekindle ingest`` or over HTTP."""
 
-    uri: str | None = Field(None, description="folder, glob or fsspec URL with a glob; hf://datasets/OWNER/NAME@REVISION")
+    uri: str | None = Field(
+        None, description="folder, glob or fsspec URL with a glob; hf://datasets/OWNER/NAME@REVISION"
+    )
     poll_seconds: float = Field(5.0, ge=0.2, description="how often the source is looked at")
-    settle_seconds: float = Field(2.0, ge=0, description="a file that changed within this time is still growing and waits")
+    settle_seconds: float = Field(
+        2.0, ge=0, description="a file that changed within this time is still growing and waits"
+    )
     text_fields: dict[str, str] = Field(
         default_factory=dict, description="task field -> column, where the columns have other names, e.g. text: body"
     )
@@ -27,7 +31,9 @@ class SplitSettings(Closed):
     """How held-out rows are chosen."""
 
     heldout: float = Field(0.1, gt=0, lt=0.5, description="share of each batch that becomes its eval set")
-    group_by: str | None = Field(None, description="column whose equal values stay on one side; default: near-duplicates")
+    group_by: str | None = Field(
+        None, description="column whose equal values stay on one side; default: near-duplicates"
+    )
 
 
 class IngestLimits(Closed):
@@ -46,7 +52,9 @@ class CronTrigger(Closed):
     kind: Literal["cron"] = "cron"
     name: str = Field("cron", pattern=NAME_PATTERN, description="name of the trigger")
     cron: str = Field(description="minute hour day month weekday, e.g. 0 3 * * *")
-    missed: Literal["run-once", "skip"] = Field("run-once", description="what to do with firings that nobody was up for")
+    missed: Literal["run-once", "skip"] = Field(
+        "run-once", description="what to do with firings that nobody was up for"
+    )
 
 
 class IntervalTrigger(Closed):
@@ -55,7 +63,9 @@ class IntervalTrigger(Closed):
     kind: Literal["interval"] = "interval"
     name: str = Field("interval", pattern=NAME_PATTERN, description="name of the trigger")
     every_seconds: float = Field(ge=1, description="seconds between firings")
-    missed: Literal["run-once", "skip"] = Field("run-once", description="what to do with firings that nobody was up for")
+    missed: Literal["run-once", "skip"] = Field(
+        "run-once", description="what to do with firings that nobody was up for"
+    )
 
 
 class AmountTrigger(Closed):
@@ -72,14 +82,20 @@ TriggerSettings = Annotated[CronTrigger | IntervalTrigger | AmountTrigger, Field
 class GateSettings(Closed):
     """When a candidate may go live."""
 
-    mode: Literal["enforce", "record"] = Field("enforce", description="record: store the verdict, go live anyway, marked")
+    mode: Literal["enforce", "record"] = Field(
+        "enforce", description="record: store the verdict, go live anyway, marked"
+    )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="of the one-sided bounds")
     resamples: int = Field(2000, ge=100, le=100_000, description="paired bootstrap resamples, by document")
     new_data_margin: float = Field(0.01, ge=0, description="upper bound of the change on new data, relative for losses")
-    tolerance_loss: float = Field(0.05, ge=0, description="allowed relative rise of loss on older sets against the live version")
+    tolerance_loss: float = Field(
+        0.05, ge=0, description="allowed relative rise of loss on older sets against the live version"
+    )
     tolerance_accuracy: float = Field(0.02, ge=0, description="allowed fall of accuracy against the live version")
     best_tolerance_loss: float = Field(0.10, ge=0, description="the same against the best version that was ever live")
-    best_tolerance_accuracy: float = Field(0.04, ge=0, description="the same against the best version that was ever live")
+    best_tolerance_accuracy: float = Field(
+        0.04, ge=0, description="the same against the best version that was ever live"
+    )
     flip_rise: float = Field(0.10, ge=0, description="a document whose loss rises by more is a negative flip")
     max_flips_loss: float = Field(0.10, ge=0, le=1, description="share of negative flips allowed, for loss")
     max_flips_accuracy: float = Field(0.05, ge=0, le=1, description="share of negative flips allowed, for classes")
@@ -110,7 +126,9 @@ class PublishSettings(Closed):
 class RetentionSettings(Closed):
     """What is kept."""
 
-    evaluated_batches: int = Field(8, ge=1, description="newest batches whose eval sets stay apart; older ones are pooled")
+    evaluated_batches: int = Field(
+        8, ge=1, description="newest batches whose eval sets stay apart; older ones are pooled"
+    )
     keep_rejected_days: float = Field(7.0, ge=0, description="how long the bytes of rejected candidates are kept")
 
 
@@ -130,13 +148,13 @@ class StreamSettings(Closed):
     limits: IngestLimits = Field(default_factory=IngestLimits, description="caps on what is read")
     triggers: tuple[TriggerSettings, ...] = Field((), description="when to retrain")
     timezone: str = Field("UTC", description="IANA zone of cron triggers")
-    strategy: StrategySettings = Field(default_factory=lambda: StrategySettings(), description="how to retrain")
-    training: TrainingSettings = Field(default_factory=lambda: TrainingSettings(), description="how a model is trained")
-    gate: GateSettings = Field(default_factory=lambda: GateSettings(), description="when a candidate may go live")
-    budget: BudgetSettings = Field(default_factory=lambda: BudgetSettings(), description="limits of one retrain")
-    resources: ResourceSettings = Field(default_factory=lambda: ResourceSettings(), description="what one job takes")
-    publish: PublishSettings = Field(default_factory=lambda: PublishSettings(), description="where the live model goes")
-    retention: RetentionSettings = Field(default_factory=lambda: RetentionSettings(), description="what is kept")
+    strategy: StrategySettings = Field(default_factory=StrategySettings, description="how to retrain")
+    training: TrainingSettings = Field(default_factory=TrainingSettings, description="how a model is trained")
+    gate: GateSettings = Field(default_factory=GateSettings, description="when a candidate may go live")
+    budget: BudgetSettings = Field(default_factory=BudgetSettings, description="limits of one retrain")
+    resources: ResourceSettings = Field(default_factory=ResourceSettings, description="what one job takes")
+    publish: PublishSettings = Field(default_factory=PublishSettings, description="where the live model goes")
+    retention: RetentionSettings = Field(default_factory=RetentionSettings, description="what is kept")
 
     @field_validator("strategy", mode="before")
     @classmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from pydantic import Field
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -18,8 +19,8 @@ from storage import lineage
 from storage.moves import move
 from storage.tables import Batch, Decision, Job, Plan, Stream, Version
 from strategies import named
-from strategies.contract import Signals
 from strategies.contract import Plan as PlanRecord
+from strategies.contract import Signals
 from strategies.errors import StrategyError
 from strategies.settings import Closed, StrategySettings
 
@@ -34,9 +35,9 @@ class DryRun(Closed):
     batches: list[int]
     strategy: str | None = None
     reason: str = ""
-    values: dict[str, Any] = {}
-    alternatives: list[dict[str, str]] = []
-    signals: dict[str, Any] = {}
+    values: dict[str, Any] = Field(default_factory=dict)
+    alternatives: list[dict[str, str]] = Field(default_factory=list)
+    signals: dict[str, Any] = Field(default_factory=dict)
 
 
 def step(app: App) -> bool:
@@ -245,7 +246,9 @@ def _measure_or_decide(app: App, session: Session, decision: Decision, stream: S
     settings = _settings_of_decision(session, decision)
     measured = queue_measure(session, stream=stream, parent=parent, batches=batches, settings=settings)
     if measured.state in ("failed", "cancelled"):
-        outcome = f"measuring failed: {measured.error or measured.state}; `rekindle job retry {measured.id}`, then retrain"
+        outcome = (
+            f"measuring failed: {measured.error or measured.state}; `rekindle job retry {measured.id}`, then retrain"
+        )
         evaluation.close_decision(app, session, decision.id, plan_state="failed", outcome=outcome)
         return True
     if measured.state != "succeeded":

@@ -15,7 +15,7 @@ from orchestrator.settings import StreamSettings
 from storage import chain, lineage, manifests
 from storage.artifacts import Stored
 from storage.moves import move
-from storage.tables import Decision, EvalSet, Evaluation, Job, Plan, Promotion, Stream, Version
+from storage.tables import Decision, EvalSet, Evaluation, Job, Plan, Stream, Version
 
 Progress = Literal["complete", "waiting", "failed"]
 EVALUATION_FORMAT = 1
@@ -48,7 +48,9 @@ def is_measured(session: Session, stream: Stream, version: Version) -> bool:
     return wanted <= have.keys()
 
 
-def ensure(session: Session, *, stream: Stream, version: Version, sets: Iterable[EvalSet], priority: int = 0) -> Progress:
+def ensure(
+    session: Session, *, stream: Stream, version: Version, sets: Iterable[EvalSet], priority: int = 0
+) -> Progress:
     """Queue what the version lacks of ``sets``; say whether it is there, under way, or cannot be had."""
     settings = records.settings_of(session, stream.id)
     have = records.evaluations_of(session, version.id, settings_hash(settings))
@@ -143,17 +145,30 @@ def best_ever(session: Session, stream: Stream, settings: StreamSettings) -> Ver
 
 def good_versions(session: Session, stream_id: str) -> list[Version]:
     """Versions that were live on their own merit and never rolled back from, oldest first."""
-    promotions = session.scalars(select(Promotion).where(Promotion.stream_id == stream_id).order_by(Promotion.id)).all()
-    good: dict[int, None] = {}
-    for promotion in promotions:
-        if promotion.kind == "rollback":
-            good.pop(promotion.previous_version_id or 0, None)
-        elif promotion.kind in ("initial", "promotion"):
-            good[promotion.version_id] = None
-        else:
-            good.pop(promotion.version_id, None)
-    found = session.scalars(select(Version).where(Version.id.in_(list(good))).order_by(Version.number))
-    return list(found)
+    merited = [one.version_id for one in records.live_stack(session, stream_id) if one.kind in ("initial", "promotion")]
+    return list(session.scalars(select(Version).where(Version.id.in_(merited)).order_by(Version.number)))
+
+
+def judged_sets(session: Session, candidate: Version) -> list[EvalSet]:
+    """The eval sets that a candidate is judged on: all but those of batches that came after its decision."""
+    sets = records.active_sets(session, candidate.stream_id)
+    if candidate.decision_id is None:
+        return list(sets)
+    newest = max(session.get_one(Decision, candidate.decision_id).batches)
+    return [one for one in sets if one.kind != "batch" or (one.batch_id or 0) <= newest]
+
+
+def ensure_judgeable(session: Session, *, stream: Stream, candidate: Version, live: Version) -> Progress:
+    """Have the candidate, the live version and the best that was ever live measured on what the gate looks at."""
+    sets = judged_sets(session, candidate)
+    best = best_ever(session, stream, records.settings_of(session, stream.id))
+    own = ensure(session, stream=stream, version=candidate, sets=sets)
+    others = [ensure(session, stream=stream, version=live, sets=sets, priority=1)]
+    if best is not None and ensure(session, stream=stream, version=best, sets=sets) == "waiting":
+        others.append("waiting")
+    if "failed" in (own, *others):
+        return "failed"
+    return "complete" if {own, *others} == {"complete"} else "waiting"
 
 
 def _advance(app: App, stream_id: str) -> bool:
@@ -162,25 +177,21 @@ def _advance(app: App, stream_id: str) -> bool:
         live = lineage.live_version(session, stream_id)
         if live is None:
             return False
-        sets = records.active_sets(session, stream_id)
-        ready = ensure(session, stream=stream, version=live, sets=sets, priority=1)
+        ensure(session, stream=stream, version=live, sets=records.active_sets(session, stream_id), priority=1)
         candidates = session.scalars(
             select(Version).where(Version.stream_id == stream_id, Version.state == "candidate").order_by(Version.id)
         ).all()
-        return any([_advance_candidate(app, session, stream, one, ready) for one in candidates])
+        return any([_advance_candidate(app, session, stream, one, live) for one in candidates])
 
 
-def _advance_candidate(app: App, session: Session, stream: Stream, candidate: Version, live_ready: Progress) -> bool:
-    sets = records.active_sets(session, stream.id)
-    own = ensure(session, stream=stream, version=candidate, sets=sets)
-    if own == "failed" or live_ready == "failed":
-        whose = "its" if own == "failed" else "the live version's"
-        return _reject(app, session, candidate, f"{whose} evaluation failed for good")
-    best = best_ever(session, stream, records.settings_of(session, stream.id))
-    compared = "complete" if best is None else ensure(session, stream=stream, version=best, sets=sets)
-    if own != "complete" or live_ready != "complete" or compared == "waiting":
+def _advance_candidate(app: App, session: Session, stream: Stream, candidate: Version, live: Version) -> bool:
+    progress = ensure_judgeable(session, stream=stream, candidate=candidate, live=live)
+    if progress == "failed":
+        return _reject(app, session, candidate, "its evaluation, or the live version's, failed for good")
+    if progress == "waiting":
         return False
-    move(session, candidate, "evaluated", actor="daemon", reason=f"measured on {len(sets)} eval sets", epoch=app.epoch)
+    reason = f"measured on {len(judged_sets(session, candidate))} eval sets"
+    move(session, candidate, "evaluated", actor="daemon", reason=reason, epoch=app.epoch)
     return True
 
 
@@ -199,7 +210,9 @@ def close_decision(app: App, session: Session, decision_id: int, *, plan_state: 
     if plan is not None and plan.state == "open":
         move(session, plan, plan_state, actor="daemon", reason=outcome, epoch=app.epoch, closed_at=at)
     if decision.state != "closed":
-        move(session, decision, "closed", actor="daemon", reason=outcome, epoch=app.epoch, closed_at=at, outcome=outcome)
+        move(
+            session, decision, "closed", actor="daemon", reason=outcome, epoch=app.epoch, closed_at=at, outcome=outcome
+        )
 
 
 def _record_finished(app: App) -> bool:

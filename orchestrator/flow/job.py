@@ -14,7 +14,6 @@ from orchestrator.flow import evaluation, records
 from orchestrator.jobs import queue
 from orchestrator.settings import StreamSettings
 from storage import chain
-from storage.moves import move
 from storage.tables import (
     Attempt,
     Batch,
@@ -29,7 +28,7 @@ from storage.tables import (
 )
 from strategies.contract import Plan as PlanRecord
 from strategies.contract import TrainTemplate
-from strategies.plan import order, parse_reference
+from strategies.plan import needs, order, parse_reference
 
 
 def source_file(batch: Batch, role: str) -> dict[str, Any]:
@@ -48,7 +47,7 @@ def queue_plan(
 ) -> list[Job]:
     """One row for each job of the plan, in an order in which their references can be resolved."""
     return [
-        _queue_train(session, decision=decision, plan=plan, name=name, template=record.jobs[name], settings=settings)
+        _queue_train(session, decision=decision, plan=plan, name=name, record=record, settings=settings)
         for name in order(record)
     ]
 
@@ -74,19 +73,25 @@ def next_number(session: Session, stream_id: str) -> int:
     return int(session.scalar(select(func.max(Version.number)).where(Version.stream_id == stream_id)) or 0) + 1
 
 
+def directory_of(session: Session, job: Job) -> Path:
+    """The directory of a job's newest attempt."""
+    newest = session.scalars(
+        select(Attempt).where(Attempt.job_id == job.id).order_by(Attempt.number.desc()).limit(1)
+    ).one()
+    return Path(newest.directory)
+
+
 def _queue_train(
-    session: Session, *, decision: Decision, plan: Plan, name: str, template: TrainTemplate, settings: StreamSettings
+    session: Session, *, decision: Decision, plan: Plan, name: str, record: PlanRecord, settings: StreamSettings
 ) -> Job:
-    references = [one for one in (template.init, template.optimizer, template.mixing.cursor) if one is not None]
-    needs = sorted({job for one in references if (job := parse_reference(one)[0]) not in ("live", "base")})
     return queue.queue(
         session,
         stream_id=decision.stream_id,
         kind="train",
         name=name,
         key=f"plan:{plan.id}:{name}:0",
-        spec=_train_spec(session, decision, template, settings),
-        needs=needs,
+        spec=_train_spec(session, decision, record.jobs[name], settings),
+        needs=needs(record, name),
         decision_id=decision.id,
         plan_id=plan.id,
         cpus=settings.resources.cpus,
@@ -105,7 +110,9 @@ def _train_spec(
         source_file(batch, "new" if records.source_name(batch) in template.mixing.new else "old")
         for batch in _named_batches(session, decision, names)
     ]
-    forbidden = session.scalars(select(EvalSet).where(EvalSet.stream_id == decision.stream_id).order_by(EvalSet.id)).all()
+    forbidden = session.scalars(
+        select(EvalSet).where(EvalSet.stream_id == decision.stream_id).order_by(EvalSet.id)
+    ).all()
     return {
         "task": settings.task,
         "seed": template.training.seed,
@@ -126,7 +133,9 @@ def _train_spec(
 def _named_batches(session: Session, decision: Decision, names: set[str]) -> list[Batch]:
     """The batches of a plan's sources; a batch held since the decision is left to the job's failure, never drawn."""
     found = session.scalars(
-        select(Batch).where(Batch.stream_id == decision.stream_id, Batch.state.in_(("pending", "trained"))).order_by(Batch.id)
+        select(Batch)
+        .where(Batch.stream_id == decision.stream_id, Batch.state.in_(("pending", "trained")))
+        .order_by(Batch.id)
     )
     return [batch for batch in found if batch.kind != "fixed" and records.source_name(batch) in names]
 
@@ -140,27 +149,34 @@ def _origin(session: Session, decision: Decision, owner: str) -> Version:
 def _initial_model(
     session: Session, decision: Decision, template: TrainTemplate, settings: StreamSettings
 ) -> dict[str, Any]:
-    owner, _ = parse_reference(template.init)
+    """The model that a job starts from: a version's answer or trunk, or what an earlier job of the plan made."""
+    init = parse_reference(template.init)
     labels = decision.signals.get("labels", [])
-    if owner in ("live", "base"):
-        return {**evaluation.model_of(session, _origin(session, decision, owner), settings), "labels": labels}
-    inherited = evaluation.model_of(session, session.get_one(Version, decision.parent_version_id), settings)
+    origin = _origin(session, decision, "live" if init.is_job else init.of)
+    model = {**evaluation.model_of(session, origin, settings), "labels": labels}
+    if not init.is_job and init.role == "answer/model":
+        return model
     if template.selection.kind == "lora":
-        return {**inherited, "adapter": f"@{owner}/answer/adapter", "labels": labels}
-    return {**inherited, "path": f"@{owner}/answer/model", "adapter": None, "labels": labels}
+        return {
+            **model,
+            "adapter": _symbolic(session, decision, template.init.replace("answer/model", "answer/adapter")),
+        }
+    return {**model, "adapter": None, "path": _symbolic(session, decision, template.init)}
 
 
 def _symbolic(session: Session, decision: Decision, reference: str | None) -> str | None:
     if reference is None:
         return None
-    owner, role = parse_reference(reference)
-    if owner not in ("live", "base"):
+    artifact = parse_reference(reference)
+    if artifact.is_job:
         return reference
-    return f"manifest:{records.artifacts_of(session, _origin(session, decision, owner).id)[role]}"
+    return f"manifest:{records.artifacts_of(session, _origin(session, decision, artifact.of).id)[artifact.role]}"
 
 
 def _give_up(app: App, session: Session, decision: Decision, jobs: Sequence[Job], ended: Job) -> bool:
-    outcome = f"job {ended.id} {ended.state}: {ended.error or 'no reason given'}; `rekindle job logs {ended.id}` shows why"
+    outcome = (
+        f"job {ended.id} {ended.state}: {ended.error or 'no reason given'}; `rekindle job logs {ended.id}` shows why"
+    )
     for job in jobs:
         if job.state in ("queued", "submitted", "running"):
             queue.cancel(session, job, actor="daemon", reason=f"job {ended.id} {ended.state}")
@@ -182,7 +198,9 @@ def _make_candidate(app: App, session: Session, decision: Decision, plan: Plan, 
             strategy=record.strategy,
             decision_id=decision.id,
             job_id=answering.id,
-            model_hash=records.fingerprint({role: one for role, (one, _) in artifacts.items() if role.startswith("answer/")}),
+            model_hash=records.fingerprint(
+                {role: one for role, (one, _) in artifacts.items() if role.startswith("answer/")}
+            ),
             facts=_facts(answering, jobs),
             pinned=False,
             created_at=app.clock.now(),
@@ -210,7 +228,7 @@ def _artifacts(
 
 
 def _init_version(session: Session, decision: Decision, record: PlanRecord) -> Version:
-    owners = {parse_reference(template.init)[0] for template in record.jobs.values()}
+    owners = {parse_reference(template.init).of for template in record.jobs.values()}
     return _origin(session, decision, "base" if "base" in owners else "live")
 
 
@@ -227,7 +245,7 @@ def _remember_rows(session: Session, version: Version, jobs: Sequence[Job]) -> N
     """Who saw which document: the bitmaps of all jobs, joined per batch and role."""
     kept: dict[tuple[int, str], VersionBatch] = {}
     for job in jobs:
-        directory = _directory(session, job)
+        directory = directory_of(session, job)
         for one in (job.result or {}).get("consumed", []):
             bits = (directory / one["bitmap"]).read_bytes()
             row = kept.get((one["batch"], one["role"]))
@@ -246,8 +264,3 @@ def _remember_rows(session: Session, version: Version, jobs: Sequence[Job]) -> N
             row.documents = sum(byte.bit_count() for byte in row.rows)
             row.samples += one["samples"]
     session.add_all(kept.values())
-
-
-def _directory(session: Session, job: Job) -> Path:
-    newest = session.scalars(select(Attempt).where(Attempt.job_id == job.id).order_by(Attempt.number.desc()).limit(1)).one()
-    return Path(newest.directory)

@@ -52,7 +52,9 @@ def promote(app: App, stream_name: str, number: int, *, force: bool, reason: str
         if now_live.id != live.id:
             raise Conflict(f"{stream_name}/{now_live.number} became live meanwhile; ask again")
         kind = "promotion" if passed else "forced"
-        done = make_live(app, session, stream=stream, version=version, kind=kind, reason=reason, actor=actor, verdict=verdict)
+        done = make_live(
+            app, session, stream=stream, version=version, kind=kind, reason=reason, actor=actor, verdict=verdict
+        )
     publication.point(app, stream.id)
     app.wake.set()
     return done
@@ -104,13 +106,15 @@ def _check_can_go_live(session: Session, stream: Stream, version: Version) -> No
     if version.state == "candidate":
         raise Conflict(f"{label} is still being measured; `rekindle job list` shows how far it is")
     if version.state == "retired":
-        raise Conflict(f"{label} was live before; `rekindle rollback {stream.name} --to {version.number}` returns to it")
+        raise Conflict(
+            f"{label} was live before; `rekindle rollback {stream.name} --to {version.number}` returns to it"
+        )
     if "answer/model" not in records.artifacts_of(session, version.id):
         raise Conflict(f"the files of {label} were collected; train it again")
 
 
 def _is_undecided(session: Session, version: Version) -> bool:
-    """Whether the flow still has to judge or carry out: its decision is open, or it is a rebased root without verdict."""
+    """Whether the flow still has to act: its decision is open, or it is a rebased root that nothing stands against."""
     if version.decision_id is not None:
         return session.get_one(Decision, version.decision_id).closed_at is None
     verdicts = session.scalars(select(Verdict).where(Verdict.version_id == version.id)).all()
@@ -123,17 +127,20 @@ def _advance(app: App, version_id: int) -> bool:
         version = session.get_one(Version, version_id)
         stream = session.get_one(Stream, version.stream_id)
         live = records.live_of(session, stream)
-        if not evaluation.is_measured(session, stream, version):
+        if evaluation.ensure_judgeable(session, stream=stream, candidate=version, live=live) != "complete":
             return False
         verdict = _verdict(app, session, stream, version, live)
         goes_live = verdict.outcome == "pass" or verdict.mode == "record"
         if not goes_live:
             return _decline(app, session, version, verdict)
     if not publication.is_ready(app, stream.name, version.number):
-        return app.background.start(
-            f"publish:{stream.id}:{version.number}", lambda: publication.prepare(app, stream.id, version_id)
-        )
+        key = f"publish:{stream.id}:{version.number}"
+        return app.background.start(key, lambda: _prepare(app, stream.id, version_id))
     return _go_live(app, version_id, verdict)
+
+
+def _prepare(app: App, stream_id: str, version_id: int) -> None:
+    publication.prepare(app, stream_id, version_id)
 
 
 def _go_live(app: App, version_id: int, verdict: Verdict) -> bool:
@@ -145,7 +152,14 @@ def _go_live(app: App, version_id: int, verdict: Verdict) -> bool:
             return False  # the gate runs again, against what is live now
         kind = "promotion" if verdict.outcome == "pass" else "recorded"
         make_live(
-            app, session, stream=stream, version=version, kind=kind, reason=verdict.reason, actor="daemon", verdict=verdict
+            app,
+            session,
+            stream=stream,
+            version=version,
+            kind=kind,
+            reason=verdict.reason,
+            actor="daemon",
+            verdict=verdict,
         )
         if version.decision_id is not None:
             decision = session.get_one(Decision, version.decision_id)
@@ -231,5 +245,5 @@ def _hold(app: App, session: Session, batch: Batch, reason: str) -> None:
         subject_id=str(batch.id),
         action="alert",
         actor="daemon",
-        reason=f"{reason}; `rekindle batch show {batch.id}` tells more, `rekindle batch release {batch.id}` tries again",
+        reason=f"{reason}; `rekindle batch release {batch.id}` lets it train again",
     )

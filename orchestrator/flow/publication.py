@@ -5,8 +5,6 @@ The promotions row is the truth; the link follows it, and start-up repairs it. T
 
 from __future__ import annotations
 
-import shutil
-import time
 from pathlib import Path
 
 from orchestrator.app import App
@@ -29,7 +27,9 @@ def is_ready(app: App, stream_name: str, number: int) -> bool:
     """Whether the version's folder is complete (folders appear whole or not at all)."""
     with app.database.read() as session:
         stream = records.stream_by_name(session, stream_name)
-        return (_directory(app, stream, records.settings_of(session, stream.id).publish.directory) / folder_name(number)).is_dir()
+        return (
+            _directory(app, stream, records.settings_of(session, stream.id).publish.directory) / folder_name(number)
+        ).is_dir()
 
 
 def prepare(app: App, stream_id: str, version_id: int) -> Path:
@@ -56,11 +56,10 @@ def point(app: App, stream_id: str) -> None:
         directory = _directory(app, stream, records.settings_of(session, stream_id).publish.directory)
     if live is None:
         return
-    target = directory / folder_name(live.number)
-    if not target.is_dir():
+    name = folder_name(live.number)
+    if not (directory / name).is_dir():
         prepare(app, stream_id, live.id)
-    if publishing.live_target(directory) != target:
-        publishing.point_live(directory, target.name)
+    publishing.point_live(directory, name)
 
 
 def repair(app: App) -> None:
@@ -80,10 +79,7 @@ def sweep(app: App) -> None:
             if (settings := records.settings_of(session, stream.id))
         ]
     for directory, keep_hours in streams:
-        live = publishing.live_target(directory)
-        for folder in directory.glob("v*"):
-            if folder.is_dir() and folder != live and time.time() - folder.stat().st_ctime > keep_hours * 3600:
-                shutil.rmtree(folder, ignore_errors=True)
+        publishing.prune(directory, keep=(), older_than_s=keep_hours * 3600)
 
 
 def _directory(app: App, stream: Stream, chosen: str | None) -> Path:

@@ -19,11 +19,15 @@ from storage.tables import (
     EvalSet,
     Evaluation,
     Job,
+    Promotion,
     Stream,
     StreamRevision,
     Version,
     VersionArtifact,
 )
+
+ROOTS = ("base", "rebase")
+"""Strategies of versions without parents."""
 
 
 def stream_by_name(session: Session, name: str) -> Stream:
@@ -46,7 +50,10 @@ def working_streams(session: Session) -> Sequence[Stream]:
 def revision_of(session: Session, stream_id: str) -> StreamRevision:
     """The newest revision of a stream's settings."""
     return session.scalars(
-        select(StreamRevision).where(StreamRevision.stream_id == stream_id).order_by(StreamRevision.number.desc()).limit(1)
+        select(StreamRevision)
+        .where(StreamRevision.stream_id == stream_id)
+        .order_by(StreamRevision.number.desc())
+        .limit(1)
     ).one()
 
 
@@ -73,19 +80,35 @@ def live_of(session: Session, stream: Stream) -> Version:
 
 
 def base_of(session: Session, stream_id: str) -> Version:
-    """The newest root that was ever live: the base model as registered, or as last rebased."""
-    return session.scalars(
-        select(Version)
-        .where(Version.stream_id == stream_id, Version.strategy.in_(("base", "rebase")), Version.state.in_(("live", "retired")))
-        .order_by(Version.number.desc())
-        .limit(1)
-    ).one()
+    """The root that the live version stems from: the base model as registered, or as last rebased."""
+    live = lineage.live_version(session, stream_id)
+    assert live is not None, "a stream has a base as soon as it has a live version"
+    return root_of(session, live)
+
+
+def root_of(session: Session, version: Version) -> Version:
+    """The oldest ancestor of a version, or itself."""
+    line = [version.id, *lineage.ancestors(session, version.id)]
+    roots = select(Version).where(Version.id.in_(line), Version.strategy.in_(ROOTS)).order_by(Version.number.desc())
+    return session.scalars(roots.limit(1)).one()
 
 
 def artifacts_of(session: Session, version_id: int) -> dict[str, str]:
     """Role -> manifest hash."""
     rows = session.scalars(select(VersionArtifact).where(VersionArtifact.version_id == version_id))
     return {row.role: row.manifest_hash for row in rows}
+
+
+def live_stack(session: Session, stream_id: str) -> list[Promotion]:
+    """The promotions that led to the live version, oldest first: a rollback takes away those it went back over."""
+    stack: list[Promotion] = []
+    for one in session.scalars(select(Promotion).where(Promotion.stream_id == stream_id).order_by(Promotion.id)):
+        if one.kind == "rollback" and any(earlier.version_id == one.version_id for earlier in stack):
+            while stack[-1].version_id != one.version_id:
+                stack.pop()
+        else:
+            stack.append(one)
+    return stack
 
 
 def open_decision(session: Session, stream_id: str) -> Decision | None:
@@ -105,7 +128,9 @@ def pending_batches(session: Session, stream_id: str) -> Sequence[Batch]:
 def anchor_batches(session: Session, stream_id: str) -> Sequence[Batch]:
     """The batches that stand for what the base knows."""
     return session.scalars(
-        select(Batch).where(Batch.stream_id == stream_id, Batch.kind == "anchor", Batch.state == "trained").order_by(Batch.id)
+        select(Batch)
+        .where(Batch.stream_id == stream_id, Batch.kind == "anchor", Batch.state == "trained")
+        .order_by(Batch.id)
     ).all()
 
 

@@ -58,14 +58,13 @@ def find_way(session: Session, stream: Stream, to: int | None) -> Way:
     Raises:
         Conflict: there is nothing to go back to, or ``to`` was never live.
     """
-    promotions = session.scalars(select(Promotion).where(Promotion.stream_id == stream.id).order_by(Promotion.id)).all()
-    stack = _stack(promotions)
+    stack = [one.version_id for one in records.live_stack(session, stream.id)]
     if to is None:
         if len(stack) < 2:
             raise Conflict(f"stream {stream.name!r} has no earlier version to return to")
         return Way(target=stack[-2], abandoned=(stack[-1],))
     target = lineage.version_by_number(session, stream.id, to)
-    if target is None or all(one.version_id != target.id for one in promotions):
+    if target is None or not _was_live(session, target):
         raise Conflict(f"{stream.name}/{to} was never live; `rekindle version list {stream.name}` shows which were")
     if stack[-1] == target.id:
         raise Conflict(f"{stream.name}/{to} is live already")
@@ -91,12 +90,5 @@ def hold_left_behind(
     return held
 
 
-def _stack(promotions: Sequence[Promotion]) -> list[int]:
-    stack: list[int] = []
-    for one in promotions:
-        if one.kind == "rollback" and one.version_id in stack:
-            while stack[-1] != one.version_id:
-                stack.pop()
-        else:
-            stack.append(one.version_id)
-    return stack
+def _was_live(session: Session, version: Version) -> bool:
+    return session.scalar(select(Promotion.id).where(Promotion.version_id == version.id).limit(1)) is not None

@@ -69,7 +69,9 @@ def refusals(session: Session, stream_id: str, batches: Sequence[int]) -> list[d
         .order_by(Decision.id)
     ).all()
     return [
-        {"strategy": decision.strategy, **_values(plan)} for decision, plan in refused if set(decision.batches) & set(batches)
+        {"strategy": decision.strategy, **_values(plan)}
+        for decision, plan in refused
+        if set(decision.batches) & set(batches)
     ]
 
 
@@ -128,6 +130,8 @@ def _anchor_rise(session: Session, stream: Stream, parent: Version, settings: St
 
 def _stage(session: Session, stream: Stream) -> int:
     made = session.scalar(
-        select(func.count()).select_from(Promotion).where(Promotion.stream_id == stream.id, Promotion.kind != "rollback")
+        select(func.count())
+        .select_from(Promotion)
+        .where(Promotion.stream_id == stream.id, Promotion.kind != "rollback")
     )
     return int(made or 0)

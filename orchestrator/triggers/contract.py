@@ -44,5 +44,6 @@ def on_pending_data(facts: Facts) -> Opinion:
     if facts.pending_batches == 0:
         return Opinion(retrain=False, reason="no new data is pending")
     return Opinion(
-        retrain=True, reason=f"{facts.pending_batches} pending batches with {facts.pending_documents} training documents"
+        retrain=True,
+        reason=f"{facts.pending_batches} pending batches with {facts.pending_documents} training documents",
     )

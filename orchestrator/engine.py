@@ -1,0 +1,95 @@
+"""The daemon's loop: the seven steps in turn, again and again; each takes what it finds in SQL as far as it goes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import structlog
+
+from orchestrator.alarm import AlarmClock
+from orchestrator.app import App
+from orchestrator.flow import decision, evaluation, housekeeping, promotion, registration, trigger
+from orchestrator.flow.arrival import Arrivals
+from orchestrator.jobs.supervisor import Supervisor
+from storage.errors import DatabaseUnavailable, LeaseLost
+
+log = structlog.get_logger()
+
+IDLE_S = 0.5
+"""Jobs and sources are looked at this often when nothing wakes the loop."""
+AFTER_FAULT_S = 2.0
+
+Step = Callable[[App], bool]
+
+
+class Engine:
+    """Runs the steps until told to stop, or until another daemon leads."""
+
+    def __init__(self, app: App, supervisor: Supervisor, *, on_lost: Callable[[], None] = lambda: None) -> None:
+        self._app = app
+        self._alarm = AlarmClock(app.wake.set)
+        self._on_lost = on_lost
+        self.faults: dict[str, str] = {}
+        self._steps: tuple[tuple[str, Step], ...] = (
+            ("registration", registration.step),
+            ("arrival", Arrivals().step),
+            ("trigger", trigger.step),
+            ("decision", decision.step),
+            ("job", lambda _: supervisor.tick()),
+            ("evaluation", evaluation.step),
+            ("promotion", promotion.step),
+            ("housekeeping", housekeeping.every(app.clock)),
+        )
+
+    def run(self, stop: threading.Event) -> None:
+        """Take turns until ``stop``; a step that fails is logged and tried again, the others go on."""
+        try:
+            while not stop.is_set():
+                changed, faulty = self.turn()
+                if faulty:
+                    stop.wait(AFTER_FAULT_S)
+                elif not changed:
+                    self._app.wake.wait(IDLE_S)
+                self._app.wake.clear()
+        except LeaseLost as error:
+            log.warning("another daemon leads; stopping", action="lease_lost", error=str(error))
+            self._on_lost()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Stop the alarm clock."""
+        self._alarm.close()
+
+    def turn(self) -> tuple[bool, bool]:
+        """Every step once; whether something changed, and whether a step failed.
+
+        Raises:
+            LeaseLost: another daemon leads.
+        """
+        changed = faulty = False
+        for name, step in self._steps:
+            try:
+                changed |= step(self._app)
+                self.faults.pop(name, None)
+            except LeaseLost:
+                raise
+            except Exception as error:  # one step's failure must not stop the others, nor the daemon
+                faulty = True
+                self._report(name, error)
+        self._set_alarm()
+        return changed, faulty
+
+    def _set_alarm(self) -> None:
+        try:
+            self._alarm.set(trigger.next_instant(self._app))
+        except DatabaseUnavailable as error:
+            self._report("alarm", error)
+
+    def _report(self, step: str, error: Exception) -> None:
+        """The same failure is logged once until the step has worked again, so that the log stays bounded."""
+        text = f"{type(error).__name__}: {error}"
+        if self.faults.get(step) != text:
+            self.faults[step] = text
+            log.exception("a step failed; it is tried again", action="step_failed", step=step, error=text)

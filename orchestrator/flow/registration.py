@@ -1,0 +1,335 @@
+"""Before the first step: a stream is registered, its base becomes version 1, its anchor and fixed sets are read."""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from orchestrator import base_model, triggers
+from orchestrator.app import App
+from orchestrator.errors import BadInput, Conflict, RekindleError
+from orchestrator.flow import evaluation, promotion, publication, records
+from orchestrator.flow.job import directory_of, next_number
+from orchestrator.ingest import run as ingest
+from orchestrator.ingest.records import Kind
+from orchestrator.jobs import queue
+from orchestrator.settings import StreamSettings
+from storage import chain, lineage, manifests
+from storage.errors import StorageError
+from storage.moves import move
+from storage.tables import EvalSet, Job, Stream, StreamRevision, Trigger, Version, VersionArtifact
+
+STAND_IN = {"documents": 200, "tokens": 256, "seed": 1234}
+"""Documents sampled from a base without an anchor, so that forgetting can at least be guessed at."""
+
+
+def step(app: App) -> bool:
+    """Go on with streams whose registration was begun, and sample a stand-in where an anchor is missing."""
+    with app.database.read() as session:
+        unfinished = session.scalars(select(Stream).where(Stream.state == "registering")).all()
+        working = records.working_streams(session)
+    started = [app.background.start(f"register:{one.id}", partial(_register, app, one.id)) for one in unfinished]
+    return any([*started, *[_stand_in(app, one.id) for one in working if one.task == "causal-lm"]])
+
+
+def add_stream(app: App, settings: StreamSettings, *, origins: dict[str, str], actor: str) -> Stream:
+    """Write the stream down; the base, the anchor and the fixed sets are read in the background.
+
+    Raises:
+        BadInput: the model, a trigger, the zone or a file is wrong.
+        Conflict: the name is taken.
+    """
+    check(settings)
+    base_model.check(settings)
+    with app.database.write() as session:
+        _make_room(session, settings.name, actor, app)
+        stream = Stream(
+            id=uuid.uuid4().hex,
+            name=settings.name,
+            task=settings.task,
+            state="registering",
+            split_key=secrets.token_hex(32),
+            created_at=app.clock.now(),
+        )
+        session.add(stream)
+        session.flush()
+        _add_revision(app, session, stream, settings, origins=origins, actor=actor)
+    app.wake.set()
+    return stream
+
+
+def change_stream(
+    app: App, stream_name: str, settings: StreamSettings, *, origins: dict[str, str], actor: str
+) -> Stream:
+    """A new revision of the settings; decisions that are under way keep theirs.
+
+    Raises:
+        NotFound: no such stream.
+        BadInput: a value is wrong, or one that is fixed for the life of the stream would change.
+    """
+    check(settings)
+    with app.database.read() as session:
+        stream = records.stream_by_name(session, stream_name)
+        before = records.settings_of(session, stream.id)
+    _refuse_fixed(before, settings)
+    for name in settings.evaluations.keys() - before.evaluations.keys():
+        _read(app, stream, settings.evaluations[name], name=name, kind="fixed", actor=actor)
+    with app.database.write() as session:
+        _add_revision(app, session, session.get_one(Stream, stream.id), settings, origins=origins, actor=actor)
+    app.wake.set()
+    return stream
+
+
+def rebase(app: App, stream_name: str, *, model: str, revision: str | None, actor: str) -> Version:
+    """A new root version from another base model: a candidate, measured on all eval sets and gated like any other.
+
+    Raises:
+        NotFound: no such stream.
+        BadInput: the model cannot be had or cannot do the task.
+        Conflict: the stream has nothing live yet.
+    """
+    with app.database.read() as session:
+        stream = records.stream_by_name(session, stream_name)
+        records.live_of(session, stream)
+        settings = records.settings_of(session, stream.id).model_copy(update={"model": model, "revision": revision})
+    base_model.check(settings)
+    manifest, facts = base_model.bring(settings, store=app.home.artifacts, cache=app.home.cache / "hub")
+    with app.database.write() as session:
+        stream = session.get_one(Stream, stream.id)
+        _add_revision(app, session, stream, settings, origins={"model": "rebase"}, actor=actor)
+        version = _add_root(app, session, stream, manifest=manifest, facts=facts, strategy="rebase")
+    app.wake.set()
+    return version
+
+
+def check(settings: StreamSettings) -> None:
+    """What the closed tree cannot check by itself: zone, cron expressions, files that must be there.
+
+    Raises:
+        BadInput: one of them is wrong.
+    """
+    triggers.check_timezone(settings.timezone)
+    for trigger in settings.triggers:
+        triggers.build(trigger, settings.timezone)
+    wanted = {"anchor": settings.anchor} if settings.anchor else {}
+    for key, pattern in {
+        **wanted,
+        **{f"evaluations.{name}": one for name, one in settings.evaluations.items()},
+    }.items():
+        if not _files(pattern):
+            raise BadInput(f"{key}: there is no file at {pattern}")
+
+
+def _files(pattern: str) -> Sequence[Path]:
+    path = Path(pattern)
+    if path.is_file():
+        return [path]
+    return sorted(one for one in path.parent.glob(path.name) if one.is_file()) if path.parent.is_dir() else []
+
+
+def _make_room(session: Session, name: str, actor: str, app: App) -> None:
+    """A name is free if no stream has it, or only one whose registration failed."""
+    taken = session.scalar(select(Stream).where(Stream.name == name, Stream.archived_at.is_(None)))
+    if taken is None:
+        return
+    if taken.state != "failed":
+        raise Conflict(f"the name {name!r} is taken; choose another, or `rekindle stream remove {name}` first")
+    at = app.clock.now()
+    move(
+        session,
+        taken,
+        "archived",
+        actor=actor,
+        reason="its registration failed; tried again",
+        epoch=app.epoch,
+        archived_at=at,
+    )
+
+
+def _add_revision(
+    app: App, session: Session, stream: Stream, settings: StreamSettings, *, origins: dict[str, str], actor: str
+) -> None:
+    last = session.scalar(
+        select(StreamRevision.number)
+        .where(StreamRevision.stream_id == stream.id)
+        .order_by(StreamRevision.number.desc())
+        .limit(1)
+    )
+    values = settings.model_dump(mode="json")
+    session.add(
+        StreamRevision(
+            stream_id=stream.id,
+            number=(last or 0) + 1,
+            settings=values,
+            origins=dict(origins),
+            settings_hash=records.fingerprint(values),
+            actor=actor,
+            created_at=app.clock.now(),
+        )
+    )
+    _sync_triggers(app, session, stream, settings, actor)
+
+
+def _sync_triggers(app: App, session: Session, stream: Stream, settings: StreamSettings, actor: str) -> None:
+    """The trigger rows follow the settings; a changed trigger starts its count anew."""
+    rows = {row.name: row for row in session.scalars(select(Trigger).where(Trigger.stream_id == stream.id))}
+    for trigger in settings.triggers:
+        values = trigger.model_dump(mode="json")
+        row = rows.pop(trigger.name, None)
+        if row is None:
+            row = Trigger(
+                stream_id=stream.id, name=trigger.name, state="active", settings={}, kind=trigger.kind, timezone=""
+            )
+            row.created_at = app.clock.now()
+            session.add(row)
+        elif row.state == "removed":
+            move(session, row, "active", actor=actor, reason="set again", epoch=app.epoch)
+        if (row.settings, row.timezone) != (values, settings.timezone):
+            row.settings, row.timezone, row.kind, row.next_at = values, settings.timezone, trigger.kind, None
+    for row in rows.values():
+        if row.state != "removed":
+            move(session, row, "removed", actor=actor, reason="no longer in the settings", epoch=app.epoch)
+
+
+def _refuse_fixed(before: StreamSettings, after: StreamSettings) -> None:
+    hints = {
+        "name": "the name is fixed; register another stream",
+        "task": "the task is fixed for the life of a stream; register another stream",
+        "model": "`rekindle stream rebase` brings another base model",
+        "revision": "`rekindle stream rebase` brings another base model",
+        "anchor": "the anchor is what older versions were measured on; register another stream",
+    }
+    for key, hint in hints.items():
+        if getattr(before, key) != getattr(after, key):
+            raise BadInput(f"{key} cannot be changed: {hint}")
+    for name in before.evaluations:
+        if after.evaluations.get(name) != before.evaluations[name]:
+            raise BadInput(
+                f"evaluations.{name} cannot be changed: scores on it would no longer compare; add one of another name"
+            )
+
+
+def _register(app: App, stream_id: str) -> None:
+    """Each part can be done again without harm, so a daemon that died in the middle simply goes on."""
+    with app.database.read() as session:
+        stream = session.get_one(Stream, stream_id)
+        settings = records.settings_of(session, stream_id)
+    try:
+        manifest, facts = base_model.bring(settings, store=app.home.artifacts, cache=app.home.cache / "hub")
+        if settings.anchor:
+            _read(app, stream, settings.anchor, name="anchor", kind="anchor", actor="daemon")
+        for name, path in settings.evaluations.items():
+            _read(app, stream, path, name=name, kind="fixed", actor="daemon")
+        _go_live(app, stream_id, manifest, facts)
+    except (RekindleError, StorageError, OSError) as error:
+        _fail(app, stream_id, str(error))
+
+
+def _go_live(app: App, stream_id: str, manifest: str, facts: dict[str, Any]) -> None:
+    """Version 1 is live from the start; its scores come before any decision about training."""
+    with app.database.write() as session:
+        stream = session.get_one(Stream, stream_id)
+        if stream.state != "registering":
+            return
+        version = _add_root(app, session, stream, manifest=manifest, facts=facts, strategy="base")
+        reason = "the base model as registered"
+        move(session, version, "evaluated", actor="daemon", reason=reason, epoch=app.epoch)
+        promotion.make_live(app, session, stream=stream, version=version, kind="initial", reason=reason, actor="daemon")
+        move(session, stream, "active", actor="daemon", reason="registered", epoch=app.epoch)
+    publication.point(app, stream_id)
+    app.wake.set()
+
+
+def _fail(app: App, stream_id: str, error: str) -> None:
+    with app.database.write() as session:
+        stream = session.get_one(Stream, stream_id)
+        if stream.state == "registering":
+            move(session, stream, "failed", actor="daemon", reason=error, epoch=app.epoch, error=error)
+
+
+def _add_root(
+    app: App, session: Session, stream: Stream, *, manifest: str, facts: dict[str, Any], strategy: str
+) -> Version:
+    manifests.register(session, app.store.read_manifest(manifest))
+    version = chain.append(
+        session,
+        Version(
+            stream_id=stream.id,
+            number=next_number(session, stream.id),
+            state="candidate",
+            strategy=strategy,
+            model_hash=records.fingerprint({"answer/model": manifest}),
+            facts=facts,
+            pinned=False,
+            created_at=app.clock.now(),
+        ),
+    )
+    session.add(VersionArtifact(version_id=version.id, role="answer/model", manifest_hash=manifest))
+    session.flush()
+    return version
+
+
+def _read(app: App, stream: Stream, pattern: str, *, name: str, kind: Kind, actor: str) -> None:
+    """Ingest an anchor or a fixed set; one that is there already is left alone."""
+    with app.database.read() as session:
+        found = session.scalar(select(EvalSet.id).where(EvalSet.stream_id == stream.id, EvalSet.name == name))
+    if found is not None:
+        return
+    report = ingest.spawn(app, stream.id, path=pattern, name=name, kind=kind, actor=actor)
+    if report.outcome == "refused":
+        raise BadInput(f"{kind} {name} was refused: {report.reason}")
+
+
+def _stand_in(app: App, stream_id: str) -> bool:
+    """Sample documents from a base without an anchor, then read them as a synthetic one."""
+    with app.database.write() as session:
+        stream = session.get_one(Stream, stream_id)
+        settings = records.settings_of(session, stream_id)
+        live = lineage.live_version(session, stream_id)
+        if settings.anchor is not None or live is None or records.anchor_batches(session, stream_id):
+            return False
+        job = _queue_samples(session, stream, live, settings)
+        if job.state != "succeeded" or not job.result or not job.result.get("samples"):
+            return False
+        samples = directory_of(session, job) / job.result["samples"]
+    return app.background.start(f"stand-in:{stream_id}", lambda: _read_samples(app, stream, samples))
+
+
+def _read_samples(app: App, stream: Stream, samples: Path) -> None:
+    ingest.spawn(app, stream.id, path=samples, name="anchor", kind="anchor", actor="daemon", synthetic=True)
+    app.wake.set()
+
+
+def _queue_samples(session: Session, stream: Stream, live: Version, settings: StreamSettings) -> Job:
+    return queue.queue(
+        session,
+        stream_id=stream.id,
+        kind="measure",
+        name="sample",
+        key=f"sample:{stream.id}",
+        spec={
+            "task": settings.task,
+            "seed": settings.training.seed,
+            "threads": settings.resources.cpus,
+            "device": "cuda" if settings.resources.gpus else "auto",
+            "model": evaluation.model_of(session, live, settings),
+            "work": {
+                "kind": "measure",
+                "sources": [],
+                "training": settings.training.model_dump(mode="json"),
+                "sample": STAND_IN,
+            },
+        },
+        cpus=settings.resources.cpus,
+        gpus=settings.resources.gpus,
+        priority=settings.resources.priority,
+        timeout_s=int(settings.budget.max_hours * 3600),
+        max_attempts=settings.budget.max_attempts,
+    )

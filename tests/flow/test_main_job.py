@@ -1,0 +1,142 @@
+"""Register, retrain, refuse, roll back: the flow over real SQL and real processes, with a toy model."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from orchestrator.errors import Conflict, GateRefused
+from orchestrator.flow import decision, promotion, rollback
+from tests.flow.harness import BASE, NEW, Daemon
+
+
+def test_the_base_is_live_and_measured_once_a_stream_is_registered(daemon: Daemon) -> None:
+    daemon.add_stream()
+    assert daemon.versions() == {1: "live"}
+    assert (daemon.live_folder() / "config.json").is_file()
+
+
+def test_a_retrain_with_replay_learns_and_goes_live(daemon: Daemon) -> None:
+    daemon.add_stream()
+    batch = daemon.ingest(NEW)
+    made = daemon.retrain()
+    assert made.state == "closed"
+    assert made.strategy == "rewarm-replay"
+    assert daemon.versions() == {1: "retired", 2: "live"}
+    assert daemon.batch_states() == {batch: "trained"}
+    known = json.loads((daemon.live_folder() / "tokenizer_words.json").read_text())
+    assert set(NEW.split()) | set(BASE.split()) == set(known)
+
+
+def test_a_candidate_that_forgot_is_refused_and_its_batch_stays_pending(daemon: Daemon) -> None:
+    daemon.add_stream()
+    batch = daemon.ingest(NEW)
+    made = daemon.retrain("naive")
+    assert (made.outcome or "").startswith("refused by the gate")
+    assert daemon.versions() == {1: "live", 2: "rejected"}
+    assert daemon.batch_states() == {batch: "pending"}
+
+
+def test_after_two_refusals_the_batch_is_held_and_later_batches_go_on(daemon: Daemon) -> None:
+    daemon.add_stream()
+    batch = daemon.ingest(NEW)
+    daemon.retrain("naive")
+    second = daemon.retrain("naive")
+    assert (second.outcome or "").startswith("refused by the gate")
+    assert daemon.batch_states() == {batch: "held"}
+    later = daemon.ingest("another set of words altogether comes along today", name="later")
+    daemon.retrain()
+    assert daemon.batch_states() == {batch: "held", later: "trained"}
+
+
+def test_the_same_decision_is_not_made_twice(daemon: Daemon) -> None:
+    daemon.add_stream()
+    daemon.ingest(NEW)
+    first = decision.request(daemon.app, "s", strategy=None, actor="test")
+    again = decision.request(daemon.app, "s", strategy="naive", actor="test")
+    assert first.id == again.id
+
+
+def test_rollback_returns_to_the_earlier_version_and_holds_what_only_the_later_saw(daemon: Daemon) -> None:
+    daemon.add_stream()
+    first = daemon.ingest(NEW)
+    daemon.retrain()
+    second = daemon.ingest("a second batch has got its own strange vocabulary again", name="second")
+    daemon.retrain()
+    rollback.roll_back(daemon.app, "s", to=None, reason="worse in production", actor="test")
+    assert daemon.versions() == {1: "retired", 2: "live", 3: "retired"}
+    assert daemon.batch_states() == {first: "trained", second: "held"}
+    assert daemon.live_folder().name == "v2"
+    rollback.roll_back(daemon.app, "s", to=None, reason="further back", actor="test")
+    assert daemon.versions() == {1: "live", 2: "retired", 3: "retired"}
+    with pytest.raises(Conflict, match="no earlier version"):
+        rollback.roll_back(daemon.app, "s", to=None, reason="too far", actor="test")
+
+
+def test_rollback_to_a_number_and_forward_again(daemon: Daemon) -> None:
+    daemon.add_stream()
+    daemon.ingest(NEW)
+    daemon.retrain()
+    rollback.roll_back(daemon.app, "s", to=1, reason="back", actor="test")
+    rollback.roll_back(daemon.app, "s", to=2, reason="it was fine", actor="test")
+    assert daemon.versions() == {1: "retired", 2: "live"}
+    with pytest.raises(Conflict, match="was never live"):
+        rollback.roll_back(daemon.app, "s", to=7, reason="no such", actor="test")
+
+
+def test_only_force_makes_a_refused_version_live(daemon: Daemon) -> None:
+    daemon.add_stream()
+    daemon.ingest(NEW)
+    daemon.retrain("naive")
+    with pytest.raises(GateRefused):
+        promotion.promote(daemon.app, "s", 2, force=False, reason="try", actor="test")
+    promotion.promote(daemon.app, "s", 2, force=True, reason="we accept it", actor="test")
+    assert daemon.versions() == {1: "retired", 2: "live"}
+    assert daemon.promotions()[-1][1] == "forced"
+
+
+def test_in_record_mode_the_verdict_is_stored_and_the_candidate_goes_live(daemon: Daemon) -> None:
+    daemon.add_stream(gate={"mode": "record"})
+    daemon.ingest(NEW)
+    daemon.retrain("naive")
+    assert daemon.versions() == {1: "retired", 2: "live"}
+    assert daemon.promotions()[-1][1] == "recorded"
+
+
+def test_a_rollback_ends_the_decision_under_way_as_stale(daemon: Daemon) -> None:
+    daemon.add_stream()
+    daemon.ingest(NEW)
+    daemon.retrain()
+    daemon.ingest("words that will never be trained on by anyone", name="second")
+    open_one = decision.request(daemon.app, "s", strategy=None, actor="test")
+    rollback.roll_back(daemon.app, "s", to=None, reason="stop", actor="test")
+    daemon.settle()
+    with daemon.app.database.read() as session:
+        ended = session.get_one(type(open_one), open_one.id)
+    assert (ended.outcome or "").startswith("stale")
+    assert daemon.versions() == {1: "live", 2: "retired"}
+
+
+def test_a_dry_run_shows_the_decision_and_leaves_no_trace(daemon: Daemon) -> None:
+    daemon.add_stream()
+    daemon.ingest(NEW)
+    shown = decision.dry_run(daemon.app, "s", strategy=None)
+    assert shown.state == "measuring"
+    while shown.state == "measuring":
+        daemon.settle()
+        shown = decision.dry_run(daemon.app, "s", strategy=None)
+    assert (shown.state, shown.strategy) == ("decided", "rewarm-replay")
+    assert shown.values["replay"]["value"] == 0.25
+    assert daemon.versions() == {1: "live"}
+
+
+def test_without_an_anchor_documents_sampled_from_the_base_stand_in(daemon: Daemon) -> None:
+    daemon.add_stream(anchor=None)
+    with daemon.app.database.read() as session:
+        from sqlalchemy import select
+
+        from storage.tables import Batch
+
+        anchor = session.scalars(select(Batch).where(Batch.kind == "anchor")).one()
+    assert anchor.synthetic

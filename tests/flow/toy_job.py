@@ -1,0 +1,143 @@
+"""A job process whose model is a list of words: it speaks the job directory's contract and starts in a blink.
+
+A known word costs 1 nat, an unknown one 5. Training learns the words of its train rows; without replay it forgets the
+rest, with replay it keeps what it knew. So the flow's tests can tell forgetting from learning without torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from strategies.contract import Consumed, EvaluateWork, JobResult, JobSpec, Measured, MeasureWork, Score, TrainWork
+
+KNOWN, UNKNOWN = 1.0, 5.0
+TENSOR = b"".join([(64).to_bytes(8, "little"), json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).ljust(64).encode(), bytes(4)])  # fmt: skip
+
+
+def write_model(folder: Path, words: set[str]) -> None:
+    """A model folder that the store takes: a config, a tensor, and the words."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps({"architectures": ["ToyForCausalLM"], "model_type": "toy"}))
+    (folder / "model.safetensors").write_bytes(TENSOR)
+    (folder / "tokenizer_words.json").write_text(json.dumps(sorted(words)))
+
+
+def main(directory: Path) -> int:
+    spec = JobSpec.model_validate_json((directory / "job.json").read_text())
+    _heartbeat(directory)
+    if os.environ.get("TOY_FAIL") == spec.work.kind or (Path(spec.model.path) / "break").exists():
+        print("toy failure")
+        return 1
+    words = set(json.loads((Path(spec.model.path) / "tokenizer_words.json").read_text()))
+    result = _WORK[spec.work.kind](directory, spec.work, words)
+    temporary = directory / "result.json.tmp"
+    temporary.write_text(result.model_dump_json())
+    temporary.rename(directory / "result.json")
+    return 0
+
+
+def _heartbeat(directory: Path) -> None:
+    started = int(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19])
+    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    beat = {
+        "boot_id": boot_id,
+        "pid": os.getpid(),
+        "process_started": started,
+        "step": 0,
+        "phase": "toy",
+        "time": time.time(),
+    }
+    (directory / "heartbeat.json").write_text(json.dumps(beat))
+
+
+def _train(directory: Path, work: TrainWork, words: set[str]) -> JobResult:
+    learned: set[str] = set()
+    consumed = []
+    for source in work.sources:
+        table = pq.ParquetFile(source.path).read()
+        rows = [row for row in table.to_pylist() if row["split"] == "train"]
+        if source.role == "new" or work.template.mixing.share != "0.0":
+            learned |= {word for row in rows for word in row["text"].split()}
+            consumed.append(_consumed(directory, source, table.num_rows, rows))
+    keeps = bool(work.template.mixing.old) and float(work.template.mixing.share) > 0
+    write_model(directory / "out" / "model", learned | words if keeps else learned)
+    artifacts = {"answer/model": "out/model"}
+    for role in work.template.state:
+        folder = directory / "out" / role.replace("/", "-")
+        folder.mkdir(parents=True)
+        (folder / "state.json").write_text("{}")
+        artifacts[role] = str(folder.relative_to(directory))
+    return JobResult(kind="train", artifacts=artifacts, consumed=tuple(consumed), facts={"toy": True})
+
+
+def _consumed(directory: Path, source: Any, size: int, rows: list[dict[str, Any]]) -> Consumed:
+    bits = np.zeros(size, dtype=np.uint8)
+    bits[[row["row"] for row in rows]] = 1
+    name = f"rows-{source.name}.bin"
+    (directory / name).write_bytes(np.packbits(bits, bitorder="little").tobytes())
+    role = "trained" if source.role == "new" else "replayed"
+    return Consumed(
+        batch=source.batch, sha256=source.sha256, role=role, bitmap=name, documents=len(rows), samples=len(rows)
+    )
+
+
+def _measure(directory: Path, work: MeasureWork, words: set[str]) -> JobResult:
+    measured = []
+    for source in work.sources:
+        rows = [row for row in pq.ParquetFile(source.path).read().to_pylist() if row["split"] == "train"]
+        tokens = sum(len(row["text"].split()) for row in rows)
+        loss = sum(_nats(row["text"], words) for row in rows) / max(1, tokens)
+        measured.append(Measured(name=source.name, batch=source.batch, documents=len(rows), tokens=tokens, rows=len(rows), loss=loss))  # fmt: skip
+    if work.sample is None:
+        return JobResult(kind="measure", measured=tuple(measured))
+    (directory / "out").mkdir(exist_ok=True)
+    lines = [json.dumps({"text": f"{' '.join(sorted(words))} sample number{n}"}) for n in range(work.sample.documents)]
+    (directory / "out" / "samples.jsonl").write_text("\n".join(lines))
+    return JobResult(kind="measure", measured=tuple(measured), samples="out/samples.jsonl")
+
+
+def _evaluate(directory: Path, work: EvaluateWork, words: set[str]) -> JobResult:
+    (directory / "out").mkdir(exist_ok=True)
+    return JobResult(kind="evaluate", scores=tuple(_score(directory, one, words) for one in work.sets))
+
+
+def _score(directory: Path, one: Any, words: set[str]) -> Score:
+    rows = pq.ParquetFile(one.path).read().to_pylist()
+    results = [
+        {"digest": row["digest"], "half": row["half"], "tokens": len(row["text"].split()), "bytes": len(row["text"].encode()),
+         "loss": _nats(row["text"], words)}
+        for row in rows
+    ]  # fmt: skip
+    path = f"out/results-{one.id}.parquet"
+    pq.write_table(pa.Table.from_pylist(results), directory / path)
+    return Score(
+        eval_set=one.id, name=one.name, sha256=one.sha256, metric="loss", value=_mean(results),
+        value_select=_mean([row for row in results if row["half"] == "select"]),
+        value_judge=_mean([row for row in results if row["half"] == "judge"]),
+        examples=len(results), tokens=sum(row["tokens"] for row in results), bytes=sum(row["bytes"] for row in results),
+        results=path,
+    )  # fmt: skip
+
+
+def _mean(results: list[dict[str, Any]]) -> float:
+    tokens = sum(row["tokens"] for row in results)
+    return sum(row["loss"] for row in results) / tokens if tokens else 0.0
+
+
+def _nats(text: str, words: set[str]) -> float:
+    return sum(KNOWN if word in words else UNKNOWN for word in text.split())
+
+
+_WORK: dict[str, Any] = {"train": _train, "measure": _measure, "evaluate": _evaluate}
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
