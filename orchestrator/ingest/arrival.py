@@ -161,17 +161,19 @@ def _once(job: _Ingest) -> IngestReport:
     for leftover in job.folder.glob("attempt.*"):
         leftover.unlink()
     scratch = Scratch(job.folder / "attempt.scratch")
+    counts = Counts()
     try:
-        return _read_and_record(job, scratch)
+        return _read_and_record(job, scratch, counts)
     except Refused as refusal:
-        return _without_batch(job, scratch, "refused", refusal.message, Counts())
+        seen = Counts(quarantined=counts.quarantined, reasons=counts.reasons)
+        return _without_batch(job, scratch, "refused", refusal.message, seen)
     finally:
         scratch.close()
 
 
-def _read_and_record(job: _Ingest, scratch: Scratch) -> IngestReport:
+def _read_and_record(job: _Ingest, scratch: Scratch, counts: Counts) -> IngestReport:
     working_copy = job.folder / "attempt.parquet"
-    counts = _read(job, scratch, working_copy)
+    _read(job, scratch, working_copy, counts)
     counts.leaked += _split(job, scratch)
     job.progress({"rows": counts.rows, "quarantined": counts.quarantined, "stage": "storing"})
     files = commit.store_files(job.app.store, scratch, working_copy, job.folder, job.coming.task)
@@ -182,7 +184,7 @@ def _read_and_record(job: _Ingest, scratch: Scratch) -> IngestReport:
     return _report_of(job, "accepted", batch, counts, None)
 
 
-def _read(job: _Ingest, scratch: Scratch, working_copy: Path) -> Counts:
+def _read(job: _Ingest, scratch: Scratch, working_copy: Path, counts: Counts) -> None:
     settings = job.settings
     try:
         normaliser = Normaliser(settings.task, settings.source, settings.split.group_by, settings.limits.max_nesting)
@@ -197,12 +199,13 @@ def _read(job: _Ingest, scratch: Scratch, working_copy: Path) -> Counts:
             max_rows=settings.limits.max_rows,
             scratch=scratch,
             writer=writer,
+            counts=counts,
             progress=job.progress,
         )
         for file in job.files:
-            records = readers.read(file.path, name=file.name, limits=settings.limits, columns=normaliser.columns)
+            records = readers.read(file.path, name=file.name, limits=settings.limits, normaliser=normaliser)
             gatherer.take(escape(file.name, MAX_NAME_CHARACTERS), records)
-        return gatherer.finish()
+        gatherer.finish()
 
 
 def _split(job: _Ingest, scratch: Scratch) -> int:

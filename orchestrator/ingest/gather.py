@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from orchestrator.ingest import earlier, sketches
-from orchestrator.ingest.normalise import Normal, Normaliser, Unusable
-from orchestrator.ingest.records import Bad, Kind, Progress, Refused, Row, escape, excerpt
+from orchestrator.ingest.normalise import Normal, Normaliser, Unusable, no_column
+from orchestrator.ingest.records import Bad, Kind, Progress, Refused, Row, excerpt
 from orchestrator.ingest.scratch import Scratch, Staged
 from orchestrator.ingest.snapshots import Writer
 from storage.database import Database
@@ -60,6 +60,7 @@ class Gatherer:
         max_rows: int,
         scratch: Scratch,
         writer: Writer,
+        counts: Counts,
         progress: Progress,
     ) -> None:
         self._database = database
@@ -73,7 +74,7 @@ class Gatherer:
         self._told_at = time.monotonic()
         self._pending: list[Pending] = []
         self._pending_bytes = 0
-        self.counts = Counts()
+        self.counts = counts
 
     def take(self, file: str, records: Iterable[Row | Bad]) -> None:
         """Read all rows of one file.
@@ -91,7 +92,7 @@ class Gatherer:
                 self._take_row(file, record)
             self._tell()
 
-    def finish(self) -> Counts:
+    def finish(self) -> None:
         """Lay down what is still pending.
 
         Raises:
@@ -100,11 +101,10 @@ class Gatherer:
         self._flush()
         if not self.counts.usable:
             raise Refused(self._why_nothing())
-        return self.counts
 
     def _take_row(self, file: str, row: Row) -> None:
         if not self.counts.columns:
-            self.counts.columns = tuple(escape(str(name), 50) for name in list(row.fields)[:20])
+            self.counts.columns = tuple(row.fields)[:20]
         shown = row.raw if row.raw is not None else row.fields
         try:
             normal = self._normaliser(row.fields)
@@ -193,10 +193,6 @@ class Gatherer:
             return "there are no rows in it; nothing was ingested"
         if sum(counts.missing.values()) == counts.rows:
             column = counts.missing.most_common(1)[0][0]
-            listed = ", ".join(counts.columns) or "none"
             field = next((name for name, mapped in self._normaliser.mapping.items() if mapped == column), column)
-            return (
-                f"no row has a column {escape(column, 50)!r} (columns: {listed}); "
-                f"name the right one, e.g. --set source.text_fields.{field}=COLUMN"
-            )
+            return no_column(field, column, counts.columns)
         return f"none of its {counts.rows} rows is usable; the first problem is at {counts.first_problem}"

@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-from orchestrator.ingest.records import escape
+from orchestrator.ingest.records import Refused, escape
 from orchestrator.ingest.strict_json import JsonProblem, dump, parse
 from orchestrator.settings import SourceSettings
 from strategies.settings import Task
@@ -67,6 +67,16 @@ class Normaliser:
         optional = {name for name in (source.id_field, group_by) if name}
         self.columns = frozenset(self.mapping.values()) | optional
         self.task_columns = frozenset(self.mapping.values())
+
+    def check(self, columns: Collection[str]) -> None:
+        """Refuse a file that has none of the task's columns.
+
+        Raises:
+            Refused: it says which columns there are, and how to name the right one.
+        """
+        if self.task_columns.isdisjoint(columns):
+            field, column = next(iter(self.mapping.items()))
+            raise Refused(no_column(field, column, columns))
 
     def __call__(self, row: Mapping[str, Any]) -> Normal:
         """The document in ``row``.
@@ -143,6 +153,15 @@ class Normaliser:
         if value is None or not isinstance(value, str | int | float):
             return None
         return _sha256("group\0" + str(value))
+
+
+def no_column(field: str, column: str, columns: Collection[str]) -> str:
+    """Why nothing can be read, and what to do."""
+    listed = ", ".join(escape(str(name), 50) for name in list(columns)[:20]) or "none"
+    return (
+        f"no row has a column {escape(column, 50)!r} (columns: {listed}); "
+        f"name the right one, e.g. --set source.text_fields.{field}=COLUMN"
+    )
 
 
 def canonical(value: object, column: str) -> str:

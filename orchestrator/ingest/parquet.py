@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from orchestrator.ingest.normalise import Normaliser
 from orchestrator.ingest.records import Bad, Refused, Row, escape, excerpt
 from orchestrator.settings import IngestLimits
 
 ROWS_AT_ONCE = 256
 
 
-def rows(path: Path, *, limits: IngestLimits, columns: Collection[str]) -> Iterator[Row | Bad]:
+def rows(path: Path, *, limits: IngestLimits, normaliser: Normaliser) -> Iterator[Row | Bad]:
     """The rows of ``path``, numbered from 1.
 
     Raises:
@@ -23,7 +24,7 @@ def rows(path: Path, *, limits: IngestLimits, columns: Collection[str]) -> Itera
     """
     try:
         with pq.ParquetFile(path, memory_map=False, pre_buffer=False, page_checksum_verification=True) as file:
-            wanted = _check(file, limits, columns)
+            wanted = _check(file, limits, normaliser)
             yield from _rows(file, wanted, limits)
     except (pa.ArrowException, OSError, OverflowError, UnicodeDecodeError) as error:
         if isinstance(error, OSError) and error.errno:
@@ -31,8 +32,9 @@ def rows(path: Path, *, limits: IngestLimits, columns: Collection[str]) -> Itera
         raise Refused(f"the Parquet file is cut or damaged ({escape(str(error))}); nothing of it was kept") from None
 
 
-def _check(file: Any, limits: IngestLimits, columns: Collection[str]) -> list[str]:
+def _check(file: Any, limits: IngestLimits, normaliser: Normaliser) -> list[str]:
     found = list(file.schema_arrow.names)
+    normaliser.check(found)
     if file.metadata.num_rows == 0:
         raise Refused("the Parquet file has no rows; nothing was ingested")
     if file.metadata.num_rows > limits.max_rows:
@@ -40,11 +42,7 @@ def _check(file: Any, limits: IngestLimits, columns: Collection[str]) -> list[st
     unpacked = sum(file.metadata.row_group(n).total_byte_size for n in range(file.metadata.num_row_groups))
     if unpacked > limits.max_decompressed_bytes:
         raise Refused(f"the file unpacks to {unpacked} bytes, over limits.max_decompressed_bytes; split it")
-    wanted = [name for name in found if name in columns]
-    if not wanted:
-        listed = ", ".join(escape(name, 50) for name in found[:20])
-        raise Refused(f"no column of {', '.join(sorted(columns))} (columns: {listed}); map it with source.text_fields")
-    return wanted
+    return [name for name in found if name in normaliser.columns]
 
 
 def _rows(file: Any, wanted: list[str], limits: IngestLimits) -> Iterator[Row | Bad]:

@@ -36,22 +36,21 @@ def maintain_pools(
     session: Session, store: ArtifactStore, stream: Stream, settings: StreamSettings, *, actor: str
 ) -> list[EvalSet]:
     """Move the held-out documents of older batches into pools; returns the pools that are new. Twice does no harm."""
-    sets = _batch_sets(session, stream.id)
-    older = sets[: -settings.retention.evaluated_batches]
+    older = _batch_sets(session, stream.id)[: -settings.retention.evaluated_batches]
     _deactivate_older(session, stream.id, {found.batch_id for found in older})
-    pools = _active_pools(session, stream.id)
-    covered = {batch for pool in pools for batch in pool.members}
-    waiting = [found for found in older if found.batch_id not in covered]
-    made = [_grow(session, store, stream, pools, part, actor) for part in _parts(waiting, pools)]
-    while len(pools) > MAX_POOLS:
-        made.append(_merge_oldest(session, store, stream, pools, actor))
-    return [pool for pool in made if pool.active]
+    keeper = _Keeper(session, store, stream, actor)
+    covered = {batch for pool in keeper.pools for batch in pool.members}
+    keeper.take_in([found for found in older if found.batch_id not in covered])
+    keeper.merge_surplus()
+    return [pool for pool in keeper.made if pool.active]
 
 
 def pool_with_next(
     session: Session, store: ArtifactStore, earlier_eval_set_ids: Sequence[int], new_eval_set_id: int
 ) -> EvalSet:
     """One eval set of a new batch's held-out documents and those of earlier batches whose verdict was inconclusive.
+
+    It takes the place of the sets that it holds.
 
     Raises:
         NotFound: an eval set does not exist.
@@ -63,16 +62,77 @@ def pool_with_next(
         raise BadInput("eval sets of different streams cannot be pooled; give those of one stream")
     if len(sets) == 1:
         return new
-    stream = session.get(Stream, new.stream_id)
-    assert stream is not None
-    members = sorted({batch for found in sets for batch in found.members})
-    rows = _documents(session, store, sets)
-    pooled = _add(session, store, stream, f"{new.name}-pooled", "batch", members, rows, new.batch_id)
+    pooled = EvalSet(
+        stream_id=new.stream_id,
+        name=f"{new.name}-pooled",
+        kind="batch",
+        batch_id=new.batch_id,
+        members=sorted({batch for found in sets for batch in found.members}),
+    )
+    pooled = _add(session, store, pooled, _task(session, new), _documents(session, store, sets))
     for found in sets:
         found.active = found.id == pooled.id
-    pooled.active = True
     session.flush()
     return pooled
+
+
+class _Keeper:
+    """The active pools of a stream, oldest first, and what is done to them."""
+
+    def __init__(self, session: Session, store: ArtifactStore, stream: Stream, actor: str) -> None:
+        self._session = session
+        self._store = store
+        self._stream = stream
+        self._actor = actor
+        self.pools = _active_pools(session, stream.id)
+        self.made: list[EvalSet] = []
+
+    def take_in(self, waiting: Sequence[EvalSet]) -> None:
+        """The youngest pool first, while it has fewer than 16 batches; then new pools."""
+        start = 0
+        while start < len(waiting):
+            growing = [self.pools[-1]] if self.pools and len(self.pools[-1].members) < POOL_BATCHES else []
+            room = POOL_BATCHES - sum(len(pool.members) for pool in growing)
+            self._make([*growing, *waiting[start : start + room]], retired=growing)
+            start += room
+
+    def merge_surplus(self) -> None:
+        """The two oldest become one until there are 16."""
+        while len(self.pools) > MAX_POOLS:
+            self._make(self.pools[:2], retired=self.pools[:2])
+
+    def _make(self, sources: Sequence[EvalSet], *, retired: Sequence[EvalSet]) -> None:
+        pool = EvalSet(
+            stream_id=self._stream.id,
+            name=min((pool.name for pool in retired), key=_number, default=self._next_name()),
+            kind="pool",
+            batch_id=None,
+            members=sorted({batch for source in sources for batch in source.members}),
+        )
+        rows = _first_by_key(_documents(self._session, self._store, sources), self._stream.split_key)
+        for old in retired:
+            old.active = False
+        pool = _add(self._session, self._store, pool, _task(self._session, pool), rows)
+        kept = [old for old in self.pools if old not in retired]
+        self.pools = sorted([*kept, pool], key=lambda pool: min(pool.members))
+        self.made.append(pool)
+        self._tell(pool)
+
+    def _next_name(self) -> str:
+        query = select(EvalSet.name).where(EvalSet.stream_id == self._stream.id, EvalSet.kind == "pool")
+        return f"pool-{max((_number(name) for name in self._session.scalars(query)), default=0) + 1}"
+
+    def _tell(self, pool: EvalSet) -> None:
+        events.record(
+            self._session,
+            stream_id=self._stream.id,
+            subject="eval_set",
+            subject_id=pool.id,
+            action="pooled",
+            actor=self._actor,
+            reason=f"held-out documents of {len(pool.members)} older batches are evaluated together",
+            details={"batches": pool.members, "documents": pool.documents},
+        )
 
 
 def _get(session: Session, number: int) -> EvalSet:
@@ -106,68 +166,13 @@ def _active_pools(session: Session, stream_id: str) -> list[EvalSet]:
     return sorted(session.scalars(query), key=lambda pool: min(pool.members))
 
 
-def _parts(waiting: Sequence[EvalSet], pools: Sequence[EvalSet]) -> Iterator[list[EvalSet]]:
-    """The waiting sets by the pool they go to: first what the youngest pool still takes, then 16 each."""
-    taken = len(pools[-1].members) if pools else 0
-    size = POOL_BATCHES - taken if 0 < taken < POOL_BATCHES else POOL_BATCHES
-    start = 0
-    while start < len(waiting):
-        yield list(waiting[start : start + size])
-        start, size = start + size, POOL_BATCHES
-
-
-def _grow(
-    session: Session, store: ArtifactStore, stream: Stream, pools: list[EvalSet], part: Sequence[EvalSet], actor: str
-) -> EvalSet:
-    """A pool of ``part``, joined with the youngest pool while that one has fewer than 16 batches."""
-    joined = [pools.pop()] if pools and len(pools[-1].members) < POOL_BATCHES else []
-    return _replace(session, store, stream, pools, [*joined, *part], joined, actor)
-
-
-def _merge_oldest(session: Session, store: ArtifactStore, stream: Stream, pools: list[EvalSet], actor: str) -> EvalSet:
-    oldest = [pools.pop(0), pools.pop(0)]
-    return _replace(session, store, stream, pools, oldest, oldest, actor)
-
-
-def _replace(
-    session: Session,
-    store: ArtifactStore,
-    stream: Stream,
-    pools: list[EvalSet],
-    sources: Sequence[EvalSet],
-    retired: Sequence[EvalSet],
-    actor: str,
-) -> EvalSet:
-    members = sorted({batch for source in sources for batch in source.members})
-    name = min((pool.name for pool in retired), key=_number, default=f"pool-{_next_number(session, stream.id)}")
-    rows = _first_by_key(_documents(session, store, sources), stream.split_key)
-    for pool in retired:
-        pool.active = False
-    pool = _add(session, store, stream, name, "pool", members, rows, None)
-    pool.active = True
-    pools.append(pool)
-    pools.sort(key=lambda pool: min(pool.members))
-    reason = f"held-out documents of {len(members)} older batches are evaluated together"
-    events.record(
-        session,
-        stream_id=stream.id,
-        subject="eval_set",
-        subject_id=pool.id,
-        action="pooled",
-        actor=actor,
-        reason=reason,
-        details={"batches": members, "documents": pool.documents},
-    )
-    return pool
-
-
 def _number(name: str) -> int:
     return int(name.removeprefix("pool-"))
 
 
-def _next_number(session: Session, stream_id: str) -> int:
-    query = select(EvalSet.name).where(EvalSet.stream_id == stream_id, EvalSet.kind == "pool")
-    return max((_number(name) for name in session.scalars(query)), default=0) + 1
+def _task(session: Session, eval_set: EvalSet) -> Task:
+    task: Task = session.scalars(select(Stream.task).where(Stream.id == eval_set.stream_id)).one()  # type: ignore[assignment]
+    return task
 
 
 def _documents(session: Session, store: ArtifactStore, sets: Iterable[EvalSet]) -> Iterator[dict[str, Any]]:
@@ -190,42 +195,24 @@ def _first_by_key(rows: Iterable[dict[str, Any]], key: str) -> list[dict[str, An
     return heapq.nsmallest(POOL_DOCUMENTS, rows, key=lambda row: (keyed(key, row["digest"]), row["digest"]))
 
 
-def _add(
-    session: Session,
-    store: ArtifactStore,
-    stream: Stream,
-    name: str,
-    kind: str,
-    members: list[int],
-    rows: Iterable[dict[str, Any]],
-    batch_id: int | None,
-) -> EvalSet:
+def _add(session: Session, store: ArtifactStore, added: EvalSet, task: Task, rows: Iterable[dict[str, Any]]) -> EvalSet:
     """Store the rows in the order of their digests and write the eval set; the same set again is the same row."""
-    task: Task = stream.task  # type: ignore[assignment]  # a CHECK-less column that only settings fill
     ordered = sorted(rows, key=lambda row: str(row["digest"]))
-    with tempfile.TemporaryDirectory(dir=store.root, prefix=".pool-") as folder:
+    with tempfile.TemporaryDirectory(prefix="rekindle-pool-") as folder:
         path = Path(folder) / "eval.parquet"
         with Writer(path, snapshots.eval_schema(task)) as writer:
             for row in ordered:
                 writer.add(row)
         stored = store.add_file(path)
     manifests.register_object(session, stored)
-    same = (EvalSet.stream_id == stream.id, EvalSet.name == name, EvalSet.content_hash == stored.hash)
-    found = session.scalars(select(EvalSet).where(*same)).first()
-    if found is not None:
-        return found
-    added = EvalSet(
-        stream_id=stream.id,
-        name=name,
-        kind=kind,
-        content_hash=stored.hash,
-        documents=len(ordered),
-        batch_id=batch_id,
-        members=members,
-        labels=sorted({row["label"] for row in ordered if "label" in row}),
-        active=True,
-        created_at=now(),
-    )
-    session.add(added)
+    same = (EvalSet.stream_id == added.stream_id, EvalSet.name == added.name, EvalSet.content_hash == stored.hash)
+    found = session.scalars(select(EvalSet).where(*same)).first() or added
+    if found is added:
+        added.content_hash = stored.hash
+        added.documents = len(ordered)
+        added.labels = sorted({row["label"] for row in ordered if "label" in row})
+        added.created_at = now()
+        session.add(added)
+    found.active = True
     session.flush()
-    return added
+    return found

@@ -16,11 +16,12 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from orchestrator.ingest import parquet
 from orchestrator.ingest.containers import open_container
+from orchestrator.ingest.normalise import Normaliser
 from orchestrator.ingest.records import Bad, Refused, Row, excerpt
 from orchestrator.ingest.strict_json import JsonProblem, parse
 from orchestrator.settings import IngestLimits
@@ -34,16 +35,19 @@ Records = Iterator[Row | Bad]
 Lines = Iterator[tuple[int, bytes, bool]]
 
 
-def read(path: Path, *, name: str, limits: IngestLimits, columns: Collection[str]) -> Records:
-    """The rows of the file at ``path`` that came under ``name``; of Parquet, only ``columns``.
+def read(path: Path, *, name: str, limits: IngestLimits, normaliser: Normaliser) -> Records:
+    """The rows of the file at ``path`` that came under ``name``; of Parquet, only the columns that are needed.
 
     Raises:
         Refused: the file as a whole cannot be read.
     """
     opened = open_container(path, limits)
     if opened.parquet:
-        return parquet.rows(path, limits=limits, columns=columns)
-    return _reader(name, opened.head)(opened.blocks, limits)
+        return parquet.rows(path, limits=limits, normaliser=normaliser)
+    reader = _reader(name, opened.head)
+    if reader is text:
+        return text(opened.blocks, limits, column=normaliser.mapping.get("text", "text"))
+    return reader(opened.blocks, limits)
 
 
 def _suffix(name: str) -> str:
@@ -252,24 +256,24 @@ class _CsvLines:
         return first
 
 
-def text(blocks: Iterator[bytes], limits: IngestLimits) -> Records:
+def text(blocks: Iterator[bytes], limits: IngestLimits, *, column: str = "text") -> Records:
     """Paragraphs of plain text, packed up to 4 KB a document."""
     start, packed = 1, b""
     for number, paragraph in _paragraphs(lines(blocks, limits.max_row_bytes), limits.max_row_bytes):
         if packed and len(packed) + len(paragraph) + 2 > TEXT_DOCUMENT_BYTES:
-            yield _text_row(start, packed, limits)
+            yield _text_row(start, packed, limits, column)
             packed = b""
         start = start if packed else number
         packed = packed + b"\n\n" + paragraph if packed else paragraph
     if packed:
-        yield _text_row(start, packed, limits)
+        yield _text_row(start, packed, limits, column)
 
 
-def _text_row(number: int, packed: bytes, limits: IngestLimits) -> Row | Bad:
+def _text_row(number: int, packed: bytes, limits: IngestLimits, column: str) -> Row | Bad:
     if len(packed) > limits.max_row_bytes:
         return _too_long(number, packed, limits)
     try:
-        return Row(number, {"text": packed.decode("utf-8")}, packed)
+        return Row(number, {column: packed.decode("utf-8")}, packed)
     except UnicodeDecodeError as error:
         return Bad(number, "not valid UTF-8", f"at byte {error.start} of the paragraph", excerpt(packed))
 

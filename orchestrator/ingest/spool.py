@@ -116,10 +116,14 @@ def fetch_local(path: Path, folder: Path, *, name: str, max_bytes: int) -> Fetch
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        source = os.fdopen(descriptor, "rb")
+    except IsADirectoryError:
+        os.close(descriptor)
+        raise BadInput(f"cannot read {escape(str(path))}: a folder; give the files in it") from None
     except OSError as error:
         why = "a symbolic link; give the file itself" if error.errno == errno.ELOOP else error.strerror
         raise BadInput(f"cannot read {escape(str(path))}: {why}") from None
-    with os.fdopen(descriptor, "rb") as source:
+    with source:
         before = os.fstat(descriptor)
         if not stat.S_ISREG(before.st_mode):
             raise BadInput(f"cannot read {escape(str(path))}: not a regular file")
