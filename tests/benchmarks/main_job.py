@@ -1,0 +1,295 @@
+"""The main benchmark: does re-warming with replay keep what naive fine-tuning forgets, at the price of neither?
+
+``python -m tests.benchmarks.main_job --preset quick|standard [--model DIR] [--data DIR]``
+
+An English base model, its own domain as the anchor, then three batches in this order: speeches (weak shift), German
+novels and Python code (strong shifts). Every source has the same number of tokens in every arm, every arm the same
+learning rate: tuned over three rates with one seed, by the ``select`` half of the first batch's eval set after naive
+fine-tuning, which favours the baseline. The gate only records. Everything runs through the daemon: a stream for each
+arm and seed, two jobs of one thread at a time. Reported are losses on the fixed validation files, which no arm sees.
+
+A cell (one arm, one seed) is kept under ``.bench/`` by the hash of its configuration, data and training code:
+an interrupted run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.benchmarks.inputs import ANCHOR, BATCHES, DOMAINS, Inputs, Missing, file_hash
+from tests.benchmarks.product import Product, ProductError, Record
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "tests" / "benchmarks" / "results"
+ARMS = ("naive", "rewarm-replay", "retrain")
+RATES = (1e-4, 3e-4, 1e-3)
+TUNING_SEED = 1234
+SLOTS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """How much is done."""
+
+    name: str
+    tokens: int
+    seeds: tuple[int, ...]
+    train_batch_size: int
+    stage_s: float
+
+
+PRESETS = {
+    "quick": Preset(name="quick", tokens=50_000, seeds=(1234,), train_batch_size=4, stage_s=1200),
+    "standard": Preset(name="standard", tokens=400_000, seeds=(1234, 2345, 3456), train_batch_size=16, stage_s=7200),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One arm with one seed and one learning rate over some of the batches."""
+
+    arm: str
+    seed: int
+    rate: float
+    batches: tuple[str, ...]
+
+
+class Bench:
+    """Runs the cells of a preset through one daemon."""
+
+    def __init__(self, inputs: Inputs, preset: Preset, place: Path) -> None:
+        self._inputs = inputs
+        self._preset = preset
+        self._code = code_hash()
+        self._place = place / preset.name
+        self._cells = self._place / "cells"
+        self._texts = self._place / "texts"
+        self._product = Product(self._place / f"home-{self._code[:12]}")
+
+    def run(self) -> Record:
+        """All cells, tuning first; the whole result."""
+        self._cells.mkdir(parents=True, exist_ok=True)
+        self._texts.mkdir(exist_ok=True)
+        sources = {domain: self._cut(domain) for domain in DOMAINS}
+        began = time.monotonic()
+        with self._product.serving():
+            tuning = [Cell(arm="naive", seed=TUNING_SEED, rate=rate, batches=BATCHES[:1]) for rate in RATES]
+            tuned = self._all(tuning)
+            rate = min(tuned, key=lambda found: float(found["stages"][0]["select"]))["cell"]["rate"]
+            say(f"learning rate {rate:g} for all arms")
+            cells = [
+                Cell(arm=arm, seed=seed, rate=rate, batches=BATCHES) for seed in self._preset.seeds for arm in ARMS
+            ]
+            found = self._all(cells)
+        return {
+            "format": 1,
+            "benchmark": "main_job",
+            "preset": asdict(self._preset),
+            "learning_rate": rate,
+            "tuning": [{"rate": one["cell"]["rate"], "select": one["stages"][0]["select"]} for one in tuned],
+            "sources": sources,
+            "cells": found,
+            "machine": machine(),
+            "code": self._code,
+            "commit": commit(),
+            "wall_s": round(time.monotonic() - began, 1),
+        }
+
+    def _cut(self, domain: str) -> Record:
+        path = self._text(domain)
+        facts = path.with_suffix(".json")
+        if not facts.is_file():
+            tokens = self._inputs.cut(domain, self._preset.tokens, path)
+            facts.write_text(json.dumps({"tokens": tokens, "sha256": file_hash(path)}))
+        kept: Record = json.loads(facts.read_text())
+        return kept | {"fixed_sha256": file_hash(self._inputs.fixed(domain))}
+
+    def _text(self, domain: str) -> Path:
+        return self._texts / f"{domain}.jsonl"
+
+    def _all(self, cells: list[Cell]) -> list[Record]:
+        with concurrent.futures.ThreadPoolExecutor(SLOTS) as pool:
+            return list(pool.map(self._one, cells))
+
+    def _one(self, cell: Cell) -> Record:
+        key = self._key(cell)
+        path = self._cells / f"{key}.json"
+        if path.is_file():
+            kept: Record = json.loads(path.read_text())
+            return kept
+        stream = f"{cell.arm}-{cell.seed}-{key[:10]}"
+        say(f"{stream}: rate {cell.rate:g}")
+        self._register(stream, cell)
+        base = self._product.wait_for_base(stream, sets=len(DOMAINS) + 1, timeout_s=self._preset.stage_s)
+        stages = [self._stage(stream, domain, number) for number, domain in enumerate(cell.batches)]
+        found = {"cell": asdict(cell), "stream": stream, "base": fixed_scores(base), "stages": stages}
+        path.with_suffix(".part").write_text(json.dumps(found, indent=1))
+        path.with_suffix(".part").replace(path)
+        return found
+
+    def _key(self, cell: Cell) -> str:
+        facts = [asdict(cell), asdict(self._preset), self._code, file_hash(self._inputs.model / "model.safetensors")]
+        facts += [file_hash(self._text(domain)) for domain in DOMAINS]
+        facts += [file_hash(self._inputs.fixed(domain)) for domain in DOMAINS]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+    def _register(self, stream: str, cell: Cell) -> None:
+        if any(one["name"] == stream for one in self._product.ask("stream", "list")):
+            return
+        settings = self._place / f"{stream}.yaml"
+        settings.write_text(yaml.safe_dump(self._settings(stream, cell)))
+        self._product.ask("stream", "add", stream, "--model", str(self._inputs.model), "--config", str(settings))
+
+    def _settings(self, stream: str, cell: Cell) -> dict[str, Any]:
+        return {
+            "format": 1,
+            "name": stream,
+            "task": "causal-lm",
+            "model": str(self._inputs.model),
+            "anchor": str(self._text(ANCHOR)),
+            "evaluations": {f"fixed-{domain}": str(self._inputs.fixed(domain)) for domain in DOMAINS},
+            "strategy": {"name": cell.arm},
+            "training": {
+                "learning_rate": cell.rate,
+                "seed": cell.seed,
+                "train_batch_size": self._preset.train_batch_size,
+            },
+            "gate": {"mode": "record"},
+            "resources": {"cpus": 1},
+        }
+
+    def _stage(self, stream: str, domain: str, number: int) -> Record:
+        """Bring one batch and retrain, or find that an earlier run did."""
+        batches = [one for one in self._product.ask("batch", "list", stream) if one["kind"] == "data"]
+        if len(batches) <= number:
+            self._product.ask("ingest", stream, str(self._text(domain)))
+        decisions = self._product.ask("decision", "list", stream)
+        if len(decisions) <= number:
+            self._product.ask("retrain", stream)
+            decisions = self._product.ask("decision", "list", stream)
+        decision = self._product.wait_for_decision(decisions[number]["id"], timeout_s=self._preset.stage_s)
+        if decision["result"] != "promoted":
+            raise ProductError(f"{stream}: {domain} made nothing live: {decision['outcome']}")
+        say(f"{stream}: {domain} done")
+        return self._facts(stream, domain, decision)
+
+    def _facts(self, stream: str, domain: str, decision: Record) -> Record:
+        version = self._product.ask("version", "show", f"{stream}/{decision['version']}")
+        jobs = [self._product.ask("job", "show", str(job)) for job in decision["jobs"]]
+        trained = [job for job in jobs if job["kind"] == "train"]
+        verdict = decision["verdict"]
+        return {
+            "domain": domain,
+            "version": decision["version"],
+            "scores": fixed_scores(version),
+            "own": version["scores"],
+            "select": self._select(stream, decision),
+            "tokens": sum(int(job["progress"]["tokens"]) for job in trained),
+            "steps": sum(int(job["progress"]["steps"]) for job in trained),
+            "reason": decision["reason"],
+            "gate": verdict["outcome"],
+            "gate_reason": verdict["reason"],
+            "job_s": {job["kind"]: _took_s(job) for job in jobs},
+        }
+
+    def _select(self, stream: str, decision: Record) -> float:
+        """Loss of the new version on the ``select`` half of the decision's own batch."""
+        wanted = {f"batch-{batch}" for batch in decision["batches"]}
+        scored = [job for job in self._product.ask("job", "list", stream) if job["version"] == decision["version"]]
+        results = [self._product.ask("job", "show", str(job["id"]))["result"] or {} for job in scored]
+        halves = [
+            score["value_select"] for result in results for score in result.get("scores", ()) if score["name"] in wanted
+        ]
+        return float(halves[-1])
+
+
+def fixed_scores(version: Record) -> dict[str, float]:
+    """Domain -> loss on its fixed validation file."""
+    return {domain: float(version["scores"][f"fixed-{domain}"]) for domain in DOMAINS}
+
+
+def _took_s(job: Record) -> float | None:
+    from datetime import datetime
+
+    if not job["started_at"] or not job["finished_at"]:
+        return None
+    ends = datetime.fromisoformat(job["finished_at"]) - datetime.fromisoformat(job["started_at"])
+    return round(ends.total_seconds(), 1)
+
+
+def code_hash() -> str:
+    """sha256 over the code that trains, and the settings that it is given."""
+    digest = hashlib.sha256()
+    for path in [*sorted((ROOT / "strategies").rglob("*.py")), ROOT / "orchestrator" / "settings.py"]:
+        digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def commit() -> str | None:
+    """The commit, marked if files differ from it."""
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() or None
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    from importlib.metadata import version
+
+    packages = {name: version(name) for name in ("rekindle", "torch", "transformers")}
+    return {"python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count(), **packages}
+
+
+def say(text: str) -> None:
+    """A line of progress."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of this benchmark and of the driver that runs them all."""
+    shared = Path(os.environ.get("REKINDLE_BENCH_DATA", ROOT.parent / "shared"))
+    usual = Inputs.under(shared)
+    parser.add_argument("--preset", choices=sorted(PRESETS), default="quick")
+    parser.add_argument(
+        "--model", type=Path, default=usual.model, help="base model (default: below REKINDLE_BENCH_DATA)"
+    )
+    parser.add_argument(
+        "--data", type=Path, default=usual.data, help="folder with DOMAIN.train.jsonl.gz and DOMAIN.val.jsonl"
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the preset and write its JSON; 1 with one line if the data is not there or something failed."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.main_job")
+    arguments(parser)
+    given = parser.parse_args(argv)
+    inputs = Inputs(model=given.model.absolute(), data=given.data.absolute())
+    try:
+        inputs.check()
+        found = Bench(inputs, PRESETS[given.preset], ROOT / ".bench" / "main_job").run()
+    except (Missing, ProductError) as error:
+        print(f"main_job: {error}", file=sys.stderr)
+        return 1
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    out = RESULTS / f"main_job-{given.preset}.json"
+    out.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+    say(f"wrote {out.relative_to(ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

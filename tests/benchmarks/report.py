@@ -1,0 +1,108 @@
+"""Tables and plots from the results: ``python -m tests.benchmarks.report``. Figures come from the JSON files alone.
+
+Writes ``tests/benchmarks/results/*.md`` and ``*.png``, and the README's part between the benchmark marks.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks import summary
+from tests.benchmarks.inputs import BATCHES, DOMAINS
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "tests" / "benchmarks" / "results"
+README = ROOT / "README.md"
+MARKS = re.compile(r"(<!-- benchmarks: begin -->\n).*?(<!-- benchmarks: end -->)", re.DOTALL)
+Record = dict[str, Any]
+
+
+def readme_part() -> str:
+    """What belongs between the marks: nothing where there are no results."""
+    parts = [f"### Forgetting, learning and cost\n\n{summary.markdown(found)}" for found in [_main_job()] if found]
+    start = _read("cli.json")
+    if start is not None:
+        parts.append(f"### Start-up\n\n{start_up(start)}")
+    return "\n".join(parts)
+
+
+def with_part(text: str, part: str) -> str:
+    """The README with another part between the marks.
+
+    Raises:
+        ValueError: the marks are gone.
+    """
+    if not MARKS.search(text):
+        raise ValueError("README.md has lost its benchmark marks; put both back")
+    return MARKS.sub(lambda found: found[1] + part + found[2], text)
+
+
+def start_up(found: Record) -> str:
+    """Start-up times as a table."""
+    rows = ["| what | median | least | most |", "| --- | ---: | ---: | ---: |"]
+    for name, one in found["measured"].items():
+        least, most = min(one["values"]), max(one["values"])
+        middle = statistics.median(one["values"])
+        rows.append(f"| {name} | {middle:.3g} {one['unit']} | {least:.3g} | {most:.3g} |")
+    return f"Commit `{found['commit']}`, {found['machine']['cores']} cores.\n\n" + "\n".join(rows) + "\n"
+
+
+def plot(found: Record, path: Path) -> None:
+    """Loss of every domain after every stage, one line an arm."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, len(DOMAINS), figsize=(4 * len(DOMAINS), 3.2), sharex=True)
+    stages = ["base", *BATCHES]
+    for axis, domain in zip(axes, DOMAINS, strict=True):
+        for arm in dict.fromkeys(cell["cell"]["arm"] for cell in found["cells"]):
+            cells = summary.by_seed(found, arm)
+            lines = [[cell["base"][domain], *(stage["scores"][domain] for stage in cell["stages"])] for cell in cells]
+            means = [statistics.fmean(at) for at in zip(*lines, strict=True)]
+            (line,) = axis.plot(stages, means, marker="o", label=arm)
+            axis.fill_between(
+                stages,
+                [min(at) for at in zip(*lines, strict=True)],
+                [max(at) for at in zip(*lines, strict=True)],
+                alpha=0.2,
+                color=line.get_color(),
+            )
+        axis.set_title(domain)
+        axis.tick_params(axis="x", rotation=30)
+    axes[0].set_ylabel("loss, nats a token")
+    axes[0].legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+    pyplot.close(figure)
+
+
+def _main_job() -> Record | None:
+    """The larger preset's result, where there are several."""
+    return _read("main_job-standard.json") or _read("main_job-quick.json")
+
+
+def _read(name: str) -> Record | None:
+    path = RESULTS / name
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def main() -> int:
+    """Write everything that the results give."""
+    for path in sorted(RESULTS.glob("main_job-*.json")):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        path.with_suffix(".md").write_text(summary.markdown(found), encoding="utf-8")
+        plot(found, path.with_suffix(".png"))
+        print(f"wrote {path.stem}.md and .png")
+    README.write_text(with_part(README.read_text(encoding="utf-8"), readme_part()), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

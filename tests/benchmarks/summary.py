@@ -1,0 +1,171 @@
+"""What the main benchmark's cells come to: pure functions from the result's JSON to figures and goals."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import dataclass
+from typing import Any
+
+from tests.benchmarks.inputs import ANCHOR, BATCHES, DOMAINS
+
+Record = dict[str, Any]
+# Two-sided 95 % points of Student's t by degrees of freedom.
+STUDENT = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
+NEW_LOSS_GOALS = {"speeches-en": 0.03, "novels-de": 0.06, "code-python": 0.06}
+TOKENS_GOAL = 0.40
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """Values of the same thing over the seeds."""
+
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.values)
+
+    @property
+    def half_width(self) -> float | None:
+        """Half of the 95 % interval of the mean (Student's t over seeds); None for one seed."""
+        freedom = len(self.values) - 1
+        if freedom < 1 or freedom not in STUDENT:
+            return None
+        return STUDENT[freedom] * statistics.stdev(self.values) / math.sqrt(freedom + 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """A goal, what was measured, and whether it is met; ``limit`` None: reported only."""
+
+    what: str
+    measured: Spread
+    limit: float | None
+    unit: str = "%"
+
+    @property
+    def met(self) -> bool | None:
+        return None if self.limit is None else self.measured.mean <= self.limit
+
+
+def by_seed(result: Record, arm: str) -> list[Record]:
+    """The arm's cells, in the order of the seeds."""
+    return sorted(
+        (one for one in result["cells"] if one["cell"]["arm"] == arm), key=lambda one: int(one["cell"]["seed"])
+    )
+
+
+def pairs(result: Record, arm: str, other: str) -> list[tuple[Record, Record]]:
+    """Cells of two arms with the same seed."""
+    return list(zip(by_seed(result, arm), by_seed(result, other), strict=True))
+
+
+def anchor_rise(cell: Record, stage: int) -> float:
+    """Relative rise of the anchor domain's loss from the base to the version of a stage."""
+    return float(cell["stages"][stage]["scores"][ANCHOR] / cell["base"][ANCHOR] - 1)
+
+
+def own_loss(cell: Record, stage: int) -> float:
+    """Loss on a stage's own domain right after it."""
+    return float(cell["stages"][stage]["scores"][BATCHES[stage]])
+
+
+def average(cell: Record, stage: int) -> float:
+    """Mean loss over all domains after a stage."""
+    return statistics.fmean(float(cell["stages"][stage]["scores"][domain]) for domain in DOMAINS)
+
+
+def tokens(cell: Record) -> int:
+    """Tokens trained on over all stages."""
+    return sum(int(stage["tokens"]) for stage in cell["stages"])
+
+
+def goals(result: Record) -> list[Goal]:
+    """Everything that is claimed, beside what was measured."""
+    replay, naive, last = "rewarm-replay", "naive", len(BATCHES) - 1
+    against_naive, against_all = pairs(result, replay, naive), pairs(result, replay, "retrain")
+    found = [
+        Goal(
+            what=f"rise of {ANCHOR} after {BATCHES[stage]}, as a share of naive's",
+            measured=Spread(values=tuple(anchor_rise(a, stage) / anchor_rise(b, stage) for a, b in against_naive)),
+            limit=None,
+        )
+        for stage in (0, last)
+    ]
+    found += [
+        Goal(
+            what=f"loss on {domain} at its own stage, above naive's",
+            measured=Spread(values=tuple(own_loss(a, stage) / own_loss(b, stage) - 1 for a, b in against_naive)),
+            limit=NEW_LOSS_GOALS[domain],
+        )
+        for stage, domain in enumerate(BATCHES)
+    ]
+    apart = tuple(average(a, last) / average(b, last) - 1 for a, b in against_all)
+    ratio = tuple(tokens(a) / tokens(b) for a, b in against_all)
+    return [
+        *found,
+        Goal(
+            what="average loss over all domains at the end, above retraining on everything",
+            measured=Spread(values=apart),
+            limit=None,
+        ),
+        Goal(what="tokens trained on, as a share of retraining's", measured=Spread(values=ratio), limit=TOKENS_GOAL),
+    ]
+
+
+def markdown(result: Record) -> str:
+    """The result as tables."""
+    preset = result["preset"]
+    seeds, on = len(preset["seeds"]), result["machine"]
+    head = (
+        f"Preset `{preset['name']}`: {preset['tokens']:,} tokens a source, {seeds} seed{'s' if seeds > 1 else ''}, "
+        f"learning rate {result['learning_rate']:g}, commit `{result['commit']}`, "
+        f"torch {on['torch']} on {on['cores']} cores, {result['wall_s'] / 60:.0f} minutes."
+    )
+    return "\n\n".join([head, _losses(result), _goals(result), _missed(result), _gate(result)]) + "\n"
+
+
+def _losses(result: Record) -> str:
+    columns = "| arm | " + " | ".join(DOMAINS) + " | average | tokens |"
+    rows = [columns, "| --- |" + " ---: |" * (len(DOMAINS) + 2)]
+    base = result["cells"][0]["base"]
+    rows.append(_row("base", [base[domain] for domain in DOMAINS], 0))
+    for arm in dict.fromkeys(cell["cell"]["arm"] for cell in result["cells"]):
+        cells = by_seed(result, arm)
+        ends = [statistics.fmean(cell["stages"][-1]["scores"][domain] for cell in cells) for domain in DOMAINS]
+        rows.append(_row(arm, ends, round(statistics.fmean(tokens(cell) for cell in cells))))
+    return "Loss (nats a token) on the fixed validation files after the last batch, mean over seeds:\n\n" + "\n".join(
+        rows
+    )
+
+
+def _row(name: str, losses: list[float], count: int) -> str:
+    cells = [f"{loss:.3f}" for loss in [*losses, statistics.fmean(losses)]]
+    return f"| {name} | {' | '.join(cells)} | {count:,} |"
+
+
+def _goals(result: Record) -> str:
+    rows = ["| measured | value | goal | met |", "| --- | ---: | ---: | --- |"]
+    for goal in goals(result):
+        width = goal.measured.half_width
+        value = f"{goal.measured.mean:.1%}" + ("" if width is None else f" ± {width:.1%}")
+        limit = "–" if goal.limit is None else f"≤ {goal.limit:.0%}"
+        met = {None: "–", True: "yes", False: "**no**"}[goal.met]
+        rows.append(f"| {goal.what} | {value} | {limit} | {met} |")
+    return "`rewarm-replay` beside the others (± is the 95 % interval over seeds):\n\n" + "\n".join(rows)
+
+
+def _missed(result: Record) -> str:
+    missed = [goal.what for goal in goals(result) if goal.met is False]
+    return "No goal was missed." if not missed else "Missed: " + "; ".join(missed) + "."
+
+
+def _gate(result: Record) -> str:
+    """What the gate, which only recorded here, would have said."""
+    rows = ["| arm | " + " | ".join(BATCHES) + " |", "| --- |" + " --- |" * len(BATCHES)]
+    for arm in dict.fromkeys(cell["cell"]["arm"] for cell in result["cells"]):
+        cells = by_seed(result, arm)
+        said = [", ".join(cell["stages"][stage]["gate"] for cell in cells) for stage in range(len(BATCHES))]
+        rows.append(f"| {arm} | {' | '.join(said)} |")
+    return "What the gate would have said with `gate.mode: enforce`, seed by seed:\n\n" + "\n".join(rows)
