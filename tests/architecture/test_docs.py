@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
+import typer
 
+from orchestrator.cli import app
 from strategies import named
 from tests.architecture import settings_page, tree
 
@@ -17,16 +19,14 @@ LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
 PAGES = sorted(path for path in tree.tracked_files() if path.suffix == ".md")
 
 
-def commands(group: click.Command, context: click.Context, path: str = "") -> Iterator[str]:
+def commands(group: Any, path: str = "") -> Iterator[str]:
     """Every command that can be typed, without the program's name."""
-    if not isinstance(group, click.Group):
+    if not hasattr(group, "commands"):
         yield path
         return
-    for name in group.list_commands(context):
-        found = group.get_command(context, name)
-        assert found is not None
+    for name, found in group.commands.items():
         if not found.hidden:
-            yield from commands(found, click.Context(found, info_name=name, parent=context), f"{path} {name}".strip())
+            yield from commands(found, f"{path} {name}".strip())
 
 
 def broken_links(page: Path, text: str) -> list[str]:
@@ -58,10 +58,7 @@ def test_a_broken_link_is_found(target: str):
 
 
 def test_every_command_is_in_the_readme():
-    from orchestrator.cli import command_tree
-
-    root = command_tree()
-    listed = list(commands(root, click.Context(root, info_name="rekindle")))
+    listed = list(commands(typer.main.get_command(app)))
     text = README.read_text(encoding="utf-8")
     assert len(listed) > 30
     assert [name for name in listed if f"rekindle {name}" not in text] == []
