@@ -304,7 +304,7 @@ class Decision(Base):
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     stream_id: Mapped[str] = mapped_column(ForeignKey("streams.id"), index=True)
     revision_id: Mapped[int] = mapped_column(ForeignKey("stream_revisions.id"))
-    parent_version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"))
+    parent_version_id: Mapped[int] = mapped_column(ForeignKey("versions.id", use_alter=True))
     state: Mapped[str] = mapped_column(String(16))
     key: Mapped[str] = mapped_column(String(64), unique=True)
     requested: Mapped[str] = mapped_column(String(63))
