@@ -91,6 +91,11 @@ def test_a_share_that_cannot_be_raised_leaves_the_rate_to_halve(changes, setting
     assert made.values["learning_rate"].value == 1.5e-4
 
 
+def test_another_schedule_is_difference_enough_after_a_refusal():
+    refused = (values(plan(schedule="infinite")),)
+    assert plan(signals(refused=refused)) == plan()
+
+
 # --- one cosine --------------------------------------------------------------------------------------------------
 
 
