@@ -51,10 +51,10 @@ class DaemonSettings(BaseSettings):
     """The whole tree."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True)
-    server: ServerSettings = Field(default_factory=lambda: ServerSettings())
-    database: DatabaseSettings = Field(default_factory=lambda: DatabaseSettings())
-    resources: ResourceSettings = Field(default_factory=lambda: ResourceSettings())
-    logging: LoggingSettings = Field(default_factory=lambda: LoggingSettings())
+    server: ServerSettings = Field(default_factory=ServerSettings)
+    database: DatabaseSettings = Field(default_factory=DatabaseSettings)
+    resources: ResourceSettings = Field(default_factory=ResourceSettings)
+    logging: LoggingSettings = Field(default_factory=LoggingSettings)
 
 
 def load(flags: Mapping[str, Mapping[str, Any]] | None = None) -> DaemonSettings:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import typer
 
-from orchestrator.cli import batches, daemon, jobs, streams, tokens, triggers, versions
-from orchestrator.cli.base import OPTIONS, group, remember, shared_options
+from orchestrator.cli import batches, daemon, jobs, shared_options, streams, tokens, triggers, versions
+from orchestrator.cli.base import OPTIONS, group, remember
 from orchestrator.cli.output import clean
 from orchestrator.errors import RekindleError
 

@@ -116,9 +116,7 @@ def token() -> str:
     try:
         return path.read_text(encoding="utf-8").strip()
     except OSError as error:
-        raise Unauthorised(
-            f"no token: {path} cannot be read; set REKINDLE_TOKEN, or restart the daemon to have it written"
-        ) from error
+        raise Unauthorised(f"no token: {path} cannot be read; set REKINDLE_TOKEN, or restart the daemon") from error
 
 
 def _how_to_start(home: Home) -> str:
@@ -137,9 +135,7 @@ def _exchange(method: str, path: str, query: Query, body: Any, headers: dict[str
         answer = connection.getresponse()
         return _read(answer.status, answer.read(MAX_ANSWER_BYTES))
     except TimeoutError as error:
-        raise Unavailable(
-            f"the daemon at {base.geturl()} did not answer within {timeout_s:.0f} s; look at its log"
-        ) from error
+        raise Unavailable(f"the daemon at {base.geturl()} gave no answer in {timeout_s:.0f} s; see its log") from error
     except (OSError, http.client.HTTPException) as error:
         raise Unavailable(f"no daemon answers at {base.geturl()}; {_how_to_start(OPTIONS.place)}") from error
     finally:

@@ -14,6 +14,8 @@ MAX_NODES = 20_000
 MAX_DEPTH = 32
 PATHS = ("model", "anchor", "source.uri", "publish.directory")
 """Settings that may name a file; relative ones are meant from where they are written."""
+SHORT_FORMS = {"strategy": "name", "source": "uri"}
+"""Settings that may be written as one word, and the key that the word stands for."""
 _EVERY = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -70,7 +72,7 @@ def keys(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def put(settings: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key; ``strategy`` and ``source`` may have been written in their short form before.
+    """Set a dotted key; mappings on the way are made.
 
     Raises:
         BadInput: the key leads through something that is no mapping.
@@ -80,8 +82,6 @@ def put(settings: dict[str, Any], key: str, value: Any) -> None:
         inner = settings.get(name)
         if inner is None:
             inner = settings[name] = {}
-        elif isinstance(inner, str) and name in ("strategy", "source"):
-            inner = settings[name] = {"name" if name == "strategy" else "uri": inner}
         elif not isinstance(inner, dict):
             raise BadInput(f"{key} cannot be set: {name} is no mapping")
         settings = inner
@@ -89,13 +89,15 @@ def put(settings: dict[str, Any], key: str, value: Any) -> None:
 
 
 def resolve_paths(settings: dict[str, Any], base: Path) -> dict[str, Any]:
-    """The settings with every relative path made absolute; the daemon has a working folder of its own."""
+    """The settings in their long form, every relative path made absolute: the daemon works elsewhere."""
     settings = {**settings}
     for key, value in list(settings.items()):
-        if isinstance(value, dict):
+        if isinstance(value, str) and key in SHORT_FORMS:
+            settings[key] = {SHORT_FORMS[key]: resolve(f"{key}.{SHORT_FORMS[key]}", value, base)}
+        elif isinstance(value, dict):
             settings[key] = {name: resolve(f"{key}.{name}", one, base) for name, one in value.items()}
         else:
-            settings[key] = resolve("source.uri" if key == "source" else key, value, base)
+            settings[key] = resolve(key, value, base)
     return settings
 
 

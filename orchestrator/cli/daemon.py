@@ -50,9 +50,8 @@ def serve(
             "database": {"url": database_url},
         }
     )
-    _check_reach(
-        settings.server.host, allow_remote=settings.server.allow_remote, named=bool(settings.server.allowed_hosts)
-    )
+    server = settings.server
+    _check_reach(server.host, allow_remote=server.allow_remote, named=bool(server.allowed_hosts))
     from orchestrator import daemon
     from orchestrator.service.translate import translated
 
@@ -60,10 +59,10 @@ def serve(
     with translated():
         code = daemon.run(
             home=OPTIONS.place.root,
-            host=settings.server.host,
-            port=settings.server.port,
+            host=server.host,
+            port=server.port,
             database_url=settings.database.url,
-            allowed_hosts=settings.server.allowed_hosts,
+            allowed_hosts=server.allowed_hosts,
             cpus=settings.resources.cpus,
             gpus=daemon_settings.found_gpus() if gpus is None else gpus,
             log_level=settings.logging.level,
@@ -144,9 +143,7 @@ def collect(dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say wh
 def _check_reach(host: str, *, allow_remote: bool, named: bool) -> None:
     if _is_loopback(host) or (allow_remote and named):
         return
-    raise BadInput(
-        f"{host} can be reached by other machines; that needs --allow-remote and --allowed-host NAME, and a proxy with TLS"
-    )
+    raise BadInput(f"{host} can be reached by other machines; that needs --allow-remote and --allowed-host")
 
 
 def _is_loopback(host: str) -> bool:
@@ -175,6 +172,4 @@ def _make(folder: Path) -> None:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise Unavailable(
-            f"the home {folder} cannot be written ({error.strerror}); choose another with --home"
-        ) from error
+        raise Unavailable(f"the home {folder} cannot be written ({error.strerror}); see --home") from error

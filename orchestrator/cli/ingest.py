@@ -23,9 +23,7 @@ def add_to(app: typer.Typer) -> None:
 
 def ingest(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the stream.")],
-    files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="JSONL, Parquet, CSV or text; also .gz, .zst.")
-    ],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="JSONL, Parquet, CSV, text; also .gz, .zst.")],
 ) -> None:
     """Push files as batches; prints what was kept, dropped as duplicate, quarantined."""
     for file in files:

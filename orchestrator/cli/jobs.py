@@ -11,6 +11,7 @@ import typer
 from orchestrator.cli.base import command, group
 from orchestrator.cli.client import get, post
 from orchestrator.cli.output import (
+    Row,
     clean,
     field,
     is_json,
@@ -29,7 +30,7 @@ Id = Annotated[int, typer.Argument(metavar="ID", help="Number of the job.")]
 jobs = group("See what runs; read logs, cancel, try again.")
 
 
-def _how_far(row: dict[str, Any]) -> str:
+def _how_far(row: Row) -> str:
     progress = row["progress"]
     if not progress.get("steps"):
         return text(progress.get("phase"))

@@ -81,7 +81,9 @@ def _print_rich(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*(Text(name) for name in headers), box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in headers:
+        table.add_column(Text(name))
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     Console().print(table)

@@ -60,9 +60,9 @@ def job_status(job: dict[str, Any]) -> Status:
         f"loss {progress['loss']:.3f}" if progress.get("loss") is not None else "",
         f"{_duration(progress['eta_s'])} left" if progress.get("eta_s") is not None else "",
     ]
+    phase = f", {progress['phase']}" if progress.get("phase") else ""
     return Status(
-        text=f"{job['kind']} job {job['id']} {job['state']}"
-        + (f", {progress['phase']}" if progress.get("phase") else ""),
+        text=f"{job['kind']} job {job['id']} {job['state']}{phase}",
         step=int(progress.get("step") or 0),
         steps=int(progress.get("steps") or 0),
         facts=", ".join(fact for fact in facts if fact),

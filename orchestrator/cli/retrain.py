@@ -67,9 +67,7 @@ def retrain(
 def rollback(
     name: Name,
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; it is kept for good.")],
-    to: Annotated[
-        int | None, typer.Option(metavar="N", help="The version to return to; default: the one before.")
-    ] = None,
+    to: Annotated[int | None, typer.Option(metavar="N", help="Return to this version, not the one before.")] = None,
 ) -> None:
     """Return to the version that was live before, or to any that was."""
     done = post(f"/streams/{part(name)}/rollback", {"to": to, "reason": reason}, timeout_s=600)
@@ -187,6 +185,4 @@ def _check(decision: dict[str, Any]) -> None:
         verb = "refused" if decision["result"] == "refused" else "could not judge"
         raise GateRefused(f"the gate {verb} {name}; `rekindle decision show {decision['id']}` says why")
     if decision["result"] != "promoted":
-        raise RekindleError(
-            f"decision {decision['id']} made nothing live ({decision['outcome']}); `rekindle job list {decision['stream']}`"
-        )
+        raise RekindleError(f"decision {decision['id']} made nothing live; `rekindle decision show {decision['id']}`")

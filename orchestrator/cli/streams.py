@@ -30,6 +30,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the stream.")
 Config = Annotated[Path | None, typer.Option("--config", metavar="FILE.yaml", help="Settings as YAML.")]
 Assign = Annotated[list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="One setting; repeatable.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only check, and show what it would come to.")]
+FLAG_KEYS = {"--model": "model", "--task": "task", "--source": "source.uri", "--strategy": "strategy.name"}
 streams = group("Register streams and look after them.")
 COLUMNS = (
     ("NAME", field("name")),
@@ -59,9 +60,7 @@ def add_stream(
     name: Name,
     model: Annotated[str | None, typer.Option(metavar="PATH_OR_HUB_ID", help="The base model.")] = None,
     task: Annotated[str | None, typer.Option(help="causal-lm, sft or classification.")] = None,
-    source: Annotated[
-        str | None, typer.Option(metavar="URI", help="Folder, glob or URL that batches come from.")
-    ] = None,
+    source: Annotated[str | None, typer.Option(metavar="URI", help="Folder, glob or URL of the batches.")] = None,
     cron: Annotated[str | None, typer.Option(help='Retrain at these times, e.g. "0 3 * * *".')] = None,
     every: Annotated[str | None, typer.Option(help="Retrain every so often: 90s, 30m, 6h, 1d.")] = None,
     strategy: Annotated[str | None, typer.Option(help="How to retrain; default: auto.")] = None,
@@ -71,15 +70,8 @@ def add_stream(
     dry_run: DryRun = False,
 ) -> None:
     """Register a stream; its base model becomes version 1, live at once."""
-    flags = {
-        "--model": model,
-        "--task": task,
-        "--source": source,
-        "--cron": cron,
-        "--every": every,
-        "--strategy": strategy,
-    }
-    settings, origins = assemble(name, flags, config=config, assign=assign or [])
+    flags = {"--model": model, "--task": task, "--source": source, "--strategy": strategy}
+    settings, origins = assemble(name, flags, cron=cron, every=every, config=config, assign=assign or [])
     body = {"settings": settings, "origins": origins}
     answer = post("/streams", body, dry_run=dry_run)
     for warning in answer["warnings"]:
@@ -214,14 +206,20 @@ def stream_schema() -> None:
 
 
 def assemble(
-    name: str, flags: dict[str, str | None], *, config: Path | None, assign: list[str]
+    name: str,
+    flags: dict[str, str | None],
+    *,
+    cron: str | None,
+    every: str | None,
+    config: Path | None,
+    assign: list[str],
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Raw settings from file, flags and ``--set``, in this order, and where each key was written.
 
     Raises:
         BadInput: a file or an assignment cannot be read, or both --cron and --every are given.
     """
-    if flags["--cron"] is not None and flags["--every"] is not None:
+    if cron is not None and every is not None:
         raise BadInput("--cron and --every exclude each other here; write both triggers into --config")
     settings: dict[str, Any] = {}
     if config is not None:
@@ -229,17 +227,12 @@ def assemble(
         if settings.get("name", name) != name:
             raise BadInput(f"{config} names stream {settings['name']!r}, the command {name!r}; make them agree")
     origins = dict.fromkeys(configuration.keys(settings), "file")
-    for flag, key in (
-        ("--model", "model"),
-        ("--task", "task"),
-        ("--source", "source.uri"),
-        ("--strategy", "strategy.name"),
-    ):
-        value = flags[flag]
+    for flag, value in flags.items():
+        key = FLAG_KEYS[flag]
         if value is not None:
             configuration.put(settings, key, configuration.resolve(key, value, Path.cwd()))
             origins[key] = flag
-    _add_trigger(settings, origins, cron=flags["--cron"], every=flags["--every"])
+    _add_trigger(settings, origins, cron=cron, every=every)
     origins |= dict.fromkeys(configuration.merged(settings, assign, Path.cwd()), "--set")
     settings["name"] = name
     return settings, {**origins, "name": "command line"}
@@ -310,14 +303,11 @@ def _show_preview(preview: dict[str, Any]) -> None:
 
 def _show_summary(found: dict[str, Any]) -> None:
     say(f"stream {found['name']} is {found['state']}" + (f": {found['error']}" if found["error"] else ""))
-    say(
-        f"live     {'-' if found['live'] is None else found['name'] + '/' + str(found['live'])} at {text(found['published'])}"
-    )
+    live = "-" if found["live"] is None else f"{found['name']}/{found['live']}"
+    say(f"live     {live} at {text(found['published'])}")
     say(f"pending  {found['pending_batches']} batches, {found['pending_documents']} training documents")
     if found["held"]:
-        say(
-            f"held     batches {text(found['held'])}; `rekindle stream release-batches {found['name']}` lets them train"
-        )
+        say(f"held     batches {text(found['held'])}; see `rekindle stream release-batches`")
     if found["open_decision"] is not None:
         say(f"open     decision {found['open_decision']}; `rekindle decision show {found['open_decision']}`")
     for warning in found["warnings"]:
@@ -329,11 +319,5 @@ def _setting(one: dict[str, Any]) -> list[str]:
 
 
 def _trigger(one: dict[str, Any]) -> list[str]:
-    return [
-        one["name"],
-        one["kind"],
-        one["state"],
-        when(one["next_fire"]),
-        text(one["last_verdict"]),
-        text(one["last_reason"]),
-    ]
+    last = [text(one["last_verdict"]), text(one["last_reason"])]
+    return [one["name"], one["kind"], one["state"], when(one["next_fire"]), *last]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
@@ -18,18 +18,18 @@ class StrictLoader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         """As in yaml, counted."""
         if self.check_event(yaml.AliasEvent):
-            raise yaml.composer.ComposerError(
-                None, None, "aliases are not taken; write the value out", self.peek_event().start_mark
-            )
+            self._refuse("aliases are not taken; write the value out")
         self._nodes_left -= 1
         self._depth_left -= 1
         if self._nodes_left < 0 or self._depth_left < 0:
-            raise yaml.composer.ComposerError(
-                None, None, "it is nested too deeply or too large", self.peek_event().start_mark
-            )
+            self._refuse("it is nested too deeply or too large")
         node = super().compose_node(parent, index)
         self._depth_left += 1
         return node
+
+    def _refuse(self, problem: str) -> NoReturn:
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+        raise yaml.composer.ComposerError(None, None, problem, mark)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         """As in yaml; a key that is there twice is an error, and keys are text."""

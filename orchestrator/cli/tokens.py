@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from orchestrator.cli.base import command, group
 from orchestrator.cli.client import call, get, part, post
 from orchestrator.cli.configuration import read_interval
-from orchestrator.cli.output import field, is_json, print_json, say, show_list, time_field
+from orchestrator.cli.output import Row, field, is_json, print_json, say, show_list, time_field
 
 tokens = group("Make and revoke keys to the daemon.")
 
 
-def _state(row: dict[str, Any]) -> str:
+def _state(row: Row) -> str:
     return "revoked" if row["revoked_at"] else "valid"
 
 
@@ -37,7 +37,7 @@ def create_token(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the key, as it will stand in the log.")],
     role: Annotated[str, typer.Option(help="reader, operator or admin.")] = "operator",
     expires: Annotated[
-        str | None, typer.Option(metavar="30d", help="How long it is valid; default: until revoked.")
+        str | None, typer.Option(metavar="30d", help="How long it is valid; else until revoked.")
     ] = None,
 ) -> None:
     """Make a key; its secret is printed this once."""

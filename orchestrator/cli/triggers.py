@@ -58,7 +58,7 @@ def resume_trigger(name: Name, trigger: Which = None) -> None:
 
 
 @command(triggers, "test", "rekindle trigger test news")
-def test_trigger(name: Name, trigger: Which = None) -> None:
+def try_trigger(name: Name, trigger: Which = None) -> None:
     """Show what a trigger would say now and when it fires next; nothing is started."""
     rows = get(f"/streams/{part(name)}/triggers/test", trigger=trigger)
     show_list(rows, TEST_COLUMNS, empty="no triggers")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -171,9 +172,7 @@ def export_version(
 
 def evaluate(
     name: Which,
-    data: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Documents to measure it on, besides its eval sets.")
-    ] = None,
+    data: Annotated[Path | None, typer.Option(metavar="FILE", help="Measure it on these documents, too.")] = None,
     wait_for_it: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the scores.")] = True,
 ) -> None:
     """Measure a version and print its scores."""
@@ -189,11 +188,9 @@ def evaluate(
 
 def _measured(asked: dict[str, Any]) -> list[dict[str, Any]]:
     for job in asked["jobs"]:
-        ended = wait(lambda job=job: get(f"/jobs/{job}"), until=_has_ended, tell=job_status)
+        ended: dict[str, Any] = wait(partial(get, f"/jobs/{job}"), until=_has_ended, tell=job_status)
         if ended["state"] != "succeeded":
-            raise RekindleError(
-                f"job {job} has {ended['state']}: {ended['error']}; `rekindle job logs {job}` says more"
-            )
+            raise RekindleError(f"job {job} has {ended['state']}: {ended['error']}; see `rekindle job logs {job}`")
     version = VersionName(stream=asked["stream"], number=asked["version"])
     wanted = len(asked["evaluations"]) + 1
 

@@ -1,4 +1,4 @@
-"""The REST face: FastAPI under ``/api/v1``, with its OpenAPI description there. Handlers only call the service layer."""
+"""The REST face: FastAPI under ``/api/v1``, described by OpenAPI. Handlers only call the service layer."""
 
 from __future__ import annotations
 

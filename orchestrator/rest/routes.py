@@ -48,7 +48,7 @@ ROUTES: tuple[Route, ...] = (
     _route("POST", "/streams/{name}/rollback", streams.roll_back, "operator"),
     _route("POST", "/streams/{name}/triggers/pause", work.pause_triggers, "operator"),
     _route("POST", "/streams/{name}/triggers/resume", work.resume_triggers, "operator"),
-    _route("GET", "/streams/{name}/triggers/test", work.test_triggers, "reader"),
+    _route("GET", "/streams/{name}/triggers/test", work.try_triggers, "reader"),
     _route("GET", "/streams/{name}/versions", versions.list_versions, "reader"),
     _route("GET", "/streams/{name}/versions/{version}", versions.show_version, "reader"),
     _route("GET", "/streams/{name}/versions/{version}/lineage", versions.version_lineage, "reader"),

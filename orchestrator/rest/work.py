@@ -63,7 +63,7 @@ def resume_triggers(rekindle: Rekindle, actor: Actor, name: str, trigger: str | 
     return triggers.resume(rekindle, name, trigger, actor=actor)
 
 
-def test_triggers(rekindle: Rekindle, name: str, trigger: str | None = None) -> list[TriggerTest]:
+def try_triggers(rekindle: Rekindle, name: str, trigger: str | None = None) -> list[TriggerTest]:
     """What the triggers would say now; nothing is started."""
     return trigger_views.try_triggers(rekindle, name, trigger)
 

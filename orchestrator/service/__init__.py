@@ -1,1 +1,1 @@
-"""The one service layer under all faces: views read, commands act. No face has logic of its own, and none speaks SQL."""
+"""The one service layer under all faces: views read, commands act. No face has logic of its own or speaks SQL."""

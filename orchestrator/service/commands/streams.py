@@ -109,7 +109,7 @@ def resume(app: App, name: str, *, actor: str) -> StreamRecord:
 def remove(app: App, name: str, *, purge: bool, actor: str) -> StreamRecord:
     """Archive a stream: its jobs end, its triggers go, its name is free; its lineage stays.
 
-    With ``purge`` gc may take its bytes, and what was published of it goes at once; an archived stream can be purged too.
+    With ``purge`` gc may take its bytes, and what was published of it goes at once; an archived one can be purged too.
 
     Raises:
         NotFound: no such stream.

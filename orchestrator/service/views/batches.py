@@ -21,7 +21,7 @@ def list_batches(
     with app.database.read() as session:
         if stream is not None:
             query = query.where(Batch.stream_id == common.find_stream(session, stream).id)
-        rows = common.page(session, query, by=Batch.id, limit=limit, before=before)
+        rows: list[Batch] = common.page(session, query, by=Batch.id, limit=limit, before=before)
         names = common.stream_names(session, (row.stream_id for row in rows))
     return [batch_record(row, names[row.stream_id]) for row in rows]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterable
+from typing import Any
 
 from sqlalchemy import Select, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
@@ -12,7 +12,6 @@ from orchestrator.errors import NotFound
 from storage import lineage
 from storage.tables import Batch, Decision, Job, Stream, Version
 
-Row = TypeVar("Row")
 MAX_PAGE = 1000
 """Rows in one answer, whatever is asked for."""
 QUARANTINE_SHOWN = 200
@@ -97,18 +96,12 @@ def find_decision(session: Session, decision_id: int) -> Decision:
 
 
 def page(
-    session: Session,
-    query: Select[tuple[Row]],
-    *,
-    by: InstrumentedAttribute[int],
-    limit: int,
-    before: int | None,
-) -> list[Row]:
+    session: Session, query: Select[Any], *, by: InstrumentedAttribute[int], limit: int, before: int | None
+) -> list[Any]:
     """The newest ``limit`` rows older than ``before``, oldest first."""
     if before is not None:
         query = query.where(by < before)
-    rows = session.scalars(query.order_by(by.desc()).limit(min(limit, MAX_PAGE))).all()
-    return list(reversed(rows))
+    return list(session.scalars(query.order_by(by.desc()).limit(min(limit, MAX_PAGE))))[::-1]
 
 
 def stream_names(session: Session, ids: Iterable[str]) -> dict[str, str]:
@@ -122,8 +115,3 @@ def version_numbers(session: Session, ids: Iterable[int | None]) -> dict[int, in
     wanted = {one for one in ids if one is not None}
     rows = session.execute(select(Version.id, Version.number).where(Version.id.in_(wanted)))
     return {row.id: row.number for row in rows}
-
-
-def newest_by(rows: Sequence[Row], key: Any) -> dict[Any, Row]:
-    """The last row of each key, where rows come oldest first."""
-    return {key(row): row for row in rows}

@@ -88,7 +88,7 @@ def _behind(session: Session, version: Version) -> set[int]:
 
 def _documents(session: Session, batches: set[int]) -> dict[int, int]:
     query = select(Batch.id, Batch.train_documents).where(Batch.id.in_(batches))
-    return {batch_id: documents for batch_id, documents in session.execute(query).tuples()}
+    return dict(session.execute(query).tuples().all())
 
 
 def _settings_diff(session: Session, stream: Stream, a: Version, b: Version) -> tuple[SettingChange, ...]:

@@ -11,7 +11,13 @@ from orchestrator.app import App
 from orchestrator.service.records import DaemonRecord
 from storage.tables import Batch, Decision, Job, Stream, Version
 
-COUNTED = {"streams": Stream, "batches": Batch, "decisions": Decision, "jobs": Job, "versions": Version}
+COUNTED = {
+    "streams": Stream.state,
+    "batches": Batch.state,
+    "decisions": Decision.state,
+    "jobs": Job.state,
+    "versions": Version.state,
+}
 
 
 def show_daemon(app: App) -> DaemonRecord:
@@ -31,9 +37,6 @@ def state_counts(app: App) -> dict[str, dict[str, int]]:
     """Table -> state -> rows."""
     with app.database.read() as session:
         return {
-            name: {
-                state: count
-                for state, count in session.execute(select(table.state, func.count()).group_by(table.state))
-            }
-            for name, table in COUNTED.items()
+            name: dict(session.execute(select(state, func.count()).group_by(state)).tuples().all())
+            for name, state in COUNTED.items()
         }

@@ -23,7 +23,7 @@ def list_decisions(app: App, *, stream: str | None, limit: int, before: int | No
     with app.database.read() as session:
         if stream is not None:
             query = query.where(Decision.stream_id == common.find_stream(session, stream).id)
-        rows = common.page(session, query, by=Decision.id, limit=limit, before=before)
+        rows: list[Decision] = common.page(session, query, by=Decision.id, limit=limit, before=before)
         return decision_records(session, rows)
 
 
@@ -101,9 +101,9 @@ def _results(session: Session, rows: Sequence[Decision], versions: dict[int, Ver
     verdicts = session.execute(
         select(Verdict.version_id, Verdict.outcome).where(Verdict.version_id.in_(ids)).order_by(Verdict.id)
     )
-    outcomes: dict[int, str] = {version_id: outcome for version_id, outcome in verdicts.tuples()}
+    outcomes: dict[int, str] = dict(verdicts.tuples().all())
     plans = session.execute(select(Plan.decision_id, Plan.state).where(Plan.decision_id.in_([row.id for row in rows])))
-    plan_states: dict[int, str] = {decision_id: state for decision_id, state in plans.tuples()}
+    plan_states: dict[int, str] = dict(plans.tuples().all())
     return {
         row.id: _result(versions.get(row.id), promoted=promoted, outcomes=outcomes, plan=plan_states.get(row.id))
         for row in rows

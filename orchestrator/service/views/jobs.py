@@ -26,7 +26,7 @@ def list_jobs(app: App, *, stream: str | None, state: str | None, limit: int, be
     with app.database.read() as session:
         if stream is not None:
             query = query.where(Job.stream_id == common.find_stream(session, stream).id)
-        rows = common.page(session, query, by=Job.id, limit=limit, before=before)
+        rows: list[Job] = common.page(session, query, by=Job.id, limit=limit, before=before)
         return job_records(session, rows)
 
 

@@ -172,7 +172,7 @@ def _next_fires(session: Session, ids: list[str]) -> dict[str, Any]:
         .where(Trigger.stream_id.in_(ids), Trigger.state == "active")
         .group_by(Trigger.stream_id)
     )
-    return {stream: fire for stream, fire in session.execute(query).tuples()}
+    return dict(session.execute(query).tuples().all())
 
 
 def _batches_in(session: Session, stream_id: str) -> list[tuple[int, str]]:

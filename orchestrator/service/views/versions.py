@@ -50,7 +50,7 @@ def list_versions(app: App, stream: str, *, limit: int, before: int | None) -> l
     with app.database.read() as session:
         owner = common.find_stream(session, stream)
         query = select(Version).where(Version.stream_id == owner.id)
-        rows = common.page(session, query, by=Version.number, limit=limit, before=before)
+        rows: list[Version] = common.page(session, query, by=Version.number, limit=limit, before=before)
         return version_records(session, owner, rows)
 
 
@@ -83,7 +83,7 @@ def matrix(app: App, stream: str, *, limit: int, before: int | None) -> list[Eva
     with app.database.read() as session:
         owner = common.find_stream(session, stream)
         query = select(Version).where(Version.stream_id == owner.id)
-        rows = common.page(session, query, by=Version.number, limit=limit, before=before)
+        rows: list[Version] = common.page(session, query, by=Version.number, limit=limit, before=before)
         found = evaluations_of(session, rows)
     return [one for row in rows for one in found.get(row.id, ())]
 
@@ -93,7 +93,7 @@ def show_lineage(app: App, name: VersionName, *, whole: bool) -> list[LineageRec
     with app.database.read() as session:
         stream = common.find_stream(session, name.stream)
         query = select(Version).where(Version.stream_id == stream.id)
-        rows = common.page(session, query, by=Version.number, limit=common.MAX_PAGE, before=None)
+        rows: list[Version] = common.page(session, query, by=Version.number, limit=common.MAX_PAGE, before=None)
         if not whole:
             chosen = common.find_version(session, stream, name.number)
             line = {chosen.id, *lineage.ancestors(session, chosen.id), *lineage.descendants(session, chosen.id)}
