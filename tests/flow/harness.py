@@ -1,4 +1,4 @@
-"""A whole daemon without its faces: real SQL, real files, real job processes with a toy model, a clock that tests move."""
+"""A daemon without its faces: real SQL, files and job processes, a toy model, and a clock that tests move."""
 
 from __future__ import annotations
 

@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 from strategies.contract import Consumed, EvaluateWork, JobResult, JobSpec, Measured, MeasureWork, Score, TrainWork
 
 KNOWN, UNKNOWN = 1.0, 5.0
-TENSOR = b"".join([(64).to_bytes(8, "little"), json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).ljust(64).encode(), bytes(4)])  # fmt: skip
+HEADER = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).ljust(64).encode()
+TENSOR = b"".join([len(HEADER).to_bytes(8, "little"), HEADER, bytes(4)])
 
 
 def write_model(folder: Path, words: set[str]) -> None:
@@ -96,7 +97,8 @@ def _measure(directory: Path, work: MeasureWork, words: set[str]) -> JobResult:
         rows = [row for row in pq.ParquetFile(source.path).read().to_pylist() if row["split"] == "train"]
         tokens = sum(len(row["text"].split()) for row in rows)
         loss = sum(_nats(row["text"], words) for row in rows) / max(1, tokens)
-        measured.append(Measured(name=source.name, batch=source.batch, documents=len(rows), tokens=tokens, rows=len(rows), loss=loss))  # fmt: skip
+        counts = {"documents": len(rows), "tokens": tokens, "rows": len(rows)}
+        measured.append(Measured(name=source.name, batch=source.batch, loss=loss, **counts))
     if work.sample is None:
         return JobResult(kind="measure", measured=tuple(measured))
     (directory / "out").mkdir(exist_ok=True)
@@ -113,10 +115,15 @@ def _evaluate(directory: Path, work: EvaluateWork, words: set[str]) -> JobResult
 def _score(directory: Path, one: Any, words: set[str]) -> Score:
     rows = pq.ParquetFile(one.path).read().to_pylist()
     results = [
-        {"digest": row["digest"], "half": row["half"], "tokens": len(row["text"].split()), "bytes": len(row["text"].encode()),
-         "loss": _nats(row["text"], words)}
+        {
+            "digest": row["digest"],
+            "half": row["half"],
+            "tokens": len(row["text"].split()),
+            "bytes": len(row["text"].encode()),
+            "loss": _nats(row["text"], words),
+        }
         for row in rows
-    ]  # fmt: skip
+    ]
     path = f"out/results-{one.id}.parquet"
     pq.write_table(pa.Table.from_pylist(results), directory / path)
     return Score(
