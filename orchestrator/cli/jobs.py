@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
@@ -27,6 +28,7 @@ from orchestrator.cli.paging import Before, Limit, show_page
 from orchestrator.cli.progress import POLL_S
 
 Id = Annotated[int, typer.Argument(metavar="ID", help="Number of the job.")]
+ENDED = ("succeeded", "failed", "cancelled")
 jobs = group("See what runs; read logs, cancel, try again.")
 
 
@@ -100,25 +102,32 @@ def job_logs(
         int | None, typer.Option(min=1, metavar="N", help="Of this attempt; default: the newest.")
     ] = None,
 ) -> None:
-    """Print a job's log."""
-    pieces = []
-    offset, seen = 0, attempt
-    while True:
-        piece = get(f"/jobs/{job}/log", attempt=seen if not follow else attempt, offset=offset)
-        if follow and seen not in (None, piece["attempt"]) and attempt is None:
-            offset, seen = 0, piece["attempt"]
-            continue
-        offset, seen = piece["next_offset"], piece["attempt"] or None
-        pieces.append(piece["text"])
+    """Print a job's log; with -f that of each attempt, until the job has ended."""
+    written: list[str] = []
+    for piece in _pieces(job, attempt, follow=follow):
+        written.append(piece["text"])
         if not is_json():
             sys.stdout.write(clean(piece["text"], keep="\n\t"))
             sys.stdout.flush()
-        if piece["complete"] or (not follow and not piece["text"]):
-            break
-        if not piece["text"]:
-            time.sleep(POLL_S)
     if is_json():
-        print_json({"job": job, "attempt": seen, "state": piece["state"], "text": "".join(pieces)})
+        print_json({"job": job, "attempt": piece["attempt"], "state": piece["state"], "text": "".join(written)})
+
+
+def _pieces(job: int, attempt: int | None, *, follow: bool) -> Iterator[dict[str, Any]]:
+    """The log piece by piece; a job that is tried again while it is followed goes on with the next attempt's log."""
+    chosen, offset = attempt, 0
+    while True:
+        piece = get(f"/jobs/{job}/log", attempt=chosen, offset=offset)
+        yield piece
+        offset, chosen = piece["next_offset"], piece["attempt"] or None
+        if piece["text"]:
+            continue
+        if not follow or (piece["complete"] and (attempt is not None or piece["state"] in ENDED)):
+            return
+        newest = get(f"/jobs/{job}")["attempt"]
+        if piece["complete"] and newest > piece["attempt"]:
+            chosen, offset = newest, 0
+        time.sleep(POLL_S)
 
 
 @command(jobs, "cancel", "rekindle job cancel 31")

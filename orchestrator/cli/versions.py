@@ -187,19 +187,20 @@ def evaluate(
 
 
 def _measured(asked: dict[str, Any]) -> list[dict[str, Any]]:
+    """The scores on the sets that were asked for, once they are all there."""
     for job in asked["jobs"]:
         ended: dict[str, Any] = wait(partial(get, f"/jobs/{job}"), until=_has_ended, tell=job_status)
         if ended["state"] != "succeeded":
             raise RekindleError(f"job {job} has {ended['state']}: {ended['error']}; see `rekindle job logs {job}`")
-    version = VersionName(stream=asked["stream"], number=asked["version"])
-    wanted = len(asked["evaluations"]) + 1
+    path = _path(VersionName(stream=asked["stream"], number=asked["version"]))
 
-    def status(_found: dict[str, Any]) -> Status:
+    def scores() -> list[dict[str, Any]]:
+        return [one for one in get(path)["evaluations"] if one["eval_set"] in asked["sets"]]
+
+    def status(_rows: list[dict[str, Any]]) -> Status:
         return Status(text="recording the scores")
 
-    found = wait(lambda: get(_path(version)), until=lambda one: len(one["evaluations"]) >= wanted, tell=status)
-    rows: list[dict[str, Any]] = found["evaluations"]
-    return rows
+    return wait(scores, until=lambda rows: len(rows) == len(asked["sets"]), tell=status)
 
 
 def _has_ended(job: dict[str, Any]) -> bool:

@@ -442,10 +442,11 @@ class RetrainRecord(Closed):
 
 
 class EvaluateRecord(Closed):
-    """An evaluation as asked for: the jobs under way, the scores that are there."""
+    """An evaluation as asked for: on which sets, the jobs under way, the scores that are there."""
 
     stream: str
     version: int
+    sets: tuple[str, ...]
     jobs: tuple[int, ...]
     complete: bool
     evaluations: tuple[EvaluationRecord, ...]

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from orchestrator.app import App
-from orchestrator.flow import evaluation, promotion, rollback
+from orchestrator.errors import BadInput, Conflict
+from orchestrator.flow import evaluation, promotion, records, rollback
+from orchestrator.ingest import run as ingest
 from orchestrator.service.names import VersionName
 from orchestrator.service.records import EvaluateRecord, LiveRecord
 from orchestrator.service.views import common
 from orchestrator.service.views.streams import held_batches
 from orchestrator.service.views.versions import evaluations_of
-from storage.tables import Promotion, Stream
+from storage.tables import EvalSet, Job, Promotion, Stream, Version
 
 
 def promote(app: App, stream: str, number: int, *, force: bool, reason: str, actor: str) -> LiveRecord:
@@ -44,30 +47,58 @@ def roll_back(app: App, stream: str, *, to: int | None, reason: str, actor: str)
 
 
 def evaluate(app: App, name: VersionName, *, data: Path | None, actor: str) -> EvaluateRecord:
-    """Have a version measured on what it lacks, or on a file of the user's.
+    """Have a version measured on what it lacks of its stream's eval sets, or on a file of the user's alone.
 
     Raises:
         NotFound: no such stream or version.
-        BadInput: the file cannot be read.
+        BadInput: the file holds no document that can be measured.
+        Conflict: the measurement failed before.
     """
     with app.database.read() as session:
         stream = common.find_stream(session, name.stream)
         version = common.find_version(session, stream, name.number)
-    jobs = evaluation.request(app, version, data)
+    only = None if data is None else _bring(app, stream, data, actor=actor)
+    with app.database.write() as session:
+        sets = list(records.active_sets(session, stream.id)) if only is None else [session.get_one(EvalSet, only)]
+        progress = evaluation.ensure(session, stream=stream, version=version, sets=sets)
+        jobs = _jobs_of(session, version)
+        wanted = {one.name for one in sets}
+        scores = [one for one in evaluations_of(session, [version]).get(version.id, ()) if one.eval_set in wanted]
+    if progress == "failed":
+        raise Conflict(f"measuring {name} failed before; `rekindle job list {name.stream}` names the job to retry")
     app.wake.set()
-    with app.database.read() as session:
-        return _evaluated(session, stream, version.number, [job.id for job in jobs])
-
-
-def _evaluated(session: Session, stream: Stream, number: int, jobs: list[int]) -> EvaluateRecord:
-    version = common.find_version(session, stream, number)
     return EvaluateRecord(
         stream=stream.name,
-        version=number,
-        jobs=tuple(jobs),
-        complete=not jobs,
-        evaluations=tuple(evaluations_of(session, [version]).get(version.id, ())),
+        version=version.number,
+        sets=tuple(one.name for one in sets),
+        jobs=jobs,
+        complete=progress == "complete",
+        evaluations=tuple(scores),
     )
+
+
+def _bring(app: App, stream: Stream, data: Path, *, actor: str) -> int:
+    """The eval set of a user's file. It is measured on request only: no gate looks at it, no candidate waits for it."""
+    name = f"file:{data.name}"
+    if not data.is_file():
+        raise BadInput(f"there is no file {data} on the daemon's machine")
+    report = ingest.spawn(app, stream.id, path=data, name=name, kind="fixed", actor=actor)
+    if report.outcome == "refused":
+        raise BadInput(f"{data} cannot be measured on: {report.reason}")
+    with app.database.write() as session:
+        query = select(EvalSet).where(EvalSet.stream_id == stream.id, EvalSet.name == name).order_by(EvalSet.id.desc())
+        found = session.scalars(query.limit(1)).first()
+        if found is None:
+            raise BadInput(f"{data} holds no document that can be measured; {report.quarantined} were quarantined")
+        found.active = False
+        return found.id
+
+
+def _jobs_of(session: Session, version: Version) -> tuple[int, ...]:
+    """The measurements of a version that are under way."""
+    under_way = ("queued", "submitted", "running")
+    query = select(Job.id).where(Job.version_id == version.id, Job.kind == "evaluate", Job.state.in_(under_way))
+    return tuple(session.scalars(query.order_by(Job.id)))
 
 
 def _live(app: App, stream: str, done: Promotion, *, held: tuple[int, ...] = ()) -> LiveRecord:

@@ -88,7 +88,7 @@ def _behind(session: Session, version: Version) -> set[int]:
 
 def _documents(session: Session, batches: set[int]) -> dict[int, int]:
     query = select(Batch.id, Batch.train_documents).where(Batch.id.in_(batches))
-    return dict(session.execute(query).tuples().all())
+    return dict(session.execute(query).all())
 
 
 def _settings_diff(session: Session, stream: Stream, a: Version, b: Version) -> tuple[SettingChange, ...]:
@@ -124,7 +124,7 @@ def _newest(session: Session, version: Version) -> dict[str, tuple[Evaluation, E
         .where(Evaluation.version_id == version.id)
         .order_by(Evaluation.id)
     )
-    return {eval_set.name: (one, eval_set) for one, eval_set in session.execute(query).tuples()}
+    return {eval_set.name: (one, eval_set) for one, eval_set in session.execute(query)}
 
 
 def _scores(session: Session, a: Version, b: Version) -> tuple[ScoreChange, ...]:

@@ -37,6 +37,6 @@ def state_counts(app: App) -> dict[str, dict[str, int]]:
     """Table -> state -> rows."""
     with app.database.read() as session:
         return {
-            name: dict(session.execute(select(state, func.count()).group_by(state)).tuples().all())
+            name: dict(session.execute(select(state, func.count()).group_by(state)).all())
             for name, state in COUNTED.items()
         }

@@ -88,7 +88,7 @@ def _versions(session: Session, decisions: list[int]) -> dict[int, Version]:
 def _jobs(session: Session, decisions: list[int]) -> dict[int, list[int]]:
     found: dict[int, list[int]] = defaultdict(list)
     rows = session.execute(select(Job.id, Job.decision_id).where(Job.decision_id.in_(decisions)).order_by(Job.id))
-    for job_id, decision_id in rows.tuples():
+    for job_id, decision_id in rows:
         if decision_id is not None:
             found[decision_id].append(job_id)
     return found
@@ -101,9 +101,9 @@ def _results(session: Session, rows: Sequence[Decision], versions: dict[int, Ver
     verdicts = session.execute(
         select(Verdict.version_id, Verdict.outcome).where(Verdict.version_id.in_(ids)).order_by(Verdict.id)
     )
-    outcomes: dict[int, str] = dict(verdicts.tuples().all())
+    outcomes: dict[int, str] = dict(verdicts.all())
     plans = session.execute(select(Plan.decision_id, Plan.state).where(Plan.decision_id.in_([row.id for row in rows])))
-    plan_states: dict[int, str] = dict(plans.tuples().all())
+    plan_states: dict[int, str] = dict(plans.all())
     return {
         row.id: _result(versions.get(row.id), promoted=promoted, outcomes=outcomes, plan=plan_states.get(row.id))
         for row in rows

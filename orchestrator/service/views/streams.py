@@ -163,7 +163,7 @@ def _pending(session: Session, ids: list[str]) -> dict[str, tuple[int, int]]:
         .where(Batch.stream_id.in_(ids), Batch.kind == "data", Batch.state == "pending")
         .group_by(Batch.stream_id)
     )
-    return {stream: (count, int(documents or 0)) for stream, count, documents in session.execute(query).tuples()}
+    return {stream: (count, int(documents or 0)) for stream, count, documents in session.execute(query)}
 
 
 def _next_fires(session: Session, ids: list[str]) -> dict[str, Any]:
@@ -172,7 +172,7 @@ def _next_fires(session: Session, ids: list[str]) -> dict[str, Any]:
         .where(Trigger.stream_id.in_(ids), Trigger.state == "active")
         .group_by(Trigger.stream_id)
     )
-    return dict(session.execute(query).tuples().all())
+    return dict(session.execute(query).all())
 
 
 def _batches_in(session: Session, stream_id: str) -> list[tuple[int, str]]:
@@ -181,7 +181,7 @@ def _batches_in(session: Session, stream_id: str) -> list[tuple[int, str]]:
         .where(Batch.stream_id == stream_id, Batch.kind == "data", Batch.state.in_(("pending", "held")))
         .order_by(Batch.id)
     )
-    return [(batch_id, state) for batch_id, state in session.execute(query.limit(common.MAX_PAGE)).tuples()]
+    return [(batch_id, state) for batch_id, state in session.execute(query.limit(common.MAX_PAGE))]
 
 
 def _published(app: App, name: str, settings: dict[str, Any]) -> str | None:

@@ -137,7 +137,7 @@ def evaluations_of(session: Session, rows: Sequence[Version]) -> dict[int, list[
         .order_by(Evaluation.id)
     )
     numbers = {row.id: row.number for row in rows}
-    newest = {(one.version_id, eval_set.name): (one, eval_set) for one, eval_set in session.execute(query).tuples()}
+    newest = {(one.version_id, eval_set.name): (one, eval_set) for one, eval_set in session.execute(query)}
     found: dict[int, list[EvaluationRecord]] = defaultdict(list)
     for one, eval_set in sorted(newest.values(), key=lambda pair: (pair[1].kind != "anchor", pair[1].id)):
         found[one.version_id].append(_evaluation(one, eval_set, numbers[one.version_id]))

@@ -1,0 +1,199 @@
+"""The main job through the command line, and the shapes that scripts rely on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.faces.face import Face
+from tests.flow.harness import NEW, write_documents
+
+VERSION = {"number", "state", "strategy", "parents", "job", "batches", "created_at", "scores"}
+JOB = {"id", "stream", "kind", "state", "attempt", "progress", "error"}
+BATCH = {"id", "stream", "state", "documents", "duplicates", "quarantined", "content_hash"}
+EVALUATION = {"version", "eval_set", "metric", "value", "examples"}
+
+
+def test_versions_are_an_array_of_objects_with_the_documented_fields(story: Face) -> None:
+    rows = story.data("version", "list", "news")
+    assert [row["number"] for row in rows] == [1, 2]
+    assert all(row.keys() >= VERSION for row in rows)
+    assert [row["state"] for row in rows] == ["retired", "live"]
+    assert rows[1]["parents"] == [1]
+    assert rows[1]["scores"].keys() >= {"anchor"}
+
+
+def test_the_trained_version_names_its_job_and_its_batches(story: Face) -> None:
+    row = story.data("version", "list", "news")[1]
+    batches = {one["id"] for one in story.data("batch", "list", "news") if one["kind"] == "data"}
+    assert set(row["batches"]) == batches
+    assert story.data("job", "show", str(row["job"]))["kind"] == "train"
+
+
+def test_a_version_may_be_named_in_three_ways(story: Face) -> None:
+    numbers = [story.data("version", "show", name)["number"] for name in ("news", "news/1", "news@live")]
+    assert numbers == [2, 1, 2]
+
+
+def test_jobs_have_the_documented_fields(story: Face) -> None:
+    rows = story.data("job", "list", "news")
+    assert rows
+    assert all(row.keys() >= JOB for row in rows)
+    assert {row["kind"] for row in rows} >= {"measure", "train", "evaluate"}
+
+
+def test_a_batch_says_what_was_kept_dropped_and_quarantined(story: Face) -> None:
+    row = next(one for one in story.data("batch", "list", "news") if one["kind"] == "data")
+    assert row.keys() >= BATCH
+    assert (row["documents"], row["duplicates"], row["quarantined"]) == (40, 1, 1)
+    shown = story.data("batch", "show", str(row["id"]))
+    assert shown["quarantine"][0]["line"] == 42
+    assert shown["versions"] == [2]
+
+
+def test_the_matrix_is_an_array_of_evaluations(story: Face) -> None:
+    rows = story.data("version", "matrix", "news")
+    assert all(row.keys() >= EVALUATION for row in rows)
+    assert {(row["version"], row["eval_set"]) for row in rows} >= {(1, "anchor"), (2, "anchor")}
+
+
+def test_the_matrix_for_people_has_eval_sets_down_and_versions_across(story: Face) -> None:
+    lines = story.rekindle("version", "matrix", "news").out.splitlines()
+    assert lines[0].split() == ["EVAL", "SET", "METRIC", "1", "2"]
+    assert lines[1].startswith("anchor")
+
+
+def test_every_setting_is_shown_with_its_origin(story: Face) -> None:
+    shown = story.data("stream", "show", "news")
+    origins = {one["key"]: one["origin"] for one in shown["settings"]}
+    assert origins["model"] == "--model"
+    assert origins["anchor"] == "--set"
+    assert origins["triggers"] == "--every"
+    assert origins["gate.mode"] == "default"
+    assert shown["live"] == 2
+    assert shown["triggers"][0]["next_fire"]
+
+
+def test_the_decision_explains_itself(story: Face) -> None:
+    row = story.data("decision", "list", "news")[0]
+    shown = story.data("decision", "show", str(row["id"]))
+    assert (shown["result"], shown["version"]) == ("promoted", 2)
+    assert shown["reason"]
+    assert shown["verdict"]["outcome"] == "pass"
+    assert shown["signals"]
+
+
+def test_the_lineage_is_a_tree(story: Face) -> None:
+    assert story.rekindle("version", "lineage", "news").out.splitlines()[1].startswith("└─ news/2  live")
+    assert [row["parents"] for row in story.data("version", "lineage", "news")] == [[], [1]]
+    assert [row["number"] for row in story.data("version", "lineage", "news/1")] == [1, 2]
+
+
+def test_a_comparison_shows_data_settings_scores_and_flips(story: Face) -> None:
+    shown = story.data("version", "compare", "news/1", "news/2")
+    assert shown["data"]["only_b"] == story.data("version", "list", "news")[1]["batches"]
+    assert "strategy.name" in {one["key"] for one in shown["settings"]}
+    fresh = next(one for one in shown["flips"] if one["eval_set"].startswith("batch-"))
+    assert fresh["positive"] == fresh["documents"]
+    assert fresh["examples"][0]["direction"] == "better"
+    assert any(word in fresh["examples"][0]["excerpt"] for word in NEW.split())
+
+
+def test_job_logs_can_be_read_and_followed_to_their_end(story: Face) -> None:
+    job = str(story.data("version", "list", "news")[1]["job"])
+    assert story.rekindle("job", "logs", job).code == 0
+    followed = story.rekindle("job", "logs", "-f", job)
+    assert followed.code == 0
+    assert story.data("job", "logs", job)["text"] == followed.out
+
+
+def test_an_export_is_a_plain_folder_and_never_overwrites(story: Face) -> None:
+    target = story.root / "export"
+    done = story.data("version", "export", "news@live", str(target))
+    assert done["form"] == "model"
+    assert json.loads((target / "config.json").read_text())["model_type"] == "toy"
+    again = story.rekindle("version", "export", "news", str(target))
+    assert again.code == 1
+    assert "not empty" in again.error
+
+
+def test_a_version_without_adapter_is_not_exported_as_one(story: Face) -> None:
+    done = story.rekindle("version", "export", "news", str(story.root / "adapter"), "--as-adapter")
+    assert done.code == 1
+    assert "has no adapter" in done.error
+
+
+def test_an_evaluation_on_a_file_prints_its_score_alone(story: Face) -> None:
+    file = write_documents(story.root / "questions.jsonl", NEW, 10)
+    (row,) = story.data("evaluate", "news/1", "--data", str(file))
+    assert row.keys() >= EVALUATION
+    assert (row["version"], row["eval_set"]) == (1, "file:questions.jsonl")
+
+
+def test_an_evaluation_prints_what_is_there_already(story: Face) -> None:
+    assert {row["eval_set"] for row in story.data("evaluate", "news")} >= {"anchor"}
+
+
+def test_metrics_count_what_is_there(story: Face) -> None:
+    status, text = story.call("GET", "/metrics")
+    assert status == 200
+    assert 'rekindle_live_version{stream="news"} 2.0' in text
+    assert 'rekindle_streams{state="active"} 1.0' in text
+
+
+def test_a_retrain_that_the_gate_refuses_exits_with_three(working: Face) -> None:
+    working.add_stream()
+    working.rekindle("ingest", "news", str(write_documents(working.root / "a.jsonl", NEW, 40)))
+    done = working.rekindle("retrain", "news", "--strategy", "naive", "--wait", "--output", "json")
+    assert done.code == 3
+    assert "the gate refused news/2" in done.error
+    assert json.loads(done.out)["result"] == "refused"
+    forced = working.rekindle("version", "promote", "news/2", "--reason", "looks fine")
+    assert forced.code == 3
+
+
+def test_a_rollback_makes_the_earlier_version_live_and_holds_the_batches(working: Face) -> None:
+    working.add_stream()
+    working.rekindle("ingest", "news", str(write_documents(working.root / "a.jsonl", NEW, 40)))
+    assert working.rekindle("retrain", "news", "--wait").code == 0
+    done = working.data("rollback", "news", "--reason", "worse answers")
+    assert (done["live"], done["previous"]) == (1, 2)
+    (held,) = done["held"]
+    assert working.data("batch", "show", str(held))["state"] == "held"
+    (released,) = working.data("stream", "release-batches", "news")
+    assert released["state"] == "pending"
+
+
+def test_a_dry_run_decides_nothing(working: Face) -> None:
+    working.add_stream()
+    working.rekindle("ingest", "news", str(write_documents(working.root / "a.jsonl", NEW, 40)))
+    preview = working.data("retrain", "news", "--dry-run")
+    assert preview["strategy"] == "rewarm-replay"
+    assert working.data("decision", "list", "news") == []
+
+
+def test_a_removed_stream_frees_its_name_and_keeps_its_lineage(working: Face) -> None:
+    working.add_stream()
+    assert working.data("stream", "remove", "news", "--purge")["state"] == "archived"
+    assert working.data("stream", "list") == []
+    assert [row["number"] for row in working.data("version", "list", "news")] == [1]
+    assert not (working.app.home.published / "news" / "live").exists()
+    assert working.add_stream().code == 0
+
+
+def test_a_failed_registration_is_one_line(working: Face) -> None:
+    broken = working.base() / "model.safetensors"
+    broken.write_bytes(b"nonsense")
+    done = working.rekindle("stream", "add", "news", "--model", str(broken.parent))
+    assert done.code in (1, 2)
+    assert done.error
+
+
+def test_a_backup_lies_where_it_was_asked_for(story: Face) -> None:
+    done = story.data("backup", str(story.root / "backup"))
+    assert Path(done["database"]).is_file()
+    assert done["objects"] > 0
+
+
+def test_gc_says_what_it_would_do(story: Face) -> None:
+    assert story.data("gc", "--dry-run")["dry_run"] is True
