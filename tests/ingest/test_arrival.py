@@ -174,9 +174,8 @@ def test_groups_stay_on_one_side_across_batches(make_local: MakeWorld, tmp_path:
     world = make_local(split={"group_by": "author"})
     grouped = [{"text": text(n), "author": n % 20} for n in range(100)]
     first = world.ingest(write_lines(tmp_path / "a.jsonl", grouped))
-    second = world.ingest(
-        write_lines(tmp_path / "b.jsonl", [row | {"text": text(500 + row["author"])} for row in grouped])
-    )
+    more = [{"text": text(500 + n), "author": n} for n in range(20)]
+    second = world.ingest(write_lines(tmp_path / "b.jsonl", more))
     sides: dict[str, set[str]] = {}
     for row in documents(world, first.batch_id) + documents(world, second.batch_id):
         sides.setdefault(row.cluster, set()).add(row.split)

@@ -1,7 +1,8 @@
-"""What real files throw at a reader: our own small set of damage, and the experiments' large one where it is at hand."""
+"""What real files throw at a reader: our own small set of damage, and a large public one where it is at hand."""
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -44,8 +45,6 @@ def test_good_rows_are_kept_and_bad_ones_counted(local: World, tmp_path: Path, n
 
 
 def test_a_file_cut_anywhere_is_never_half_accepted(local: World, tmp_path: Path) -> None:
-    import gzip
-
     whole = gzip.compress(b"\n".join(GOOD))
     for end in range(1, len(whole), 50):
         path = tmp_path / f"{end}.jsonl.gz"

@@ -86,10 +86,10 @@ def peak_bytes(world: World, path: Path, **spec: Any) -> tuple[dict[str, Any], i
     file = world.home.spool / "spec.json"
     file.write_text(json.dumps(facts))
     code = (
-        "import sys, resource; from orchestrator.ingest.run import main; main(sys.argv[1:]);"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        "import sys; from orchestrator.ingest.run import main; main(sys.argv[1:]);"
+        "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
     )
-    # A fresh exec: ru_maxrss of a fork would begin at the size of this test process.
+    # Not ru_maxrss: that of a child begins at the size of this test process.
     done = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=True)
     *_, message, peak = done.stdout.splitlines()
     return json.loads(message), int(peak) * 1024
@@ -109,7 +109,7 @@ def test_a_child_may_not_take_more_memory_than_it_is_given(local: World, tmp_pat
     assert count(local, Batch) == 0
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(5))
 def test_a_killed_ingest_leaves_all_or_nothing_and_the_next_one_completes_it(
     local: World, tmp_path: Path, seed: int
 ) -> None:
@@ -134,7 +134,8 @@ def killing_children_after(delay_s: float) -> Iterator[None]:
     def kill() -> None:
         if not stop.wait(delay_s):
             for child in psutil.Process().children():
-                os.kill(child.pid, signal.SIGKILL)
+                if "orchestrator.ingest" in child.cmdline():
+                    os.kill(child.pid, signal.SIGKILL)
 
     thread = threading.Thread(target=kill)
     thread.start()
@@ -165,10 +166,10 @@ def test_two_producers_of_overlapping_content_keep_each_document_once(local: Wor
 
 def test_a_full_disk_keeps_nothing_and_says_so(local: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_lines(tmp_path / "a.jsonl", rows(200))
-    full = OSError(errno.ENOSPC, "No space left on device")
-    with monkeypatch.context() as patched, pytest.raises(Unavailable, match="disk .* is full"):
-        patched.setattr(spool, "fetch_stream", Mock(side_effect=full))
-        local.ingest(path)
+    with monkeypatch.context() as patched:
+        patched.setattr(spool, "fetch_stream", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+        with pytest.raises(Unavailable, match="the disk of the home folder is full"):
+            local.ingest(path)
     assert (count(local, Arrival), list(local.home.spool.glob("ingest-*"))) == (0, [])
     assert local.ingest(path).outcome == "accepted"
 

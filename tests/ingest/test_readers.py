@@ -147,6 +147,7 @@ def test_a_parquet_string_that_is_not_utf8_costs_its_row_only(tmp_path: Path) ->
 def test_a_bad_line_is_quarantined_and_the_others_are_kept(line: bytes, reason: str) -> None:
     good = b'{"text": "good"}\n'
     first, bad, last = json_lines(iter([good + line + b"\n" + good]), LIMITS)
+    assert isinstance(bad, Bad)
     assert (bad.line, bad.reason, len(bad.excerpt) <= 200) == (2, reason, True)
     assert first[1] == last[1] == {"text": "good"}
 
@@ -185,10 +186,10 @@ def test_lines_do_not_depend_on_where_the_blocks_end(wanted: list[bytes], size: 
     assert [line for _, line, whole in lines(blocks, 100) if whole] == wanted
 
 
-@given(
-    st.lists(st.dictionaries(st.text(max_size=5), st.recursive(st.none() | st.text(), st.lists), max_size=3)),
-    st.integers(1, 9),
-)
+VALUES = st.recursive(st.none() | st.text(max_size=9), lambda inner: st.lists(inner, max_size=3), max_leaves=4)
+
+
+@given(st.lists(st.dictionaries(st.text(max_size=5), VALUES, max_size=3), max_size=5), st.integers(1, 9))
 def test_an_array_gives_its_elements_wherever_the_blocks_end(wanted: list[Any], size: int) -> None:
     content = json.dumps(wanted, ensure_ascii=False).encode("utf-8", "surrogatepass")
     blocks = (content[start : start + size] for start in range(0, len(content), size))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from orchestrator.ingest.snapshots import halves
 from orchestrator.ingest.split import Choice, Side, Unit, choose
 
-SIDES = st.sampled_from(["free", "train", "held"])
+SIDES: st.SearchStrategy[Side] = st.sampled_from(("free", "train", "held"))
 LABELS = st.sampled_from(["", "a", "b"])
 
 

@@ -8,11 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-WORDS = [
-    a + b
-    for a in ("ba", "ce", "di", "fo", "gu", "ly", "mar", "nor", "pel", "sta")
-    for b in ("ron", "lim", "tas", "ver")
-]
+FIRST = ("ba", "ce", "di", "fo", "gu", "ly", "mar", "nor", "pel", "sta")
+WORDS = [first + last for first in FIRST for last in ("ron", "lim", "tas", "ver")]
 
 
 def text(seed: int, words: int = 80) -> str:
