@@ -27,6 +27,8 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
 )
 
+SETS = frozenset({"target_modules", "modules_to_save", "exclude_modules"})
+
 
 def save_model(model: Any, folder: Path, *, tokenizer: Any, parent: str, dtype: torch.dtype) -> None:
     """Safetensors, configuration and tokenizer; what the parent has of the tokenizer is copied byte for byte."""
@@ -46,10 +48,13 @@ def save_tokenizer(tokenizer: Any, folder: Path, *, parent: str) -> None:
 
 def save_adapter(model: Any, folder: Path, *, labels: tuple[str, ...]) -> None:
     """The PEFT folder; it names no base by path, because a base is named by the version's lineage."""
-    for config in model.peft_config.values():
-        config.base_model_name_or_path = None
     model.save_pretrained(folder, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)
+    path = folder / "adapter_config.json"
+    config = {**json.loads(path.read_bytes()), "base_model_name_or_path": None}
+    # peft writes sets in the order of the moment; the same adapter must be the same bytes.
+    sets = {name: sorted(value) for name, value in config.items() if name in SETS and isinstance(value, list)}
+    path.write_text(json.dumps({**config, **sets}, indent=2, sort_keys=True))
     if labels:
         (folder / LABELS_FILE).write_text(json.dumps({"format": 1, "labels": list(labels)}))
 

@@ -61,6 +61,7 @@ def train(spec: JobSpec, work: TrainWork, runtime: Runtime) -> JobResult:
     gc.freeze()
     runtime.enter("training", steps=work.template.steps)
     progress = loop.train()
+    gc.unfreeze()
     runtime.enter("saving")
     return JobResult(
         kind="train",

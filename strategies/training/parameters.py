@@ -39,6 +39,9 @@ def prepare(
     if task == "classification":
         _put_head(model, tensors)
         grow_head(model, labels, seed=seed)
+        name, head = head_of(model)
+        if adapter:
+            tensors |= {f"base_model.model.{name}.{key}": tensor for key, tensor in head.state_dict().items()}
     return _with_adapter(model, selection, task=task, adapter=adapter, tensors=tensors)
 
 

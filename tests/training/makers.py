@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import torch
 
 from strategies.contract import EvalFile, JobResult, JobSpec, SourceFile, TrainWork
+from strategies.jobs.run import work, write_result
 from strategies.jobs.runtime import Runtime
 from strategies.jobs.train import make_loop, prepare_run
 from strategies.training.loop import Loop
@@ -79,7 +80,7 @@ def template(
     return {**made, **changes}
 
 
-def spec(work: dict[str, Any], folder: Path, *, task: str = "causal-lm", **changes: Any) -> dict[str, Any]:
+def spec(todo: dict[str, Any], folder: Path, *, task: str = "causal-lm", **changes: Any) -> dict[str, Any]:
     """``job.json``."""
     more = changes.pop("model", {})
     made = {
@@ -93,7 +94,7 @@ def spec(work: dict[str, Any], folder: Path, *, task: str = "causal-lm", **chang
         "threads": 1,
         "device": "cpu",
         "model": {"path": str(folder), **more},
-        "work": work,
+        "work": todo,
     }
     return {**made, **changes}
 
@@ -113,8 +114,15 @@ def start(directory: Path, job: dict[str, Any]) -> subprocess.Popen[str]:
         )
 
 
+def carry_out(directory: Path, job: dict[str, Any]) -> JobResult:
+    """A job carried out to its end in this process."""
+    result = work(JobSpec.model_validate(job), StopAt(directory))
+    write_result(directory / "result.json", result)
+    return result
+
+
 def run(directory: Path, job: dict[str, Any]) -> JobResult:
-    """A job carried out to its end."""
+    """A job carried out to its end by a real job process."""
     code = start(directory, job).wait(timeout=120)
     assert code == 0, (directory / "job.log").read_text()
     return JobResult.model_validate_json((directory / "result.json").read_bytes())
@@ -186,11 +194,11 @@ def train_job(
     if old is not None:
         sources.append(source(folder / "anchor.parquet", old, name="anchor", role="old"))
         changes["mixing"] = {"old": {"anchor": "1"}, "share": "0.25", **changes.get("mixing", {})}
-    work = {
+    made = {
         "kind": "train",
         "template": template(task=task, **changes),
         "sources": [as_json(one) for one in sources],
         "forbidden": [],
         **more,
     }
-    return spec(work, model, task=task, **job)
+    return spec(made, model, task=task, **job)

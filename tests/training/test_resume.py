@@ -142,7 +142,7 @@ def test_a_checkpoint_of_another_training_is_not_used(checkpointed, llama: Path)
 
 def test_moments_of_an_earlier_stage_are_continued_when_asked(tmp_path: Path, llama: Path):
     job = makers.train_job(tmp_path, llama, makers.text_documents(20), state=["state/optimizer", "state/mixing"])
-    first = makers.run(tmp_path / "first", job)
+    first = makers.carry_out(tmp_path / "first", job)
     saved = tmp_path / "first" / first.artifacts["state/optimizer"]
     job["work"] |= {"optimizer": str(saved), "cursor": str(tmp_path / "first" / first.artifacts["state/mixing"])}
     second = makers.loop(tmp_path / "second", job)

@@ -1,0 +1,189 @@
+"""Loading, adapters, growing heads, export; and model folders that mean harm."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import peft
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+
+from strategies.contract import ModelFiles
+from strategies.errors import BadState, Refused
+from strategies.inference.export import export_merged
+from strategies.inference.load import adapter_labels, grow_head, head_of, load
+from tests import models
+from tests.training import makers
+
+CPU = torch.device("cpu")
+LORA = {"kind": "lora", "lora": {"r": 2, "lora_alpha": 4}}
+
+
+def logits(model, **inputs) -> torch.Tensor:
+    ids = torch.arange(4, 20)[None]
+    with torch.no_grad():
+        return model(input_ids=ids, **inputs).logits
+
+
+def trained_adapter(tmp_path: Path, base: Path, **options) -> Path:
+    job = makers.train_job(tmp_path, base, makers.text_documents(12), selection=LORA, **options)
+    makers.carry_out(tmp_path / "job", job)
+    return tmp_path / "job" / "out" / "adapter"
+
+
+def test_an_adapter_round_trips_through_peft_and_export(tmp_path: Path, llama: Path):
+    adapter = trained_adapter(tmp_path, llama)
+    files = ModelFiles(path=str(llama), adapter=str(adapter))
+    ours = logits(load(files, "causal-lm", device=CPU).model)
+    plain = transformers.AutoModelForCausalLM.from_pretrained(llama, dtype=torch.float32)
+    assert not torch.equal(ours, logits(plain))
+    assert torch.equal(ours, logits(peft.PeftModel.from_pretrained(plain, adapter).eval()))
+    export_merged(files, "causal-lm", tmp_path / "merged")
+    merged = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "merged", use_safetensors=True)
+    assert torch.allclose(ours, logits(merged), atol=1e-6)
+    assert json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"] is None
+    assert (tmp_path / "merged" / "tokenizer.json").read_bytes() == (llama / "tokenizer.json").read_bytes()
+
+
+def test_the_next_stage_continues_the_parents_adapter(tmp_path: Path, llama: Path):
+    adapter = trained_adapter(tmp_path, llama)
+    job = makers.train_job(tmp_path, llama, makers.text_documents(12), selection=LORA)
+    job["model"]["adapter"] = str(adapter)
+    loop = makers.loop(tmp_path / "next", job)
+    stored = load_file(adapter / "adapter_model.safetensors")
+    ours = {name.replace(".default", ""): tensor for name, tensor in makers.weights(loop).items()}
+    makers.assert_equal(ours, stored)
+
+
+def test_training_in_full_merges_the_parents_adapter(tmp_path: Path, llama: Path):
+    adapter = trained_adapter(tmp_path, llama)
+    job = makers.train_job(tmp_path, llama, makers.text_documents(12))
+    job["model"]["adapter"] = str(adapter)
+    loop = makers.loop(tmp_path / "next", job)
+    files = ModelFiles(path=str(llama), adapter=str(adapter))
+    assert torch.allclose(logits(loop.run.model.eval()), logits(load(files, "causal-lm", device=CPU).model), atol=1e-6)
+    assert not any("lora" in name for name in loop.run.parameters)
+
+
+def test_another_rank_than_the_parents_is_refused(tmp_path: Path, llama: Path):
+    adapter = trained_adapter(tmp_path, llama)
+    other = {"kind": "lora", "lora": {"r": 4, "lora_alpha": 4}}
+    job = makers.train_job(tmp_path, llama, makers.text_documents(12), selection=other)
+    job["model"]["adapter"] = str(adapter)
+    with pytest.raises(Refused, match="r 2 but the settings say 4"):
+        makers.loop(tmp_path / "next", job)
+
+
+def test_frozen_weights_do_not_move(tmp_path: Path, llama: Path):
+    loop = makers.loop(tmp_path / "job", makers.train_job(tmp_path, llama, makers.text_documents(12), selection=LORA))
+    before = {n: p.detach().clone() for n, p in loop.run.model.named_parameters() if not p.requires_grad}
+    loop.train()
+    after = {n: p.detach() for n, p in loop.run.model.named_parameters() if not p.requires_grad}
+    makers.assert_equal(before, after)
+
+
+def test_a_head_grows_without_touching_the_rows_it_has(tmp_path: Path):
+    folder = models.bert(tmp_path / "m", labels=("calm", "angry"))
+    model = load(ModelFiles(path=str(folder)), "classification", device=CPU).model
+    before = logits(model)
+    grow_head(model, ["calm", "angry", "sad"], seed=3)
+    after = logits(model)
+    assert after.shape == (1, 3)
+    assert torch.allclose(before, after[:, :2], atol=1e-7)
+    assert torch.equal(head_of(model)[1].weight[:2], load_file(folder / "model.safetensors")["classifier.weight"])
+    assert 0 < head_of(model)[1].weight[2].abs().max() < 0.2
+    assert model.config.id2label == {0: "calm", 1: "angry", 2: "sad"}
+
+
+def class_job(tmp_path: Path, base: Path, labels: list[str], **changes):
+    documents = makers.labelled(24, labels)
+    job = makers.train_job(tmp_path, base, documents, task="classification", **changes)
+    job["model"]["labels"] = labels
+    return job
+
+
+@pytest.mark.parametrize("selection", [{"kind": "full"}, LORA])
+def test_a_trained_classifier_learns_a_new_class_in_the_next_stage(tmp_path: Path, bert: Path, selection: dict):
+    first = makers.carry_out(tmp_path / "first", class_job(tmp_path, bert, ["calm", "angry"], selection=selection))
+    assert first.labels == ("calm", "angry")
+    lora = selection["kind"] == "lora"
+    made = tmp_path / "first" / "out" / ("adapter" if lora else "model")
+    job = class_job(tmp_path, bert if lora else made, ["calm", "angry", "sad"], selection=selection)
+    job["model"]["adapter"] = str(made) if lora else None
+    second = makers.carry_out(tmp_path / "second", job)
+    assert second.labels == ("calm", "angry", "sad")
+    out = tmp_path / "second" / "out" / ("adapter" if lora else "model")
+    files = ModelFiles(path=str(bert if lora else out), adapter=str(out) if lora else None)
+    loaded = load(files, "classification", device=CPU)
+    assert loaded.labels == ("calm", "angry", "sad")
+    assert logits(loaded.model).shape == (1, 3)
+    assert adapter_labels(out) == (loaded.labels if lora else ())
+
+
+def test_a_grown_adapter_head_begins_with_the_parents_rows(tmp_path: Path, bert: Path):
+    makers.carry_out(tmp_path / "first", class_job(tmp_path, bert, ["calm", "angry"], selection=LORA))
+    adapter = tmp_path / "first" / "out" / "adapter"
+    job = class_job(tmp_path, bert, ["calm", "angry", "sad"], selection=LORA)
+    job["model"]["adapter"] = str(adapter)
+    loop = makers.loop(tmp_path / "second", job)
+    stored = load_file(adapter / "adapter_model.safetensors")
+    ours = {
+        name.replace(".modules_to_save.default", "").replace(".default", ""): t
+        for name, t in makers.weights(loop).items()
+    }
+    assert torch.equal(ours["base_model.model.classifier.weight"][:2], stored["base_model.model.classifier.weight"])
+    assert all(torch.equal(ours[name], tensor) for name, tensor in stored.items() if "lora_" in name)
+
+
+def test_labels_that_do_not_begin_with_the_models_own_are_refused(tmp_path: Path):
+    base = models.bert(tmp_path / "m", labels=("calm", "angry"))
+    with pytest.raises(Refused, match="must begin with"):
+        makers.loop(tmp_path / "job", class_job(tmp_path, base, ["angry", "calm"]))
+
+
+def test_moments_of_another_shape_are_refused(tmp_path: Path, llama: Path):
+    makers.carry_out(
+        tmp_path / "a", makers.train_job(tmp_path, llama, makers.text_documents(9), state=["state/optimizer"])
+    )
+    job = makers.train_job(tmp_path, llama, makers.text_documents(9), selection=LORA)
+    job["work"]["optimizer"] = str(tmp_path / "a/out/optimizer")
+    with pytest.raises(BadState, match="does not fit"):
+        makers.loop(tmp_path / "b", job)
+
+
+HARM = [
+    {"auto_map": {"AutoConfig": "code.Config"}},
+    {"_attn_implementation_internal": "somebody/kernels"},
+    {"_experts_implementation_internal": "somebody/kernels"},
+    {"text_config": {"auto_map": {"AutoModel": "code.Model"}}},
+]
+
+
+@pytest.mark.parametrize("harm", HARM)
+def test_a_configuration_that_could_run_code_is_refused(tmp_path: Path, llama: Path, harm: dict):
+    folder = tmp_path / "m"
+    shutil.copytree(llama, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **harm}))
+    with pytest.raises(Refused, match=r"auto_map|private key"):
+        load(ModelFiles(path=str(folder)), "causal-lm", device=CPU)
+
+
+def test_a_tokenizer_that_could_run_code_is_refused(tmp_path: Path, llama: Path):
+    folder = tmp_path / "m"
+    shutil.copytree(llama, folder)
+    (folder / "tokenizer_config.json").write_text(json.dumps({"auto_map": {"AutoTokenizer": ["code.T", None]}}))
+    with pytest.raises(Refused, match="auto_map"):
+        load(ModelFiles(path=str(folder)), "causal-lm", device=CPU)
+
+
+def test_a_folder_of_pickles_is_refused(tmp_path: Path, llama: Path):
+    folder = tmp_path / "m"
+    shutil.copytree(llama, folder)
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(Refused, match="safetensors"):
+        load(ModelFiles(path=str(folder)), "causal-lm", device=CPU)

@@ -1,0 +1,72 @@
+"""Packed examples cannot see each other, or they are not packed."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+
+from strategies.contract import ModelFiles
+from strategies.inference.load import load
+from strategies.training.packing import probe
+from tests.training import makers
+
+
+def model_at(folder: Path):
+    return load(ModelFiles(path=str(folder)), "causal-lm", device=torch.device("cpu")).model
+
+
+def proven(model) -> dict:
+    return probe(model, vocabulary=512, autocast=nullcontext, bf16=False)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_a_sound_model_passes(kind: str, request: pytest.FixtureRequest):
+    found = proven(model_at(request.getfixturevalue(kind)))
+    assert found["passed"]
+    assert found["difference"] <= 1e-5
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_a_model_that_is_given_a_full_mask_leaks(kind: str, request: pytest.FixtureRequest, monkeypatch):
+    model = model_at(request.getfixturevalue(kind))
+    forward = model.forward
+    monkeypatch.setattr(
+        model, "forward", lambda **given: forward(attention_mask=torch.ones_like(given["input_ids"]), **given)
+    )
+    found = proven(model)
+    assert not found["passed"]
+    assert found["difference"] > 10 * found["tolerance"]
+
+
+def test_a_model_without_positions_cannot_be_packed(llama: Path, monkeypatch):
+    model = model_at(llama)
+
+    def refuse(**given):
+        raise TypeError("unexpected argument position_ids")
+
+    monkeypatch.setattr(model, "forward", refuse)
+    assert proven(model) == {"passed": False, "error": "unexpected argument position_ids"}
+
+
+def test_training_on_packs_is_training_on_examples(tmp_path: Path, chat: Path):
+    losses = []
+    for packing in (True, False):
+        job = makers.train_job(
+            tmp_path, chat, makers.dialogues(4), task="sft", steps=1, training={"packing": packing, "max_length": 128}
+        )
+        job["work"]["template"]["mixing"]["batch"] = 4 if not packing else 1
+        loop = makers.loop(tmp_path / str(packing), job)
+        losses.append((len(loop.collate.sources["batch-1"]), loop.train().log.last))
+    assert losses[0][0] < losses[1][0] == 4
+    if losses[0][0] == 1:
+        assert losses[0][1] == pytest.approx(losses[1][1], rel=1e-6)
+
+
+def test_a_leaking_model_trains_on_padded_examples(tmp_path: Path, chat: Path, monkeypatch):
+    monkeypatch.setattr("strategies.jobs.measure.probe", lambda *_, **__: {"passed": False, "difference": 1.0})
+    loop = makers.loop(tmp_path / "job", makers.train_job(tmp_path, chat, makers.dialogues(9), task="sft"))
+    assert len(loop.collate.sources["batch-1"]) == 9
+    assert "position_ids" not in loop.collate([("batch-1", 0), ("batch-1", 1)])[0].inputs
