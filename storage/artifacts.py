@@ -106,9 +106,12 @@ class ArtifactStore:
                 entries.append(Entry(kind="file", path=path, object_hash=stored.hash, bytes=stored.bytes))
                 report.add(stored.bytes)
             for path in contents.split:
+                header_bytes = (contents.folder / path).stat().st_size
                 for entry in _add_tensors(adding, contents.folder, path, follow_links=follow_links):
                     entries.append(entry)
-                    report.add(entry.bytes)
+                    report.add(entry.tensor_bytes)
+                    header_bytes -= entry.tensor_bytes
+                report.add(header_bytes)
         return self._add_manifest(entries, contents.skipped)
 
     def _add_manifest(self, entries: list[Entry], skipped: tuple[str, ...]) -> ManifestRecord:
@@ -193,7 +196,7 @@ class _Counter:
         self._progress = progress
 
     def add(self, size: int) -> None:
-        self._done = min(self._total, self._done + size)
+        self._done += size
         if self._progress is not None:
             self._progress(self._done, self._total)
 

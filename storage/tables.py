@@ -7,28 +7,24 @@ constraints with the reason beside them, so that a second daemon or a bug cannot
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
     JSON,
     BigInteger,
     CheckConstraint,
-    Dialect,
     ForeignKey,
     Index,
-    Integer,
     LargeBinary,
-    MetaData,
     String,
     Text,
-    TypeDecorator,
     UniqueConstraint,
-    text,
 )
-from sqlalchemy import DateTime as SqlDateTime
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column
 
+from storage.columns import Base, BigId, one_of, unique_where
+from storage.documents import Arrival, Document, DocumentBand, DocumentSketch, Quarantine
 from storage.states import (
     BATCH_STATES,
     DECISION_STATES,
@@ -39,49 +35,38 @@ from storage.states import (
     VERSION_STATES,
 )
 
-NAMING = {
-    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-    "ck": "ck_%(table_name)s_%(constraint_name)s",
-    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
-    "pk": "pk_%(table_name)s",
-}
-BigId = BigInteger().with_variant(Integer, "sqlite")
-
-
-class UtcDateTime(TypeDecorator[datetime]):
-    """Aware UTC on the way in and out; a naive datetime is refused."""
-
-    impl = SqlDateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError("SQL times are aware UTC; got a naive datetime")
-        return value.astimezone(UTC)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-class Base(DeclarativeBase):
-    """Declarative base; rows are plain typed records, without relationships or lazy loading."""
-
-    metadata = MetaData(naming_convention=NAMING)
-    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own declaration
-        datetime: UtcDateTime(),
-        dict[str, Any]: JSON(),
-        list[Any]: JSON(),
-    }
-
-
-def _one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
-    listed = ", ".join(f"'{value}'" for value in values)
-    return CheckConstraint(f"{column} IN ({listed})", name=f"{column}_known")
+__all__ = [
+    "Arrival",
+    "Attempt",
+    "Base",
+    "Batch",
+    "ChainHead",
+    "Decision",
+    "Document",
+    "DocumentBand",
+    "DocumentSketch",
+    "EvalSet",
+    "Evaluation",
+    "Event",
+    "Firing",
+    "Job",
+    "Lease",
+    "Manifest",
+    "ManifestEntry",
+    "Plan",
+    "Promotion",
+    "Quarantine",
+    "StoredObject",
+    "Stream",
+    "StreamRevision",
+    "Token",
+    "Trigger",
+    "Verdict",
+    "Version",
+    "VersionArtifact",
+    "VersionBatch",
+    "VersionParent",
+]
 
 
 class Stream(Base):
@@ -97,15 +82,9 @@ class Stream(Base):
     created_at: Mapped[datetime]
     archived_at: Mapped[datetime | None]
     __table_args__ = (
-        _one_of("state", STREAM_STATES),
+        one_of("state", STREAM_STATES),
         # A name belongs to one stream that is not archived.
-        Index(
-            "uq_streams_active_name",
-            "name",
-            unique=True,
-            sqlite_where=text("archived_at IS NULL"),
-            postgresql_where=text("archived_at IS NULL"),
-        ),
+        unique_where("uq_streams_active_name", "name", where="archived_at IS NULL"),
     )
 
 
@@ -122,25 +101,6 @@ class StreamRevision(Base):
     actor: Mapped[str] = mapped_column(String(255))
     created_at: Mapped[datetime]
     __table_args__ = (UniqueConstraint("stream_id", "number"),)
-
-
-class Arrival(Base):
-    """One file (or push) as it came: accepted, a copy of an earlier one, or refused with the reason."""
-
-    __tablename__ = "arrivals"
-    id: Mapped[int] = mapped_column(BigId, primary_key=True)
-    stream_id: Mapped[str] = mapped_column(ForeignKey("streams.id"))
-    name: Mapped[str] = mapped_column(Text)
-    arrival_hash: Mapped[str] = mapped_column(String(64))
-    bytes: Mapped[int] = mapped_column(BigInteger)
-    outcome: Mapped[str] = mapped_column(String(16))
-    reason: Mapped[str | None] = mapped_column(Text)
-    batch_id: Mapped[int | None] = mapped_column(ForeignKey("batches.id"))
-    created_at: Mapped[datetime]
-    __table_args__ = (
-        _one_of("outcome", ("accepted", "copy", "refused")),
-        UniqueConstraint("stream_id", "name", "arrival_hash"),
-    )
 
 
 class Batch(Base):
@@ -168,76 +128,12 @@ class Batch(Base):
     labels: Mapped[list[Any]]
     created_at: Mapped[datetime]
     __table_args__ = (
-        _one_of("kind", ("data", "anchor", "fixed")),
-        _one_of("state", BATCH_STATES),
+        one_of("kind", ("data", "anchor", "fixed")),
+        one_of("state", BATCH_STATES),
         # Arrival is exactly once by content.
         UniqueConstraint("stream_id", "kind", "name", "arrival_hash"),
-        Index(
-            "uq_batches_data_arrival",
-            "stream_id",
-            "arrival_hash",
-            unique=True,
-            sqlite_where=text("kind = 'data'"),
-            postgresql_where=text("kind = 'data'"),
-        ),
+        unique_where("uq_batches_data_arrival", "stream_id", "arrival_hash", where="kind = 'data'"),
     )
-
-
-class Document(Base):
-    """One kept row of a batch; ``row`` counts from 0 in the batch's snapshot."""
-
-    __tablename__ = "documents"
-    id: Mapped[int] = mapped_column(BigId, primary_key=True)
-    stream_id: Mapped[str] = mapped_column(ForeignKey("streams.id"))
-    batch_id: Mapped[int] = mapped_column(ForeignKey("batches.id"))
-    row: Mapped[int]
-    digest: Mapped[str] = mapped_column(String(64))
-    content_digest: Mapped[str] = mapped_column(String(64))
-    external_id: Mapped[str | None] = mapped_column(Text)
-    split: Mapped[str] = mapped_column(String(8))
-    cluster: Mapped[str] = mapped_column(String(64))
-    label: Mapped[str | None] = mapped_column(Text)
-    state: Mapped[str] = mapped_column(String(8))
-    __table_args__ = (
-        _one_of("split", ("train", "heldout")),
-        _one_of("state", ("present", "erased")),
-        UniqueConstraint("batch_id", "row"),
-        Index("ix_documents_stream_digest", "stream_id", "digest"),
-        Index("ix_documents_stream_content", "stream_id", "content_digest"),
-        Index("ix_documents_stream_external", "stream_id", "external_id"),
-        Index("ix_documents_stream_cluster", "stream_id", "cluster"),
-    )
-
-
-class DocumentSketch(Base):
-    """MinHash signature of a document, to confirm a near-duplicate candidate."""
-
-    __tablename__ = "document_sketches"
-    document_id: Mapped[int] = mapped_column(ForeignKey("documents.id"), primary_key=True)
-    signature: Mapped[bytes] = mapped_column(LargeBinary)
-
-
-class DocumentBand(Base):
-    """Locality-sensitive hash bands of the signatures: equal band, candidate pair."""
-
-    __tablename__ = "document_bands"
-    stream_id: Mapped[str] = mapped_column(ForeignKey("streams.id"), primary_key=True)
-    band: Mapped[int] = mapped_column(primary_key=True)
-    value: Mapped[int] = mapped_column(BigInteger, primary_key=True)
-    document_id: Mapped[int] = mapped_column(ForeignKey("documents.id"), primary_key=True)
-
-
-class Quarantine(Base):
-    """A row that was not kept: where it stood, why, and its first characters."""
-
-    __tablename__ = "quarantine"
-    id: Mapped[int] = mapped_column(BigId, primary_key=True)
-    stream_id: Mapped[str] = mapped_column(ForeignKey("streams.id"))
-    batch_id: Mapped[int | None] = mapped_column(ForeignKey("batches.id"), index=True)
-    file: Mapped[str] = mapped_column(Text)
-    line: Mapped[int]
-    reason: Mapped[str] = mapped_column(Text)
-    excerpt: Mapped[str] = mapped_column(Text)
 
 
 class EvalSet(Base):
@@ -256,7 +152,7 @@ class EvalSet(Base):
     active: Mapped[bool] = mapped_column(default=True)
     created_at: Mapped[datetime]
     __table_args__ = (
-        _one_of("kind", ("anchor", "fixed", "batch", "pool")),
+        one_of("kind", ("anchor", "fixed", "batch", "pool")),
         UniqueConstraint("stream_id", "name", "content_hash"),
     )
 
@@ -274,7 +170,7 @@ class Trigger(Base):
     state: Mapped[str] = mapped_column(String(16))
     next_at: Mapped[datetime | None]
     created_at: Mapped[datetime]
-    __table_args__ = (_one_of("state", TRIGGER_STATES), UniqueConstraint("stream_id", "name"))
+    __table_args__ = (one_of("state", TRIGGER_STATES), UniqueConstraint("stream_id", "name"))
 
 
 class Firing(Base):
@@ -291,7 +187,7 @@ class Firing(Base):
     decision_id: Mapped[int | None] = mapped_column(ForeignKey("decisions.id"))
     created_at: Mapped[datetime]
     __table_args__ = (
-        _one_of("verdict", ("fired", "deferred", "skipped", "declined")),
+        one_of("verdict", ("fired", "deferred", "skipped", "declined")),
         # The truth of scheduling: one row for a trigger and an instant, however many alarm clocks ring.
         UniqueConstraint("trigger_id", "due_at"),
     )
@@ -320,15 +216,9 @@ class Decision(Base):
     decided_at: Mapped[datetime | None]
     closed_at: Mapped[datetime | None]
     __table_args__ = (
-        _one_of("state", DECISION_STATES),
+        one_of("state", DECISION_STATES),
         # A second retrain returns the queued decision: only one is open.
-        Index(
-            "uq_decisions_open",
-            "stream_id",
-            unique=True,
-            sqlite_where=text("closed_at IS NULL"),
-            postgresql_where=text("closed_at IS NULL"),
-        ),
+        unique_where("uq_decisions_open", "stream_id", where="closed_at IS NULL"),
     )
 
 
@@ -344,14 +234,8 @@ class Plan(Base):
     created_at: Mapped[datetime]
     closed_at: Mapped[datetime | None]
     __table_args__ = (
-        _one_of("state", PLAN_STATES),
-        Index(
-            "uq_plans_open",
-            "stream_id",
-            unique=True,
-            sqlite_where=text("state = 'open'"),
-            postgresql_where=text("state = 'open'"),
-        ),
+        one_of("state", PLAN_STATES),
+        unique_where("uq_plans_open", "stream_id", where="state = 'open'"),
     )
 
 
@@ -387,8 +271,8 @@ class Job(Base):
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     __table_args__ = (
-        _one_of("state", JOB_STATES),
-        _one_of("kind", ("measure", "train", "fit", "generate", "evaluate")),
+        one_of("state", JOB_STATES),
+        one_of("kind", ("measure", "train", "fit", "generate", "evaluate")),
         UniqueConstraint("plan_id", "name", "position"),
         Index("ix_jobs_state", "state", "priority", "id"),
     )
@@ -414,7 +298,7 @@ class Attempt(Base):
     error: Mapped[str | None] = mapped_column(Text)
     started_at: Mapped[datetime]
     finished_at: Mapped[datetime | None]
-    __table_args__ = (_one_of("state", JOB_STATES), UniqueConstraint("job_id", "number"))
+    __table_args__ = (one_of("state", JOB_STATES), UniqueConstraint("job_id", "number"))
 
 
 class Version(Base):
@@ -435,16 +319,10 @@ class Version(Base):
     previous_hash: Mapped[str] = mapped_column(String(64))
     row_hash: Mapped[str] = mapped_column(String(64))
     __table_args__ = (
-        _one_of("state", VERSION_STATES),
+        one_of("state", VERSION_STATES),
         UniqueConstraint("stream_id", "number"),
         # Exactly one model answers for a stream.
-        Index(
-            "uq_versions_live",
-            "stream_id",
-            unique=True,
-            sqlite_where=text("state = 'live'"),
-            postgresql_where=text("state = 'live'"),
-        ),
+        unique_where("uq_versions_live", "stream_id", where="state = 'live'"),
     )
 
 
@@ -480,7 +358,7 @@ class VersionBatch(Base):
     rows: Mapped[bytes] = mapped_column(LargeBinary)
     documents: Mapped[int]
     samples: Mapped[int]
-    __table_args__ = (_one_of("role", ("trained", "replayed")),)
+    __table_args__ = (one_of("role", ("trained", "replayed")),)
 
 
 class Evaluation(Base):
@@ -518,7 +396,7 @@ class Verdict(Base):
     reason: Mapped[str] = mapped_column(Text)
     details: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]
-    __table_args__ = (_one_of("outcome", ("pass", "fail", "inconclusive")), _one_of("mode", ("enforce", "record")))
+    __table_args__ = (one_of("outcome", ("pass", "fail", "inconclusive")), one_of("mode", ("enforce", "record")))
 
 
 class Promotion(Base):
@@ -536,7 +414,7 @@ class Promotion(Base):
     created_at: Mapped[datetime]
     previous_hash: Mapped[str] = mapped_column(String(64))
     row_hash: Mapped[str] = mapped_column(String(64))
-    __table_args__ = (_one_of("kind", ("initial", "promotion", "recorded", "forced", "rollback")),)
+    __table_args__ = (one_of("kind", ("initial", "promotion", "recorded", "forced", "rollback")),)
 
 
 class Event(Base):
@@ -578,7 +456,7 @@ class Token(Base):
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
-    __table_args__ = (_one_of("role", ("admin", "operator", "reader")),)
+    __table_args__ = (one_of("role", ("admin", "operator", "reader")),)
 
 
 class Lease(Base):
@@ -619,4 +497,4 @@ class ManifestEntry(Base):
     kind: Mapped[str] = mapped_column(String(8), primary_key=True)
     path: Mapped[str] = mapped_column(String(512), primary_key=True)
     object_hash: Mapped[str] = mapped_column(ForeignKey("objects.hash"), index=True)
-    __table_args__ = (_one_of("kind", ("file", "tensor")),)
+    __table_args__ = (one_of("kind", ("file", "tensor")),)

@@ -45,15 +45,11 @@ def add_batch(session: Session, name: str = "a", **values: Any) -> Batch:
     )
 
 
-def add_document(session: Session, batch: Batch, row: int) -> Document:
+def add_document(session: Session, batch: Batch, row: int, **values: Any) -> Document:
     digest = f"{batch.id}-{row}"
-    return _add(
-        session,
-        Document(
-            stream_id=STREAM, batch_id=batch.id, row=row, digest=digest, content_digest=digest, split="train",
-            cluster=digest, state="present",
-        ),
-    )  # fmt: skip
+    names = dict.fromkeys(("digest", "content_digest", "cluster"), digest)
+    defaults = {"stream_id": STREAM, "batch_id": batch.id, "row": row, "split": "train", "state": "present"}
+    return _add(session, Document(**{**defaults, **names, **values}))
 
 
 def add_version(session: Session, number: int, parents: tuple[Version, ...] = (), **values: Any) -> Version:

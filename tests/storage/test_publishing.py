@@ -1,0 +1,137 @@
+"""Published folders and the live link."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from storage import publishing
+from storage.artifacts import ArtifactStore
+from storage.errors import ArtifactRefused, StorageError
+from tests import models
+
+
+@pytest.fixture
+def published(store: ArtifactStore, tmp_path: Path) -> Path:
+    """A directory with v1 and v2."""
+    directory = tmp_path / "published"
+    for number in (1, 2):
+        source = tmp_path / f"source-{number}"
+        source.mkdir()
+        (source / "config.json").write_text(f'{{"number": {number}}}')
+        (source / "same.txt").write_text("same")
+        publishing.publish(store, {"answer/model": store.add_folder(source).hash}, directory, f"v{number}")
+    return directory
+
+
+def test_a_published_folder_shares_its_bytes_with_the_store(store: ArtifactStore, published: Path) -> None:
+    inodes = {store.path(stored.hash).stat().st_ino for stored, _ in store.objects.list()}
+    files = [published / version / name for version in ("v1", "v2") for name in ("config.json", "same.txt")]
+    assert {path.stat().st_ino for path in files} <= inodes
+    assert files[1].stat().st_ino == files[3].stat().st_ino
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o444}
+
+
+def test_publishing_again_keeps_the_folder_and_repairs_one_that_lost_a_file(
+    store: ArtifactStore, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "config.json").write_text("{}")
+    answer = {"answer/model": store.add_folder(source).hash}
+    folder = publishing.publish(store, answer, tmp_path / "out", "v1")
+    inode = folder.stat().st_ino
+    assert publishing.publish(store, answer, tmp_path / "out", "v1").stat().st_ino == inode
+    (folder / "config.json").unlink()
+    publishing.publish(store, answer, tmp_path / "out", "v1")
+    assert (folder / "config.json").read_text() == "{}"
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["v1"]
+
+
+def test_a_name_that_holds_something_else_is_refused(store: ArtifactStore, published: Path, tmp_path: Path) -> None:
+    other = store.add_folder(tmp_path / "source-2").hash
+    with pytest.raises(ArtifactRefused, match="something else"):
+        publishing.publish(store, {"answer/model": other}, published, "v1")
+
+
+def test_on_another_file_system_bytes_are_copied(
+    store: ArtifactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "config.json").write_text("{}")
+    seen: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "link", refuse)
+    answer = {"answer/model": store.add_folder(tmp_path / "source").hash}
+    folder = publishing.publish(store, answer, tmp_path / "out", "v1", progress=lambda *one: seen.append(one))
+    status = (folder / "config.json").stat()
+    assert (status.st_nlink, status.st_mode & 0o777, seen) == (1, 0o444, [(2, 2)])
+
+
+def test_the_live_link_points_where_it_was_told(published: Path) -> None:
+    assert publishing.live_target(published) is None
+    for name in ("v1", "v2", "v2", "v1"):
+        publishing.point_live(published, name)
+        assert publishing.live_target(published) == published / name
+    assert sorted(path.name for path in published.iterdir()) == ["live", "v1", "v2"]
+
+
+def test_the_live_link_never_points_at_what_is_not_there(published: Path) -> None:
+    publishing.point_live(published, "v1")
+    for name in ("v3", "../v1", "", ".", "live"):
+        with pytest.raises(StorageError):
+            publishing.point_live(published, name)
+    assert publishing.live_target(published) == published / "v1"
+
+
+def test_a_reader_always_finds_exactly_one_version(published: Path) -> None:
+    publishing.point_live(published, "v1")
+    seen: set[str] = set()
+    done = threading.Event()
+
+    def read() -> None:
+        while not done.is_set():
+            seen.add((published / "live" / "config.json").read_text())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for turn in range(200):
+        publishing.point_live(published, f"v{turn % 2 + 1}")
+    done.set()
+    reader.join()
+    assert seen <= {'{"number": 1}', '{"number": 2}'}
+
+
+def test_pruning_spares_the_live_the_kept_and_the_lately_replaced(published: Path) -> None:
+    publishing.point_live(published, "v1")
+    publishing.point_live(published, "v2")
+    assert publishing.prune(published, keep=(), older_than_s=3600) == []
+    assert publishing.prune(published, keep={"v1"}, older_than_s=0) == []
+    time.sleep(0.02)
+    assert publishing.prune(published, keep=(), older_than_s=0.01) == ["v1"]
+    assert (published / "live" / "config.json").exists()
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+def test_plain_from_pretrained_reads_a_published_adapter(store: ArtifactStore, tmp_path: Path) -> None:
+    source = models.llama(tmp_path / "llama")
+    base = store.add_model_folder(source)
+    adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(source), LoraConfig(init_lora_weights=False))
+    adapted.save_pretrained(tmp_path / "adapter")
+    answer = {"answer/adapter": store.add_folder(tmp_path / "adapter").hash, "answer/model": base.hash}
+    folder = publishing.publish(store, answer, tmp_path / "out", "v2")
+    assert publishing.publish(store, answer, tmp_path / "out", "v2") == folder
+    loaded = AutoModelForCausalLM.from_pretrained(folder)
+    tokens = torch.tensor([AutoTokenizer.from_pretrained(folder)("a few words")["input_ids"]])
+    with torch.no_grad():
+        assert torch.equal(loaded(tokens).logits, adapted(tokens).logits)
