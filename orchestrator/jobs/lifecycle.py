@@ -118,6 +118,8 @@ class Observation:
     start_error: str = ""
     process: Literal["none", "alive", "gone", "unseen"] = "none"
     """none: never seen to start; unseen: on another host."""
+    claimed: bool = False
+    """Unseen: a process has started in the attempt's directory, by its own account."""
     exit_code: int | None = None
     error: str = ""
     """Last line of the log."""
@@ -267,15 +269,20 @@ def _unseen(record: JobRecord, seen: Observation, now: datetime, limits: Limits)
     """On another host only files tell: the heartbeat, the result, the request to stop."""
     expired = seen.heartbeat_age_s >= limits.remote_lease_s
     if expired and record.attempt is not None and record.attempt.epoch < seen.epoch:
-        if record.cancel_requested:
-            return _cancel_ended(record, seen)
-        if record.state == "running" and seen.result:
-            return _import(record, seen, now, limits)
-        return _count(record, _told("its host is silent", seen), now, limits, lost=True)
+        return _silent(record, seen, now, limits)
     reason = _stop_reason(record, seen, limits)
     if reason in ("cancelled", "timeout") and seen.stop is None:
         return (RequestStop(reason=reason),)
     return (Adopt(),)
+
+
+def _silent(record: JobRecord, seen: Observation, now: datetime, limits: Limits) -> Instructions:
+    first = () if seen.claimed else (Void(),)
+    if record.cancel_requested:
+        return (*first, *_cancel_ended(record, seen))
+    if record.state == "running" and seen.result:
+        return _import(record, seen, now, limits)
+    return (*first, *_count(record, _told("its host is silent", seen), now, limits, lost=True))
 
 
 def _import(record: JobRecord, seen: Observation, now: datetime, limits: Limits) -> Instructions:

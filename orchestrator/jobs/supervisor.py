@@ -257,8 +257,8 @@ class Supervisor:
         with self._app.database.write() as session:
             for change in changes:
                 change(session)
-        last = moves[-1]
-        log.info("job moved", action="job_moved", job=case.job.id, state=case.job.state, because=repr(last))
+        why = getattr(moves[0], "reason", type(moves[0]).__name__)
+        log.info("job moved", action="job_moved", job=case.job.id, state=case.job.state, reason=why)
         if case.job.state == "succeeded" and case.newest is not None:
             left = cleanup.Leftover(attempt=case.newest.id, directory=Path(case.newest.directory), stored=True)
             self._workers.submit(cleanup.tidy, [left])

@@ -55,6 +55,7 @@ class Watch:
             start=self._start_state(),
             start_error=self.start_error,
             process=_process(attempt, sighting),
+            claimed=self.handle is not None,
             exit_code=self.exit_code,
             error=logs.last_line(self.directory) if gone else "",
             heartbeat_age_s=self._heartbeat_age_s(at),
@@ -104,10 +105,10 @@ class Watch:
         return self.import_handle or self.importer.find(self.import_folder(self.imports()))
 
     def _sight(self, attempt: AttemptRecord) -> Sighting | None:
-        if not attempt.local:
-            return None
         self.handle = self.handle or self.executor.find(self.directory)
-        return self.executor.observe(self.directory, self.handle) if self.handle else None
+        if self.handle is None or not attempt.local:
+            return None
+        return self.executor.observe(self.directory, self.handle)
 
     def _start_state(self) -> Any:
         if self.start_error:

@@ -1,0 +1,183 @@
+"""Importing, logs, clean-up and symbolic paths, on real directories."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from orchestrator.app import App
+from orchestrator.errors import NotFound
+from orchestrator.importing import IMPORTED, ResultRefused, import_result
+from orchestrator.jobs import cleanup, logs, submission
+from orchestrator.jobs.submission import Order, UnresolvableSpec, prepare, resolve
+from storage.artifacts import ArtifactStore
+from storage.database import now
+from tests.jobs.conftest import Toys
+
+SCORE = {
+    "eval_set": 1,
+    "name": "a",
+    "sha256": "0" * 64,
+    "metric": "loss",
+    "value": 1,
+    "value_select": 1,
+    "value_judge": 1,
+}
+SCORE |= {"examples": 1, "tokens": 1, "bytes": 1, "results": "out/scores.parquet"}
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Path:
+    """A job directory as a finished job leaves it."""
+    folder = tmp_path / "job"
+    (folder / "out" / "model").mkdir(parents=True)
+    (folder / "out" / "model" / "config.json").write_text("{}")
+    (folder / "out" / "scores.parquet").write_bytes(b"rows")
+    (folder / "out" / "rows.bits").write_bytes(b"\1")
+    (folder / "checkpoints" / "step-1").mkdir(parents=True)
+    write_result(folder, {"answer/model": "out/model"})
+    return folder
+
+
+def write_result(folder: Path, artifacts: dict[str, str]) -> None:
+    (folder / "result.json").write_text(json.dumps({"kind": "train", "artifacts": artifacts, "scores": [SCORE]}))
+
+
+def run(folder: Path, store: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-P", "-m", "orchestrator.importing", str(folder), str(store)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_importing_twice_stores_the_same_once(finished: Path, tmp_path: Path) -> None:
+    assert run(finished, tmp_path / "store").returncode == 0
+    first = (finished / IMPORTED).read_bytes()
+    assert run(finished, tmp_path / "store").returncode == 0
+    assert (finished / IMPORTED).read_bytes() == first
+    report = json.loads(first)
+    store = ArtifactStore(tmp_path / "store")
+    assert store.path(report["results"]["out/scores.parquet"]["hash"]).read_bytes() == b"rows"
+    assert [one.path for one in store.read_manifest(report["artifacts"]["answer/model"]).entries] == ["config.json"]
+
+
+@pytest.mark.parametrize("path", ["..", "/etc", "out/../..", ".", "out/missing", "out/link"])
+def test_a_result_may_name_only_what_lies_in_its_directory(finished: Path, store: ArtifactStore, path: str) -> None:
+    (finished / "out" / "link").symlink_to("/etc")
+    write_result(finished, {"answer/model": path})
+    with pytest.raises(ResultRefused):
+        import_result(finished, store)
+
+
+def test_a_torn_result_is_refused_with_one_line(finished: Path, tmp_path: Path) -> None:
+    (finished / "result.json").write_text('{"kind": "train"')
+    done = run(finished, tmp_path / "store")
+    assert (done.returncode, done.stderr.count("\n")) == (65, 1)
+    assert not (finished / IMPORTED).exists()
+
+
+def test_the_import_loads_neither_torch_nor_sql() -> None:
+    code = "import sys, orchestrator.importing; print(*sys.modules)"
+    names = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "sqlalchemy", "transformers"} & {name.partition(".")[0] for name in names}
+
+
+def test_clean_up_keeps_evidence_and_gives_the_rest_back(finished: Path) -> None:
+    (finished / "job.log").write_text("done")
+    cleanup.tidy([cleanup.Leftover(attempt=1, directory=finished, stored=True)])
+    left = sorted(str(path.relative_to(finished)) for path in finished.rglob("*") if path.is_file())
+    assert left == ["job.log", "out/rows.bits", "result.json"]
+    assert not (finished / "checkpoints").exists()
+
+
+def test_clean_up_never_leaves_the_directory(finished: Path, tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    write_result(finished, {"answer/model": "../precious"})
+    cleanup.tidy([cleanup.Leftover(attempt=1, directory=finished, stored=True)])
+    assert precious.is_dir()
+
+
+def test_checkpoints_of_a_failed_job_wait_a_week_for_a_retry(toys: Toys) -> None:
+    job = toys.reach(toys.supervisor(), toys.queue("crash", max_attempts=1), "failed")
+    host = toys.attempts(job)[0].host
+    with toys.app.database.read() as session:
+        assert cleanup.leftovers(session, host=host, after=0, now=now()) == []
+        (old,) = cleanup.leftovers(session, host=host, after=0, now=now() + timedelta(days=8))
+    assert (old.directory, old.stored) == (toys.directory(job), False)
+
+
+def test_a_log_is_read_in_pieces_from_any_offset(app: App) -> None:
+    directory = app.home.job_directory(1, 1)
+    directory.mkdir(parents=True)
+    (directory / "job.log").write_bytes(b"first\nsecond\n")
+    assert logs.read_log(app, 1, 1, 0) == b"first\nsecond\n"
+    assert logs.read_log(app, 1, 1, 6) == b"second\n"
+    assert logs.read_log(app, 1, 1, -7) == b"second\n"
+    assert logs.read_log(app, 1, 1, 99) == b""
+    assert logs.last_line(directory) == "second"
+    with pytest.raises(NotFound):
+        logs.read_log(app, 1, 2, 0)
+
+
+def test_an_overlong_log_keeps_its_end_and_its_offsets(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "MAX_BYTES", 1 << 20)
+    monkeypatch.setattr(logs, "KEPT_BYTES", 1 << 18)
+    directory = app.home.job_directory(1, 1)
+    directory.mkdir(parents=True)
+    log = directory / "job.log"
+    log.write_bytes(b"x" * (2 << 20) + b"the end\n")
+    os.sync()
+    assert logs.bound(directory)
+    assert log.stat().st_blocks * 512 <= 1 << 20
+    assert log.stat().st_size == (2 << 20) + 8
+    assert logs.read_log(app, 1, 1, -8) == b"the end\n"
+    assert logs.first_offset(app, 1, 1) > 0
+
+
+def order(spec: dict, directory: Path, **more: object) -> Order:
+    given = {"artifacts": {}, "earlier": (), **more}
+    return Order(job=3, attempt=2, stream="s", name="n", spec=spec, threads=4, directory=directory, **given)
+
+
+def spec(store: ArtifactStore, **model: str) -> dict:
+    held = store.add_bytes(b"rows").hash
+    source = {"name": "batch-1", "batch": 1, "path": f"object:{held}", "sha256": held, "role": "new"}
+    work = {"kind": "measure", "sources": [source], "training": {}}
+    return {"task": "sft", "seed": 1, "threads": 1, "model": {"path": "/base", **model}, "work": work}
+
+
+def test_symbolic_paths_become_real_ones(store: ArtifactStore, finished: Path, tmp_path: Path) -> None:
+    manifest = store.add_folder(finished / "out" / "model").hash
+    symbols = spec(store, path=f"manifest:{manifest}", adapter="@fit/answer/adapter")
+    siblings = {"fit": {"answer/adapter": manifest}}
+    prepared = order(symbols, tmp_path / "new", artifacts=siblings, earlier=(finished, tmp_path / "empty"))
+    prepare(prepared, store, tmp_path / "models")
+    written = json.loads((tmp_path / "new" / "job.json").read_text())
+    assert written["model"]["path"] == written["model"]["adapter"] == str(tmp_path / "models" / manifest)
+    assert Path(written["work"]["sources"][0]["path"]).read_bytes() == b"rows"
+    assert written["resume_from"] == [str(finished)]
+    assert (written["job"], written["attempt"], written["threads"]) == (3, 2, 4)
+
+
+@pytest.mark.parametrize(
+    "path", ["manifest:", "relative/model", "@other/answer/model", "https://example.org/model", ""]
+)
+def test_any_other_path_is_refused(store: ArtifactStore, tmp_path: Path, path: str) -> None:
+    with pytest.raises(UnresolvableSpec):
+        resolve(order(spec(store, path=path), tmp_path), store, tmp_path / "models")
+
+
+@pytest.mark.parametrize("change", [{"work": {}}, {"task": "dance"}, {"surprise": 1}])
+def test_a_spec_that_is_no_job_is_refused_in_one_line(store: ArtifactStore, tmp_path: Path, change: dict) -> None:
+    with pytest.raises(UnresolvableSpec, match="is not one a job can run") as caught:
+        resolve(order({**spec(store), **change}, tmp_path), store, tmp_path / "models")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_threads_of_a_job_are_those_granted(store: ArtifactStore, tmp_path: Path) -> None:
+    assert submission.resolve(order(spec(store), tmp_path), store, tmp_path).threads == 4
