@@ -16,8 +16,10 @@ from storage.errors import DatabaseUnavailable, LeaseLost
 
 log = structlog.get_logger()
 
-IDLE_S = 0.5
-"""Jobs and sources are looked at this often when nothing wakes the loop."""
+LOOK_S = 0.5
+"""How often running jobs and due sources are looked at between whole turns."""
+QUIET_S = 5.0
+"""A whole turn is taken this often when nothing calls for one."""
 AFTER_FAULT_S = 2.0
 
 Step = Callable[[App], bool]
@@ -31,36 +33,35 @@ class Engine:
         self._alarm = AlarmClock(app.wake.set)
         self._on_lost = on_lost
         self.faults: dict[str, str] = {}
+        arrivals = Arrivals()
+        jobs: tuple[str, Step] = ("job", lambda _: supervisor.tick())
         self._steps: tuple[tuple[str, Step], ...] = (
             ("registration", registration.step),
-            ("arrival", Arrivals().step),
+            ("arrival", arrivals.step),
             ("trigger", trigger.step),
             ("decision", decision.step),
-            ("job", lambda _: supervisor.tick()),
+            jobs,
             ("evaluation", evaluation.step),
             ("promotion", promotion.step),
             ("housekeeping", housekeeping.every(app.clock)),
         )
+        self._looks: tuple[tuple[str, Step], ...] = (jobs, ("arrival", arrivals.look))
 
     def run(self, stop: threading.Event) -> None:
         """Take turns until ``stop``; a step that fails is logged and tried again, the others go on."""
         try:
             while not stop.is_set():
+                self._app.wake.clear()
                 changed, faulty = self.turn()
                 if faulty:
                     stop.wait(AFTER_FAULT_S)
                 elif not changed:
-                    self._app.wake.wait(IDLE_S)
-                self._app.wake.clear()
+                    self._rest(stop)
         except LeaseLost as error:
             log.warning("another daemon leads; stopping", action="lease_lost", error=str(error))
             self._on_lost()
         finally:
             self.close()
-
-    def close(self) -> None:
-        """Stop the alarm clock."""
-        self._alarm.close()
 
     def turn(self) -> tuple[bool, bool]:
         """Every step once; whether something changed, and whether a step failed.
@@ -68,8 +69,21 @@ class Engine:
         Raises:
             LeaseLost: another daemon leads.
         """
+        done = self._take(self._steps)
+        self._set_alarm()
+        return done
+
+    def _rest(self, stop: threading.Event) -> None:
+        """Wait until a job moved, a file arrived or somebody called, at most five seconds; looking costs little."""
+        until = self._app.clock.monotonic() + QUIET_S
+        while not stop.is_set() and not self._app.wake.wait(LOOK_S):
+            changed, faulty = self._take(self._looks)
+            if changed or faulty or self._app.clock.monotonic() >= until:
+                return
+
+    def _take(self, steps: tuple[tuple[str, Step], ...]) -> tuple[bool, bool]:
         changed = faulty = False
-        for name, step in self._steps:
+        for name, step in steps:
             try:
                 changed |= step(self._app)
                 self.faults.pop(name, None)
@@ -78,8 +92,11 @@ class Engine:
             except Exception as error:  # one step's failure must not stop the others, nor the daemon
                 faulty = True
                 self._report(name, error)
-        self._set_alarm()
         return changed, faulty
+
+    def close(self) -> None:
+        """Stop the alarm clock."""
+        self._alarm.close()
 
     def _set_alarm(self) -> None:
         try:

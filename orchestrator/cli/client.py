@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from orchestrator.cli.base import OPTIONS
@@ -23,6 +22,9 @@ from orchestrator.errors import (
     Unavailable,
 )
 from orchestrator.home import Home
+
+if TYPE_CHECKING:
+    import http.client
 
 TIMEOUT_S = 60.0
 LONG_S = 3600.0
@@ -124,6 +126,8 @@ def _how_to_start(home: Home) -> str:
 
 
 def _exchange(method: str, path: str, query: Query, body: Any, headers: dict[str, str], timeout_s: float) -> Any:
+    import http.client
+
     base = urlsplit(url())
     if base.scheme not in ("http", "https") or not base.hostname:
         raise BadInput(f"REKINDLE_URL is {os.environ.get('REKINDLE_URL')!r}; write http://HOST:PORT")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,8 +23,9 @@ from orchestrator.errors import RekindleError
 
 STREAM = "library"
 EVERY_S = 10
+ENGLISH_CHARS = 450_000
 BATCH_CHARS = 150_000
-BASE_STEPS = 400
+BASE_STEPS = 360
 SETTINGS = """\
 format: 1
 name: {stream}
@@ -55,6 +57,7 @@ def run(home: Path | None = None, keep: bool = False) -> int:
     place = Path(tempfile.mkdtemp(prefix="rekindle-demo-")) if home is None else home
     place.mkdir(parents=True, exist_ok=True)
     shell = Shell(place, console)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     started = time.monotonic()
     try:
         Story(shell).tell()
@@ -68,7 +71,7 @@ def run(home: Path | None = None, keep: bool = False) -> int:
     except (RekindleError, OSError, subprocess.SubprocessError, ValueError) as error:
         shell.stop_daemon()
         console.print(f"[bold red]The demonstration failed:[/] {error}", highlight=False)
-        console.print(f"Everything it made is in {place}; the daemon's log is under logs/.", highlight=False)
+        console.print(f"Everything it made is in {place}; the daemon's log is under logs/.", soft_wrap=True)
         return 1
     return 0
 
@@ -100,7 +103,7 @@ class Story:
         self._texts.mkdir(exist_ok=True)
         self._incoming.mkdir(exist_ok=True)
         for domain in corpus.DOMAINS:
-            chars = sys.maxsize if domain == "english" else BATCH_CHARS
+            chars = ENGLISH_CHARS if domain == "english" else BATCH_CHARS
             documents = corpus.write(domain, self._texts / f"{domain}.jsonl", chars=chars)
             told = TOLD.get(domain, "the language reference: what the base model knows")
             self._console.print(f"  {domain:<8} {documents:>4} documents   {told}", highlight=False)
@@ -115,7 +118,8 @@ class Story:
             str(self._texts / "english.jsonl"),
             str(self._base),
         ]
-        threads = {"OMP_NUM_THREADS": str(min(4, os.cpu_count() or 1)), "HF_HUB_OFFLINE": "1"}
+        # One thread: on a busy machine, threads that wait for each other take many times as long.
+        threads = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
         log = self._shell.home / "pretrain.log"
         with log.open("wb") as errors, bars(self._console) as progress:
             task = progress.add_task("pretrain", total=BASE_STEPS, facts="starting")

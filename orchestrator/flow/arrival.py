@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 from sqlalchemy import func, select
@@ -24,7 +25,9 @@ log = structlog.get_logger()
 class _Watch:
     """A stream's source and when it is looked at next."""
 
+    stream: Stream
     uri: str
+    poll_s: float
     watcher: Watcher
     due: float = 0.0
     complaint: str = ""
@@ -37,35 +40,34 @@ class Arrivals:
         self._watches: dict[str, _Watch] = {}
 
     def step(self, app: App) -> bool:
-        """Start what is due; reading itself happens in the background."""
+        """Read anew which sources there are, then look at those that are due."""
         with app.database.read() as session:
             streams = [(one, records.settings_of(session, one.id)) for one in records.working_streams(session)]
+        watched = [pair for pair in streams if pair[1].source.uri is not None and pair[0].state == "active"]
+        self._watches = {stream.id: self._watch(app, stream, settings) for stream, settings in watched}
         pooled = [_pool(app, stream, settings) for stream, settings in streams]
-        started = [
-            self._look(app, stream, settings)
-            for stream, settings in streams
-            if settings.source.uri is not None and stream.state == "active"
-        ]
-        return any([*pooled, *started])
+        return any([*pooled, self.look(app)])
 
-    def _look(self, app: App, stream: Stream, settings: StreamSettings) -> bool:
-        watch = self._watch(app, stream, settings)
-        if app.clock.monotonic() < watch.due:
-            return False
-        watch.due = app.clock.monotonic() + settings.source.poll_seconds
-        return app.background.start(f"arrival:{stream.id}", lambda: _take(app, stream, watch))
+    def look(self, app: App) -> bool:
+        """Look at the known sources that are due, in the background; what is found wakes the daemon by itself."""
+        now = app.clock.monotonic()
+        for watch in self._watches.values():
+            if now >= watch.due:
+                watch.due = now + watch.poll_s
+                app.background.start(f"arrival:{watch.stream.id}", partial(_take, app, watch.stream, watch))
+        return False
 
     def _watch(self, app: App, stream: Stream, settings: StreamSettings) -> _Watch:
         uri = settings.source.uri or ""
         known = self._watches.get(stream.id)
-        if known is None or known.uri != uri:
+        if known is None or (known.uri, known.poll_s) != (uri, settings.source.poll_seconds):
             watcher = Watcher(
                 uri,
                 settle_s=settings.source.settle_seconds,
                 cache=app.home.cache / f"seen-{stream.id}.json",
                 monotonic=app.clock.monotonic,
             )
-            known = self._watches[stream.id] = _Watch(uri=uri, watcher=watcher)
+            return _Watch(stream=stream, uri=uri, poll_s=settings.source.poll_seconds, watcher=watcher)
         return known
 
 

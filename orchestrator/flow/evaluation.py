@@ -57,6 +57,8 @@ def ensure(
     missing = [one for one in sets if one.id not in have]
     if not missing:
         return "complete"
+    if _is_being_measured(session, version):
+        return "waiting"
     spec = evaluation_spec(session, version=version, sets=missing, settings=settings)
     job = queue.queue(
         session,
@@ -73,6 +75,16 @@ def ensure(
         max_attempts=settings.budget.max_attempts,
     )
     return "failed" if job.state in ("failed", "cancelled") else "waiting"
+
+
+def _is_being_measured(session: Session, version: Version) -> bool:
+    """Whether an evaluation of the version is unfinished: what it covers must not be measured twice."""
+    under_way = select(Job.id).where(
+        Job.version_id == version.id,
+        Job.kind == "evaluate",
+        Job.state.in_(("queued", "submitted", "running", "lost")),
+    )
+    return session.scalar(under_way.limit(1)) is not None
 
 
 def evaluation_spec(
@@ -225,18 +237,15 @@ def _record_finished(app: App) -> bool:
                 ~exists().where(Evaluation.job_id == Job.id),
             )
         ).all()
-        for job in jobs:
-            _record(app, session, job)
-        return bool(jobs)
+        return any([_record(app, session, job) for job in jobs])
 
 
-def _record(app: App, session: Session, job: Job) -> None:
+def _record(app: App, session: Session, job: Job) -> bool:
     measured_with = _settings_hash(job.spec["task"], job.spec["work"]["training"]["max_length"])
     version_id = job.version_id or 0
     have = records.evaluations_of(session, version_id, measured_with)
-    for score in (job.result or {}).get("scores", []):
-        if score["eval_set"] in have:
-            continue
+    fresh = [score for score in (job.result or {}).get("scores", []) if score["eval_set"] not in have]
+    for score in fresh:
         manifests.register_object(session, _stored(app, score["results"]))
         chain.append(
             session,
@@ -256,6 +265,7 @@ def _record(app: App, session: Session, job: Job) -> None:
                 created_at=app.clock.now(),
             ),
         )
+    return bool(fresh)
 
 
 def _stored(app: App, digest: str) -> Stored:

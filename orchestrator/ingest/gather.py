@@ -25,7 +25,7 @@ class Pending(NamedTuple):
 
     file: str
     line: int
-    shown: str
+    shown: object
     normal: Normal
 
 
@@ -114,7 +114,7 @@ class Gatherer:
             self._quarantine(file, Bad(row.line, problem.reason, problem.detail, excerpt(shown)))
             return
         self.counts.usable += 1
-        self._pending.append(Pending(file, row.line, excerpt(shown), normal))
+        self._pending.append(Pending(file, row.line, shown, normal))
         self._pending_bytes += len(normal.text)
         if len(self._pending) >= CHUNK_ROWS or self._pending_bytes >= CHUNK_BYTES:
             self._flush()
@@ -153,7 +153,7 @@ class Gatherer:
             self.counts.leaked += 1
         elif match.verdict == "conflict":
             self.counts.conflicts += 1
-            bad = Bad(pending.line, "conflict", "the same text has another label", pending.shown)
+            bad = Bad(pending.line, "conflict", "the same text has another label", excerpt(pending.shown))
             self._quarantine(pending.file, bad)
         else:
             self._stage(pending.normal, match, signature, bands)

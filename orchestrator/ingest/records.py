@@ -81,8 +81,14 @@ class IngestReport(Closed):
 def escape(text: str, limit: int = EXCERPT_CHARACTERS) -> str:
     """``text`` on one line: control, format and unassigned characters as backslash escapes, cut at ``limit``."""
     head = text[: limit + 1]
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in head)
+    shown = head if head.isprintable() else "".join(map(_printable, head))
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def _printable(character: str) -> str:
+    if character.isprintable():
+        return character
+    return character.encode("unicode_escape", "surrogatepass").decode()
 
 
 def excerpt(raw: object) -> str:

@@ -20,12 +20,9 @@ from typing import Any
 
 from orchestrator.errors import BadInput, Conflict, NotFound, RekindleError, Unavailable
 from orchestrator.home import Home
-from orchestrator.ingest.arrival import ingest
 from orchestrator.ingest.records import IngestApp, IngestReport, Kind, Progress, Refused, escape
 from storage.artifacts import ArtifactStore
 from storage.database import Database
-
-__all__ = ["ingest", "spawn"]
 
 MEMORY_BYTES = 1 << 30
 TIMEOUT_S = 6 * 3600.0
@@ -161,6 +158,8 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _carry_out(spec: dict[str, Any]) -> IngestReport:
+    from orchestrator.ingest.arrival import ingest  # brings scipy, which the daemon does without
+
     home = Home(root=Path(spec["home"]))
     path = spec["path"]
     if spec["exact"]:

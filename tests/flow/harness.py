@@ -17,7 +17,7 @@ from orchestrator.background import Background
 from orchestrator.engine import Engine
 from orchestrator.flow import decision, records, registration
 from orchestrator.home import Home
-from orchestrator.ingest import run as ingest
+from orchestrator.ingest.arrival import ingest
 from orchestrator.jobs.executors.local import LocalExecutor
 from orchestrator.jobs.supervisor import Supervisor
 from orchestrator.settings import StreamSettings
@@ -96,7 +96,7 @@ class Daemon:
         path = write_documents(self.root / f"{name}.jsonl", text, documents)
         with self.app.database.read() as session:
             stream = records.stream_by_name(session, "s")
-        report = ingest.ingest(self.app, stream.id, path=path, name=name, actor="test")
+        report = ingest(self.app, stream.id, path=path, name=name, actor="test")
         assert report.outcome == "accepted", report.reason
         return int(report.batch_id or 0)
 

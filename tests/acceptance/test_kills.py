@@ -1,0 +1,132 @@
+"""kill -9 of the job and of the daemon at different moments: nothing lost, nothing trained twice, the same weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from sqlalchemy import select
+
+from storage import chain
+from storage.artifacts import ArtifactStore
+from storage.database import Database
+from storage.tables import Attempt, Batch, Evaluation, Job, Version, VersionArtifact, VersionBatch
+from tests import models
+from tests.acceptance.daemon import Daemon, copy_home, write_jsonl
+
+STEPS = 60
+SETTINGS = (
+    *("--set", f"training.max_steps={STEPS}"),
+    *("--set", "training.train_batch_size=8"),
+    *("--set", "training.max_length=64"),
+    *("--set", "training.save_steps=3"),
+    *("--set", "gate.mode=record"),
+)
+QUICK, ALL = (5, 25, 45), (1, 7, 14, 20, 27, 33, 39, 46, 52, 59)
+MOMENTS = ("measuring", "training", "evaluating")
+
+
+class Outcome(NamedTuple):
+    """What a run left that must not depend on what happened meanwhile."""
+
+    artifacts: dict[str, str]
+    rows: dict[tuple[int, str], tuple[bytes, int]]
+    batches: dict[int, str]
+    versions: dict[int, str]
+    scores: dict[tuple[int, int], float]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with a stream and a pending batch, measured so far as it can be."""
+    root = tmp_path_factory.mktemp("kills")
+    model = models.llama(root / "base", hidden=64)
+    anchor = write_jsonl(root / "anchor.jsonl", models.texts(60))
+    batch = write_jsonl(root / "batch.jsonl", models.texts(80, start=100))
+    daemon = Daemon(root / "home").start()
+    daemon.cli("stream", "add", "s", "--model", str(model), "--set", f"anchor={anchor}", *SETTINGS)
+    daemon.cli("ingest", "s", str(batch))
+    daemon.wait(lambda: {job["state"] for job in daemon.json("job", "list")} == {"succeeded"})
+    daemon.stop()
+    return root / "home"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """What an undisturbed run leaves."""
+    daemon = Daemon(copy_home(prepared, tmp_path_factory.mktemp("undisturbed") / "home")).start()
+    daemon.cli("retrain", "s", "--wait")
+    daemon.stop()
+    return outcome(daemon)
+
+
+@pytest.fixture
+def daemon(prepared: Path, tmp_path: Path) -> Iterator[Daemon]:
+    made = Daemon(copy_home(prepared, tmp_path / "home")).start()
+    yield made
+    made.stop()
+    made.kill_jobs()
+
+
+@pytest.mark.parametrize("step", [*QUICK, *(pytest.param(one, marks=pytest.mark.slow) for one in ALL)])
+def test_a_killed_job_goes_on_from_its_checkpoint(daemon: Daemon, undisturbed: Outcome, step: int) -> None:
+    daemon.cli("retrain", "s")
+    daemon.wait(lambda: daemon.training_step() >= step, every_s=0.005)
+    daemon.kill_jobs()
+    finish(daemon)
+    assert outcome(daemon) == undisturbed
+    assert attempts_of_train(daemon) == 2
+
+
+@pytest.mark.parametrize("moment", [*MOMENTS, *(pytest.param(one, marks=pytest.mark.slow) for one in ALL[:7])])
+def test_a_killed_daemon_takes_up_where_it_was(daemon: Daemon, undisturbed: Outcome, moment: str | int) -> None:
+    daemon.cli("retrain", "s")
+    daemon.wait(lambda: reached(daemon, moment), every_s=0.02)
+    daemon.kill()
+    daemon.start()
+    finish(daemon)
+    assert outcome(daemon) == undisturbed
+    assert attempts_of_train(daemon) == 1
+
+
+def reached(daemon: Daemon, moment: str | int) -> bool:
+    if isinstance(moment, int):
+        return daemon.training_step() >= moment
+    newest = max((int(path.name) for path in daemon.home.jobs.iterdir()), default=0)
+    kinds = {"measuring": "measure", "training": "train", "evaluating": "evaluate"}
+    jobs = [job for job in daemon.json("job", "list") if job["id"] == newest]
+    return bool(jobs) and jobs[0]["kind"] == kinds[moment] and jobs[0]["state"] in ("submitted", "running")
+
+
+def finish(daemon: Daemon) -> None:
+    daemon.wait(lambda: daemon.json("version", "show", "s@live")["number"] == 2)
+
+
+def attempts_of_train(daemon: Daemon) -> int:
+    database = Database.open(f"sqlite:///{daemon.home.database_path}")
+    with database.read() as session:
+        train = session.scalars(select(Job).where(Job.kind == "train")).one()
+        return len(session.scalars(select(Attempt).where(Attempt.job_id == train.id)).all())
+
+
+def outcome(daemon: Daemon) -> Outcome:
+    """Read everything from disk and SQL again, verifying chains and bytes on the way."""
+    database = Database.open(f"sqlite:///{daemon.home.database_path}")
+    store = ArtifactStore(daemon.home.artifacts)
+    with database.read() as session:
+        assert chain.verify(session) == []
+        newest = session.scalars(select(Version).where(Version.number == 2)).one()
+        artifacts = session.scalars(select(VersionArtifact).where(VersionArtifact.version_id == newest.id)).all()
+        for artifact in artifacts:
+            store.verify_manifest(artifact.manifest_hash)
+        rows = session.scalars(select(VersionBatch).where(VersionBatch.version_id == newest.id)).all()
+        found: Any = session.scalars(select(Evaluation)).all()
+        return Outcome(
+            artifacts={one.role: one.manifest_hash for one in artifacts},
+            rows={(one.batch_id, one.role): (one.rows, one.samples) for one in rows},
+            batches={one.id: one.state for one in session.scalars(select(Batch))},
+            versions={one.number: one.state for one in session.scalars(select(Version))},
+            scores={(one.version_id, one.eval_set_id): one.value for one in found},
+        )
