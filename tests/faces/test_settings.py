@@ -1,0 +1,191 @@
+"""From what a user wrote to settings, or to one line about the first thing that is wrong."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator import daemon_settings
+from orchestrator.cli import configuration
+from orchestrator.cli.streams import assemble
+from orchestrator.errors import BadInput
+from orchestrator.service import settings
+from tests.faces.face import Face
+
+BASE = {"name": "news", "model": "m"}
+FLAGS = dict.fromkeys(("--model", "--task", "--source", "--strategy"))
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"training": {"learning_rat": 1}}, "unknown key training.learning_rat; did you mean training.learning_rate?"),
+        ({"strategi": "auto"}, "unknown key strategi; did you mean strategy?"),
+        ({"triggers": [{"kind": "cron", "crom": "x"}]}, "unknown key triggers.0.crom; did you mean triggers.0.cron?"),
+        ({"strategy": "retrian"}, "strategy.name: 'retrian' is not one of"),
+        ({"task": "sftt"}, "did you mean sft?"),
+        ({"split": {"heldout": 0.7}}, "split.heldout: 0.7 is not valid: should be less than 0.5"),
+        ({"format": 2}, "format 2 is not known to this Rekindle"),
+        ({"zzzz": 1}, "valid keys here: anchor, budget"),
+        ({"name": "News"}, "name: 'News' is not valid"),
+    ],
+)
+def test_a_wrong_key_or_value_is_named_with_the_nearest_valid_one(more: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        settings.parse({**BASE, **more})
+    assert said in caught.value.message
+    assert "\n" not in caught.value.message
+
+
+def test_short_forms_and_dotted_changes_meet() -> None:
+    changed = settings.with_changes({**BASE, "strategy": "auto"}, {"strategy.name": "naive", "gate.mode": "record"})
+    parsed = settings.parse(changed)
+    assert (parsed.strategy.name, parsed.gate.mode) == ("naive", "record")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: 1\na: 2\n", "key 'a' is there twice (line 2)"),
+        ("a: &x [1]\nb: *x\n", "aliases are not taken"),
+        ("!!python/object/apply:os.system ['id']\n", "could not determine a constructor"),
+        ("a: [1\n", "line 2"),
+        ("- a\n", "holds no mapping"),
+        ("1: x\n", "key 1 is not text"),
+        ("a: " + "[" * 5000, "nested too deeply"),
+        ("a: [" + "1," * 30_000 + "]", "too large"),
+        ("a: " + "x" * 300_000, "larger than"),
+        ("\x00", "not valid YAML"),
+    ],
+)
+def test_a_bad_file_is_refused_at_once(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "stream.yaml"
+    path.write_text(text)
+    begun = time.process_time()
+    with pytest.raises(BadInput, match=r".*") as caught:
+        configuration.read_file(path)
+    assert said in caught.value.message
+    assert "\n" not in caught.value.message
+    assert time.process_time() - begun < 2
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_a_mapping_or_one_line(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.yaml"
+    path.write_bytes(data)
+    said = ""
+    try:
+        found: object = configuration.read_file(path)
+    except BadInput as error:
+        found, said = {}, error.message
+    assert isinstance(found, dict)
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(("written", "seconds"), [("90s", 90), ("30m", 1800), ("6h", 21600), ("1.5d", 129600)])
+def test_intervals_are_read_with_their_unit(written: str, seconds: float) -> None:
+    assert configuration.read_interval(written) == seconds
+
+
+def test_relative_paths_are_meant_from_where_they_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "base").mkdir()
+    file = tmp_path / "conf" / "news.yaml"
+    file.write_text("model: ../base\nsource: inbox\nanchor: a.jsonl\nevaluations: {fixed: f.jsonl}\n")
+    monkeypatch.chdir(tmp_path)
+    made, origins = assemble(
+        "news", {**FLAGS, "--source": "here"}, cron=None, every=None, config=file, assign=["publish.directory=out"]
+    )
+    assert made["anchor"] == str(tmp_path / "conf" / "a.jsonl")
+    assert made["evaluations"] == {"fixed": str(tmp_path / "conf" / "f.jsonl")}
+    assert made["source"] == {"uri": str(tmp_path / "here")}
+    assert made["publish"] == {"directory": str(tmp_path / "out")}
+    assert (origins["anchor"], origins["source.uri"], origins["publish.directory"]) == ("file", "--source", "--set")
+
+
+@pytest.mark.parametrize("value", ["org/model", "s3://bucket/x", "hf://datasets/a/b@main"])
+def test_hub_ids_and_urls_are_left_alone(tmp_path: Path, value: str) -> None:
+    assert configuration.resolve("model", value, tmp_path) == value
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--set", "training.learning_rat=1"], 2, "did you mean training.learning_rate?"),
+        (["--cron", "0 3 * *"], 2, "does not parse"),
+        (["--cron", "0 3 * * *", "--set", "timezone=Mars/Olympus"], 2, "unknown time zone 'Mars/Olympus'"),
+        (["--task", "clasification"], 2, "did you mean classification?"),
+        (["--strategy", "retrian"], 2, "did you mean retrain?"),
+        (["--set", "anchor=/no/such/file"], 2, "there is no file at /no/such/file"),
+        (["--model", "/no/such/model"], 2, "no model at /no/such/model"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_from_the_daemon_too(
+    face: Face, arguments: list[str], code: int, said: str
+) -> None:
+    model = [] if "--model" in arguments else ["--model", str(face.base())]
+    done = face.rekindle("stream", "add", "news", *model, *arguments)
+    assert (done.code, said in done.error) == (code, True), done.err
+    assert face.data("stream", "list") == []
+
+
+def test_a_taken_name_is_refused(face: Face) -> None:
+    assert face.add_stream("news", "--no-wait").code == 0
+    done = face.add_stream("news", "--no-wait")
+    assert done.code == 1
+    assert "the name 'news' is taken" in done.error
+
+
+def test_a_dry_run_shows_the_settings_and_registers_nothing(face: Face) -> None:
+    shown = face.data("stream", "add", "news", "--model", str(face.base()), "--strategy", "naive", "--dry-run")
+    origins = {one["key"]: (one["value"], one["origin"]) for one in shown["settings"]}
+    assert origins["strategy.name"] == ("naive", "--strategy")
+    assert origins["gate.mode"] == ("enforce", "default")
+    assert "no anchor" in shown["warnings"][0]
+    assert face.data("stream", "list") == []
+
+
+def test_a_change_makes_a_revision_and_keeps_older_origins(face: Face) -> None:
+    face.add_stream("news", "--no-wait")
+    done = face.data("stream", "set", "news", "training.learning_rate=1e-4")
+    found = {one["key"]: (one["value"], one["origin"]) for one in done["settings"]}
+    assert done["revision"] == 2
+    assert found["training.learning_rate"] == (0.0001, "--set")
+    assert found["model"][1] == "--model"
+
+
+@pytest.mark.parametrize("change", ["task=sft", "model=other", "name=other", "anchor=other"])
+def test_what_is_fixed_cannot_be_changed(face: Face, change: str) -> None:
+    face.add_stream("news", "--no-wait")
+    done = face.rekindle("stream", "set", "news", change)
+    assert done.code == 2
+    assert done.error
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("REKINDLE__SERVER__PROT", "1", "did you mean REKINDLE__SERVER__PORT?"),
+        ("REKINDLE__SERVRE__PORT", "1", "did you mean REKINDLE__SERVER__PORT?"),
+        ("REKINDLE__SERVER__PORT", "many", "REKINDLE__SERVER__PORT: should be a valid integer"),
+        ("REKINDLE__LOGGING__LEVEL", "LOUD", "REKINDLE__LOGGING__LEVEL"),
+    ],
+)
+def test_a_wrong_variable_stops_the_daemon(monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(BadInput) as caught:
+        daemon_settings.load()
+    assert said in caught.value.message
+
+
+def test_flags_go_before_the_environment_and_that_before_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REKINDLE__SERVER__PORT", "7500")
+    monkeypatch.setenv("REKINDLE__RESOURCES__GPUS", "[0, 2]")
+    found = daemon_settings.load({"server": {"host": "::1", "port": None}})
+    assert (found.server.host, found.server.port, found.resources.gpus) == ("::1", 7500, (0, 2))
+    assert daemon_settings.load({"server": {"port": 1}}).server.port == 1
