@@ -23,7 +23,7 @@ from storage.database import now
 from storage.tables import Arrival, Base, Batch, Document, DocumentBand, DocumentSketch, EvalSet, Quarantine, Stream
 from strategies.settings import Task
 
-DOCUMENTS_AT_ONCE = 5000
+DOCUMENTS_AT_ONCE = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,8 +231,6 @@ def _add_sketches(session: Session, stream_id: str, documents: list[tuple[int, F
         for document, final in documents
         for band, value in enumerate(sketches.bands(sketches.unpack(final.signature)))
     ]
-    # In the order of the key: neighbours in the index are written together.
-    bands.sort(key=lambda row: (row["band"], row["value"]))
     _insert(session, DocumentBand, bands)
 
 

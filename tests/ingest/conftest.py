@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from orchestrator.home import Home
+from orchestrator.ingest.arrival import ingest
 from orchestrator.ingest.records import IngestReport
-from orchestrator.ingest.run import ingest
 from orchestrator.settings import StreamSettings
 from storage.artifacts import ArtifactStore
 from storage.database import Database, now

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sqlalchemy import func, select
 
 from orchestrator.errors import BadInput, NotFound
-from orchestrator.ingest.run import ingest
+from orchestrator.ingest.arrival import ingest
 from storage.tables import Arrival, Batch, Document, EvalSet, Event, Quarantine
 from tests.ingest.conftest import MakeWorld, World
 from tests.ingest.texts import rows, text, write_lines

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from orchestrator.ingest.records import IngestReport
-from tests.ingest.conftest import MakeWorld, World
+from tests.ingest.conftest import World
 from tests.ingest.texts import rows, text
 
 GOOD = [json.dumps(row, ensure_ascii=False).encode() for row in rows(8)]
@@ -69,7 +69,7 @@ def check(report: IngestReport, facts: dict[str, Any]) -> None:
 @pytest.mark.data
 @pytest.mark.skipif(not SHARED.exists(), reason="the experiment data is not there")
 @pytest.mark.parametrize("folder", sorted({name.split("/")[0] for name in expected()}))
-def test_every_dirty_file_is_read_as_expected(make_local: MakeWorld, folder: str) -> None:
+def test_every_dirty_file_is_read_as_expected(local: World, folder: str) -> None:
     for name, facts in expected().items():
         if name.startswith(f"{folder}/"):
-            check(make_local().ingest(SHARED / name), facts)
+            check(local.ingest(SHARED / name), facts)
