@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.app import App
-from orchestrator.errors import NotFound
 from orchestrator.importing import IMPORTED, ResultRefused, import_result
 from orchestrator.jobs import cleanup, logs, submission
 from orchestrator.jobs.submission import Order, UnresolvableSpec, prepare, resolve
@@ -111,32 +109,25 @@ def test_checkpoints_of_a_failed_job_wait_a_week_for_a_retry(toys: Toys) -> None
     assert (old.directory, old.stored) == (toys.directory(job), False)
 
 
-def test_a_log_is_read_in_pieces_from_any_offset(app: App) -> None:
-    directory = app.home.job_directory(1, 1)
-    directory.mkdir(parents=True)
-    (directory / "job.log").write_bytes(b"first\nsecond\n")
-    assert logs.read_log(app, 1, 1, 0) == b"first\nsecond\n"
-    assert logs.read_log(app, 1, 1, 6) == b"second\n"
-    assert logs.read_log(app, 1, 1, -7) == b"second\n"
-    assert logs.read_log(app, 1, 1, 99) == b""
-    assert logs.last_line(directory) == "second"
-    with pytest.raises(NotFound):
-        logs.read_log(app, 1, 2, 0)
+@pytest.mark.parametrize(
+    ("text", "last"),
+    [("one\ntwo\n\n", "two"), ("error: no rows\n", "no rows"), ("\x1b[31m", "[31m"), ("", ""), ("x" * 9999, "x" * 500)],
+)
+def test_the_last_printable_line_of_a_log_says_what_went_wrong(tmp_path: Path, text: str, last: str) -> None:
+    (tmp_path / "job.log").write_text(text)
+    assert logs.last_line(tmp_path) == last
 
 
-def test_an_overlong_log_keeps_its_end_and_its_offsets(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_overlong_log_keeps_its_end_and_its_offsets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "MAX_BYTES", 1 << 20)
     monkeypatch.setattr(logs, "KEPT_BYTES", 1 << 18)
-    directory = app.home.job_directory(1, 1)
-    directory.mkdir(parents=True)
-    log = directory / "job.log"
+    log = tmp_path / "job.log"
     log.write_bytes(b"x" * (2 << 20) + b"the end\n")
     os.sync()
-    assert logs.bound(directory)
+    assert logs.bound(tmp_path)
     assert log.stat().st_blocks * 512 <= 1 << 20
-    assert log.stat().st_size == (2 << 20) + 8
-    assert logs.read_log(app, 1, 1, -8) == b"the end\n"
-    assert logs.first_offset(app, 1, 1) > 0
+    assert log.read_bytes()[2 << 20 :] == b"the end\n"
+    assert not logs.bound(tmp_path)
 
 
 def order(spec: dict, directory: Path, **more: object) -> Order:
