@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from orchestrator.daemon_settings import PREFIX, DaemonSettings
 from orchestrator.settings import StreamSettings
 from tests.architecture.tree import ROOT
 
@@ -27,9 +28,23 @@ An unknown key is refused.
 Row = tuple[str, str, str, str]
 
 
+DAEMON_HEAD = """# Settings of the daemon
+
+They come from the environment, as `REKINDLE__SECTION__KEY`; options of `rekindle serve` go before them.
+A variable with this prefix that names no setting stops the start.
+"""
+
+
 def page() -> str:
     """The whole page."""
-    return "\n".join([HEAD, *_section("The stream", StreamSettings, ""), *_sections(StreamSettings, "")]) + "\n"
+    stream = [HEAD, *_section("The stream", StreamSettings, ""), *_sections(StreamSettings, "")]
+    return "\n".join([*stream, DAEMON_HEAD, *_daemon()]) + "\n"
+
+
+def _daemon() -> Iterator[str]:
+    for name, field in DaemonSettings.model_fields.items():
+        for model in _inner(field.annotation):
+            yield from _section(name.capitalize(), model, f"{PREFIX}{name.upper()}__", spell=str.upper)
 
 
 def keys() -> list[str]:
@@ -61,9 +76,9 @@ def _inner(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _inner(argument)
 
 
-def _section(title: str, model: type[BaseModel], prefix: str) -> list[str]:
+def _section(title: str, model: type[BaseModel], prefix: str, *, spell: Callable[[str], str] = str) -> list[str]:
     about = " ".join((model.__doc__ or "").split("\n\n")[0].split())
-    rows = [_row(f"{prefix}{name}", field) for name, field in model.model_fields.items()]
+    rows = [_row(f"{prefix}{spell(name)}", field) for name, field in model.model_fields.items()]
     table = ["| key | type | default | what it is |", "| --- | --- | --- | --- |"]
     return [f"## {title}", "", about, "", *table, *(f"| {' | '.join(row)} |" for row in rows), ""]
 
