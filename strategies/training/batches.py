@@ -148,15 +148,16 @@ class Collator:
 
 
 class Feed:
-    """Draws and collates :data:`AHEAD` steps ahead in one thread. Close it, or use it in a ``with``."""
+    """Draws and collates :data:`AHEAD` steps ahead of the loop, in a thread. Close it, or use it in a ``with``."""
 
     def __init__(self, mixing: Mixing, collate: Collator, *, first: int, last: int, pin: bool) -> None:
         self._mixing = mixing
         self._collate = collate
+        self._steps = range(first, last + 1)
         self._pin = pin
-        self._queue: queue.Queue[Draw | Exception | None] = queue.Queue(AHEAD)
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(first, last), name="feed", daemon=True)
+        self._queue: queue.Queue[Draw | Exception | None] = queue.Queue(AHEAD)
+        self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
         self._thread.start()
 
     def __enter__(self) -> Feed:
@@ -180,16 +181,19 @@ class Feed:
             except queue.Empty:
                 continue
 
-    def _run(self, first: int, last: int) -> None:
+    def _run(self) -> None:
         try:
-            for step in range(first, last + 1):
+            for step in self._steps:
                 if self._closing.is_set():
                     return
-                rows = self._mixing.draw(step)
-                micro = self._collate(rows)
-                if self._pin:
-                    micro = [batch.pinned() for batch in micro]
-                self._queue.put(Draw(step=step, rows=rows, micro=micro, mixing=self._mixing.state_dict()))
+                self._queue.put(self._draw(step))
             self._queue.put(None)
         except Exception as error:
             self._queue.put(error)
+
+    def _draw(self, step: int) -> Draw:
+        rows = self._mixing.draw(step)
+        micro = self._collate(rows)
+        if self._pin:
+            micro = [batch.pinned() for batch in micro]
+        return Draw(step=step, rows=rows, micro=micro, mixing=self._mixing.state_dict())
