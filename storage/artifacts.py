@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, pairwise
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from storage import folders, safetensors
 from storage.errors import ArtifactCorrupt, ArtifactRefused
@@ -210,7 +209,7 @@ def _read_file(folder: Path, path: str, *, follow_links: bool) -> Iterator[bytes
 def _add_tensors(adding: Adding, folder: Path, path: str, *, follow_links: bool) -> Iterator[Entry]:
     with folders.open_file(folder, path, follow_links=follow_links) as file:
         for tensor in safetensors.read_header(file, folder / path):
-            stored = adding.add(partial(_tensor_file, file, tensor))
+            stored = adding.add(partial(_tensor_file, folder, path, tensor, follow_links=follow_links))
             yield Entry(
                 kind="tensor",
                 path=tensor.name,
@@ -220,8 +219,10 @@ def _add_tensors(adding: Adding, folder: Path, path: str, *, follow_links: bool)
             )
 
 
-def _tensor_file(file: Any, tensor: safetensors.Tensor) -> Iterable[bytes]:
-    return chain([tensor.header()], safetensors.read_range(file, tensor.start, tensor.length, CHUNK_BYTES))
+def _tensor_file(folder: Path, path: str, tensor: safetensors.Tensor, *, follow_links: bool) -> Iterator[bytes]:
+    yield tensor.header()
+    with folders.open_file(folder, path, follow_links=follow_links) as file:
+        yield from safetensors.read_range(file, tensor.start, tensor.length, CHUNK_BYTES)
 
 
 def _encode(entries: list[Entry]) -> bytes:

@@ -6,18 +6,20 @@ import contextlib
 import hashlib
 import os
 import re
-import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from storage.errors import ArtifactCorrupt, ArtifactMissing, ArtifactWriteFailed, StorageError
+from storage.errors import ArtifactCorrupt, ArtifactMissing, ArtifactRefused, ArtifactWriteFailed, StorageError
 from storage.files import WRITE_ATTEMPTS, fsync_dir, sha256_file
 
 CHUNK_BYTES = 4 << 20
+SEALING = 8
+"""Files that may wait for the disk at once."""
 Chunks = Callable[[], Iterable[bytes]]
 """Gives the same bytes each time it is called."""
 
@@ -134,46 +136,79 @@ class Objects:
         return folder, True
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Written:
+    """A file beside the objects, whole but perhaps not on the disk yet."""
+
+    stored: Stored
+    temporary: Path
+    file: BinaryIO
+
+
 class Adding:
-    """Objects on their way into the store; see :meth:`Objects.adding`."""
+    """Objects on their way into the store; see :meth:`Objects.adding`. One is synced while the next is written."""
 
     def __init__(self, store: Objects) -> None:
         self._store = store
         self._folders: set[Path] = set()
         self._new: dict[str, Path] = {}
         self._all: dict[str, Path] = {}
+        self._sealer = ThreadPoolExecutor(1)
+        self._sealing: deque[tuple[_Written, Chunks, Future[None]]] = deque()
 
     def add(self, chunks: Chunks) -> Stored:
-        """Write one object, or find that it is there; an fsync that fails is answered with a new file, never repeated.
+        """Write one object, or find that it is there. It may be used once the adding is finished.
 
         Raises:
-            OSError: three files failed.
+            OSError: the disk did not take this object or an earlier one.
         """
+        stored = self._start(chunks)
+        while len(self._sealing) > SEALING:
+            self._settle()
+        return stored
+
+    def _start(self, chunks: Chunks) -> Stored:
+        temporary = self._store.temporary()
+        file = temporary.open("xb", buffering=0)
+        try:
+            written = _Written(stored=_write_hashed(chunks(), file), temporary=temporary, file=file)
+        except BaseException:
+            _discard(temporary, file)
+            raise
+        self._sealing.append((written, chunks, self._sealer.submit(self._seal, written)))
+        return written.stored
+
+    def _settle(self) -> None:
+        """Wait for the oldest; a sync that fails is answered with a new file, never repeated on the same one."""
         for attempt in range(1, WRITE_ATTEMPTS + 1):
-            temporary = self._store.temporary()
+            written, chunks, sealing = self._sealing.popleft()
             try:
-                return self._add_once(chunks(), temporary)
+                sealing.result()
             except OSError:
                 if attempt == WRITE_ATTEMPTS:
                     raise
-            finally:
-                with contextlib.suppress(FileNotFoundError):
-                    temporary.unlink()
-        raise AssertionError("unreachable")
+                if self._start(chunks) != written.stored:
+                    raise ArtifactRefused(
+                        "a file changed while it was stored; wait until nothing writes to it"
+                    ) from None
+                self._sealing.rotate(1)
+            else:
+                return
 
-    def _add_once(self, chunks: Iterable[bytes], temporary: Path) -> Stored:
-        with temporary.open("xb", buffering=0) as file:
-            stored = _write_hashed(chunks, file)
-            place = self._store.place(stored.hash)
-            folder, made = self._store.folder_for(stored.hash)
+    def _seal(self, written: _Written) -> None:
+        name, file = written.stored.hash, written.file
+        try:
+            place = self._store.place(name)
+            folder, made = self._store.folder_for(name)
             self._folders |= {folder, folder.parent} if made else {folder}
-            if not _freshen(place, stored.bytes):
+            if not _freshen(place, written.stored.bytes):
                 os.fchmod(file.fileno(), 0o444)
                 os.fsync(file.fileno())
-                os.replace(temporary, place)
-                self._new[stored.hash] = place
-        self._all[stored.hash] = place
-        return stored
+                os.replace(written.temporary, place)
+                self._new[name] = place
+            self._all[name] = place
+        finally:
+            _discard(written.temporary, file)
 
     def finish(self) -> None:
         """Make the names durable, then read the new objects back.
@@ -182,6 +217,9 @@ class Adding:
             OSError: the disk failed.
             ArtifactWriteFailed: it gave back other bytes than it took.
         """
+        while self._sealing:
+            self._settle()
+        self._sealer.shutdown()
         for folder in sorted(self._folders):
             fsync_dir(folder)
         for name, place in self._new.items():
@@ -192,9 +230,18 @@ class Adding:
 
     def undo(self) -> None:
         """Take back what is new."""
+        self._sealer.shutdown(cancel_futures=True)
+        for written, _, _ in self._sealing:
+            _discard(written.temporary, written.file)
         for place in self._new.values():
             with contextlib.suppress(OSError):
                 place.unlink()
+
+
+def _discard(temporary: Path, file: BinaryIO) -> None:
+    file.close()
+    with contextlib.suppress(FileNotFoundError):
+        temporary.unlink()
 
 
 def _freshen(place: Path, size: int) -> bool:
@@ -226,8 +273,3 @@ def _write_all(file: BinaryIO, chunk: bytes) -> None:
     view = memoryview(chunk)
     while view:
         view = view[file.write(view) :]
-
-
-def an_hour_before(instant: float | None = None) -> float:
-    """Seconds since the epoch, an hour ago."""
-    return (time.time() if instant is None else instant) - 3600

@@ -40,6 +40,8 @@ def write_model(folder: Path, *, size: int, changed: float) -> None:
             fresh = number >= TENSORS * (1 - changed)
             block = os.urandom(BLOCK_BYTES) if fresh else bytes([number]) * BLOCK_BYTES
             file.write((block * (each // BLOCK_BYTES + 1))[:each])
+        file.flush()
+        os.fsync(file.fileno())  # or the disk would still be busy with it while the store is measured
 
 
 def raw_write(folder: Path, size: int) -> None:
