@@ -32,7 +32,7 @@ EXIT_REFUSED = 65
 """The job refused its input (bad data or settings): trying again cannot help."""
 
 Reference = Annotated[str, Field(pattern=r"^@[a-z0-9][a-z0-9_-]*/[a-z0-9_/-]+$")]
-"""``@live/answer/model``, ``@base/answer/model`` or ``@job-name/state/trunk``: an artifact of a version or of an earlier job."""
+"""An artifact of a version or an earlier job: ``@live/answer/model``, ``@base/answer/model``, ``@job/state/trunk``."""
 
 
 # --- parts of a plan, by seam ------------------------------------------------------------------------------------
@@ -64,7 +64,7 @@ class FullSelection(Closed):
 
 
 class LoraSelection(Closed):
-    """Only a low-rank adapter (and, for classification, the head) moves; continues the parent's adapter if it has one."""
+    """Only a low-rank adapter (and a classification head) moves; continues the parent's adapter if it has one."""
 
     kind: Literal["lora"] = "lora"
     lora: LoraSettings
@@ -140,7 +140,7 @@ class Explained(Closed):
 
 
 class Plan(Closed):
-    """The executable form of a decision. The version is made of the ``answer/*`` of job ``result`` and all jobs' state."""
+    """The executable form of a decision; the version is the ``answer/*`` of job ``result`` and all jobs' state."""
 
     format: Literal[1] = 1
     strategy: str
@@ -160,7 +160,7 @@ class SourceFacts(Closed):
     documents: int
     tokens: int
     rows: int
-    """Packed rows of ``max_length`` tokens (causal-lm), or documents."""
+    """Rows that training draws from: packed rows of ``max_length`` tokens, or documents where rows are not packed."""
     loss: float | None
     """Mean loss a token of documents in 256-token windows; None where it could not be measured."""
     seen_rows: int = 0
@@ -223,6 +223,8 @@ class EvalFile(Closed):
 
 
 class TrainWork(Closed):
+    """Train as a plan's template says, its references resolved to files."""
+
     kind: Literal["train"] = "train"
     template: TrainTemplate
     sources: tuple[SourceFile, ...]
@@ -233,6 +235,8 @@ class TrainWork(Closed):
 
 
 class MeasureWork(Closed):
+    """Measure each source under the live model, and sample from the model if asked to."""
+
     kind: Literal["measure"] = "measure"
     sources: tuple[SourceFile, ...]
     documents: int = 200
@@ -251,6 +255,8 @@ class SampleWork(Closed):
 
 
 class EvaluateWork(Closed):
+    """Score one model on eval sets."""
+
     kind: Literal["evaluate"] = "evaluate"
     sets: tuple[EvalFile, ...]
     training: TrainingSettings
@@ -312,7 +318,8 @@ class Score(Closed):
     """One eval set's score; ``results`` is a Parquet file of per-example results.
 
     Columns: ``digest``, ``half``, ``tokens`` (answer or text tokens; 1 for classes), ``bytes``, ``loss`` (summed nats),
-    and for classification ``label``, ``predicted``, ``correct`` and ``correct_in:<version>`` for each known_labels entry.
+    and for classification ``label``, ``predicted``, ``correct`` and, for each known_labels entry,
+    ``correct_in:<version>``; there ``loss`` is null where the model does not know the label.
     Metric ``loss`` is nats a token over all tokens (lower is better); ``accuracy`` is a share (higher is better).
     """
 
@@ -347,11 +354,11 @@ class JobResult(Closed):
     format: Literal[1] = 1
     kind: Literal["train", "measure", "evaluate"]
     artifacts: dict[str, str] = Field(default_factory=dict)
-    """Role (``answer/model``, ``answer/adapter``, ``state/trunk``, ``state/optimizer``, ``state/mixing``, …) -> folder under out/."""
+    """Role (``answer/model``, ``answer/adapter``, ``state/trunk``, ``state/optimizer``, …) -> folder under out/."""
     consumed: tuple[Consumed, ...] = ()
     scores: tuple[Score, ...] = ()
     measured: tuple[Measured, ...] = ()
     labels: tuple[str, ...] = ()
     samples: str | None = None
     facts: dict[str, Any] = Field(default_factory=dict)
-    """Seeds, settings, library versions, thread count, precision, hashes of the data, losses by step, packing probe …"""
+    """Seeds, library versions, thread count, precision, hashes of the data, losses by step, packing probe …"""

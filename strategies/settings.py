@@ -42,7 +42,9 @@ class TrainingSettings(Closed):
     )
     per_device_eval_batch_size: int = Field(16, ge=1, description="rows in one forward pass of an evaluation")
     learning_rate: float | None = Field(
-        None, gt=0, description="peak rate; default: 3e-4 for causal-lm, 5e-5 for full sft and classification, 2e-4 for lora"
+        None,
+        gt=0,
+        description="peak rate; default: 3e-4 for causal-lm, 5e-5 for full sft and classification, 2e-4 for lora",
     )
     min_learning_rate_ratio: float = Field(0.1, ge=0, le=1, description="final rate over peak rate")
     warmup_steps: float | None = Field(
@@ -71,7 +73,8 @@ class StrategySettings(Closed):
     )
     schedule: Literal["cosine", "infinite"] = Field("cosine", description="rewarm-replay: which schedule")
     infinite: InfiniteSettings = Field(
-        default_factory=lambda: InfiniteSettings(), description="rewarm-replay: phases of the infinite schedule"
+        default_factory=lambda: InfiniteSettings(),  # noqa: PLW0108 - the class stands below
+        description="rewarm-replay: phases of the infinite schedule",
     )
     warmup_start: Literal["zero", "eta_min", "last_lr"] = Field(
         "zero", description="rewarm-replay: the rate that re-warming begins from"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from strategies.contract import EvalFile, EvaluateWork, JobResult, JobSpec, Score
-from strategies.errors import Refused
+from strategies.errors import Diverged, Refused
 from strategies.inference.encoding import IGNORED, Encoder, Example
 from strategies.inference.load import load
 from strategies.inference.score import Scorer, windows
@@ -129,6 +130,8 @@ def _score(file: EvalFile, documents: Documents, columns: Columns, directory: Pa
     value = _value(columns, metric, np.ones(len(documents), np.bool_))
     if value is None:
         raise Refused(f"eval set {file.name} has nothing to score; remove it from the stream")
+    if not math.isfinite(value):
+        raise Diverged(f"the model's loss on eval set {file.name} is not finite; it cannot be judged")
     return Score(
         eval_set=file.id,
         name=file.name,

@@ -18,7 +18,7 @@ HEARTBEAT_S = 2.0
 PROGRESS_S = 0.5
 
 
-class Stopped(Exception):
+class Stopped(Exception):  # noqa: N818 - says what happened; it is not an error of the program
     """Somebody asked the job to stop, or nobody adopted it; state is on disk."""
 
 
@@ -70,14 +70,15 @@ class Runtime:
         if self.stop_reason is not None:
             raise Stopped(self.stop_reason)
 
-    def enter(self, phase: str, **values: Any) -> None:
-        """Begin a phase: shown in heartbeat, progress and log."""
+    def enter(self, phase: str, *, stoppable: bool = True, **values: Any) -> None:
+        """Begin a phase: shown in heartbeat, progress and log. Short last phases are not stoppable."""
         self.phase = phase
         for name, value in values.items():
             setattr(self, name, value)
         self._entered = (time.monotonic(), self.step, self.tokens)
         self.tokens_per_s = self.eta_s = None
-        self.check()
+        if stoppable:
+            self.check()
         say(phase)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:

@@ -62,7 +62,7 @@ def train(spec: JobSpec, work: TrainWork, runtime: Runtime) -> JobResult:
     runtime.enter("training", steps=work.template.steps)
     progress = loop.train()
     gc.unfreeze()
-    runtime.enter("saving")
+    runtime.enter("saving", stoppable=False)
     return JobResult(
         kind="train",
         artifacts=_artifacts(spec, work, prepared, progress, runtime.directory),
@@ -105,13 +105,21 @@ def prepare_run(spec: JobSpec, work: TrainWork, runtime: Runtime) -> Prepared:
         loaded.model, template.selection, task=spec.task, adapter=adapter, labels=labels, seed=spec.seed
     ).to(precision.device)
     if settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        _recompute_activations(model)
     parameters = moving(model)
     optimizer = optimizer_for(parameters, template.schedule, settings)
     if work.optimizer is not None:
         put_moments(optimizer, parameters, _moments_at(Path(work.optimizer)))
     run = Run(model=model, precision=precision, parameters=parameters, optimizer=optimizer)
     return Prepared(loaded=loaded, precision=precision, rows=rows, run=run, packing=packing, compared=compared)
+
+
+def _recompute_activations(model: Any) -> None:
+    # transformers renames this; the old name is all that the oldest supported version has.
+    if hasattr(model, "activation_checkpointing_enable"):
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    else:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
 def _grown_labels(spec: JobSpec, loaded: Loaded) -> tuple[str, ...]:

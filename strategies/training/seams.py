@@ -43,7 +43,7 @@ class Part:
         """Before the first step of an attempt, with the optimizer made and a checkpoint (if any) restored."""
 
     def after_step(self, run: Run, step: int) -> None:
-        """After optimizer step ``step`` was applied."""
+        """After optimizer step ``step``; on a GPU even if it later turns out that it could not be applied."""
 
     def end(self, run: Run) -> None:
         """After the last step, before anything is saved."""

@@ -37,12 +37,12 @@ def apply(run: Run, loss: Tensor, *, max_grad_norm: float) -> Reading | float | 
     norm = torch.nn.utils.get_total_norm(gradients)
     if max_grad_norm > 0:
         torch.nn.utils.clip_grads_with_norm_(run.parameters.values(), max_grad_norm, norm)
-    answer = _on_gpu(run, loss, norm) if norm.is_cuda else _on_cpu(run, loss, norm)
+    answer = _at_once(run, loss, norm) if norm.device.type == "cpu" else _later(run, loss, norm)
     run.optimizer.zero_grad(set_to_none=True)
     return answer
 
 
-def _on_cpu(run: Run, loss: Tensor, norm: Tensor) -> float | None:
+def _at_once(run: Run, loss: Tensor, norm: Tensor) -> Reading | float | None:
     value = loss.item()
     if not (math.isfinite(value) and math.isfinite(norm.item())):
         return None
@@ -50,11 +50,14 @@ def _on_cpu(run: Run, loss: Tensor, norm: Tensor) -> float | None:
     return value
 
 
-def _on_gpu(run: Run, loss: Tensor, norm: Tensor) -> Reading:
+def _later(run: Run, loss: Tensor, norm: Tensor) -> Reading:
     both = torch.stack([loss.float(), norm.float()])
+    # What torch's own gradient scaler uses: the fused kernel reads the flag on the device.
     run.optimizer.grad_scale = None  # type: ignore[attr-defined]
     run.optimizer.found_inf = (~torch.isfinite(both).all()).float()  # type: ignore[attr-defined]
     run.optimizer.step()
+    if not both.is_cuda:
+        return Reading(values=both, arrived=None)
     values = torch.empty(2, pin_memory=True)
     values.copy_(both, non_blocking=True)
     arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]

@@ -14,6 +14,8 @@ from strategies.inference.load import load
 from strategies.mixing import ReplayMixer
 from strategies.objective.causal_lm import CausalLm
 from strategies.schedule import rate
+from strategies.training import update
+from strategies.training.ledger import LossLog
 from strategies.training.loop import Loop
 from tests.training import makers
 
@@ -43,6 +45,15 @@ def bare(loop: Loop, job: dict) -> dict[str, torch.Tensor]:
     return {name: parameter.detach() for name, parameter in named.items()}
 
 
+@pytest.fixture(params=["at once", "a step later"])
+def outcome(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A GPU's way of telling how a step went, which works on a CPU as well."""
+    if request.param == "a step later":
+        monkeypatch.setattr(update, "_at_once", update._later)
+    return request.param
+
+
+@pytest.mark.usefixtures("outcome")
 @pytest.mark.parametrize("micro", [None, 3])
 def test_the_loop_equals_a_bare_loop_bit_for_bit(tmp_path: Path, llama: Path, micro: int | None):
     documents, old = makers.text_documents(20), makers.text_documents(20, start=50)
@@ -112,6 +123,7 @@ def faulty(tmp_path: Path, llama: Path, fault, calls: set[int], **training) -> L
     return loop
 
 
+@pytest.mark.usefixtures("outcome")
 @pytest.mark.parametrize("fault", [nan_loss, nan_gradient])
 def test_a_step_that_is_not_finite_is_not_applied(tmp_path: Path, llama: Path, fault, capsys):
     loop = faulty(tmp_path, llama, fault, {3})
@@ -122,12 +134,14 @@ def test_a_step_that_is_not_finite_is_not_applied(tmp_path: Path, llama: Path, f
     assert "step 3 skipped" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("outcome")
 def test_the_third_step_that_is_not_finite_ends_the_job(tmp_path: Path, llama: Path):
     loop = faulty(tmp_path, llama, nan_loss, {2, 3, 4})
     with pytest.raises(Diverged, match=r"step 4 is not finite, 3 times.*learning_rate"):
         loop.train()
 
 
+@pytest.mark.usefixtures("outcome")
 def test_weights_that_are_not_finite_go_back_to_the_checkpoint(tmp_path: Path, llama: Path):
     loop = faulty(tmp_path, llama, nan_weight, {5}, save_steps=2)
     progress = loop.train()
@@ -137,6 +151,7 @@ def test_weights_that_are_not_finite_go_back_to_the_checkpoint(tmp_path: Path, l
     makers.assert_equal(makers.weights(loop), makers.weights(undisturbed))
 
 
+@pytest.mark.usefixtures("outcome")
 def test_weights_that_are_not_finite_without_a_checkpoint_end_the_job(tmp_path: Path, llama: Path):
     with pytest.raises(Diverged, match="no checkpoint"):
         faulty(tmp_path, llama, nan_weight, {2}).train()
@@ -164,3 +179,19 @@ def test_out_of_memory_with_one_row_ends_the_job(tmp_path: Path, llama: Path):
 
     with pytest.raises(StrategyError, match="max_length"):
         faulty(tmp_path, llama, always, set(range(99))).train()
+
+
+def test_recomputing_activations_changes_no_loss(tmp_path: Path, llama: Path):
+    losses = []
+    for again in (False, True):
+        job = makers.train_job(tmp_path, llama, makers.text_documents(9), training={"gradient_checkpointing": again})
+        losses.append(makers.loop(tmp_path / str(again), job).train().log.points)
+    assert losses[0] == losses[1]
+
+
+def test_the_log_of_losses_is_bounded():
+    log = LossLog(100_000)
+    for step in range(1, 100_001):
+        log.add(step, float(step), 0.1)
+    assert len(log.points) == 500
+    assert log.points[0] == (200, 100.5, 0.1)
