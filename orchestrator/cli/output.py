@@ -59,7 +59,7 @@ def show_one(record: Row, lines: Sequence[tuple[str, Any]]) -> None:
     if is_json():
         print_json(record)
         return
-    shown = [(name, text(value)) for name, value in lines if value not in (None, [], {}, "")]
+    shown = [(clean(name), text(value)) for name, value in lines if value not in (None, [], {}, "")]
     width = max((len(name) for name, _ in shown), default=0)
     for name, value in shown:
         print(f"{name:<{width}}  {value}")
@@ -67,6 +67,7 @@ def show_one(record: Row, lines: Sequence[tuple[str, Any]]) -> None:
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table: drawn by rich on a terminal, plain columns elsewhere."""
+    headers, rows = [clean(name) for name in headers], [[clean(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
         _print_rich(headers, rows)
         return

@@ -11,7 +11,6 @@ from orchestrator.cli import configuration, ingest, retrain
 from orchestrator.cli.base import command, group
 from orchestrator.cli.client import call, get, part, post
 from orchestrator.cli.output import (
-    clean,
     field,
     is_json,
     note,
@@ -315,7 +314,7 @@ def _show_summary(found: dict[str, Any]) -> None:
 
 
 def _setting(one: dict[str, Any]) -> list[str]:
-    return [one["key"], clean(str(text(one["value"]))), clean(one["origin"])]
+    return [one["key"], text(one["value"]), one["origin"]]
 
 
 def _trigger(one: dict[str, Any]) -> list[str]:

@@ -9,12 +9,13 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Annotated
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter, fail_after, to_thread
 from fastapi import Query, Request
 
 from orchestrator.app import App
 from orchestrator.errors import BadInput, TooLarge, Unavailable
 from orchestrator.rest.depends import Actor, Rekindle
+from orchestrator.rest.limits import STALL_S
 from orchestrator.service.commands import batches
 from orchestrator.service.records import IngestRecord
 from orchestrator.service.views import streams as views
@@ -22,6 +23,8 @@ from orchestrator.service.views import streams as views
 UPLOADS_AT_ONCE = 2
 FREE_SHARE = 0.05
 """Share of the spool's disk that an upload must leave free."""
+ROOM_CHECKED_BYTES = 16 * 1024 * 1024
+"""The disk is looked at again whenever so much has come."""
 _LIMITER_KEY = "upload_limiter"
 
 
@@ -61,17 +64,31 @@ def _spooled(app: App, filename: str) -> Iterator[Path]:
 
 
 async def _receive(body: AsyncIterator[bytes], path: Path, *, limit: int) -> None:
-    taken = 0
-    usage = shutil.disk_usage(path.parent)
-    room = usage.free - int(usage.total * FREE_SHARE)
+    taken = unchecked = 0
+    _check_room(path.parent)
     with path.open("wb") as file:
-        async for piece in body:
-            taken += len(piece)
+        while (piece := await _next(body)) is not None:
+            taken, unchecked = taken + len(piece), unchecked + len(piece)
             if taken > limit:
                 raise _too_large(path.name, limit)
-            if taken > room:
-                raise Unavailable("the daemon's disk is nearly full; make room (`rekindle gc`), then push again")
+            if unchecked > ROOM_CHECKED_BYTES:
+                _check_room(path.parent)
+                unchecked = 0
             await to_thread.run_sync(file.write, piece)
+
+
+async def _next(body: AsyncIterator[bytes]) -> bytes | None:
+    try:
+        with fail_after(STALL_S):
+            return await anext(body, None)
+    except TimeoutError as error:
+        raise BadInput(f"nothing came for {STALL_S} s; push the file again") from error
+
+
+def _check_room(folder: Path) -> None:
+    usage = shutil.disk_usage(folder)
+    if usage.free < usage.total * FREE_SHARE:
+        raise Unavailable("the daemon's disk is nearly full; make room (`rekindle gc` helps), then push again")
 
 
 def _too_large(filename: str, limit: int) -> TooLarge:
