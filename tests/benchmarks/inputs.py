@@ -33,7 +33,7 @@ class Inputs:
     def check(self) -> None:
         """Raises :class:`Missing` with what lacks."""
         wanted = [self.model / "config.json", self.model / "tokenizer.json"]
-        wanted += [self.data / f"{domain}.val.jsonl" for domain in DOMAINS]
+        wanted += [self.fixed(domain) for domain in DOMAINS]
         lacking = [str(path) for path in wanted if not path.is_file()]
         if lacking:
             raise Missing(
@@ -41,13 +41,16 @@ class Inputs:
             )
 
     def fixed(self, domain: str) -> Path:
-        """The fixed validation file of a domain."""
-        return self.data / f"{domain}.val.jsonl"
+        """The fixed validation file of a domain, packed or plain."""
+        return self._packed_or_plain(f"{domain}.val.jsonl")
 
     def train(self, domain: str) -> Path:
         """The training file of a domain, packed or plain."""
-        packed = self.data / f"{domain}.train.jsonl.gz"
-        return packed if packed.is_file() else self.data / f"{domain}.train.jsonl"
+        return self._packed_or_plain(f"{domain}.train.jsonl")
+
+    def _packed_or_plain(self, name: str) -> Path:
+        packed = self.data / f"{name}.gz"
+        return packed if packed.is_file() else self.data / name
 
     def cut(self, domain: str, tokens: int, out: Path) -> int:
         """Write documents, evenly spread over the file, until ``tokens`` tokens are reached; the tokens written.
