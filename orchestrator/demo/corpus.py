@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from pydoc_data import topics
 
-PIECE_CHARS = 1200
+PIECE_CHARS = 800
 """Documents are about this long: short enough that a small batch still holds many."""
 MIN_CHARS = 200
 

@@ -19,7 +19,7 @@ from orchestrator.errors import RekindleError
 
 START_S = 30.0
 STOP_S = 20.0
-COMMAND_S = 300.0
+COMMAND_S = 900.0
 COMMAND = (sys.executable, "-P", "-c", "import sys; from orchestrator.cli import main; sys.exit(main())")
 
 

@@ -36,6 +36,8 @@ source:
   poll_seconds: 1
   settle_seconds: 1
 anchor: {anchor}
+split:
+  heldout: 0.2
 strategy: rewarm-replay
 triggers:
   - kind: interval
@@ -106,7 +108,7 @@ class Story:
             chars = ENGLISH_CHARS if domain == "english" else BATCH_CHARS
             documents = corpus.write(domain, self._texts / f"{domain}.jsonl", chars=chars)
             told = TOLD.get(domain, "the language reference: what the base model knows")
-            self._console.print(f"  {domain:<8} {documents:>4} documents   {told}", highlight=False)
+            self._console.print(f"  {domain:<8} {documents:>4} documents   {told}", highlight=False, soft_wrap=True)
 
     def _train_base(self) -> None:
         self._head("A small base model, trained from nothing on the English text")

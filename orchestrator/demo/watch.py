@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from orchestrator.demo.shell import DemoError, Shell
 
 POLL_S = 1.0
-WAIT_S = 300.0
+WAIT_S = 900.0
 Record = dict[str, Any]
 
 
