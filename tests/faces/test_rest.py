@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from pathlib import Path
 
 import pytest
@@ -204,3 +205,16 @@ def test_a_failure_of_the_daemon_is_one_line_without_its_insides(face: Face, mon
     assert done.code == 1
     assert "hunter2" not in done.err
     assert re.search(r"daemon\.log says why", done.error)
+
+
+@pytest.mark.parametrize(
+    ("module", "path"), [("uploads", "/api/v1/streams/news/batches?filename=a.jsonl"), ("limits", "/api/v1/gc")]
+)
+def test_a_body_that_stalls_is_given_up(face: Face, monkeypatch, module: str, path: str) -> None:
+    monkeypatch.setattr(f"orchestrator.rest.{module}.STALL_S", 0.3)
+    stream(face)
+    with socket.create_connection(("127.0.0.1", face.port), timeout=20) as raw:
+        key = f"Host: 127.0.0.1\r\nAuthorization: Bearer {face.token}\r\nContent-Type: application/json"
+        raw.sendall(f"POST {path} HTTP/1.1\r\n{key}\r\nContent-Length: 100\r\n\r\n{{".encode())
+        assert re.match(rb"HTTP/1.1 4(08|22) ", raw.recv(100))
+    assert list(face.app.home.spool.glob("push-*")) == []
