@@ -74,11 +74,10 @@ def run(
             app = _join(place, database, epoch, cpus, tuple(gpus))
             auth.ensure_token_file(app)
             _say_who(lock, url)
-            print(f"rekindle serves {place.root} at {url}", flush=True)
-            return _serve(app, listening, lost, allowed_hosts=[host, *allowed_hosts])
+            return _serve(app, listening, lost, url=url, allowed_hosts=[host, *allowed_hosts])
 
 
-def _serve(app: App, listening: socket.socket, lost: threading.Event, *, allowed_hosts: Sequence[str]) -> int:
+def _serve(app: App, listening: socket.socket, lost: threading.Event, *, url: str, allowed_hosts: Sequence[str]) -> int:
     publication.repair(app)
     stop = threading.Event()
     config = uvicorn.Config(
@@ -95,7 +94,10 @@ def _serve(app: App, listening: socket.socket, lost: threading.Event, *, allowed
         stop.set()
         app.wake.set()
 
-    engine = Engine(app, Supervisor(app), on_lost=end)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)  # uvicorn raises the signal again once it has shut down; here it ends in `end`
+    supervisor = Supervisor(app)
+    engine = Engine(app, supervisor, on_lost=end)
     threads = [
         threading.Thread(target=engine.run, args=(stop,), name="engine", daemon=True),
         threading.Thread(target=_end_when, args=(lost, stop, end), name="lease-watch", daemon=True),
@@ -103,11 +105,11 @@ def _serve(app: App, listening: socket.socket, lost: threading.Event, *, allowed
     for thread in threads:
         thread.start()
     log.info("serving", action="serving", home=str(app.home.root), epoch=app.epoch)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)  # uvicorn raises the signal again once it has shut down; here it ends in `end`
+    print(f"rekindle serves {app.home.root} at {url}", flush=True)
     server.run(sockets=[listening])
     end()
     threads[0].join(timeout=30)
+    supervisor.close()
     app.background.close()
     log.info("stopped", action="stopped")
     return 1 if lost.is_set() else 0

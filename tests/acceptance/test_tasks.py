@@ -66,6 +66,7 @@ def test_new_classes_grow_the_head_and_old_ones_are_judged_among_themselves(daem
     daemon.cli(
         *("stream", "add", "s", "--model", str(model), "--task", "classification", "--set", "gate.mode=record"),
         *("--set", "training.learning_rate=0.01", "--set", "training.max_steps=60", *TRAINING[2:]),
+        *("--set", "strategy.name=rewarm-replay", "--set", "strategy.replay=0.5"),
     )
     for path in (first, second):
         daemon.cli("ingest", "s", str(path))
@@ -91,7 +92,7 @@ def test_instruction_data_in_three_shapes_trains_on_the_answers(daemon: Daemon, 
         *("--set", "training.learning_rate=0.01", *TRAINING),
     )
     kept = daemon.json("ingest", "s", str(tmp_path / "batch.jsonl"))
-    assert kept["documents"] == 60
+    assert kept[0]["documents"] == 60
     daemon.cli("retrain", "s", "--wait")
     before, after = (daemon.json("version", "show", f"s/{number}")["scores"] for number in (1, 2))
     assert all(after[name] < before[name] for name in before), (before, after)
