@@ -28,8 +28,8 @@ Columns = dict[str, Any]
 def evaluate(spec: JobSpec, work: EvaluateWork, runtime: Runtime) -> JobResult:
     """One score an eval set."""
     runtime.enter("loading model")
-    precision = precisions.choose(spec.device, work.training.bf16)
-    loaded = load(spec.model, spec.task, device=precision.device, seed=spec.seed)
+    loaded = load(spec.model, spec.task, device=precisions.device_for(spec.device), seed=spec.seed)
+    precision = precisions.choose(loaded.model, work.training.bf16)
     encoder = Encoder(loaded.tokenizer, work.training.max_length)
     scorer = Scorer(
         model=loaded.model,

@@ -24,8 +24,8 @@ from strategies.training.rows import encode_rows
 def measure(spec: JobSpec, work: MeasureWork, runtime: Runtime) -> JobResult:
     """Documents, tokens, rows and loss of each source; texts sampled from the model if asked for."""
     runtime.enter("loading model")
-    precision = precisions.choose(spec.device, work.training.bf16)
-    loaded = load(spec.model, spec.task, device=precision.device, seed=spec.seed)
+    loaded = load(spec.model, spec.task, device=precisions.device_for(spec.device), seed=spec.seed)
+    precision = precisions.choose(loaded.model, work.training.bf16)
     packing = can_pack(spec, loaded, precision, wanted=work.training.packing)
     measured = []
     for index, source in enumerate(work.sources):

@@ -118,7 +118,7 @@ def ours(model: Any, ids: np.ndarray, steps: int) -> float:
         loop = Loop(
             Run(
                 model=model,
-                precision=precision.choose("cpu", False),
+                precision=precision.choose(model, False),
                 parameters=parameters,
                 optimizer=optimizer_for(parameters, schedule, SETTINGS),
             ),
