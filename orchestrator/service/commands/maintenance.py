@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from pathlib import Path
-
-from sqlalchemy import select
 
 from orchestrator.app import App
 from orchestrator.errors import BadInput
-from orchestrator.flow import records
+from orchestrator.flow import housekeeping
 from orchestrator.service.records import BackupRecord, CollectRecord
 from storage import backup as backups
-from storage import collect as collecting
-from storage.tables import Stream
 
 
 def collect(app: App, *, dry_run: bool, actor: str) -> CollectRecord:
@@ -22,9 +17,7 @@ def collect(app: App, *, dry_run: bool, actor: str) -> CollectRecord:
     Raises:
         Unavailable: this daemon no longer leads.
     """
-    done = collecting.collect(
-        app.database, app.store, epoch=app.epoch, keep_rejected=_retention(app), dry_run=dry_run, at=app.clock.now()
-    )
+    done = housekeeping.collect(app, dry_run=dry_run)
     return CollectRecord(
         dry_run=dry_run,
         marked=len(done.marked),
@@ -50,12 +43,3 @@ def backup(app: App, directory: Path, *, actor: str) -> BackupRecord:
         objects=done.objects,
         bytes=done.bytes,
     )
-
-
-def _retention(app: App) -> dict[str, timedelta]:
-    """How long each stream keeps the bytes of rejected candidates."""
-    with app.database.read() as session:
-        return {
-            stream_id: timedelta(days=records.settings_of(session, stream_id).retention.keep_rejected_days)
-            for stream_id in session.scalars(select(Stream.id))
-        }
