@@ -6,14 +6,16 @@ The child gets a spec file, bounds its memory, writes progress as JSON lines to 
 from __future__ import annotations
 
 import json
+import math
 import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,6 +73,7 @@ def spawn(
         "actor": actor,
         "synthetic": synthetic,
         "memory_bytes": memory_bytes,
+        "timeout_s": timeout_s,
     }
     app.home.spool.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=app.home.spool, prefix=".spec-", suffix=".json") as file:
@@ -144,10 +147,15 @@ def _error(code: str, message: str) -> RekindleError:
 
 def main(arguments: Sequence[str]) -> int:
     """Carry out the ingest of a spec file."""
+    # Brings scipy, which the daemon does without; before the limit, because its start-up hangs where memory is short.
+    from orchestrator.ingest.arrival import ingest
+
     spec = json.loads(Path(arguments[0]).read_text())
+    # Ends this process even if nobody is left to kill it.
+    signal.alarm(math.ceil(spec["timeout_s"]) + 60)
     resource.setrlimit(resource.RLIMIT_DATA, (spec["memory_bytes"], spec["memory_bytes"]))
     try:
-        _say({"report": _carry_out(spec).model_dump()})
+        _say({"report": _carry_out(spec, ingest).model_dump()})
     except MemoryError:
         _say({"error": {"code": Refused.code, "message": "the file needs more memory than ingest may have; split it"}})
     except RekindleError as error:
@@ -157,9 +165,7 @@ def main(arguments: Sequence[str]) -> int:
     return 1
 
 
-def _carry_out(spec: dict[str, Any]) -> IngestReport:
-    from orchestrator.ingest.arrival import ingest  # brings scipy, which the daemon does without
-
+def _carry_out(spec: dict[str, Any], ingest: Callable[..., IngestReport]) -> IngestReport:
     home = Home(root=Path(spec["home"]))
     path = spec["path"]
     if spec["exact"]:

@@ -25,6 +25,7 @@ from sqlalchemy import func, select
 
 from orchestrator.errors import NotFound, Unavailable
 from orchestrator.ingest import spool
+from orchestrator.ingest.records import Refused
 from orchestrator.ingest.run import spawn
 from storage.tables import Arrival, Batch, Document, DocumentBand, DocumentSketch, EvalSet
 from tests.ingest.conftest import MakeWorld, World
@@ -82,6 +83,7 @@ def peak_bytes(world: World, path: Path, **spec: Any) -> tuple[dict[str, Any], i
         "actor": "test",
         "synthetic": False,
         "memory_bytes": 1 << 30,
+        "timeout_s": 60,
     } | spec
     file = world.home.spool / "spec.json"
     file.write_text(json.dumps(facts))
@@ -104,8 +106,8 @@ def test_a_bomb_stays_under_400_mb_and_the_good_document_survives(local: World, 
 def test_a_child_may_not_take_more_memory_than_it_is_given(local: World, tmp_path: Path) -> None:
     path = tmp_path / "long.jsonl"
     path.write_text(json.dumps({"text": text(1, words=1_500_000)}) + "\n")
-    message, _ = peak_bytes(local, path, memory_bytes=120 << 20)
-    assert "error" in message
+    with pytest.raises(Refused, match="needs more memory than ingest may have"):
+        spawn(local, local.stream_id, path=path, name="long.jsonl", actor="test", memory_bytes=120 << 20)
     assert count(local, Batch) == 0
 
 
