@@ -13,7 +13,9 @@ from orchestrator.errors import RekindleError
 from orchestrator.flow import records
 from orchestrator.ingest import run as ingest
 from orchestrator.ingest.pools import maintain_pools
+from orchestrator.ingest.records import Refused
 from orchestrator.ingest.sources import Found, Watcher
+from orchestrator.ingest.spool import StillGrowing
 from orchestrator.settings import StreamSettings
 from storage import events
 from storage.tables import EvalSet, Stream
@@ -80,26 +82,35 @@ def _take(app: App, stream: Stream, watch: _Watch) -> None:
     except RekindleError as error:
         if error.message != watch.complaint:
             watch.complaint = error.message
-            log.warning("a source cannot be read", action="source_failed", stream=stream.name, error=error.message)
-            with app.database.write() as session:
-                events.record(
-                    session,
-                    stream_id=stream.id,
-                    subject="stream",
-                    subject_id=stream.id,
-                    action="alert",
-                    actor="daemon",
-                    reason=f"source {watch.uri}: {error.message}",
-                )
+            _alert(app, stream, f"source {watch.uri}: {error.message}")
 
 
 def _take_one(app: App, stream: Stream, watcher: Watcher, found: Found) -> None:
-    report = ingest.spawn(app, stream.id, path=found.location, name=found.name, actor="source")
+    """A file that is refused is not offered again until it changes; one that still grows is."""
+    try:
+        report = ingest.spawn(app, stream.id, path=found.location, name=found.name, actor="source")
+        if report.outcome == "refused":
+            _alert(app, stream, f"{found.name} was refused: {report.reason}")
+    except StillGrowing:
+        return
+    except Refused as error:
+        _alert(app, stream, f"{found.name} was refused: {error.message}")
     watcher.done(found)
-    log.info(
-        "arrival", action="arrival", stream=stream.name, file=found.name, outcome=report.outcome, why=report.reason
-    )
     app.wake.set()
+
+
+def _alert(app: App, stream: Stream, reason: str) -> None:
+    log.warning("a source needs attention", action="source_alert", stream=stream.name, reason=reason)
+    with app.database.write() as session:
+        events.record(
+            session,
+            stream_id=stream.id,
+            subject="stream",
+            subject_id=stream.id,
+            action="alert",
+            actor="daemon",
+            reason=reason,
+        )
 
 
 def _pool(app: App, stream: Stream, settings: StreamSettings) -> bool:
