@@ -119,6 +119,7 @@ def version_matrix(name: Which, limit: Limit = 100, before: Before = None) -> No
         say(f"stream {stream} has no scores yet")
     else:
         _print_matrix(rows)
+        _print_transfer(get(f"/streams/{part(stream)}/transfer"))
 
 
 @command(versions, "compare", "rekindle version compare news/2 news/3")
@@ -224,6 +225,15 @@ def _print_matrix(rows: Sequence[dict[str, Any]]) -> None:
         headers,
         [[clean(name), metric, *(text(values.get((name, number))) for number in numbers)] for name, metric in sets],
     )
+
+
+def _print_transfer(found: dict[str, Any]) -> None:
+    """Metrics that need at least two retrains are left out before."""
+    named = ("average_performance", "backward_transfer", "forward_transfer", "forgetting", "plasticity")
+    known = [f"{name.replace('_', ' ')} {text(found[name])}" for name in named if found[name] is not None]
+    if known:
+        unit = "minus the loss" if found["metric"] == "loss" else str(found["metric"])
+        say(f"over {len(found['stages'])} retrains, in {unit}, higher is better: {', '.join(known)}")
 
 
 def _print_tree(stream: str, rows: Sequence[dict[str, Any]]) -> None:

@@ -22,7 +22,7 @@ from orchestrator.demo.watch import Record, Watcher, bars
 from orchestrator.errors import RekindleError
 
 STREAM = "library"
-EVERY_S = 10
+EVERY_S = 5
 ENGLISH_CHARS = 450_000
 BATCH_CHARS = 150_000
 BASE_STEPS = 360

@@ -54,6 +54,7 @@ ROUTES: tuple[Route, ...] = (
     _route("GET", "/streams/{name}/versions/{version}/lineage", versions.version_lineage, "reader"),
     _route("GET", "/streams/{name}/lineage", versions.stream_lineage, "reader"),
     _route("GET", "/streams/{name}/matrix", versions.matrix, "reader"),
+    _route("GET", "/streams/{name}/transfer", versions.transfer, "reader"),
     _route("GET", "/streams/{name}/compare/{a}/{b}", versions.compare, "reader"),
     _route("POST", "/streams/{name}/versions/{number}/promote", versions.promote, "operator"),
     _route("POST", "/streams/{name}/versions/{version}/evaluate", versions.evaluate, "admin"),

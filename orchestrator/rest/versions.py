@@ -15,11 +15,13 @@ from orchestrator.service.records import (
     ExportRecord,
     LineageRecord,
     LiveRecord,
+    TransferRecord,
     VersionDetail,
     VersionRecord,
 )
 from orchestrator.service.views import comparison
 from orchestrator.service.views import versions as views
+from orchestrator.service.views.transfer import show_transfer
 
 
 def list_versions(rekindle: Rekindle, name: str, limit: Limit = 100, before: Before = None) -> list[VersionRecord]:
@@ -35,6 +37,11 @@ def show_version(rekindle: Rekindle, named: Named) -> VersionDetail:
 def matrix(rekindle: Rekindle, name: str, limit: Limit = 100, before: Before = None) -> list[EvaluationRecord]:
     """Evaluations of the newest versions on all their eval sets."""
     return views.matrix(rekindle, name, limit=limit, before=before)
+
+
+def transfer(rekindle: Rekindle, name: str) -> TransferRecord:
+    """Average, backward and forward transfer, forgetting and plasticity over the live line."""
+    return show_transfer(rekindle, name)
 
 
 def stream_lineage(rekindle: Rekindle, name: str) -> list[LineageRecord]:

@@ -204,6 +204,20 @@ class EvaluationRecord(Closed):
     created_at: datetime
 
 
+class TransferRecord(Closed):
+    """Continual-learning metrics of a stream's live line; for losses the scores are negated, so higher is better."""
+
+    stages: list[int]
+    tasks: list[list[str]]
+    metric: str | None
+    average_performance: float | None
+    average_over_time: float | None
+    backward_transfer: float | None
+    forward_transfer: float | None
+    forgetting: float | None
+    plasticity: float | None
+
+
 class VersionRecord(Closed):
     """A version in a list; ``scores`` maps an eval set to the value there."""
 

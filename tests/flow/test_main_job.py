@@ -8,6 +8,7 @@ import pytest
 
 from orchestrator.errors import Conflict, GateRefused
 from orchestrator.flow import decision, promotion, rollback
+from orchestrator.service.views.transfer import show_transfer
 from tests.flow.harness import BASE, NEW, Daemon
 
 
@@ -64,6 +65,9 @@ def test_rollback_returns_to_the_earlier_version_and_holds_what_only_the_later_s
     daemon.retrain()
     second = daemon.ingest("a second batch has got its own strange vocabulary again", name="second")
     daemon.retrain()
+    learned = show_transfer(daemon.app, "s")
+    assert learned.stages == [2, 3]
+    assert learned.backward_transfer == pytest.approx(0.0)
     rollback.roll_back(daemon.app, "s", to=None, reason="worse in production", actor="test")
     assert daemon.versions() == {1: "retired", 2: "live", 3: "retired"}
     assert daemon.batch_states() == {first: "trained", second: "held"}
