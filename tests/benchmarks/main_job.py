@@ -206,14 +206,13 @@ class Bench:
         }
 
     def _select(self, stream: str, decision: Record) -> float:
-        """Loss of the new version on the ``select`` half of the decision's own batch."""
+        """Loss of the new version on the ``select`` half of its own batch, or on all of it where that half is empty."""
         wanted = {f"batch-{batch}" for batch in decision["batches"]}
-        scored = [job for job in self._product.ask("job", "list", stream) if job["version"] == decision["version"]]
-        results = [self._product.ask("job", "show", str(job["id"]))["result"] or {} for job in scored]
-        halves = [
-            score["value_select"] for result in results for score in result.get("scores", ()) if score["name"] in wanted
-        ]
-        return float(halves[-1])
+        evaluations = [job for job in self._product.ask("job", "list", stream) if job["version"] == decision["version"]]
+        results = [self._product.ask("job", "show", str(job["id"]))["result"] or {} for job in evaluations]
+        scores = [score for result in results for score in result.get("scores", ()) if score["name"] in wanted]
+        newest = scores[-1]
+        return float(newest["value"] if newest["value_select"] is None else newest["value_select"])
 
 
 def fixed_scores(version: Record) -> dict[str, float]:

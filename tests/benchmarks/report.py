@@ -22,13 +22,27 @@ MARKS = re.compile(r"(<!-- benchmarks: begin -->\n).*?(<!-- benchmarks: end -->)
 Record = dict[str, Any]
 
 
+TITLES = {
+    "cli": "Start-up",
+    "overhead": "The training loop beside a bare loop and transformers' Trainer (CPU time a step, paired)",
+    "publish": "Storing, publishing and rolling back one model",
+    "ingest": "Ingest beside its bare parts: the first batch, then a second against the history of the first",
+}
+
+
 def readme_part() -> str:
     """What belongs between the marks: nothing where there are no results."""
     parts = [f"### Forgetting, learning and cost\n\n{summary.markdown(found)}" for found in [_main_job()] if found]
-    start = _read("cli.json")
-    if start is not None:
-        parts.append(f"### Start-up\n\n{start_up(start)}")
+    tables = {"cli": start_up, "overhead": overhead, "publish": plain, "ingest": plain}
+    for name, table in tables.items():
+        found = _read(f"{name}.json")
+        if found is not None:
+            parts.append(f"### {TITLES[name]}\n\n{_origin(found)}\n\n{table(found['measured'])}\n")
     return "\n".join(parts)
+
+
+def _origin(found: Record) -> str:
+    return f"Commit `{found['commit']}`, Python {found['machine']['python']}, {found['machine']['cores']} cores."
 
 
 def with_part(text: str, part: str) -> str:
@@ -42,14 +56,34 @@ def with_part(text: str, part: str) -> str:
     return MARKS.sub(lambda found: found[1] + part + found[2], text)
 
 
-def start_up(found: Record) -> str:
-    """Start-up times as a table."""
+def start_up(measured: Record) -> str:
+    """Medians with the least and the most."""
     rows = ["| what | median | least | most |", "| --- | ---: | ---: | ---: |"]
-    for name, one in found["measured"].items():
+    for name, one in measured.items():
         least, most = min(one["values"]), max(one["values"])
-        middle = statistics.median(one["values"])
-        rows.append(f"| {name} | {middle:.3g} {one['unit']} | {least:.3g} | {most:.3g} |")
-    return f"Commit `{found['commit']}`, {found['machine']['cores']} cores.\n\n" + "\n".join(rows) + "\n"
+        rows.append(f"| {name} | {statistics.median(one['values']):.3g} {one['unit']} | {least:.3g} | {most:.3g} |")
+    return "\n".join(rows)
+
+
+def overhead(measured: Record) -> str:
+    """Paired ratios with their intervals, a row a size."""
+    names = list(next(iter(measured["sizes"].values()))["ratios"])
+    rows = [f"| parameters | {' | '.join(names)} |", "| --- |" + " ---: |" * len(names)]
+    for one in measured["sizes"].values():
+        ratios = [
+            f"{ratio['median']:.3f} ({ratio['low']:.3f} to {ratio['high']:.3f})" for ratio in one["ratios"].values()
+        ]
+        rows.append(f"| {one['parameters']:,} | {' | '.join(ratios)} |")
+    return "\n".join(rows)
+
+
+def plain(measured: Record) -> str:
+    """Figures under their own names."""
+    rows = ["| figure | value |", "| --- | ---: |"]
+    for name, value in measured.items():
+        values = value if isinstance(value, list) else [value]
+        rows.append(f"| {name.replace('_', ' ')} | {', then '.join(f'{one:,}' for one in values)} |")
+    return "\n".join(rows)
 
 
 def plot(found: Record, path: Path) -> None:
