@@ -18,7 +18,7 @@ from orchestrator.ingest.sources import Found, Watcher
 from orchestrator.ingest.spool import StillGrowing
 from orchestrator.settings import StreamSettings
 from storage import events
-from storage.tables import EvalSet, Stream
+from storage.tables import Batch, EvalSet, Stream
 
 log = structlog.get_logger()
 
@@ -116,7 +116,12 @@ def _alert(app: App, stream: Stream, reason: str) -> None:
 def _pool(app: App, stream: Stream, settings: StreamSettings) -> bool:
     """Move the eval sets of older batches into pools, while no decision is measured on them."""
     with app.database.read() as session:
-        apart = select(func.count()).where(EvalSet.stream_id == stream.id, EvalSet.kind == "batch", EvalSet.active)
+        apart = (
+            select(func.count())
+            .select_from(EvalSet)
+            .join(Batch, Batch.id == EvalSet.batch_id)
+            .where(EvalSet.stream_id == stream.id, EvalSet.kind == "batch", EvalSet.active, Batch.state == "trained")
+        )
         count = session.scalar(apart) or 0
         busy = records.open_decision(session, stream.id) is not None
     if busy or count <= settings.retention.evaluated_batches:

@@ -24,6 +24,10 @@ from strategies.contract import Signals
 from strategies.errors import StrategyError
 from strategies.settings import Closed, StrategySettings
 
+INCONCLUSIVE = "inconclusive"
+"""How the outcome of a decision begins that the gate could not judge."""
+KEY_CHARACTERS = 56
+
 
 class DryRun(Closed):
     """What a retrain would do. While ``state`` is measuring, ask again: shift and sizes need the model."""
@@ -77,7 +81,7 @@ def open_or_new(
         revision_id=records.revision_of(session, stream.id).id,
         parent_version_id=live.id,
         state="measuring",
-        key=decision_key(live, batches, settings, signals.refusals(session, stream.id, [one.id for one in batches])),
+        key=_key(session, stream, live, batches, settings),
         requested=settings.strategy.name,
         batches=[batch.id for batch in batches],
         signals={},
@@ -126,34 +130,41 @@ def dry_run(app: App, stream_name: str, *, strategy: str | None) -> DryRun:
     )
 
 
-def decision_key(live: Version, batches: Sequence[Batch], settings: StreamSettings, refused: Sequence[Any]) -> str:
-    """Equal for the same parent, batches, settings and history of refusals: the same decision is made once."""
-    return records.fingerprint(
-        {
-            "parent": live.id,
-            "batches": [batch.id for batch in batches],
-            "strategy": settings.strategy.model_dump(mode="json"),
-            "training": settings.training.model_dump(mode="json"),
-            "refusals": list(refused),
-        }
-    )
-
-
 def base_ready(session: Session, stream: Stream) -> bool:
     """Whether the live version's scores exist and its anchor stands: no training decision is made before."""
     live = lineage.live_version(session, stream.id)
     if live is None or not evaluation.is_measured(session, stream, live):
         return False
-    settings = records.settings_of(session, stream.id)
-    needs_stand_in = settings.task == "causal-lm" and settings.anchor is None
-    return not needs_stand_in or bool(records.anchor_batches(session, stream.id))
+    return not records.lacks_anchor(session, stream) or bool(records.anchor_batches(session, stream.id))
+
+
+def _key(session: Session, stream: Stream, live: Version, batches: Sequence[Batch], settings: StreamSettings) -> str:
+    """Equal for the same parent, batches, settings and history: a decision that the gate could judge is made once.
+
+    The history counts promotions, refusals, and decisions that ended before the gate, so that these can be tried again.
+    """
+    ids = [batch.id for batch in batches]
+    question = records.fingerprint(
+        {
+            "parent": live.id,
+            "promotion": records.live_stack(session, stream.id)[-1].id,
+            "promotions": signals.promotions_made(session, stream),
+            "batches": ids,
+            "strategy": settings.strategy.model_dump(mode="json"),
+            "training": settings.training.model_dump(mode="json"),
+            "refusals": signals.refusals(session, stream.id, ids),
+        }
+    )[:KEY_CHARACTERS]
+    earlier = session.scalars(select(Decision).where(Decision.key.startswith(question)).order_by(Decision.id)).all()
+    unjudged = [one for one in earlier if not (one.outcome or "").startswith(INCONCLUSIVE)]
+    return f"{question}-{len(unjudged)}"
 
 
 def queue_measure(
     session: Session, *, stream: Stream, parent: Version, batches: Sequence[Batch], settings: StreamSettings
 ) -> Job:
     """The measure job of these batches under this version: one for equal questions, dry run or not."""
-    old = signals.old_batches(session, stream, parent, exclude=[batch.id for batch in batches])
+    old = signals.old_batches(session, stream, exclude=[batch.id for batch in batches])
     sources = [job.source_file(batch, "new") for batch in batches] + [job.source_file(batch, "old") for batch in old]
     question = records.fingerprint([[one["batch"], one["sha256"]] for one in sources])
     training = settings.training.model_dump(mode="json")
@@ -217,15 +228,30 @@ def _advance(app: App, decision_id: int) -> bool:
         stream = session.get_one(Stream, decision.stream_id)
         live = lineage.live_version(session, stream.id)
         if live is None or live.id != decision.parent_version_id:
-            return _end_as_stale(app, session, decision)
+            return _end_as_stale(app, session, decision, "stale: the parent version is no longer live")
+        held = _held(session, decision)
+        if held:
+            return _end_as_stale(app, session, decision, f"stale: batch {held[0]} is held; the others are tried again")
         if decision.state == "measuring":
             return _measure_or_decide(app, session, decision, stream)
         return job.advance(app, session, decision)
 
 
-def _end_as_stale(app: App, session: Session, decision: Decision) -> bool:
-    """The parent is no longer live: what is queued is cancelled, what runs is told to stop, nothing may go live."""
-    reason = "stale: the parent version is no longer live"
+def _held(session: Session, decision: Decision) -> list[int]:
+    """Batches of the decision, or of its plan's sources, that were held or erased since."""
+    plan = session.scalar(select(Plan).where(Plan.decision_id == decision.id))
+    mixings = [] if plan is None else [one["mixing"] for one in plan.spec["jobs"].values()]
+    named_ones = {name for mixing in mixings for name in (*mixing["new"], *mixing["old"])}
+    out = session.scalars(
+        select(Batch)
+        .where(Batch.stream_id == decision.stream_id, Batch.state.in_(("held", "erased")))
+        .order_by(Batch.id)
+    )
+    return [one.id for one in out if one.id in decision.batches or records.source_name(one) in named_ones]
+
+
+def _end_as_stale(app: App, session: Session, decision: Decision, reason: str) -> bool:
+    """What is queued is cancelled, what runs is told to stop, nothing may go live."""
     for one in session.scalars(select(Job).where(Job.decision_id == decision.id)):
         if one.state in ("queued", "submitted", "running"):
             queue.cancel(session, one, actor="daemon", reason=reason)
@@ -240,7 +266,7 @@ def _end_as_stale(app: App, session: Session, decision: Decision) -> bool:
 
 def _measure_or_decide(app: App, session: Session, decision: Decision, stream: Stream) -> bool:
     if not base_ready(session, stream):
-        return False
+        return _end_if_hopeless(app, session, decision, stream)
     parent = session.get_one(Version, decision.parent_version_id)
     batches = list(records.batches_by_id(session, decision.batches).values())
     settings = _settings_of_decision(session, decision)
@@ -257,6 +283,17 @@ def _measure_or_decide(app: App, session: Session, decision: Decision, stream: S
         session, stream=stream, parent=parent, batches=batches, settings=settings, measured=measured
     )
     return _decide(app, session, decision, evidence, settings)
+
+
+def _end_if_hopeless(app: App, session: Session, decision: Decision, stream: Stream) -> bool:
+    """Nothing can be decided while the base cannot be measured: say so instead of waiting for ever."""
+    parent = session.get_one(Version, decision.parent_version_id)
+    failed = evaluation.failed_job(session, stream, parent)
+    if failed is None:
+        return False
+    outcome = f"job {failed.id} {failed.state}: {failed.error}; `rekindle job retry {failed.id}`, then retrain"
+    evaluation.close_decision(app, session, decision.id, plan_state="failed", outcome=outcome)
+    return True
 
 
 def _decide(app: App, session: Session, decision: Decision, evidence: Signals, settings: StreamSettings) -> bool:

@@ -12,7 +12,7 @@ from orchestrator.app import App
 from orchestrator.flow import records
 from orchestrator.jobs import queue
 from orchestrator.settings import StreamSettings
-from storage import chain, lineage, manifests
+from storage import chain, events, lineage, manifests
 from storage.artifacts import Stored
 from storage.moves import move
 from storage.tables import Decision, EvalSet, Evaluation, Job, Plan, Stream, Version
@@ -43,7 +43,7 @@ def _settings_hash(task: str, max_length: int) -> str:
 
 def is_measured(session: Session, stream: Stream, version: Version) -> bool:
     """Whether the version has a score on every active eval set."""
-    wanted = {one.id for one in records.active_sets(session, stream.id)}
+    wanted = {one.content_hash for one in records.active_sets(session, stream.id)}
     have = records.evaluations_of(session, version.id, settings_hash(records.settings_of(session, stream.id)))
     return wanted <= have.keys()
 
@@ -54,7 +54,7 @@ def ensure(
     """Queue what the version lacks of ``sets``; say whether it is there, under way, or cannot be had."""
     settings = records.settings_of(session, stream.id)
     have = records.evaluations_of(session, version.id, settings_hash(settings))
-    missing = [one for one in sets if one.id not in have]
+    missing = list({one.content_hash: one for one in sets if one.content_hash not in have}.values())
     if not missing:
         return "complete"
     if _is_being_measured(session, version):
@@ -147,7 +147,7 @@ def best_ever(session: Session, stream: Stream, settings: StreamSettings) -> Ver
     scored = [
         (evaluation, version)
         for version in good
-        if (evaluation := records.evaluations_of(session, version.id, settings_hash(settings)).get(anchor.id))
+        if (evaluation := records.evaluations_of(session, version.id, settings_hash(settings)).get(anchor.content_hash))
     ]
     if not scored:
         return good[0]
@@ -162,12 +162,26 @@ def good_versions(session: Session, stream_id: str) -> list[Version]:
 
 
 def judged_sets(session: Session, candidate: Version) -> list[EvalSet]:
-    """The eval sets that a candidate is judged on: all but those of batches that came after its decision."""
+    """The eval sets that a candidate is judged on: none of batches that are held or came after its decision."""
     sets = records.active_sets(session, candidate.stream_id)
-    if candidate.decision_id is None:
-        return list(sets)
-    newest = max(session.get_one(Decision, candidate.decision_id).batches)
-    return [one for one in sets if one.kind != "batch" or (one.batch_id or 0) <= newest]
+    batches = records.batches_by_id(session, [one.batch_id for one in sets if one.kind == "batch" and one.batch_id])
+    own = session.get_one(Decision, candidate.decision_id).batches if candidate.decision_id else []
+    return [
+        one
+        for one in sets
+        if one.kind != "batch" or batches[one.batch_id or 0].state == "trained" or one.batch_id in own
+    ]
+
+
+def failed_job(session: Session, stream: Stream, version: Version) -> Job | None:
+    """The job that keeps the version from being measured: an evaluation, or the sampling of a stand-in anchor."""
+    sets = records.active_sets(session, stream.id)
+    if ensure(session, stream=stream, version=version, sets=sets) == "failed":
+        query = select(Job).where(Job.version_id == version.id, Job.kind == "evaluate")
+    else:
+        query = select(Job).where(Job.key == f"sample:{stream.id}")
+    ended = query.where(Job.state.in_(("failed", "cancelled"))).order_by(Job.id.desc()).limit(1)
+    return session.scalar(ended)
 
 
 def ensure_judgeable(session: Session, *, stream: Stream, candidate: Version, live: Version) -> Progress:
@@ -184,6 +198,9 @@ def ensure_judgeable(session: Session, *, stream: Stream, candidate: Version, li
 
 
 def _advance(app: App, stream_id: str) -> bool:
+    with app.database.read() as session:
+        if not _has_work(session, stream_id):
+            return False
     with app.database.write() as session:
         stream = session.get_one(Stream, stream_id)
         live = lineage.live_version(session, stream_id)
@@ -196,10 +213,19 @@ def _advance(app: App, stream_id: str) -> bool:
         return any([_advance_candidate(app, session, stream, one, live) for one in candidates])
 
 
+def _has_work(session: Session, stream_id: str) -> bool:
+    stream = session.get_one(Stream, stream_id)
+    live = lineage.live_version(session, stream_id)
+    if live is None:
+        return False
+    candidate = select(Version.id).where(Version.stream_id == stream_id, Version.state == "candidate").limit(1)
+    return session.scalar(candidate) is not None or not is_measured(session, stream, live)
+
+
 def _advance_candidate(app: App, session: Session, stream: Stream, candidate: Version, live: Version) -> bool:
     progress = ensure_judgeable(session, stream=stream, candidate=candidate, live=live)
     if progress == "failed":
-        return _reject(app, session, candidate, "its evaluation, or the live version's, failed for good")
+        return reject(app, session, candidate, "its evaluation, or the live version's, failed for good")
     if progress == "waiting":
         return False
     reason = f"measured on {len(judged_sets(session, candidate))} eval sets"
@@ -207,7 +233,8 @@ def _advance_candidate(app: App, session: Session, stream: Stream, candidate: Ve
     return True
 
 
-def _reject(app: App, session: Session, candidate: Version, reason: str) -> bool:
+def reject(app: App, session: Session, candidate: Version, reason: str) -> bool:
+    """A candidate that cannot be measured cannot go live; its decision ends."""
     move(session, candidate, "rejected", actor="daemon", reason=reason, epoch=app.epoch)
     if candidate.decision_id is not None:
         close_decision(app, session, candidate.decision_id, plan_state="failed", outcome=reason)
@@ -244,7 +271,8 @@ def _record(app: App, session: Session, job: Job) -> bool:
     measured_with = _settings_hash(job.spec["task"], job.spec["work"]["training"]["max_length"])
     version_id = job.version_id or 0
     have = records.evaluations_of(session, version_id, measured_with)
-    fresh = [score for score in (job.result or {}).get("scores", []) if score["eval_set"] not in have]
+    scores = {score["sha256"]: score for score in (job.result or {}).get("scores", [])}
+    fresh = [score for digest, score in scores.items() if digest not in have]
     for score in fresh:
         manifests.register_object(session, _stored(app, score["results"]))
         chain.append(
@@ -265,7 +293,27 @@ def _record(app: App, session: Session, job: Job) -> bool:
                 created_at=app.clock.now(),
             ),
         )
-    return bool(fresh)
+    return _retire_unscored(session, job) or bool(fresh)
+
+
+def _retire_unscored(session: Session, job: Job) -> bool:
+    """A set in which nothing could be scored tells nothing about any version: it is put aside, and says so."""
+    names = (job.result or {}).get("facts", {}).get("unscored", [])
+    sets = session.scalars(
+        select(EvalSet).where(EvalSet.stream_id == job.stream_id, EvalSet.name.in_(names), EvalSet.active)
+    ).all()
+    for one in sets:
+        one.active = False
+        events.record(
+            session,
+            stream_id=job.stream_id,
+            subject="eval_set",
+            subject_id=str(one.id),
+            action="alert",
+            actor="daemon",
+            reason=f"eval set {one.name} has no document that could be scored; it is put aside",
+        )
+    return bool(sets)
 
 
 def _stored(app: App, digest: str) -> Stored:

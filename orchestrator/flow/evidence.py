@@ -96,7 +96,7 @@ class _Pairing:
         )
 
     def _evaluation(self, version: Version, one: EvalSet) -> Evaluation | None:
-        return records.evaluations_of(self._session, version.id, self._settings_hash).get(one.id)
+        return records.evaluations_of(self._session, version.id, self._settings_hash).get(one.content_hash)
 
     def _best(self, one: EvalSet, versions: Sequence[Version]) -> Version | None:
         """Of the versions that were measured on this set, the one that scores best on its ``judge`` half."""

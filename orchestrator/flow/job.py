@@ -111,7 +111,11 @@ def _train_spec(
         for batch in _named_batches(session, decision, names)
     ]
     forbidden = session.scalars(
-        select(EvalSet).where(EvalSet.stream_id == decision.stream_id).order_by(EvalSet.id)
+        select(EvalSet)
+        .where(
+            EvalSet.stream_id == decision.stream_id, EvalSet.kind != "pool"
+        )  # a pool's rows stand in the batches' own sets
+        .order_by(EvalSet.id)
     ).all()
     return {
         "task": settings.task,

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from orchestrator.app import App
 from orchestrator.errors import BadInput, Conflict, GateRefused, NotFound
-from orchestrator.flow import evaluation, evidence, publication, records
+from orchestrator.flow import evaluation, evidence, publication, records, revisions
 from orchestrator.flow.signals import REFUSED
 from orchestrator.policies.gate import judge
-from storage import chain, events, lineage
+from orchestrator.policies.verdict import GateVerdict
+from storage import chain, events, lineage, manifests
 from storage.moves import move
 from storage.tables import Batch, Decision, Promotion, Stream, Verdict, Version
 
@@ -41,20 +44,28 @@ def promote(app: App, stream_name: str, number: int, *, force: bool, reason: str
     with app.database.write() as session:
         stream, version, live = _named(session, stream_name, number)
         _check_can_go_live(session, stream, version)
-        verdict = _verdict(app, session, stream, version, live) if version.state == "evaluated" else None
-        passed = verdict is not None and verdict.outcome == "pass"
-        said = verdict.reason if verdict is not None else "the gate refused it before"
+        judged = version.state == "evaluated" and _is_judgeable(session, stream, version, live)
+    verdict = _judge(app, version.id, live.id) if judged else None
+    passed = verdict is not None and verdict.outcome == "pass"
     if not passed and not force:
+        said = verdict.reason if verdict else "the gate refused it before, or has not measured it yet"
         raise GateRefused(f"{stream_name}/{number} was not promoted: {said}; --force --reason promotes it all the same")
     publication.prepare(app, stream.id, version.id)
     with app.database.write() as session:
         stream, version, now_live = _named(session, stream_name, number)
         if now_live.id != live.id:
             raise Conflict(f"{stream_name}/{now_live.number} became live meanwhile; ask again")
-        kind = "promotion" if passed else "forced"
         done = make_live(
-            app, session, stream=stream, version=version, kind=kind, reason=reason, actor=actor, verdict=verdict
+            app,
+            session,
+            stream=stream,
+            version=version,
+            kind="promotion" if passed else "forced",
+            reason=reason,
+            actor=actor,
+            verdict=verdict,
         )
+        _end_decision(app, session, stream, version, f"by {actor}: {reason}")
     publication.point(app, stream.id)
     app.wake.set()
     return done
@@ -76,6 +87,7 @@ def make_live(
     if live is not None:
         move(session, live, "retired", actor=actor, reason=reason, epoch=app.epoch)
     move(session, version, "live", actor=actor, reason=reason, epoch=app.epoch)
+    revisions.follow_base(app, session, stream, records.root_of(session, version), actor)
     return chain.append(
         session,
         Promotion(
@@ -109,8 +121,13 @@ def _check_can_go_live(session: Session, stream: Stream, version: Version) -> No
         raise Conflict(
             f"{label} was live before; `rekindle rollback {stream.name} --to {version.number}` returns to it"
         )
-    if "answer/model" not in records.artifacts_of(session, version.id):
+    answer = [one for role, one in records.artifacts_of(session, version.id).items() if role.startswith("answer/")]
+    if not all(manifests.is_available(session, one) for one in answer):
         raise Conflict(f"the files of {label} were collected; train it again")
+
+
+def _is_judgeable(session: Session, stream: Stream, version: Version, live: Version) -> bool:
+    return evaluation.ensure_judgeable(session, stream=stream, candidate=version, live=live) == "complete"
 
 
 def _is_undecided(session: Session, version: Version) -> bool:
@@ -127,20 +144,23 @@ def _advance(app: App, version_id: int) -> bool:
         version = session.get_one(Version, version_id)
         stream = session.get_one(Stream, version.stream_id)
         live = records.live_of(session, stream)
-        if evaluation.ensure_judgeable(session, stream=stream, candidate=version, live=live) != "complete":
+        progress = evaluation.ensure_judgeable(session, stream=stream, candidate=version, live=live)
+        if progress == "failed":
+            return evaluation.reject(app, session, version, "its evaluation, or the live version's, failed for good")
+        if progress == "waiting":
             return False
-        verdict = _verdict(app, session, stream, version, live)
-        goes_live = verdict.outcome == "pass" or verdict.mode == "record"
-        if not goes_live:
+        verdict = _known_verdict(session, version.id, live.id)
+        if verdict is not None and not _goes_live(verdict):
             return _decline(app, session, version, verdict)
+    if verdict is None:
+        return app.background.start(f"judge:{version_id}", partial(_judge, app, version_id, live.id))
     if not publication.is_ready(app, stream.name, version.number):
-        key = f"publish:{stream.id}:{version.number}"
-        return app.background.start(key, lambda: _prepare(app, stream.id, version_id))
+        return app.background.start(f"publish:{version_id}", partial(publication.prepare, app, stream.id, version_id))
     return _go_live(app, version_id, verdict)
 
 
-def _prepare(app: App, stream_id: str, version_id: int) -> None:
-    publication.prepare(app, stream_id, version_id)
+def _goes_live(verdict: Verdict) -> bool:
+    return verdict.outcome == "pass" or verdict.mode == "record"
 
 
 def _go_live(app: App, version_id: int, verdict: Verdict) -> bool:
@@ -161,38 +181,51 @@ def _go_live(app: App, version_id: int, verdict: Verdict) -> bool:
             actor="daemon",
             verdict=verdict,
         )
-        if version.decision_id is not None:
-            decision = session.get_one(Decision, version.decision_id)
-            _mark_trained(app, session, decision, f"trained into {stream.name}/{version.number}")
-            outcome = f"{stream.name}/{version.number} is live ({kind}): {verdict.reason}"
-            evaluation.close_decision(app, session, decision.id, plan_state="succeeded", outcome=outcome)
+        _end_decision(app, session, stream, version, f"({kind}): {verdict.reason}")
     publication.point(app, stream.id)
     return True
 
 
-def _mark_trained(app: App, session: Session, decision: Decision, reason: str) -> None:
+def _end_decision(app: App, session: Session, stream: Stream, version: Version, how: str) -> None:
+    """The batches behind a version that went live are trained, whatever the gate had said of them before."""
+    if version.decision_id is None:
+        return
+    decision = session.get_one(Decision, version.decision_id)
+    reason = f"trained into {stream.name}/{version.number}"
     for batch in records.batches_by_id(session, decision.batches).values():
-        if batch.state == "pending":
+        if batch.state in ("pending", "held"):
             move(session, batch, "trained", actor="daemon", reason=reason, epoch=app.epoch, state_reason=reason)
+    if decision.closed_at is None:
+        outcome = f"{stream.name}/{version.number} is live {how}"
+        evaluation.close_decision(app, session, decision.id, plan_state="succeeded", outcome=outcome)
 
 
-def _verdict(app: App, session: Session, stream: Stream, version: Version, live: Version) -> Verdict:
-    """The gate's word on the version against the present live one: written once for the pair."""
-    known = session.scalar(
-        select(Verdict)
-        .where(Verdict.version_id == version.id, Verdict.compared_with_id == live.id)
-        .order_by(Verdict.id.desc())
-        .limit(1)
-    )
-    if known is not None:
-        return known
-    settings = records.settings_of(session, stream.id)
-    said = judge(evidence.gather(app, session, stream=stream, candidate=version, live=live), settings.gate)
+def _known_verdict(session: Session, version_id: int, live_id: int) -> Verdict | None:
+    verdicts = select(Verdict).where(Verdict.version_id == version_id, Verdict.compared_with_id == live_id)
+    return session.scalar(verdicts.order_by(Verdict.id.desc()).limit(1))
+
+
+def _judge(app: App, version_id: int, live_id: int) -> Verdict:
+    """The gate's word on the version against that live one: computed without holding up writers, written once."""
+    with app.database.read() as session:
+        version, live = session.get_one(Version, version_id), session.get_one(Version, live_id)
+        stream = session.get_one(Stream, version.stream_id)
+        settings = records.settings_of(session, stream.id).gate
+        seen = evidence.gather(app, session, stream=stream, candidate=version, live=live)
+    said = judge(seen, settings)
+    with app.database.write() as session:
+        known = _known_verdict(session, version_id, live_id)
+        return known or _write_verdict(app, session, stream, version, live, said, settings.mode)
+
+
+def _write_verdict(
+    app: App, session: Session, stream: Stream, version: Version, live: Version, said: GateVerdict, mode: str
+) -> Verdict:
     verdict = Verdict(
         version_id=version.id,
         compared_with_id=live.id,
         outcome=said.outcome,
-        mode=settings.gate.mode,
+        mode=mode,
         reason=said.reason,
         details=said.model_dump(mode="json"),
         created_at=app.clock.now(),
@@ -207,7 +240,7 @@ def _verdict(app: App, session: Session, stream: Stream, version: Version, live:
         action="judged",
         actor="daemon",
         reason=said.reason,
-        details={"outcome": said.outcome, "mode": settings.gate.mode, "compared_with": live.number},
+        details={"outcome": said.outcome, "mode": mode, "compared_with": live.number},
     )
     return verdict
 

@@ -79,6 +79,11 @@ def live_of(session: Session, stream: Stream) -> Version:
     return live
 
 
+def lacks_anchor(session: Session, stream: Stream) -> bool:
+    """Whether the stream has no anchor of its own, so that documents sampled from the base must stand in."""
+    return stream.task == "causal-lm" and settings_of(session, stream.id).anchor is None
+
+
 def base_of(session: Session, stream_id: str) -> Version:
     """The root that the live version stems from: the base model as registered, or as last rebased."""
     live = lineage.live_version(session, stream_id)
@@ -147,12 +152,12 @@ def active_sets(session: Session, stream_id: str) -> Sequence[EvalSet]:
     return sorted(found, key=lambda one: (one.kind != "anchor", one.id))
 
 
-def evaluations_of(session: Session, version_id: int, settings_hash: str) -> dict[int, Evaluation]:
-    """Eval set id -> evaluation of the version under these settings."""
+def evaluations_of(session: Session, version_id: int, settings_hash: str) -> dict[str, Evaluation]:
+    """Content hash of an eval set -> evaluation of the version under these settings."""
     rows = session.scalars(
         select(Evaluation).where(Evaluation.version_id == version_id, Evaluation.settings_hash == settings_hash)
     )
-    return {row.eval_set_id: row for row in rows}
+    return {row.eval_set_hash: row for row in rows}
 
 
 def jobs_of_plan(session: Session, plan_id: int) -> Sequence[Job]:

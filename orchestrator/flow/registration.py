@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from orchestrator import base_model, triggers
 from orchestrator.app import App
 from orchestrator.errors import BadInput, Conflict, RekindleError
-from orchestrator.flow import evaluation, promotion, publication, records
+from orchestrator.flow import evaluation, promotion, publication, records, revisions
 from orchestrator.flow.job import directory_of, next_number
 from orchestrator.ingest import run as ingest
 from orchestrator.ingest.records import Kind
@@ -24,7 +24,7 @@ from orchestrator.settings import StreamSettings
 from storage import chain, lineage, manifests
 from storage.errors import StorageError
 from storage.moves import move
-from storage.tables import EvalSet, Job, Stream, StreamRevision, Trigger, Version, VersionArtifact
+from storage.tables import EvalSet, Job, Stream, Version, VersionArtifact
 
 STAND_IN = {"documents": 200, "tokens": 256, "seed": 1234}
 """Documents sampled from a base without an anchor, so that forgetting can at least be guessed at."""
@@ -60,7 +60,7 @@ def add_stream(app: App, settings: StreamSettings, *, origins: dict[str, str], a
         )
         session.add(stream)
         session.flush()
-        _add_revision(app, session, stream, settings, origins=origins, actor=actor)
+        revisions.add(app, session, stream, settings, origins=origins, actor=actor)
     app.wake.set()
     return stream
 
@@ -82,7 +82,9 @@ def change_stream(
     for name in settings.evaluations.keys() - before.evaluations.keys():
         _read(app, stream, settings.evaluations[name], name=name, kind="fixed", actor=actor)
     with app.database.write() as session:
-        _add_revision(app, session, session.get_one(Stream, stream.id), settings, origins=origins, actor=actor)
+        revisions.add(app, session, session.get_one(Stream, stream.id), settings, origins=origins, actor=actor)
+        for one in session.scalars(select(EvalSet).where(EvalSet.stream_id == stream.id, EvalSet.kind == "fixed")):
+            one.active = one.active and one.name in settings.evaluations
     app.wake.set()
     return stream
 
@@ -103,7 +105,6 @@ def rebase(app: App, stream_name: str, *, model: str, revision: str | None, acto
     manifest, facts = base_model.bring(settings, store=app.home.artifacts, cache=app.home.cache / "hub")
     with app.database.write() as session:
         stream = session.get_one(Stream, stream.id)
-        _add_revision(app, session, stream, settings, origins={"model": "rebase"}, actor=actor)
         version = _add_root(app, session, stream, manifest=manifest, facts=facts, strategy="rebase")
     app.wake.set()
     return version
@@ -153,51 +154,6 @@ def _make_room(session: Session, name: str, actor: str, app: App) -> None:
     )
 
 
-def _add_revision(
-    app: App, session: Session, stream: Stream, settings: StreamSettings, *, origins: dict[str, str], actor: str
-) -> None:
-    last = session.scalar(
-        select(StreamRevision.number)
-        .where(StreamRevision.stream_id == stream.id)
-        .order_by(StreamRevision.number.desc())
-        .limit(1)
-    )
-    values = settings.model_dump(mode="json")
-    session.add(
-        StreamRevision(
-            stream_id=stream.id,
-            number=(last or 0) + 1,
-            settings=values,
-            origins=dict(origins),
-            settings_hash=records.fingerprint(values),
-            actor=actor,
-            created_at=app.clock.now(),
-        )
-    )
-    _sync_triggers(app, session, stream, settings, actor)
-
-
-def _sync_triggers(app: App, session: Session, stream: Stream, settings: StreamSettings, actor: str) -> None:
-    """The trigger rows follow the settings; a changed trigger starts its count anew."""
-    rows = {row.name: row for row in session.scalars(select(Trigger).where(Trigger.stream_id == stream.id))}
-    for trigger in settings.triggers:
-        values = trigger.model_dump(mode="json")
-        row = rows.pop(trigger.name, None)
-        if row is None:
-            row = Trigger(
-                stream_id=stream.id, name=trigger.name, state="active", settings={}, kind=trigger.kind, timezone=""
-            )
-            row.created_at = app.clock.now()
-            session.add(row)
-        elif row.state == "removed":
-            move(session, row, "active", actor=actor, reason="set again", epoch=app.epoch)
-        if (row.settings, row.timezone) != (values, settings.timezone):
-            row.settings, row.timezone, row.kind, row.next_at = values, settings.timezone, trigger.kind, None
-    for row in rows.values():
-        if row.state != "removed":
-            move(session, row, "removed", actor=actor, reason="no longer in the settings", epoch=app.epoch)
-
-
 def _refuse_fixed(before: StreamSettings, after: StreamSettings) -> None:
     hints = {
         "name": "the name is fixed; register another stream",
@@ -209,11 +165,9 @@ def _refuse_fixed(before: StreamSettings, after: StreamSettings) -> None:
     for key, hint in hints.items():
         if getattr(before, key) != getattr(after, key):
             raise BadInput(f"{key} cannot be changed: {hint}")
-    for name in before.evaluations:
-        if after.evaluations.get(name) != before.evaluations[name]:
-            raise BadInput(
-                f"evaluations.{name} cannot be changed: scores on it would no longer compare; add one of another name"
-            )
+    for name in before.evaluations.keys() & after.evaluations.keys():
+        if after.evaluations[name] != before.evaluations[name]:
+            raise BadInput(f"evaluations.{name} cannot be changed: its scores would not compare; add another")
 
 
 def _register(app: App, stream_id: str) -> None:
@@ -289,11 +243,16 @@ def _read(app: App, stream: Stream, pattern: str, *, name: str, kind: Kind, acto
 
 def _stand_in(app: App, stream_id: str) -> bool:
     """Sample documents from a base without an anchor, then read them as a synthetic one."""
+    with app.database.read() as session:
+        if not records.lacks_anchor(session, session.get_one(Stream, stream_id)):
+            return False
+        if records.anchor_batches(session, stream_id):
+            return False
     with app.database.write() as session:
         stream = session.get_one(Stream, stream_id)
         settings = records.settings_of(session, stream_id)
         live = lineage.live_version(session, stream_id)
-        if settings.anchor is not None or live is None or records.anchor_batches(session, stream_id):
+        if live is None:
             return False
         job = _queue_samples(session, stream, live, settings)
         if job.state != "succeeded" or not job.result or not job.result.get("samples"):

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from orchestrator.flow import evaluation, records
 from orchestrator.settings import StreamSettings
-from storage import lineage
+from storage import lineage, manifests
 from storage.tables import Batch, Decision, Job, Plan, Promotion, Stream, Version, VersionBatch
 from strategies.contract import Signals, SourceFacts
 
@@ -18,12 +18,11 @@ REFUSED = "refused by the gate"
 """How the outcome of a refused decision begins."""
 
 
-def old_batches(session: Session, stream: Stream, parent: Version, *, exclude: Sequence[int]) -> list[Batch]:
-    """What may be replayed: the anchor, and trained batches behind the parent that are neither held nor erased."""
-    behind = set(_samples_seen(session, parent)) - set(exclude)
+def old_batches(session: Session, stream: Stream, *, exclude: Sequence[int]) -> list[Batch]:
+    """What may be replayed: the anchor, and trained batches, which are neither held nor erased."""
     trained = session.scalars(
         select(Batch)
-        .where(Batch.stream_id == stream.id, Batch.kind == "data", Batch.state == "trained", Batch.id.in_(list(behind)))
+        .where(Batch.stream_id == stream.id, Batch.kind == "data", Batch.state == "trained", Batch.id.not_in(exclude))
         .order_by(Batch.id)
     ).all()
     return [*records.anchor_batches(session, stream.id), *trained]
@@ -41,7 +40,7 @@ def gather(
     """Everything that a strategy may look at."""
     found = {one["name"]: one for one in (measured.result or {}).get("measured", [])}
     seen = _samples_seen(session, parent)
-    old = old_batches(session, stream, parent, exclude=[batch.id for batch in batches])
+    old = old_batches(session, stream, exclude=[batch.id for batch in batches])
     anchor = next((batch for batch in old if batch.kind == "anchor"), None)
     return Signals(
         task=settings.task,
@@ -51,12 +50,12 @@ def gather(
         anchor=None if anchor is None else _facts(anchor, found, None),
         labels=tuple(_labels(session, parent, [*batches, *old])),
         parent=f"{stream.name}/{parent.number}",
-        parent_state=tuple(role for role in records.artifacts_of(session, parent.id) if role.startswith("state/")),
+        parent_state=_available_state(session, parent),
         parent_settings=_resolved(session, parent),
         anchor_rise=_anchor_rise(session, stream, parent, settings),
         anchor_tolerance=settings.gate.tolerance_loss,
         refused=tuple(refusals(session, stream.id, [batch.id for batch in batches])),
-        stage=_stage(session, stream),
+        stage=promotions_made(session, stream),
     )
 
 
@@ -121,14 +120,23 @@ def _anchor_rise(session: Session, stream: Stream, parent: Version, settings: St
     if anchor is None:
         return None
     hashed = evaluation.settings_hash(settings)
-    base = records.evaluations_of(session, records.base_of(session, stream.id).id, hashed).get(anchor.id)
-    now = records.evaluations_of(session, parent.id, hashed).get(anchor.id)
+    base = records.evaluations_of(session, records.base_of(session, stream.id).id, hashed).get(anchor.content_hash)
+    now = records.evaluations_of(session, parent.id, hashed).get(anchor.content_hash)
     if base is None or now is None or now.metric != "loss" or not base.value_select or now.value_select is None:
         return None
     return (now.value_select - base.value_select) / base.value_select
 
 
-def _stage(session: Session, stream: Stream) -> int:
+def _available_state(session: Session, parent: Version) -> tuple[str, ...]:
+    """Roles of the parent's state whose bytes are still there: gc may have taken those of a version long retired."""
+    artifacts = records.artifacts_of(session, parent.id)
+    return tuple(
+        role for role, one in artifacts.items() if role.startswith("state/") and manifests.is_available(session, one)
+    )
+
+
+def promotions_made(session: Session, stream: Stream) -> int:
+    """How often a version of the stream went live, rollbacks left out."""
     made = session.scalar(
         select(func.count())
         .select_from(Promotion)

@@ -14,6 +14,7 @@ from orchestrator import triggers
 from orchestrator.app import App
 from orchestrator.errors import Conflict
 from orchestrator.flow import decision, records
+from orchestrator.flow.signals import promotions_made
 from orchestrator.settings import TriggerSettings
 from orchestrator.triggers import Facts, Opinion
 from storage.tables import Decision, Firing, Stream, Trigger
@@ -163,6 +164,7 @@ def _fire_untimed(app: App, session: Session, stream: Stream, trigger: Trigger, 
         return False
     state = {**facts.model_dump(), "batches": [batch.id for batch in records.pending_batches(session, stream.id)]}
     state["refusals"] = sum(batch.refusals for batch in records.pending_batches(session, stream.id))
+    state["promotions"] = promotions_made(session, stream)
     last = session.scalar(select(Firing).where(Firing.trigger_id == trigger.id).order_by(Firing.id.desc()).limit(1))
     if last is not None and last.evidence == state:
         return False

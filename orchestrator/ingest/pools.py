@@ -143,11 +143,11 @@ def _get(session: Session, number: int) -> EvalSet:
 
 
 def _batch_sets(session: Session, stream_id: str) -> list[EvalSet]:
-    """Each data batch's own eval set, in the order of the batches."""
+    """Each trained data batch's own eval set, in the order of the batches; others are not yet old."""
     query = (
         select(EvalSet)
         .join(Batch, Batch.id == EvalSet.batch_id)
-        .where(EvalSet.stream_id == stream_id, EvalSet.kind == "batch", Batch.kind == "data")
+        .where(EvalSet.stream_id == stream_id, EvalSet.kind == "batch", Batch.kind == "data", Batch.state == "trained")
         .order_by(EvalSet.batch_id, EvalSet.id)
     )
     return [found for found in session.scalars(query) if len(found.members) == 1]

@@ -7,9 +7,11 @@ import json
 import pytest
 
 from orchestrator.errors import Conflict, GateRefused
-from orchestrator.flow import decision, promotion, rollback
+from orchestrator.flow import decision, promotion, records, registration, rollback
+from orchestrator.service.commands import batches
 from orchestrator.service.views.transfer import show_transfer
 from tests.flow.harness import BASE, NEW, Daemon
+from tests.flow.toy_job import write_model
 
 
 def test_the_base_is_live_and_measured_once_a_stream_is_registered(daemon: Daemon) -> None:
@@ -144,3 +146,49 @@ def test_without_an_anchor_documents_sampled_from_the_base_stand_in(daemon: Daem
 
         anchor = session.scalars(select(Batch).where(Batch.kind == "anchor")).one()
     assert anchor.synthetic
+
+
+def test_released_batches_are_trained_again_after_a_rollback(daemon: Daemon) -> None:
+    daemon.add_stream()
+    batch = daemon.ingest(NEW)
+    daemon.retrain()
+    rollback.roll_back(daemon.app, "s", to=None, reason="too early", actor="test")
+    assert daemon.batch_states() == {batch: "held"}
+    batches.release(daemon.app, batch, actor="test")
+    daemon.retrain()
+    assert daemon.versions() == {1: "retired", 2: "retired", 3: "live"}
+
+
+def test_the_batches_behind_a_forced_version_are_trained(daemon: Daemon) -> None:
+    daemon.add_stream()
+    batch = daemon.ingest(NEW)
+    daemon.retrain("naive")
+    promotion.promote(daemon.app, "s", 2, force=True, reason="we accept it", actor="test")
+    assert daemon.batch_states() == {batch: "trained"}
+
+
+def test_a_rebased_root_is_gated_and_the_settings_follow_it(daemon: Daemon) -> None:
+    daemon.add_stream()
+    better = daemon.root / "better"
+    write_model(better, {*BASE.split(), *NEW.split()})
+    made = registration.rebase(daemon.app, "s", model=str(better), revision=None, actor="test")
+    daemon.settle()
+    assert daemon.versions() == {1: "retired", made.number: "live"}
+    assert model_in_settings(daemon) == str(better)
+    rollback.roll_back(daemon.app, "s", to=1, reason="back to the old base", actor="test")
+    assert model_in_settings(daemon) == str(daemon.root / "base")
+
+
+def test_a_batch_that_is_held_ends_the_decision_about_it(daemon: Daemon) -> None:
+    daemon.add_stream()
+    batch = daemon.ingest(NEW)
+    made = decision.request(daemon.app, "s", strategy=None, actor="test")
+    batches.hold(daemon.app, batch, reason="bad", actor="test")
+    daemon.settle()
+    with daemon.app.database.read() as session:
+        assert (session.get_one(type(made), made.id).outcome or "").startswith("stale: batch")
+
+
+def model_in_settings(daemon: Daemon) -> str:
+    with daemon.app.database.read() as session:
+        return records.settings_of(session, records.stream_by_name(session, "s").id).model

@@ -66,9 +66,9 @@ def _scores(
     return [[_joint(found, sets) for sets in tasks] for found in known], metric
 
 
-def _joint(found: dict[int, Evaluation], sets: Sequence[EvalSet]) -> float:
+def _joint(found: dict[str, Evaluation], sets: Sequence[EvalSet]) -> float:
     """The value over several sets: by tokens for losses, by examples for accuracies."""
-    rows = [found.get(one.id) for one in sets]
+    rows = [found.get(one.content_hash) for one in sets]
     weights = [_weight(row) for row in rows if row is not None]
     if len(weights) < max(1, len(rows)) or not sum(weights):
         return float("nan")
