@@ -24,10 +24,20 @@ def processes_of(folder: Path) -> list[psutil.Process]:
     return found
 
 
+def heed_interrupts() -> None:
+    """Tests that run in a shell's background inherit an ignored SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(folder: Path) -> subprocess.Popen[str]:
     environment = os.environ | {"TMPDIR": str(folder), "COLUMNS": "160"}
     return subprocess.Popen(
-        [REKINDLE, "demo"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [REKINDLE, "demo"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=heed_interrupts,
     )
 
 

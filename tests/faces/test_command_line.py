@@ -172,17 +172,27 @@ def test_control_characters_do_not_reach_the_terminal(face: Face) -> None:
     assert "\\x1b" in done.err
 
 
+def heed_interrupts() -> None:
+    """Tests that run in a shell's background inherit an ignored SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_an_interrupt_is_quiet(face: Face) -> None:
     with face.app.database.write() as session:
         add_stream(session)
         add_job(session, state="queued")
     environment = {**os.environ, "REKINDLE_HOME": str(face.app.home.root)}
     running = subprocess.Popen(
-        [*COMMAND, "job", "logs", "-f", "1"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*COMMAND, "job", "logs", "-f", "1"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_interrupts,
     )
     time.sleep(3)
     running.send_signal(signal.SIGINT)
-    _, err = running.communicate(timeout=20)
+    _, err = running.communicate(timeout=60)
     assert (running.returncode, err) == (130, "")
 
 

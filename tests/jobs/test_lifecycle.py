@@ -157,7 +157,7 @@ def test_the_table_of_moves_and_the_lifecycle_agree_on_every_pair(start: str, fi
         ("queued", "submitted"), ("queued", "cancelled"),
         ("submitted", "running"), ("submitted", "failed"), ("submitted", "lost"), ("submitted", "cancelled"),
         ("running", "succeeded"), ("running", "failed"), ("running", "lost"), ("running", "cancelled"),
-        ("failed", "queued"), ("lost", "queued"),
+        ("failed", "queued"), ("lost", "queued"), ("cancelled", "queued"),
     }  # fmt: skip
     allowed_but_unused = {("submitted", "succeeded")}
     assert (finish in MOVES["job"][start]) == ((start, finish) in by_lifecycle | allowed_but_unused)

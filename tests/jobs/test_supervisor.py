@@ -80,8 +80,8 @@ def test_a_daemon_that_died_after_the_start_finds_the_process_by_its_own_account
     toys.drive(first, lambda: (directory / "job.json").exists())
     toys.made.remove(first)
     executor = LocalExecutor("tests.jobs.toy_job")
-    handle = executor.start(directory, arguments=[str(directory)], grant=Grant(cpus=1))
-    while executor.find(directory) is None:
+    executor.start(directory, arguments=[str(directory)], grant=Grant(cpus=1))
+    while (handle := executor.find(directory)) is None:
         time.sleep(0.01)
     assert toys.beating(toys.supervisor(app=toys.successor()), job) == handle.pid
     first.close()
@@ -258,7 +258,7 @@ def test_no_more_jobs_run_at_once_than_there_are_slots(toys: Toys) -> None:
 
 def test_an_ended_job_cannot_be_cancelled_nor_an_unfinished_one_retried(toys: Toys) -> None:
     job = toys.queue("make")
-    with pytest.raises(Conflict, match="only a failed job"), toys.app.database.write() as session:
+    with pytest.raises(Conflict, match="only a failed or cancelled job"), toys.app.database.write() as session:
         queue.retry(session, job, "user")
     done = toys.reach(toys.supervisor(), job, "succeeded")
     with pytest.raises(Conflict, match="already succeeded"), toys.app.database.write() as session:
@@ -275,3 +275,12 @@ def test_a_process_with_a_used_again_pid_is_never_signalled(toys: Toys) -> None:
     assert not executor.terminate(replace(true, boot_id="another boot"))
     assert executor.observe(Path("/nonexistent"), other).process == "gone"
     assert is_alive(pid)
+
+
+def test_a_cancelled_job_is_tried_again_on_request(toys: Toys) -> None:
+    job = toys.queue("make")
+    with toys.app.database.write() as session:
+        queue.cancel(session, job, "user", "not now")
+    with toys.app.database.write() as session:
+        queue.retry(session, session.get_one(Job, job.id), "user")
+    assert toys.reach(toys.supervisor(), job, "succeeded").cancel_requested is False
