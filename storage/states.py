@@ -40,8 +40,8 @@ MOVES: dict[str, dict[str, tuple[str, ...]]] = {
         "running": ("succeeded", "failed", "lost", "cancelled"),
         "failed": ("queued",),
         "lost": ("queued",),
+        "cancelled": ("queued",),
         "succeeded": (),
-        "cancelled": (),
     },
     "version": {
         "candidate": ("evaluated", "rejected"),

@@ -27,6 +27,10 @@ def ingest(
 ) -> None:
     """Push files as batches; prints what was kept, dropped as duplicate, quarantined."""
     for file in files:
+        if file.is_dir():
+            raise BadInput(
+                f"{file} is a folder; name the files in it, or watch it: `stream set NAME source.uri={file}`"
+            )
         if not file.is_file():
             raise BadInput(f"there is no file {file}")
     results = [_push(name, file) for file in files]

@@ -138,7 +138,7 @@ def cancel_job(job: Id) -> None:
 
 @command(jobs, "retry", "rekindle job retry 31")
 def retry_job(job: Id) -> None:
-    """Try a failed job once more; it goes on from its last checkpoint."""
+    """Try a failed or cancelled job once more; it goes on from its last checkpoint."""
     _tell(post(f"/jobs/{job}/retry"), "is tried again")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +15,7 @@ from orchestrator.cli.output import (
     clean,
     field,
     is_json,
+    note,
     print_json,
     print_table,
     say,
@@ -180,28 +181,29 @@ def evaluate(
     if data is not None and not data.is_file():
         raise BadInput(f"there is no file {data}")
     body = {"data": None if data is None else str(data.absolute())}
-    asked = post(f"{_path(parse_version_name(name))}/evaluate", body, timeout_s=LONG_S)
-    rows = asked["evaluations"]
+    ask = partial(post, f"{_path(parse_version_name(name))}/evaluate", body, timeout_s=LONG_S)
+    asked = ask()
     if wait_for_it and not asked["complete"]:
-        rows = _measured(asked)
-    show_list(rows, EVALUATION_COLUMNS, empty=f"jobs {text(asked['jobs'])} are measuring; `rekindle job list`")
+        asked = _measured(asked, ask)
+    for one in asked["unscored"]:
+        note(f"{one} has nothing to score")
+    measuring = f"jobs {text(asked['jobs'])} are measuring; `rekindle job list`"
+    show_list(asked["evaluations"], EVALUATION_COLUMNS, empty=measuring if asked["jobs"] else "no scores")
 
 
-def _measured(asked: dict[str, Any]) -> list[dict[str, Any]]:
-    """The scores on the sets that were asked for, once they are all there."""
-    for job in asked["jobs"]:
-        ended: dict[str, Any] = wait(partial(get, f"/jobs/{job}"), until=_has_ended, tell=job_status)
-        if ended["state"] != "succeeded":
-            raise RekindleError(f"job {job} has {ended['state']}: {ended['error']}; see `rekindle job logs {job}`")
-    path = _path(VersionName(stream=asked["stream"], number=asked["version"]))
+def _measured(asked: dict[str, Any], ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The answer once it is complete; a job that was under way may have left some of the sets for another."""
 
-    def scores() -> list[dict[str, Any]]:
-        return [one for one in get(path)["evaluations"] if one["eval_set"] in asked["sets"]]
-
-    def status(_rows: list[dict[str, Any]]) -> Status:
+    def status(_answer: dict[str, Any]) -> Status:
         return Status(text="recording the scores")
 
-    return wait(scores, until=lambda rows: len(rows) == len(asked["sets"]), tell=status)
+    while not asked["complete"]:
+        for job in asked["jobs"]:
+            ended: dict[str, Any] = wait(partial(get, f"/jobs/{job}"), until=_has_ended, tell=job_status)
+            if ended["state"] != "succeeded":
+                raise RekindleError(f"job {job} has {ended['state']}: {ended['error']}; see `rekindle job logs {job}`")
+        asked = wait(ask, until=lambda answer: answer["complete"] or bool(answer["jobs"]), tell=status)
+    return asked
 
 
 def _has_ended(job: dict[str, Any]) -> bool:

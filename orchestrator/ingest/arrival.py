@@ -9,7 +9,6 @@ the next ingest removes.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -58,12 +57,14 @@ def ingest(
     kind: Kind = "data",
     actor: str,
     synthetic: bool = False,
+    ad_hoc: bool = False,
     progress: Progress | None = None,
     lock_timeout_s: float = LOCK_TIMEOUT_S,
 ) -> IngestReport:
     """Ingest one file (for the anchor and fixed eval sets also a glob or several) in this process.
 
-    ``name`` is the file's name, ``anchor``, or the name of the fixed eval set.
+    ``name`` is the file's name, ``anchor``, or the name of the fixed eval set. An
+    ``ad_hoc`` set is a user's file to measure on: never active, no guard of training, and free to hold trained rows.
 
     Raises:
         NotFound: there is no such stream.
@@ -73,11 +74,12 @@ def ingest(
     """
     settings, split_key = _stream(app, stream_id)
     try:
-        with spool.work_folder(app.home.spool) as folder:
+        with spool.disk_trouble(app.home.root), spool.work_folder(app.home.spool) as folder:
             files = sources.fetch_all(path, folder, name=name, kind=kind, max_bytes=settings.limits.max_file_bytes)
             with spool.stream_lock(app.home.spool, stream_id, lock_timeout_s):
                 spool.sweep(app.home.spool)
-                coming = _coming(stream_id, settings, files, name=name, kind=kind, actor=actor, synthetic=synthetic)
+                coming = _coming(stream_id, settings, files, name=name, kind=kind, actor=actor)
+                coming = replace(coming, synthetic=synthetic, ad_hoc=ad_hoc)
                 job = _Ingest(
                     app=app,
                     settings=settings,
@@ -90,12 +92,6 @@ def ingest(
                 return _compare_and_commit(job)
     except (DatabaseUnavailable, ArtifactWriteFailed) as error:
         raise Unavailable(f"nothing was kept: {error}") from error
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise Unavailable(
-                "the disk of the home folder is full; nothing was kept, free space and try again"
-            ) from None
-        raise
 
 
 def _stream(app: IngestApp, stream_id: str) -> tuple[StreamSettings, str]:
@@ -116,7 +112,6 @@ def _coming(
     name: str,
     kind: Kind,
     actor: str,
-    synthetic: bool,
 ) -> Coming:
     hashes = sorted(file.hash for file in files)
     whole = hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
@@ -130,8 +125,6 @@ def _coming(
         arrival_hash=whole,
         bytes=sum(file.bytes for file in files),
         actor=actor,
-        synthetic=synthetic,
-        newest_batch=0,
     )
 
 
@@ -195,6 +188,7 @@ def _read(job: _Ingest, scratch: Scratch, working_copy: Path, counts: Counts) ->
             database=job.app.database,
             stream_id=job.coming.stream_id,
             kind=job.coming.kind,
+            compared=not job.coming.ad_hoc,
             normaliser=normaliser,
             max_rows=settings.limits.max_rows,
             scratch=scratch,

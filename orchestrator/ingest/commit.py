@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from orchestrator.errors import Conflict
 from orchestrator.ingest import sketches, snapshots
 from orchestrator.ingest.gather import Counts
-from orchestrator.ingest.records import Kind, Outcome
+from orchestrator.ingest.records import AD_HOC_PREFIX, Kind, Outcome
 from orchestrator.ingest.scratch import Final, Scratch
 from orchestrator.ingest.snapshots import Writer
 from storage import events, manifests
@@ -38,8 +38,9 @@ class Coming:
     arrival_hash: str
     bytes: int
     actor: str
-    synthetic: bool
-    newest_batch: int
+    synthetic: bool = False
+    ad_hoc: bool = False
+    newest_batch: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +95,9 @@ def find_batch(session: Session, coming: Coming) -> Batch | None:
     query = select(Batch).where(
         Batch.stream_id == coming.stream_id, Batch.kind == coming.kind, Batch.arrival_hash == coming.arrival_hash
     )
-    if coming.kind != "data":
+    if coming.ad_hoc:
+        query = query.where(Batch.name.startswith(AD_HOC_PREFIX, autoescape=True))
+    elif coming.kind != "data":
         query = query.where(Batch.name == coming.name)
     return session.scalars(query.limit(1)).first()
 
@@ -111,7 +114,9 @@ def record_batch(session: Session, coming: Coming, scratch: Scratch, files: File
     batch = _batch(coming, scratch, files, counts)
     session.add(batch)
     session.flush()
-    _add_documents(session, batch, scratch)
+    # Later arrivals are compared with documents: a set that guards nothing has none.
+    if not coming.ad_hoc:
+        _add_documents(session, batch, scratch)
     _add_quarantine(session, coming, scratch, batch.id)
     if files.eval_set is not None:
         _add_eval_set(session, coming, scratch, batch, files)
@@ -254,21 +259,31 @@ def _add_eval_set(session: Session, coming: Coming, scratch: Scratch, batch: Bat
     session.execute(
         update(EvalSet).where(EvalSet.stream_id == coming.stream_id, EvalSet.name == name).values(active=False)
     )
-    session.add(
-        EvalSet(
-            stream_id=coming.stream_id,
-            name=name,
-            kind="batch" if coming.kind == "data" else coming.kind,
-            content_hash=files.eval_set.hash,
-            documents=files.heldout,
-            batch_id=batch.id,
-            members=[batch.id],
-            labels=scratch.labels(held_only=True),
-            active=True,
-            created_at=now(),
-        )
-    )
+    same = (EvalSet.stream_id == coming.stream_id, EvalSet.name == name, EvalSet.content_hash == files.eval_set.hash)
+    found = session.scalars(select(EvalSet).where(*same)).first()
+    if found is None:
+        found = _eval_set(coming, name, batch, files, scratch)
+        session.add(found)
+    else:
+        # The same documents in another file, say with another end of line.
+        found.members = [*found.members, batch.id]
+    found.active = not coming.ad_hoc
     session.flush()
+
+
+def _eval_set(coming: Coming, name: str, batch: Batch, files: Files, scratch: Scratch) -> EvalSet:
+    assert files.eval_set is not None
+    return EvalSet(
+        stream_id=coming.stream_id,
+        name=name,
+        kind="batch" if coming.kind == "data" else coming.kind,
+        content_hash=files.eval_set.hash,
+        documents=files.heldout,
+        batch_id=batch.id,
+        members=[batch.id],
+        labels=scratch.labels(held_only=True),
+        created_at=now(),
+    )
 
 
 def _changed_content(session: Session, coming: Coming) -> str | None:

@@ -71,7 +71,7 @@ def open_container(path: Path, limits: IngestLimits) -> Opened:
     blocks = _capped(_raw_blocks(path, head), limits.max_decompressed_bytes)
     first = next(blocks, b"")
     if not first:
-        raise Refused("the file is empty; nothing was ingested")
+        raise Refused("the file is empty; give one that has documents")
     _refuse_foreign(first)
     return Opened(parquet=False, head=first, blocks=_as_utf8(chain((first,), blocks), first))
 

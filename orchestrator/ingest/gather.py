@@ -56,6 +56,7 @@ class Gatherer:
         database: Database,
         stream_id: str,
         kind: Kind,
+        compared: bool = True,
         normaliser: Normaliser,
         max_rows: int,
         scratch: Scratch,
@@ -66,6 +67,7 @@ class Gatherer:
         self._database = database
         self._stream_id = stream_id
         self._kind = kind
+        self._compared = compared
         self._normaliser = normaliser
         self._max_rows = max_rows
         self._scratch = scratch
@@ -132,12 +134,21 @@ class Gatherer:
         chunk = [pending.normal for pending in self._pending]
         signatures = [sketches.signature(normal.text) for normal in chunk]
         bands = [sketches.bands(signature) for signature in signatures]
-        with self._database.read() as session:
-            known = earlier.look_up(session, self._stream_id, chunk, signatures, bands)
+        matches = self._matches(chunk, signatures, bands)
         for place, pending in enumerate(self._pending):
-            match = self._in_this_batch(pending.normal) or earlier.judge(self._kind, pending.normal, place, known)
+            match = self._in_this_batch(pending.normal) or matches[place]
             self._apply(pending, match, signatures[place], bands[place])
         self._pending, self._pending_bytes = [], 0
+
+    def _matches(
+        self, chunk: list[Normal], signatures: list[sketches.Signature], bands: list[list[int]]
+    ) -> list[earlier.Match]:
+        """How each row stands to earlier batches; a file that is only measured on is compared with none."""
+        if not self._compared:
+            return [earlier.Match("keep")] * len(chunk)
+        with self._database.read() as session:
+            known = earlier.look_up(session, self._stream_id, chunk, signatures, bands)
+        return [earlier.judge(self._kind, normal, place, known) for place, normal in enumerate(chunk)]
 
     def _in_this_batch(self, normal: Normal) -> earlier.Match | None:
         if self._scratch.has(normal.digest):

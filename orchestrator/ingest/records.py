@@ -29,6 +29,10 @@ class Refused(RekindleError):  # noqa: N818 - says what happened, as the other e
     http_status = 422
 
 
+AD_HOC_PREFIX = "file:"
+"""Begins the name of an eval set of a user's own file, which is measured on request and guards nothing."""
+
+
 class IngestApp(Protocol):
     """What ingest needs of the app."""
 

@@ -23,6 +23,7 @@ from typing import Any
 from orchestrator.errors import BadInput, Conflict, NotFound, RekindleError, Unavailable
 from orchestrator.home import Home
 from orchestrator.ingest.records import IngestApp, IngestReport, Kind, Progress, Refused, escape
+from orchestrator.ingest.spool import disk_trouble
 from storage.artifacts import ArtifactStore
 from storage.database import Database
 
@@ -50,6 +51,7 @@ def spawn(
     kind: Kind = "data",
     actor: str,
     synthetic: bool = False,
+    ad_hoc: bool = False,
     progress: Progress | None = None,
     memory_bytes: int = MEMORY_BYTES,
     timeout_s: float = TIMEOUT_S,
@@ -59,7 +61,7 @@ def spawn(
     Raises:
         RekindleError: what the child raised.
         Refused: the child crashed on the file, or needed more memory than it may have.
-        Unavailable: the child was killed or ran out of time.
+        Unavailable: the child was killed or ran out of time, or the disk is full.
     """
     spec = {
         "format": 1,
@@ -72,14 +74,16 @@ def spawn(
         "kind": kind,
         "actor": actor,
         "synthetic": synthetic,
+        "ad_hoc": ad_hoc,
         "memory_bytes": memory_bytes,
         "timeout_s": timeout_s,
     }
-    app.home.spool.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=app.home.spool, prefix=".spec-", suffix=".json") as file:
-        json.dump(spec, file)
-        file.flush()
-        return _run(Path(file.name), progress or (lambda _: None), timeout_s)
+    with disk_trouble(app.home.spool):
+        app.home.spool.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=app.home.spool, prefix=".spec-", suffix=".json") as file:
+            json.dump(spec, file)
+            file.flush()
+            return _run(Path(file.name), progress or (lambda _: None), timeout_s)
 
 
 def _run(spec: Path, progress: Progress, timeout_s: float) -> IngestReport:
@@ -179,6 +183,7 @@ def _carry_out(spec: dict[str, Any], ingest: Callable[..., IngestReport]) -> Ing
         kind=spec["kind"],
         actor=spec["actor"],
         synthetic=spec["synthetic"],
+        ad_hoc=spec["ad_hoc"],
         progress=lambda progress: _say({"progress": progress}),
     )
 

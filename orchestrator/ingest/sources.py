@@ -7,6 +7,7 @@ cache file by its fingerprint; losing it costs a hash of each file, never a seco
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import itertools
 import json
@@ -46,7 +47,10 @@ def find(uri: str) -> list[Found]:
     """
     if "://" in uri and not uri.startswith("file://"):
         return _find_remote(uri)
-    return _find_local(uri.removeprefix("file://"))
+    try:
+        return _find_local(uri.removeprefix("file://"))
+    except OSError as error:
+        raise Unavailable(f"cannot list {escape(uri)} ({error.strerror}); check it, it is tried again") from error
 
 
 def fetch(found: Found, folder: Path, *, max_bytes: int) -> Fetched:
@@ -222,7 +226,9 @@ class Watcher:
         self._done[found.location] = found.fingerprint
         while len(self._done) > MAX_FILES:
             del self._done[next(iter(self._done))]
-        files.write_json_atomic(self._cache, {"format": 1, "uri": self._uri, "done": self._done})
+        # On a full disk it is remembered in memory, and may be lost.
+        with contextlib.suppress(OSError):
+            files.write_json_atomic(self._cache, {"format": 1, "uri": self._uri, "done": self._done})
 
 
 def _read_cache(path: Path, uri: str) -> dict[str, str]:

@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import sqlite3
 import stat
 import time
 import uuid
@@ -24,6 +25,33 @@ from orchestrator.ingest.records import Refused, escape
 
 BLOCK_BYTES = 1 << 20
 LOCK_POLL_S = 0.05
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextlib.contextmanager
+def disk_trouble(folder: Path) -> Iterator[None]:
+    """Say in one line that the disk is full, or that ``folder`` cannot be used.
+
+    Raises:
+        Unavailable: either of the two.
+    """
+    try:
+        yield
+    except OSError as error:
+        # Damaged files make libraries raise OSError, too, but without a number.
+        if error.errno is None:
+            raise
+        raise Unavailable(_trouble(folder, error)) from error
+    except sqlite3.OperationalError as error:
+        raise Unavailable(f"{folder} cannot be written ({error}); nothing was kept, free space, try again") from error
+
+
+def _trouble(folder: Path, error: OSError) -> str:
+    if error.errno in FULL:
+        return f"the disk is full; nothing was kept, free space at {folder} (`rekindle gc` helps) and try again"
+    return f"{folder} cannot be used ({error.strerror}); nothing was kept, see to that disk and try again"
 
 
 class Fetched(NamedTuple):

@@ -94,7 +94,7 @@ class MarkLost(Instruction):
 
 @dataclass(frozen=True, kw_only=True)
 class Cancel(Instruction):
-    """The job ends cancelled, for good."""
+    """The job ends cancelled; only a request to try it again brings it back."""
 
     reason: str
 

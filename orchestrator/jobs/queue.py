@@ -14,7 +14,7 @@ from orchestrator.jobs.lifecycle import Limits
 from storage import events
 from storage.database import now
 from storage.moves import move
-from storage.tables import Job, Plan
+from storage.tables import Decision, Job, Plan
 
 
 def queue(
@@ -87,15 +87,17 @@ def cancel(session: Session, job: Job, actor: str, reason: str) -> None:
 
 
 def retry(session: Session, job: Job, actor: str) -> None:
-    """Give a failed job one more attempt, which goes on from its last checkpoint.
+    """Give a failed or cancelled job one more attempt, which goes on from its last checkpoint.
 
     Raises:
-        Conflict: the job has not failed, or its plan is closed.
+        Conflict: the job has ended otherwise or not at all, or its plan or decision is closed.
     """
-    if job.state != "failed":
-        raise Conflict(f"job {job.id} is {job.state}; only a failed job can be tried again")
+    if job.state not in records.ENDED:
+        raise Conflict(f"job {job.id} is {job.state}; only a failed or cancelled job can be tried again")
     if job.plan_id is not None and session.get_one(Plan, job.plan_id).state != "open":
         raise Conflict(f"the plan of job {job.id} is closed; start a new decision with `rekindle retrain`")
+    if job.decision_id is not None and session.get_one(Decision, job.decision_id).state == "closed":
+        raise Conflict(f"the decision of job {job.id} is closed; start a new one with `rekindle retrain`")
     failures = records.counted_failures(records.attempts_of(session, [job.id])[job.id], Limits())
     move(
         session,

@@ -27,6 +27,19 @@ def actor(request: Request) -> str:
     return f"token:{request.scope['caller'].name}"
 
 
+def check_role(request: Request, needed: str) -> None:
+    """Refuse a caller whose role is too small.
+
+    Raises:
+        Forbidden: a greater role is needed.
+    """
+    caller = request.scope.get("caller")
+    if not isinstance(caller, Caller) or not caller.may(needed):
+        raise Forbidden(
+            f"this needs a token with role {needed}; `rekindle token create NAME --role {needed}` makes one"
+        )
+
+
 def authorise(request: Request) -> None:
     """Refuse a caller whose role is too small for the very route object that was matched.
 
@@ -35,13 +48,8 @@ def authorise(request: Request) -> None:
     """
     extra = getattr(request.scope.get("route"), "openapi_extra", None) or {}
     needed = extra.get(ROLE, "admin")
-    caller = request.scope.get("caller")
-    if needed == "nobody":
-        return
-    if not isinstance(caller, Caller) or not caller.may(needed):
-        raise Forbidden(
-            f"this needs a token with role {needed}; `rekindle token create NAME --role {needed}` makes one"
-        )
+    if needed != "nobody":
+        check_role(request, needed)
 
 
 def version_name(

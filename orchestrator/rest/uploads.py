@@ -14,6 +14,7 @@ from fastapi import Query, Request
 
 from orchestrator.app import App
 from orchestrator.errors import BadInput, TooLarge, Unavailable
+from orchestrator.ingest.spool import disk_trouble
 from orchestrator.rest.depends import Actor, Rekindle
 from orchestrator.rest.limits import STALL_S
 from orchestrator.service.commands import batches
@@ -21,8 +22,8 @@ from orchestrator.service.records import IngestRecord
 from orchestrator.service.views import streams as views
 
 UPLOADS_AT_ONCE = 2
-FREE_SHARE = 0.05
-"""Share of the spool's disk that an upload must leave free."""
+FREE_BYTES = 200_000_000
+"""What an upload must leave free on the spool's disk."""
 ROOM_CHECKED_BYTES = 16 * 1024 * 1024
 """The disk is looked at again whenever so much has come."""
 _LIMITER_KEY = "upload_limiter"
@@ -38,10 +39,12 @@ async def push_batch(
     """Push one file as a batch: the body is the file (JSONL, Parquet, CSV or text, plain or gz or zst)."""
     _check_filename(filename)
     limit = await to_thread.run_sync(views.upload_limit, rekindle, name)
-    if int(request.headers.get("content-length", "0")) > limit:
+    length = int(request.headers.get("content-length", "0"))
+    if length > limit:
         raise _too_large(filename, limit)
     with _spooled(rekindle, filename) as path:
-        await _receive(request.stream(), path, limit=limit)
+        with disk_trouble(path.parent.parent):
+            await _receive(request.stream(), path, length=length, limit=limit)
         return await to_thread.run_sync(
             lambda: batches.ingest_file(rekindle, name, path=path, name=filename, actor=actor),
             limiter=_limiter(request),
@@ -56,23 +59,25 @@ def _check_filename(filename: str) -> None:
 @contextlib.contextmanager
 def _spooled(app: App, filename: str) -> Iterator[Path]:
     """A place in the spool that goes with everything in it."""
-    folder = Path(tempfile.mkdtemp(prefix="push-", dir=app.home.spool))
+    with disk_trouble(app.home.spool):
+        folder = Path(tempfile.mkdtemp(prefix="push-", dir=app.home.spool))
     try:
         yield folder / filename
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _receive(body: AsyncIterator[bytes], path: Path, *, limit: int) -> None:
+async def _receive(body: AsyncIterator[bytes], path: Path, *, length: int, limit: int) -> None:
+    """``length`` is what was announced, 0 where nothing was."""
     taken = unchecked = 0
-    _check_room(path.parent)
+    _check_room(path.parent, coming=length)
     with path.open("wb") as file:
         while (piece := await _next(body)) is not None:
             taken, unchecked = taken + len(piece), unchecked + len(piece)
             if taken > limit:
                 raise _too_large(path.name, limit)
             if unchecked > ROOM_CHECKED_BYTES:
-                _check_room(path.parent)
+                _check_room(path.parent, coming=max(0, length - taken))
                 unchecked = 0
             await to_thread.run_sync(file.write, piece)
 
@@ -85,10 +90,12 @@ async def _next(body: AsyncIterator[bytes]) -> bytes | None:
         raise BadInput(f"nothing came for {STALL_S} s; push the file again") from error
 
 
-def _check_room(folder: Path) -> None:
-    usage = shutil.disk_usage(folder)
-    if usage.free < usage.total * FREE_SHARE:
-        raise Unavailable("the daemon's disk is nearly full; make room (`rekindle gc` helps), then push again")
+def _check_room(folder: Path, *, coming: int) -> None:
+    missing = coming + FREE_BYTES - shutil.disk_usage(folder).free
+    if missing > 0:
+        raise Unavailable(
+            f"the daemon's disk lacks {missing} bytes; free space at {folder.parent} (`rekindle gc` helps), push again"
+        )
 
 
 def _too_large(filename: str, limit: int) -> TooLarge:

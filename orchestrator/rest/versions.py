@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fastapi import Request
+
 from orchestrator.rest import bodies
-from orchestrator.rest.depends import Actor, Before, Limit, Named, Rekindle, RowId
+from orchestrator.rest.depends import Actor, Before, Limit, Named, Rekindle, RowId, check_role
 from orchestrator.service.commands import exports, versions
 from orchestrator.service.names import VersionName
 from orchestrator.service.records import (
@@ -64,8 +66,10 @@ def promote(rekindle: Rekindle, actor: Actor, name: str, number: RowId, body: bo
     return versions.promote(rekindle, name, number, force=body.force, reason=body.reason, actor=actor)
 
 
-def evaluate(rekindle: Rekindle, actor: Actor, named: Named, body: bodies.Evaluate) -> EvaluateRecord:
-    """Have a version measured."""
+def evaluate(rekindle: Rekindle, actor: Actor, request: Request, named: Named, body: bodies.Evaluate) -> EvaluateRecord:
+    """Have a version measured; naming a file on the daemon's machine needs an admin."""
+    if body.data is not None:
+        check_role(request, "admin")
     data = None if body.data is None else Path(body.data)
     return versions.evaluate(rekindle, named, data=data, actor=actor)
 

@@ -108,5 +108,5 @@ def cancel_job(rekindle: Rekindle, actor: Actor, job: RowId) -> JobRecord:
 
 
 def retry_job(rekindle: Rekindle, actor: Actor, job: RowId) -> JobRecord:
-    """Queue a failed job again."""
+    """Queue a failed or cancelled job again."""
     return jobs.retry(rekindle, job, actor=actor)

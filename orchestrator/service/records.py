@@ -456,11 +456,12 @@ class RetrainRecord(Closed):
 
 
 class EvaluateRecord(Closed):
-    """An evaluation as asked for: on which sets, the jobs under way, the scores that are there."""
+    """An evaluation as asked for: on which sets, those without anything to score, jobs under way, scores so far."""
 
     stream: str
     version: int
     sets: tuple[str, ...]
+    unscored: tuple[str, ...]
     jobs: tuple[int, ...]
     complete: bool
     evaluations: tuple[EvaluationRecord, ...]

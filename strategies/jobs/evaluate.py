@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from strategies.contract import EvalFile, EvaluateWork, JobResult, JobSpec, Score
-from strategies.errors import Diverged, Refused
+from strategies.errors import Diverged
 from strategies.inference.encoding import IGNORED, Encoder, Example
 from strategies.inference.load import load
 from strategies.inference.score import Scorer, windows
@@ -26,7 +26,7 @@ Columns = dict[str, Any]
 
 
 def evaluate(spec: JobSpec, work: EvaluateWork, runtime: Runtime) -> JobResult:
-    """One score an eval set."""
+    """One score an eval set; those without anything to score are named in the fact ``unscored``."""
     runtime.enter("loading model")
     loaded = load(spec.model, spec.task, device=precisions.device_for(spec.device), seed=spec.seed)
     precision = precisions.choose(loaded.model, work.training.bf16)
@@ -38,15 +38,21 @@ def evaluate(spec: JobSpec, work: EvaluateWork, runtime: Runtime) -> JobResult:
         rows=work.training.per_device_eval_batch_size,
         tick=lambda done: _tick(runtime, done),
     )
-    scores = []
+    scores, unscored = [], []
     for file in work.sets:
         documents = eval_side(file, spec.task)
         if not len(documents):
-            raise Refused(f"eval set {file.name} is empty; remove it from the stream")
+            unscored.append(file.name)
+            continue
         runtime.enter(f"evaluating {file.name}", step=0, steps=len(documents))
         columns = _columns(documents, spec=spec, work=work, encoder=encoder, scorer=scorer, labels=loaded.labels)
-        scores.append(_score(file, documents, columns, runtime.directory))
-    return JobResult(kind="evaluate", scores=tuple(scores), labels=loaded.labels, facts=common(spec, precision))
+        value = _value(columns, _metric(columns), np.ones(len(documents), np.bool_))
+        if value is None:
+            unscored.append(file.name)
+        else:
+            scores.append(_score(file, documents, columns, runtime.directory, value=value))
+    facts = {**common(spec, precision), "unscored": unscored}
+    return JobResult(kind="evaluate", scores=tuple(scores), labels=loaded.labels, facts=facts)
 
 
 def _tick(runtime: Runtime, done: int) -> None:
@@ -120,18 +126,19 @@ def _sizes(texts: list[str]) -> NDArray[np.int64]:
     return np.array([len(text.encode()) for text in texts], dtype=np.int64)
 
 
-def _score(file: EvalFile, documents: Documents, columns: Columns, directory: Path) -> Score:
+def _metric(columns: Columns) -> Literal["accuracy", "loss"]:
+    return "accuracy" if "correct" in columns else "loss"
+
+
+def _score(file: EvalFile, documents: Documents, columns: Columns, directory: Path, *, value: float) -> Score:
+    if not math.isfinite(value):
+        raise Diverged(f"the model's loss on eval set {file.name} is not finite; it cannot be judged")
     halves = np.array(documents.column("half"))
-    metric = "accuracy" if "correct" in columns else "loss"
+    metric = _metric(columns)
     results = f"out/eval-{file.id}.parquet"
     (directory / "out").mkdir(exist_ok=True)
     table = pa.table({"digest": documents.digests, "half": halves, **{k: _arrow(v) for k, v in columns.items()}})
     pq.write_table(table, directory / results, compression="zstd", row_group_size=10_000)
-    value = _value(columns, metric, np.ones(len(documents), np.bool_))
-    if value is None:
-        raise Refused(f"eval set {file.name} has nothing to score; remove it from the stream")
-    if not math.isfinite(value):
-        raise Diverged(f"the model's loss on eval set {file.name} is not finite; it cannot be judged")
     return Score(
         eval_set=file.id,
         name=file.name,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import socket
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
-from orchestrator.rest import limits
+from orchestrator.rest import limits, uploads
 from storage import tokens
 from storage.tables import Batch, Event, Job, Trigger
 from tests.faces.face import Face
@@ -218,3 +220,47 @@ def test_a_body_that_stalls_is_given_up(face: Face, monkeypatch, module: str, pa
         raw.sendall(f"POST {path} HTTP/1.1\r\n{key}\r\nContent-Length: 100\r\n\r\n{{".encode())
         assert re.match(rb"HTTP/1.1 4(08|22) ", raw.recv(100))
     assert list(face.app.home.spool.glob("push-*")) == []
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(face: Face, monkeypatch) -> None:
+    from orchestrator.ingest import run
+
+    stream(face)
+    full = Mock(side_effect=OSError(errno.ENOSPC, "No space left on device"))
+    monkeypatch.setattr(run.tempfile, "NamedTemporaryFile", full)
+    status, said = push(face, b'{"text": "words"}')
+    assert (status, said["error"]["code"]) == (503, "unavailable")
+    assert "free space at" in said["error"]["message"]
+    assert list(face.app.home.spool.glob("push-*")) == []
+
+
+def test_a_push_that_the_disk_does_not_take_is_one_line(face: Face, monkeypatch) -> None:
+    stream(face)
+    monkeypatch.setattr(uploads.tempfile, "mkdtemp", Mock(side_effect=OSError(errno.EDQUOT, "Quota exceeded")))
+    status, said = push(face, b'{"text": "words"}')
+    assert (status, "the disk is full" in said["error"]["message"]) == (503, True)
+
+
+def test_a_push_needs_room_for_itself_and_a_little_more(face: Face, monkeypatch) -> None:
+    stream(face)
+    usage = Mock(return_value=Mock(total=10**15, free=uploads.FREE_BYTES + 10))
+    monkeypatch.setattr(uploads.shutil, "disk_usage", usage)
+    assert push(face, b"0123456789")[1]["outcome"] == "refused"
+    status, said = push(face, b'{"text": "words"}')
+    assert (status, "lacks 7 bytes" in said["error"]["message"]) == (503, True)
+
+
+def test_what_an_admin_does_to_the_home_is_in_the_log_with_the_actor(face: Face, tmp_path: Path) -> None:
+    face.rekindle("token", "create", "ci")
+    face.rekindle("token", "revoke", "ci")
+    face.rekindle("gc")
+    face.rekindle("gc", "--dry-run")
+    face.rekindle("backup", str(tmp_path / "copy"))
+    with face.app.database.read() as session:
+        found = [(event.subject, event.subject_id, event.action, event.actor) for event in session.query(Event)]
+    assert found == [
+        ("token", "ci", "create", "token:local-1"),
+        ("token", "ci", "revoke", "token:local-1"),
+        ("home", "home", "gc", "token:local-1"),
+        ("home", "home", "backup", "token:local-1"),
+    ]

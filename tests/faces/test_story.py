@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
+from storage.tables import EvalSet
 from tests.faces.face import Face
 from tests.flow.harness import NEW, write_documents
 
@@ -197,3 +199,27 @@ def test_a_backup_lies_where_it_was_asked_for(story: Face) -> None:
 
 def test_gc_says_what_it_would_do(story: Face) -> None:
     assert story.data("gc", "--dry-run")["dry_run"] is True
+
+
+def test_an_evaluation_on_trained_documents_scores_all_and_guards_nothing(working: Face) -> None:
+    working.add_stream()
+    file = write_documents(working.root / "a.jsonl", NEW, 40)
+    working.rekindle("ingest", "news", str(file))
+    (row,) = working.data("evaluate", "news/1", "--data", str(file))
+    assert (row["eval_set"], row["examples"]) == ("file:a.jsonl", 40)
+    copy = shutil.copy(file, working.root / "b.jsonl")
+    (again,) = working.data("evaluate", "news/1", "--data", str(copy))
+    assert again["eval_set"] == "file:a.jsonl"
+    (working.root / "other").mkdir()
+    other = write_documents(working.root / "other" / "a.jsonl", NEW, 20)
+    assert working.data("evaluate", "news/1", "--data", str(other))[0]["examples"] == 20
+    with working.app.database.read() as session:
+        assert [one.active for one in session.query(EvalSet) if one.name == "file:a.jsonl"] == [False, False]
+
+
+def test_an_operator_measures_but_names_no_file_of_the_daemons_machine(story: Face) -> None:
+    token = story.new_token("operator")
+    path = "/api/v1/streams/news/versions/live/evaluate"
+    assert story.call("POST", path, body={}, token=token)[0] == 200
+    status, said = story.call("POST", path, body={"data": "/etc/hostname"}, token=token)
+    assert (status, "role admin" in said["error"]["message"]) == (403, True)

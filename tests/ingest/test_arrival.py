@@ -251,3 +251,27 @@ def test_rows_are_all_accounted_for_and_no_cluster_is_on_both_sides(
         digests = session.scalar(select(func.count(func.distinct(Document.digest))))
         assert set(session.scalars(sides)) <= {1}
         assert digests == session.scalar(select(func.count(Document.id)))
+
+
+def test_a_file_that_is_only_measured_on_is_kept_whole_and_guards_nothing(
+    make_either: MakeWorld, tmp_path: Path
+) -> None:
+    world = make_either()
+    world.ingest(write_lines(tmp_path / "a.jsonl", rows(20)))
+    mine = write_lines(tmp_path / "mine.jsonl", rows(40))
+    report = world.ingest(mine, name="file:mine", kind="fixed", ad_hoc=True)
+    assert (report.documents, report.leaked) == (40, 0)
+    assert [one.active for one in all_of(world, EvalSet) if one.name == "file:mine"] == [False]
+    later = world.ingest(write_lines(tmp_path / "b.jsonl", rows(20, start=20)))
+    assert (later.documents, later.leaked, later.duplicates) == (20, 0, 0)
+
+
+def test_a_file_that_is_measured_on_again_is_the_same_set_whatever_its_name(local: World, tmp_path: Path) -> None:
+    mine = write_lines(tmp_path / "mine.jsonl", rows(10))
+    first = local.ingest(mine, name="file:mine", kind="fixed", ad_hoc=True)
+    again = local.ingest(mine, name="file:other", kind="fixed", ad_hoc=True)
+    assert (again.outcome, again.batch_id) == ("copy", first.batch_id)
+    mine.write_bytes(mine.read_bytes() + b"\n")
+    spaced = local.ingest(mine, name="file:mine", kind="fixed", ad_hoc=True)
+    (found,) = all_of(local, EvalSet)
+    assert (found.members, found.active) == ([first.batch_id, spaced.batch_id], False)

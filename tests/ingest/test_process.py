@@ -82,6 +82,7 @@ def peak_bytes(world: World, path: Path, **spec: Any) -> tuple[dict[str, Any], i
         "kind": "data",
         "actor": "test",
         "synthetic": False,
+        "ad_hoc": False,
         "memory_bytes": 1 << 30,
         "timeout_s": 60,
     } | spec
@@ -170,7 +171,7 @@ def test_a_full_disk_keeps_nothing_and_says_so(local: World, tmp_path: Path, mon
     path = write_lines(tmp_path / "a.jsonl", rows(200))
     with monkeypatch.context() as patched:
         patched.setattr(spool, "fetch_stream", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
-        with pytest.raises(Unavailable, match="the disk of the home folder is full"):
+        with pytest.raises(Unavailable, match="the disk is full; nothing was kept, free space at"):
             local.ingest(path)
     assert (count(local, Arrival), list(local.home.spool.glob("ingest-*"))) == (0, [])
     assert local.ingest(path).outcome == "accepted"

@@ -282,5 +282,5 @@ def test_a_cancelled_job_is_tried_again_on_request(toys: Toys) -> None:
     with toys.app.database.write() as session:
         queue.cancel(session, job, "user", "not now")
     with toys.app.database.write() as session:
-        queue.retry(session, session.get_one(Job, job.id), "user")
+        queue.retry(session, toys.job(job), "user")
     assert toys.reach(toys.supervisor(), job, "succeeded").cancel_requested is False

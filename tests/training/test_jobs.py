@@ -201,3 +201,12 @@ def test_the_heart_beats_before_torch_is_there(tmp_path: Path, llama: Path):
     assert later["time"] > beat["time"]
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def test_a_set_with_nothing_to_score_leaves_the_others_their_scores(tmp_path: Path, llama: Path):
+    good = makers.held(tmp_path / "good.parquet", makers.text_documents(4))
+    bad = makers.held(tmp_path / "bad.parquet", [{"text": ""}], number=2)
+    work = {"kind": "evaluate", "sets": [makers.as_json(bad), makers.as_json(good)], "training": makers.training()}
+    result = makers.carry_out(tmp_path / "job", makers.spec(work, llama))
+    assert [score.name for score in result.scores] == ["good"]
+    assert result.facts["unscored"] == ["bad"]

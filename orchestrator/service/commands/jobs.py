@@ -25,11 +25,11 @@ def cancel(app: App, job_id: int, *, actor: str) -> JobRecord:
 
 
 def retry(app: App, job_id: int, *, actor: str) -> JobRecord:
-    """Queue a failed job again.
+    """Queue a failed or cancelled job again.
 
     Raises:
         NotFound: no such job.
-        Conflict: it has not failed, or its plan is closed.
+        Conflict: it has neither failed nor been cancelled, or its plan or decision is closed.
     """
     with app.database.write() as session:
         job = common.find_job(session, job_id)

@@ -6,12 +6,13 @@ import re
 from datetime import timedelta
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from orchestrator.app import App
 from orchestrator.errors import BadInput, NotFound
 from orchestrator.service.records import NewToken, TokenRecord
 from orchestrator.settings import NAME_PATTERN
-from storage import tokens
+from storage import events, tokens
 from storage.tables import Token
 
 ROLES = ("reader", "operator", "admin")
@@ -34,6 +35,7 @@ def create(app: App, name: str, *, role: str, expires_in_s: float | None, actor:
     with app.database.write() as session:
         secret = tokens.create(session, name, role, expires_at)
         row = session.scalars(select(Token).where(Token.name == name)).one()
+        _record_event(session, row, action="create", actor=actor)
         return NewToken(**_record(row).model_dump(), secret=secret)
 
 
@@ -55,7 +57,21 @@ def revoke(app: App, name: str, *, actor: str) -> TokenRecord:
             raise NotFound(f"there is no token {name!r}; `rekindle token list` shows those that exist")
         tokens.revoke(session, name)
         session.refresh(row)
+        _record_event(session, row, action="revoke", actor=actor)
         return _record(row)
+
+
+def _record_event(session: Session, row: Token, *, action: str, actor: str) -> None:
+    events.record(
+        session,
+        stream_id=None,
+        subject="token",
+        subject_id=row.name,
+        action=action,
+        actor=actor,
+        reason="asked for",
+        details={"role": row.role},
+    )
 
 
 def _record(row: Token) -> TokenRecord:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from sqlalchemy import select
@@ -11,6 +12,7 @@ from orchestrator.app import App
 from orchestrator.errors import BadInput, Conflict
 from orchestrator.flow import evaluation, promotion, records, rollback
 from orchestrator.ingest import run as ingest
+from orchestrator.ingest.records import AD_HOC_PREFIX
 from orchestrator.service.names import VersionName
 from orchestrator.service.records import EvaluateRecord, LiveRecord
 from orchestrator.service.views import common
@@ -60,9 +62,11 @@ def evaluate(app: App, name: VersionName, *, data: Path | None, actor: str) -> E
     only = None if data is None else _bring(app, stream, data, actor=actor)
     with app.database.write() as session:
         sets = list(records.active_sets(session, stream.id)) if only is None else [session.get_one(EvalSet, only)]
-        progress = evaluation.ensure(session, stream=stream, version=version, sets=sets)
+        unscored = _unscored(session, version)
+        scorable = [one for one in sets if one.id not in unscored]
+        progress = evaluation.ensure(session, stream=stream, version=version, sets=scorable)
         jobs = _jobs_of(session, version)
-        wanted = {one.name for one in sets}
+        wanted = _names(session, stream, sets)
         scores = [one for one in evaluations_of(session, [version]).get(version.id, ()) if one.eval_set in wanted]
     if progress == "failed":
         raise Conflict(f"measuring {name} failed before; `rekindle job list {name.stream}` names the job to retry")
@@ -72,6 +76,7 @@ def evaluate(app: App, name: VersionName, *, data: Path | None, actor: str) -> E
         version=version.number,
         sets=tuple(one.name for one in sets),
         jobs=jobs,
+        unscored=tuple(one.name for one in sets if one.id in unscored),
         complete=progress == "complete",
         evaluations=tuple(scores),
     )
@@ -79,19 +84,38 @@ def evaluate(app: App, name: VersionName, *, data: Path | None, actor: str) -> E
 
 def _bring(app: App, stream: Stream, data: Path, *, actor: str) -> int:
     """The eval set of a user's file. It is measured on request only: no gate looks at it, no candidate waits for it."""
-    name = f"file:{data.name}"
+    name = f"{AD_HOC_PREFIX}{data.name}"
     if not data.is_file():
         raise BadInput(f"there is no file {data} on the daemon's machine")
-    report = ingest.spawn(app, stream.id, path=data, name=name, kind="fixed", actor=actor)
+    report = ingest.spawn(app, stream.id, path=data, name=name, kind="fixed", actor=actor, ad_hoc=True)
     if report.outcome == "refused":
         raise BadInput(f"{data} cannot be measured on: {report.reason}")
-    with app.database.write() as session:
-        query = select(EvalSet).where(EvalSet.stream_id == stream.id, EvalSet.name == name).order_by(EvalSet.id.desc())
-        found = session.scalars(query.limit(1)).first()
-        if found is None:
-            raise BadInput(f"{data} holds no document that can be measured; {report.quarantined} were quarantined")
-        found.active = False
-        return found.id
+    with app.database.read() as session:
+        query = select(EvalSet).where(EvalSet.stream_id == stream.id, EvalSet.kind == "fixed").order_by(EvalSet.id)
+        found = next((one for one in session.scalars(query) if report.batch_id in one.members), None)
+    if found is None:
+        raise BadInput(f"{data} holds no document that can be measured; {report.quarantined} were quarantined")
+    return found.id
+
+
+def _unscored(session: Session, version: Version) -> set[int]:
+    """The eval sets in which a measurement of this version found nothing to score."""
+    query = select(Job).where(Job.version_id == version.id, Job.kind == "evaluate", Job.state == "succeeded")
+    found: set[int] = set()
+    for job in session.scalars(query):
+        names = (job.result or {}).get("facts", {}).get("unscored", ())
+        found |= {one["id"] for one in job.spec.get("work", {}).get("sets", ()) if one["name"] in names}
+    return found
+
+
+def _names(session: Session, stream: Stream, sets: Sequence[EvalSet]) -> set[str]:
+    """All names that these sets' scores may stand under: a set of the same content is measured once."""
+    hashes = [one.content_hash for one in sets]
+    return set(
+        session.scalars(
+            select(EvalSet.name).where(EvalSet.stream_id == stream.id, EvalSet.content_hash.in_(hashes)).distinct()
+        )
+    )
 
 
 def _jobs_of(session: Session, version: Version) -> tuple[int, ...]:

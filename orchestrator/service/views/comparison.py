@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,7 +44,7 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """One document under both versions: how much worse b is, and what is shown of both."""
+    """One document under both versions: which is better, how far they are apart, and what is shown of both."""
 
     digest: str
     direction: str
@@ -103,7 +104,7 @@ def _settings_of(session: Session, stream: Stream, version: Version) -> dict[str
     """What a version was made with: its revision, the decision's strategy, and the values that the plan resolved."""
     decision = None if version.decision_id is None else session.get(Decision, version.decision_id)
     if decision is None:
-        return {"strategy.name": version.strategy, "model": version.facts.get("model", _first_model(session, stream))}
+        return {"strategy.name": version.strategy, "model": version.facts.get("source", _first_model(session, stream))}
     revision = session.get_one(StreamRevision, decision.revision_id)
     plan = session.scalar(select(Plan).where(Plan.decision_id == decision.id))
     values = {} if plan is None else plan.spec.get("values", {})
@@ -188,12 +189,18 @@ def _change(digest: str, a: Mapping[str, Any], b: Mapping[str, Any], *, metric: 
     if metric == "accuracy":
         gained = int(bool(b["correct"])) - int(bool(a["correct"]))
         direction = ("worse", "same", "better")[gained + 1]
-        return Change(
-            digest=digest, direction=direction, size=b["loss"] - a["loss"], a=str(a["predicted"]), b=str(b["predicted"])
-        )
+        size = _loss_change(a["loss"], b["loss"])
+        return Change(digest=digest, direction=direction, size=size, a=str(a["predicted"]), b=str(b["predicted"]))
     before, after = a["loss"] / max(1, a["tokens"]), b["loss"] / max(1, b["tokens"])
     direction = "worse" if after > before * (1 + rise) else "better" if before > after * (1 + rise) else "same"
     return Change(digest=digest, direction=direction, size=abs(after - before), a=before, b=after)
+
+
+def _loss_change(a: float | None, b: float | None) -> float:
+    """How far the loss moved; what one of them had no class for moved furthest."""
+    if a is None or b is None:
+        return 0.0 if a is b else math.inf
+    return abs(b - a)
 
 
 def _results(app: App, evaluation: Evaluation) -> dict[str, dict[str, Any]]:
