@@ -58,7 +58,7 @@ class CronTrigger(Closed):
 
 
 class IntervalTrigger(Closed):
-    """Every so often, counted from the stream's creation."""
+    """Every so often, counted from the trigger's creation."""
 
     kind: Literal["interval"] = "interval"
     name: str = Field("interval", pattern=NAME_PATTERN, description="name of the trigger")

@@ -179,11 +179,26 @@ class ArtifactStore:
         """
         return self.materialise_all([name], target, progress=progress)
 
-    def materialise_all(self, names: Sequence[str], target: Path, *, progress: Progress | None = None) -> Path:
-        """Like :meth:`materialise`, several manifests in one folder; files of later ones replace those of earlier."""
+    def materialise_all(
+        self, names: Sequence[str], target: Path, *, progress: Progress | None = None, replace: bool = False
+    ) -> Path:
+        """Like :meth:`materialise`, several manifests in one folder; files of later ones replace those of earlier.
+
+        With ``replace`` it takes the place of a folder that was built here from other manifests.
+        """
         from storage import building
 
-        return building.build(self, names, target, progress=progress)
+        return building.build(self, names, target, building.Manner(progress=progress, replace=replace))
+
+    def copy_out(self, name: str, target: Path) -> Path:
+        """Like :meth:`materialise`, but copies that share nothing with the store and may be written to.
+
+        Raises:
+            As :meth:`materialise`, and ArtifactCorrupt for any byte that changed.
+        """
+        from storage import building
+
+        return building.build(self, [name], target, building.Manner(copied=True))
 
 
 class _Counter:

@@ -1,4 +1,4 @@
-"""Build ordinary folders out of manifests: read-only hard links and an index that ``from_pretrained`` reads.
+"""Build ordinary folders out of manifests: read-only hard links or copies, and an index that ``from_pretrained`` reads.
 
 In a folder that holds a whole model and an adapter, the adapter's configuration names the folder itself as its base, so
 that plain ``from_pretrained`` loads both.
@@ -12,12 +12,13 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from storage.errors import ArtifactCorrupt, ArtifactMissing, ArtifactRefused, ArtifactWriteFailed
 from storage.files import CHUNK_BYTES, fsync_dir, read_json, sha256_file, write_json_atomic
-from storage.folders import INDEX, MARKER
+from storage.folders import INDEX, MARKER, manifests_in
 
 if TYPE_CHECKING:
     from storage.artifacts import ArtifactStore, Entry, Progress
@@ -27,23 +28,37 @@ NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP)
 """Why a hard link may be impossible where a copy is not."""
 
 
-def build(store: ArtifactStore, names: Sequence[str], target: Path, *, progress: Progress | None) -> Path:
+@dataclass(frozen=True, kw_only=True)
+class Manner:
+    """How a folder is built: by read-only links into the store or as copies, and what may stand there before."""
+
+    progress: Progress | None = None
+    copied: bool = False
+    """Files of its own that anybody may write, so that nothing done to them reaches the store."""
+    replace: bool = False
+    """Take the place of a folder that was built here from other manifests."""
+
+
+LINKED = Manner()
+
+
+def build(store: ArtifactStore, names: Sequence[str], target: Path, manner: Manner = LINKED) -> Path:
     """See :meth:`storage.artifacts.ArtifactStore.materialise_all`."""
     entries = _merged(store, names)
     files, weight_map = _layout(entries)
-    if _is_whole(target, names, files):
+    if _is_whole(target, names, files, replace=manner.replace):
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.parent / f".{target.name[:64]}.{uuid.uuid4().hex}.tmp"
     try:
-        _fill(store, temporary, files, progress)
+        _fill(store, temporary, files, manner)
         if weight_map:
             total = sum(entry.tensor_bytes for entry in entries if entry.kind == "tensor")
             write_json_atomic(temporary / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
         if weight_map and ADAPTER in files:
             _point_adapter_at(target, temporary / ADAPTER)
         write_json_atomic(temporary / MARKER, {"format": 1, "manifests": list(names)})
-        _put(temporary, target, names, files)
+        _put(temporary, target, names, files, replace=manner.replace)
     except OSError as error:
         raise ArtifactWriteFailed(f"{target} could not be built ({error}); see to the disk, try again") from error
     finally:
@@ -69,17 +84,15 @@ def _layout(entries: Iterable[Entry]) -> tuple[dict[str, Entry], dict[str, str]]
     return files, weight_map
 
 
-def _is_whole(target: Path, names: Sequence[str], files: dict[str, Entry]) -> bool:
+def _is_whole(target: Path, names: Sequence[str], files: dict[str, Entry], *, replace: bool) -> bool:
     """Whether ``target`` is this folder already. One of ours with damage is built again; anything else is refused."""
-    if not target.exists():
+    if not (target.exists() or target.is_symlink()):
         return False
-    try:
-        marker = read_json(target / MARKER)
-    except (OSError, ValueError):
-        marker = None
-    if not isinstance(marker, dict) or marker.get("manifests") != list(names):
+    found = manifests_in(target)
+    if found is None or (found != tuple(names) and not replace):
         raise ArtifactRefused(f"{target} holds something else; name another folder or remove it")
-    return all(_size(target / path) == entry.bytes for path, entry in files.items() if path != ADAPTER)
+    sizes = all(_size(target / path) == entry.bytes for path, entry in files.items() if path != ADAPTER)
+    return found == tuple(names) and sizes
 
 
 def _point_adapter_at(base: Path, config: Path) -> None:
@@ -97,7 +110,7 @@ def _size(path: Path) -> int | None:
         return None
 
 
-def _fill(store: ArtifactStore, folder: Path, files: dict[str, Entry], progress: Progress | None) -> None:
+def _fill(store: ArtifactStore, folder: Path, files: dict[str, Entry], manner: Manner) -> None:
     total = sum(entry.bytes for entry in files.values())
     done = 0
     folder.mkdir()
@@ -106,10 +119,14 @@ def _fill(store: ArtifactStore, folder: Path, files: dict[str, Entry], progress:
         place = folder / path
         place.parent.mkdir(parents=True, exist_ok=True)
         made |= {parent for parent in place.parents if parent.is_relative_to(folder)}
-        _link_or_copy(store.path(entry.object_hash), place, entry)
+        source = store.path(entry.object_hash)
+        if manner.copied:
+            _copy(source, place, entry, mode=0o644)
+        else:
+            _link_or_copy(source, place, entry)
         done += entry.bytes
-        if progress is not None:
-            progress(done, total)
+        if manner.progress is not None:
+            manner.progress(done, total)
     for parent in sorted(made, reverse=True):
         fsync_dir(parent)
 
@@ -126,26 +143,26 @@ def _link_or_copy(source: Path, place: Path, entry: Entry) -> None:
     except OSError as error:
         if error.errno not in NO_LINKS:
             raise
-        _copy(source, place, entry)
+        _copy(source, place, entry, mode=0o444)
 
 
-def _copy(source: Path, place: Path, entry: Entry) -> None:
+def _copy(source: Path, place: Path, entry: Entry, *, mode: int) -> None:
     with source.open("rb") as original, place.open("xb") as copy:
         shutil.copyfileobj(original, copy, CHUNK_BYTES)
         copy.flush()
-        os.fchmod(copy.fileno(), 0o444)
+        os.fchmod(copy.fileno(), mode)
         os.fsync(copy.fileno())
     if sha256_file(place) != entry.object_hash:
         raise ArtifactCorrupt(f"object {entry.object_hash} was changed on disk; restore it from a backup")
 
 
-def _put(temporary: Path, target: Path, names: Sequence[str], files: dict[str, Entry]) -> None:
-    """Rename into place; a damaged folder of ours makes room, one that another process finished meanwhile stays."""
+def _put(temporary: Path, target: Path, names: Sequence[str], files: dict[str, Entry], *, replace: bool) -> None:
+    """Rename into place; an old folder of ours makes room, one that another process finished meanwhile stays."""
     fsync_dir(temporary)
     try:
         os.rename(temporary, target)
     except OSError:
-        if _is_whole(target, names, files):
+        if _is_whole(target, names, files, replace=replace):
             return
         damaged = temporary.with_suffix(".old")
         os.rename(target, damaged)

@@ -61,6 +61,18 @@ def survey(folder: Path, *, follow_links: bool) -> Contents:
     )
 
 
+def manifests_in(folder: Path) -> tuple[str, ...] | None:
+    """The manifests that a folder was built from; None if it is a link, or nothing that was built here."""
+    if folder.is_symlink():
+        return None
+    try:
+        marker = read_json(folder / MARKER)
+    except (OSError, ValueError):
+        return None
+    names = marker.get("manifests") if isinstance(marker, dict) else None
+    return tuple(map(str, names)) if isinstance(names, list) else None
+
+
 def open_file(folder: Path, path: str, *, follow_links: bool) -> BinaryIO:
     """Open a surveyed file; one that became a link in the meantime is refused.
 

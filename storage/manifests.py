@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
 
 from storage.artifacts import ManifestRecord, Stored
@@ -40,13 +40,22 @@ def register_object(session: Session, stored: Stored) -> None:
 
 def is_available(session: Session, manifest_hash: str) -> bool:
     """Whether the manifest is known and gc has deleted none of its bytes."""
-    if session.get(Manifest, manifest_hash) is None:
-        return False
-    entries = select(ManifestEntry.object_hash).where(ManifestEntry.manifest_hash == manifest_hash)
-    deleted = select(func.count()).where(
-        StoredObject.hash.in_(entries) | (StoredObject.hash == manifest_hash), StoredObject.deleted_at.is_not(None)
-    )
-    return session.scalars(deleted).one() == 0
+    return bool(available(session, [manifest_hash]))
+
+
+def available(session: Session, hashes: Iterable[str]) -> set[str]:
+    """Those of the manifests that are known and of which gc has deleted no byte."""
+    found: set[str] = set()
+    for part in in_parts(sorted(set(hashes))):
+        gone = select(StoredObject.hash).where(StoredObject.deleted_at.is_not(None))
+        broken = select(ManifestEntry.manifest_hash).where(
+            ManifestEntry.manifest_hash.in_(part), ManifestEntry.object_hash.in_(gone)
+        )
+        whole = select(Manifest.hash).where(
+            Manifest.hash.in_(part), Manifest.hash.not_in(gone), Manifest.hash.not_in(broken)
+        )
+        found |= set(session.scalars(whole))
+    return found
 
 
 def in_parts(items: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -1,16 +1,33 @@
 """The live model on disk: a folder a version, and a link that is swapped after the SQL commit.
 
-The promotions row is the truth; the link follows it, and start-up repairs it. The previous folder stays for a day.
+The promotions row is the truth; the link follows it, and start-up and every sweep repair it. The previous folder stays
+for a day. A folder says which manifests it was built from: only one that was built from a version counts as that
+version's, and nothing else is removed.
 """
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
 from orchestrator.app import App
+from orchestrator.errors import Conflict, RekindleError
 from orchestrator.flow import records
+from orchestrator.flow.alerts import alert
 from storage import lineage, publishing
-from storage.tables import Stream, Version
+from storage.errors import DatabaseUnavailable, StorageError
+from storage.folders import manifests_in
+from storage.tables import Stream, StreamRevision, Version
+
+POINTINGS = 3
+"""How often a link is pointed anew because another version became live in between."""
+_links = threading.Lock()
+"""Held while links and folders change according to what SQL says, so that no thread acts on an older word."""
 
 
 def directory_of(app: App, stream_name: str, chosen: str | None = None) -> Path:
@@ -23,64 +40,143 @@ def folder_name(number: int) -> str:
     return f"v{number}"
 
 
+def check_directory(app: App, session: Session, stream: Stream) -> Path:
+    """Where the stream publishes: a folder belongs to the stream whose settings named it first.
+
+    Raises:
+        Conflict: it belongs to another stream.
+    """
+    directory = _directory(app, session, stream)
+    others = session.scalars(select(Stream).where(Stream.archived_at.is_(None), Stream.id != stream.id)).all()
+    since = _since(app, session, stream, directory)
+    for other in others:
+        if _directory(app, session, other) == directory and _since(app, session, other, directory) < since:
+            raise Conflict(
+                f"{directory} belongs to stream {other.name!r}; "
+                f"name another with `rekindle stream set {stream.name} publish.directory=…`"
+            )
+    return directory
+
+
 def is_ready(app: App, stream_name: str, number: int) -> bool:
-    """Whether the version's folder is complete (folders appear whole or not at all)."""
+    """Whether the version's own folder is complete (folders appear whole or not at all)."""
     with app.database.read() as session:
         stream = records.stream_by_name(session, stream_name)
-        return (
-            _directory(app, stream, records.settings_of(session, stream.id).publish.directory) / folder_name(number)
-        ).is_dir()
+        version = lineage.version_by_number(session, stream.id, number)
+        directory = _directory(app, session, stream)
+        own = None if version is None else _answer(session, version.id)
+    return own is not None and manifests_in(directory / folder_name(number)) == publishing.in_order(own)
 
 
 def prepare(app: App, stream_id: str, version_id: int) -> Path:
-    """Make the version's folder, by hard links where the file system is the same.
+    """Make the version's folder, by hard links where the file system is the same; one with damage is made anew.
 
     Raises:
+        Conflict: the folder belongs to another stream.
         OSError: the folder cannot be written.
-        StorageError: an object is damaged or gone.
+        StorageError: an object is damaged or gone, or something else stands there.
     """
     with app.database.read() as session:
-        stream = session.get_one(Stream, stream_id)
-        version = session.get_one(Version, version_id)
-        artifacts = records.artifacts_of(session, version_id)
-        directory = _directory(app, stream, records.settings_of(session, stream_id).publish.directory)
-    answer = {role: one for role, one in artifacts.items() if role.startswith("answer/")}
-    return publishing.publish(app.store, answer, directory, folder_name(version.number))
+        directory = check_directory(app, session, session.get_one(Stream, stream_id))
+        answer = _answer(session, version_id)
+        number = session.get_one(Version, version_id).number
+    return publishing.publish(app.store, answer, directory, folder_name(number))
 
 
 def point(app: App, stream_id: str) -> None:
-    """Let the live link name the version that SQL says is live; harmless when it does already."""
-    with app.database.read() as session:
+    """Let the live link name the version that SQL says is live; harmless when it does already.
+
+    Raises:
+        As :func:`prepare`.
+    """
+    for _ in range(POINTINGS):
+        live = _live(app, stream_id)
+        if live is None:
+            return
+        folder = prepare(app, stream_id, live)
+        with _links:
+            if _live(app, stream_id) == live and folder.is_dir():
+                publishing.point_live(folder.parent, folder.name)
+                return
+
+
+def withdraw(app: App, stream_id: str, *, folders: bool) -> None:
+    """Take away the live link of an archived stream, and with ``folders`` all that was published of it."""
+    with _links, app.database.read() as session:
         stream = session.get_one(Stream, stream_id)
-        live = lineage.live_version(session, stream_id)
-        directory = _directory(app, stream, records.settings_of(session, stream_id).publish.directory)
-    if live is None:
-        return
-    name = folder_name(live.number)
-    if not (directory / name).is_dir():
-        prepare(app, stream_id, live.id)
-    publishing.point_live(directory, name)
+        directory = _directory(app, session, stream)
+        others = session.scalars(select(Stream).where(Stream.archived_at.is_(None))).all()
+        if all(_directory(app, session, other) != directory for other in others):
+            publishing.withdraw(directory, own=_own(session, [stream]), folders=folders)
 
 
 def repair(app: App) -> None:
-    """Start-up: every stream's link follows its promotions."""
-    with app.database.read() as session:
-        streams = [stream.id for stream in records.working_streams(session)]
-    for stream_id in streams:
-        point(app, stream_id)
+    """Every stream's link follows its promotions; a stream that cannot be repaired holds up no other."""
+    _each(app, lambda stream_id: point(app, stream_id))
 
 
 def sweep(app: App) -> None:
     """Remove folders of versions that have not been live for the stream's keep_hours."""
+    _each(app, lambda stream_id: _prune(app, stream_id))
+
+
+def _each(app: App, task: Callable[[str], None]) -> None:
     with app.database.read() as session:
-        streams = [
-            (_directory(app, stream, settings.publish.directory), settings.publish.keep_hours)
-            for stream in records.working_streams(session)
-            if (settings := records.settings_of(session, stream.id))
-        ]
-    for directory, keep_hours in streams:
-        publishing.prune(directory, keep=(), older_than_s=keep_hours * 3600)
+        streams = [stream.id for stream in records.working_streams(session)]
+    for stream_id in streams:
+        try:
+            task(stream_id)
+        except DatabaseUnavailable:
+            raise
+        except (OSError, StorageError, RekindleError) as error:
+            alert(app, f"the published models need attention: {error}", stream_id=stream_id)
 
 
-def _directory(app: App, stream: Stream, chosen: str | None) -> Path:
-    return directory_of(app, stream.name, chosen)
+def _prune(app: App, stream_id: str) -> None:
+    with _links:
+        with app.database.read() as session:
+            stream = session.get_one(Stream, stream_id)
+            directory = check_directory(app, session, stream)
+            keep_hours = records.settings_of(session, stream_id).publish.keep_hours
+            live = lineage.live_version(session, stream_id)
+            earlier = session.scalars(select(Stream).where(Stream.archived_at.is_not(None))).all()
+            here = [one for one in earlier if _directory(app, session, one) == directory]
+            own = _own(session, [stream, *here])
+            if live is not None:
+                own.discard((folder_name(live.number), publishing.in_order(_answer(session, live.id))))
+        publishing.prune(directory, own=own, older_than_s=keep_hours * 3600)
+
+
+def _live(app: App, stream_id: str) -> int | None:
+    with app.database.read() as session:
+        live = lineage.live_version(session, stream_id)
+        return None if live is None or session.get_one(Stream, stream_id).archived_at is not None else live.id
+
+
+def _answer(session: Session, version_id: int) -> dict[str, str]:
+    artifacts = records.artifacts_of(session, version_id)
+    return {role: one for role, one in artifacts.items() if role.startswith("answer/")}
+
+
+def _own(session: Session, streams: list[Stream]) -> set[publishing.Folder]:
+    """Every folder that may have been published of these streams."""
+    versions = session.scalars(select(Version).where(Version.stream_id.in_([stream.id for stream in streams]))).all()
+    return {(folder_name(one.number), publishing.in_order(_answer(session, one.id))) for one in versions}
+
+
+def _since(app: App, session: Session, stream: Stream, directory: Path) -> tuple[datetime, str]:
+    """Since when a stream's settings name the directory, in an order that no two streams share."""
+    revisions = session.scalars(
+        select(StreamRevision).where(StreamRevision.stream_id == stream.id).order_by(StreamRevision.number.desc())
+    )
+    since = stream.created_at
+    for revision in revisions:
+        if directory_of(app, stream.name, revision.settings["publish"]["directory"]).resolve() != directory:
+            break
+        since = revision.created_at
+    return since, stream.id
+
+
+def _directory(app: App, session: Session, stream: Stream) -> Path:
+    chosen = records.revision_of(session, stream.id).settings["publish"]["directory"]
+    return directory_of(app, stream.name, chosen).resolve()

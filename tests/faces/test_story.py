@@ -114,6 +114,8 @@ def test_an_export_is_a_plain_folder_and_never_overwrites(story: Face) -> None:
     done = story.data("version", "export", "news@live", str(target))
     assert done["form"] == "model"
     assert json.loads((target / "config.json").read_text())["model_type"] == "toy"
+    files = [path.stat() for path in target.iterdir()]
+    assert {(one.st_nlink, one.st_mode & 0o777) for one in files} == {(1, 0o644)}
     again = story.rekindle("version", "export", "news", str(target))
     assert again.code == 1
     assert "not empty" in again.error

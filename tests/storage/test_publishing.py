@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from storage import publishing
 from storage.artifacts import ArtifactStore
 from storage.errors import ArtifactRefused, StorageError
+from storage.folders import manifests_in
 from tests import models
 
 
@@ -56,10 +57,44 @@ def test_publishing_again_keeps_the_folder_and_repairs_one_that_lost_a_file(
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["v1"]
 
 
-def test_a_name_that_holds_something_else_is_refused(store: ArtifactStore, published: Path, tmp_path: Path) -> None:
+def own(published: Path) -> set[publishing.Folder]:
+    """All that was published there."""
+    return {(path.name, manifests_in(path) or ()) for path in published.glob("v*")}
+
+
+def test_a_folder_of_another_version_makes_room(store: ArtifactStore, published: Path, tmp_path: Path) -> None:
     other = store.add_folder(tmp_path / "source-2").hash
+    folder = publishing.publish(store, {"answer/model": other}, published, "v1")
+    assert (folder / "config.json").read_text() == '{"number": 2}'
+    assert sorted(path.name for path in published.iterdir()) == ["v1", "v2"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "link", "dangling"])
+def test_what_was_not_published_here_is_refused(
+    store: ArtifactStore, published: Path, tmp_path: Path, kind: str
+) -> None:
+    answer = {"answer/model": store.add_folder(tmp_path / "source-2").hash}
+    if kind == "folder":
+        (published / "v3").mkdir()
+    else:
+        (published / "v3").symlink_to("v2" if kind == "link" else "nowhere")
     with pytest.raises(ArtifactRefused, match="something else"):
-        publishing.publish(store, {"answer/model": other}, published, "v1")
+        publishing.publish(store, answer, published, "v3")
+
+
+def test_pruning_and_withdrawing_leave_what_is_not_ones_own(published: Path, tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    (published / "v7").mkdir()
+    (published / "notes").mkdir()
+    (published / "v8").symlink_to(tmp_path / "precious")
+    mine = {folder for folder in own(published) if folder[0] in ("v1", "v7", "v8")} | {("v2", ("another",))}
+    assert publishing.prune(published, own=mine, older_than_s=0) == ["v1"]
+    publishing.point_live(published, "v2")
+    publishing.withdraw(published, own=mine, folders=True)
+    assert sorted(path.name for path in published.iterdir()) == ["live", "notes", "v2", "v7", "v8"]
+    publishing.withdraw(published, own=own(published), folders=True)
+    assert sorted(path.name for path in published.iterdir()) == ["notes", "v7", "v8"]
+    assert (tmp_path / "precious").is_dir()
 
 
 def test_on_another_file_system_bytes_are_copied(
@@ -115,10 +150,11 @@ def test_a_reader_always_finds_exactly_one_version(published: Path) -> None:
 def test_pruning_spares_the_live_the_kept_and_the_lately_replaced(published: Path) -> None:
     publishing.point_live(published, "v1")
     publishing.point_live(published, "v2")
-    assert publishing.prune(published, keep=(), older_than_s=3600) == []
-    assert publishing.prune(published, keep={"v1"}, older_than_s=0) == []
+    everything = own(published)
+    assert publishing.prune(published, own=everything, older_than_s=3600) == []
+    assert publishing.prune(published, own=(), older_than_s=0) == []
     time.sleep(0.02)
-    assert publishing.prune(published, keep=(), older_than_s=0.01) == ["v1"]
+    assert publishing.prune(published, own=everything, older_than_s=0.01) == ["v1"]
     assert (published / "live" / "config.json").exists()
 
 

@@ -28,6 +28,8 @@ MERGE_TIMEOUT_S = 1800
 def export(app: App, name: VersionName, directory: Path, *, as_adapter: bool, actor: str) -> ExportRecord:
     """Write a version to a new folder; an adapter is merged into its base unless it is wanted by itself.
 
+    The files are the user's own: copies, which share nothing with the store.
+
     Raises:
         NotFound: no such stream or version.
         BadInput: the folder's path is not absolute.
@@ -64,10 +66,10 @@ def _write(
         if directory.exists():
             directory.rmdir()
         if adapter is None:
-            app.store.materialise(artifacts[MODEL], directory)
+            app.store.copy_out(artifacts[MODEL], directory)
             return "model"
         if as_adapter:
-            app.store.materialise(adapter, directory)
+            app.store.copy_out(adapter, directory)
             return "adapter"
         _merge(app, model=artifacts[MODEL], adapter=adapter, directory=directory, settings=settings)
     except OSError as error:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select
@@ -20,7 +18,7 @@ from orchestrator.service.views import common
 from orchestrator.service.views import streams as views
 from orchestrator.service.views.versions import version_records
 from orchestrator.settings import StreamSettings
-from storage import events, publishing
+from storage import events
 from storage.collect import PURGED
 from storage.moves import move
 from storage.tables import Job, Stream, Trigger, Version
@@ -109,7 +107,8 @@ def resume(app: App, name: str, *, actor: str) -> StreamRecord:
 def remove(app: App, name: str, *, purge: bool, actor: str) -> StreamRecord:
     """Archive a stream: its jobs end, its triggers go, its name is free; its lineage stays.
 
-    With ``purge`` gc may take its bytes, and what was published of it goes at once; an archived one can be purged too.
+    Its live link goes at once. With ``purge`` so does all that was published of it, and gc may take its bytes; an
+    archived one can be purged too.
 
     Raises:
         NotFound: no such stream.
@@ -121,12 +120,7 @@ def remove(app: App, name: str, *, purge: bool, actor: str) -> StreamRecord:
         if purge:
             _let_bytes_go(session, stream, actor=actor)
         record = views.stream_records(session, [stream])[0]
-        chosen = records.settings_of(session, stream.id).publish.directory
-        name_is_free = (
-            session.scalar(select(Stream.id).where(Stream.name == name, Stream.archived_at.is_(None))) is None
-        )
-    if purge and name_is_free:
-        _withdraw(publication.directory_of(app, name, chosen))
+    publication.withdraw(app, stream.id, folders=purge)
     app.wake.set()
     return record
 
@@ -148,14 +142,6 @@ def _let_bytes_go(session: Session, stream: Stream, *, actor: str) -> None:
         actor=actor,
         reason="asked for",
     )
-
-
-def _withdraw(directory: Path) -> None:
-    """Remove the live link and the version folders beside it, and nothing else that may stand there."""
-    (directory / publishing.LIVE).unlink(missing_ok=True)
-    for folder in directory.glob("v*"):
-        if folder.name[1:].isdigit() and not folder.is_symlink():
-            shutil.rmtree(folder)
 
 
 def _end_work(app: App, session: Session, stream: Stream, *, actor: str) -> None:
