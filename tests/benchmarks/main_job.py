@@ -147,7 +147,10 @@ class Bench:
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     def _register(self, stream: str, cell: Cell) -> None:
-        if any(one["name"] == stream for one in self._product.ask("stream", "list")):
+        states = {one["name"]: one["state"] for one in self._product.ask("stream", "list")}
+        if states.get(stream) == "failed":
+            self._product.ask("stream", "remove", stream)
+        elif stream in states:
             return
         settings = self._place / f"{stream}.yaml"
         settings.write_text(yaml.safe_dump(self._settings(stream, cell)))
@@ -182,7 +185,9 @@ class Bench:
             decisions = self._product.ask("decision", "list", stream)
         decision = self._product.wait_for_decision(decisions[number]["id"], timeout_s=self._preset.stage_s)
         if decision["result"] != "promoted":
-            raise ProductError(f"{stream}: {domain} made nothing live: {decision['outcome']}")
+            raise ProductError(
+                f"{stream}: {domain} made nothing live: {decision['outcome']}; remove {self._place} to begin anew"
+            )
         say(f"{stream}: {domain} done")
         return self._facts(stream, domain, decision)
 
