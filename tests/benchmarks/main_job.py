@@ -150,7 +150,7 @@ class Bench:
         states = {one["name"]: one["state"] for one in self._product.ask("stream", "list")}
         if states.get(stream) == "failed":
             self._product.ask("stream", "remove", stream)
-        elif stream in states:
+        elif states.get(stream, "archived") != "archived":
             return
         settings = self._place / f"{stream}.yaml"
         settings.write_text(yaml.safe_dump(self._settings(stream, cell)))
