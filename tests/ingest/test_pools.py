@@ -24,6 +24,8 @@ def arrive(world: World, folder: Path, number: int, documents: int = 10) -> int:
     path = write_lines(folder / f"{number}.jsonl", rows(documents, start=1000 * number))
     batch_id = world.ingest(path).batch_id
     assert batch_id is not None
+    with world.database.write() as session:
+        session.execute(update(Batch).where(Batch.id == batch_id).values(state="trained"))
     return batch_id
 
 
@@ -79,7 +81,7 @@ def make_history(world: World, count: int, documents: int) -> None:
         stored = world.store.add_file(path)
         with world.database.write() as session:
             batch = Batch(
-                stream_id=world.stream_id, kind="data", name=str(number), state="pending",
+                stream_id=world.stream_id, kind="data", name=str(number), state="trained",
                 arrival_hash=f"{number:064d}",
                 snapshot_hash="0" * 64, documents=0, train_documents=0, heldout_documents=documents, duplicates=0,
                 near_duplicates=0, conflicts=0, leaked=0, quarantined=0, labels=[], created_at=now(),
@@ -166,3 +168,11 @@ def test_eval_sets_of_two_streams_are_not_pooled(local: World, tmp_path: Path) -
         session.execute(update(EvalSet).where(EvalSet.id == 1).values(stream_id="t" * 32))
     with local.database.write() as session, pytest.raises(BadInput, match="different streams"):
         pool_with_next(session, local.store, [1], 2)
+
+
+def test_batches_that_wait_for_training_stay_apart(local: World, tmp_path: Path) -> None:
+    arrived = [arrive(local, tmp_path, number) for number in range(10)]
+    with local.database.write() as session:
+        session.execute(update(Batch).where(Batch.id.in_(arrived)).values(state="pending"))
+    assert maintain(local) == []
+    assert len(active(local, "batch")) == 10
