@@ -5,9 +5,13 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 ANCHOR = "novels-en"
 BATCHES = ("speeches-en", "novels-de", "code-python")
@@ -52,26 +56,33 @@ class Inputs:
         packed = self.data / f"{name}.gz"
         return packed if packed.is_file() else self.data / name
 
-    def cut(self, domain: str, tokens: int, out: Path) -> int:
-        """Write documents, evenly spread over the file, until ``tokens`` tokens are reached; the tokens written.
+    def cut(self, domain: str, parts: Sequence[tuple[Path, int]]) -> list[int]:
+        """Write files of documents, evenly spread over the source and none in two files; the tokens of each.
+
+        Args:
+            parts: Files, each with the tokens at which it is full.
 
         Raises:
-            Missing: the file is not there, or too short.
+            Missing: the source is not there, or too short.
         """
         from tokenizers import Tokenizer
 
         tokenizer = Tokenizer.from_file(str(self.model / "tokenizer.json"))
-        rows = sorted(_rows(self.train(domain)), key=lambda row: hashlib.sha256(str(row["text"]).encode()).digest())
-        written = 0
-        with out.open("w", encoding="utf-8") as file:
-            for row in rows:
-                file.write(json.dumps({"id": row["id"], "text": row["text"]}, ensure_ascii=False) + "\n")
-                written += len(tokenizer.encode(str(row["text"])).ids) + 1
-                if written >= tokens:
-                    return written
-        raise Missing(
-            f"{self.train(domain)} has {written} tokens of the {tokens} that are wanted; choose a smaller preset"
-        )
+        source = self.train(domain)
+        rows = iter(sorted(_rows(source), key=lambda row: hashlib.sha256(str(row["text"]).encode()).digest()))
+        written = [_fill(out, rows, tokenizer, tokens) for out, tokens in parts]
+        if written[-1] < parts[-1][1]:
+            raise Missing(f"{source} has fewer than {sum(one for _, one in parts)} tokens; choose a smaller preset")
+        return written
+
+
+def _fill(out: Path, rows: Iterator[dict[str, object]], tokenizer: Tokenizer, tokens: int) -> int:
+    written = 0
+    with out.open("w", encoding="utf-8") as file:
+        while written < tokens and (row := next(rows, None)) is not None:
+            file.write(json.dumps({"id": row["id"], "text": row["text"]}, ensure_ascii=False) + "\n")
+            written += len(tokenizer.encode(str(row["text"])).ids) + 1
+    return written
 
 
 def _rows(path: Path) -> Iterator[dict[str, object]]:

@@ -4,9 +4,10 @@
 
 An English base model, its own domain as the anchor, then three batches in this order: speeches (weak shift), German
 novels and Python code (strong shifts). Every source has the same number of tokens in every arm, every arm the same
-learning rate: tuned over three rates with one seed, by the ``select`` half of the first batch's eval set after naive
-fine-tuning, which favours the baseline. The gate only records. Everything runs through the daemon: a stream for each
-arm and seed, two jobs of one thread at a time. Reported are losses on the fixed validation files, which no arm sees.
+learning rate: tuned over three rates with one seed, by the loss of naive fine-tuning on documents of the first batch's
+source that nothing else sees, which favours the baseline. The gate only records. Everything runs through the daemon:
+a stream for each arm and seed, two jobs of one thread at a time. Reported are losses on the fixed validation files,
+which no arm sees.
 
 A cell (one arm, one seed) is kept under ``.bench/`` by the hash of its configuration, data and training code:
 an interrupted run goes on where it was.
@@ -37,6 +38,7 @@ RESULTS = ROOT / "tests" / "benchmarks" / "results"
 ARMS = ("naive", "rewarm-replay", "retrain")
 RATES = (1e-4, 3e-4, 1e-3)
 TUNING_SEED = 1234
+TUNING_TOKENS = 30_000
 SLOTS = 2
 
 
@@ -65,6 +67,7 @@ class Cell:
     seed: int
     rate: float
     batches: tuple[str, ...]
+    tuning: bool = False
 
 
 class Bench:
@@ -86,9 +89,11 @@ class Bench:
         sources = {domain: self._cut(domain) for domain in DOMAINS}
         began = time.monotonic()
         with self._product.serving():
-            tuning = [Cell(arm="naive", seed=TUNING_SEED, rate=rate, batches=BATCHES[:1]) for rate in RATES]
-            tuned = self._all(tuning)
-            rate = min(tuned, key=lambda found: float(found["stages"][0]["select"]))["cell"]["rate"]
+            tuning = [
+                Cell(arm="naive", seed=TUNING_SEED, rate=rate, batches=BATCHES[:1], tuning=True) for rate in RATES
+            ]
+            tuned = [{"rate": found["cell"]["rate"], "loss": _tuning_loss(found)} for found in self._all(tuning)]
+            rate = min(tuned, key=lambda found: found["loss"])["rate"]
             say(f"learning rate {rate:g} for all arms")
             cells = [
                 Cell(arm=arm, seed=seed, rate=rate, batches=BATCHES) for seed in self._preset.seeds for arm in ARMS
@@ -99,7 +104,7 @@ class Bench:
             "benchmark": "main_job",
             "preset": asdict(self._preset),
             "learning_rate": rate,
-            "tuning": [{"rate": one["cell"]["rate"], "select": one["stages"][0]["select"]} for one in tuned],
+            "tuning": tuned,
             "sources": sources,
             "cells": found,
             "machine": machine(),
@@ -112,13 +117,19 @@ class Bench:
         path = self._text(domain)
         facts = path.with_suffix(".json")
         if not facts.is_file():
-            tokens = self._inputs.cut(domain, self._preset.tokens, path)
+            parts = [(path, self._preset.tokens)]
+            if domain == BATCHES[0]:
+                parts.append((self._tuning_text(), TUNING_TOKENS))
+            tokens = self._inputs.cut(domain, parts)[0]
             facts.write_text(json.dumps({"tokens": tokens, "sha256": file_hash(path)}))
         kept: Record = json.loads(facts.read_text())
         return kept | {"fixed_sha256": file_hash(self._inputs.fixed(domain))}
 
     def _text(self, domain: str) -> Path:
         return self._texts / f"{domain}.jsonl"
+
+    def _tuning_text(self) -> Path:
+        return self._texts / "tuning.jsonl"
 
     def _all(self, cells: list[Cell]) -> list[Record]:
         with concurrent.futures.ThreadPoolExecutor(SLOTS) as pool:
@@ -133,7 +144,8 @@ class Bench:
         stream = f"{cell.arm}-{cell.seed}-{key[:10]}"
         say(f"{stream}: rate {cell.rate:g}")
         self._register(stream, cell)
-        base = self._product.wait_for_base(stream, sets=len(DOMAINS) + 1, timeout_s=self._preset.stage_s)
+        sets = 1 + len(self._evaluations(cell))
+        base = self._product.wait_for_base(stream, sets=sets, timeout_s=self._preset.stage_s)
         stages = [self._stage(stream, domain, number) for number, domain in enumerate(cell.batches)]
         found = {"cell": asdict(cell), "stream": stream, "base": fixed_scores(base), "stages": stages}
         path.with_suffix(".part").write_text(json.dumps(found, indent=1))
@@ -141,7 +153,8 @@ class Bench:
         return found
 
     def _key(self, cell: Cell) -> str:
-        facts = [asdict(cell), asdict(self._preset), self._code, file_hash(self._inputs.model / "model.safetensors")]
+        facts = [asdict(cell), asdict(self._preset), TUNING_TOKENS, self._code]
+        facts += [file_hash(self._inputs.model / "model.safetensors")]
         facts += [file_hash(self._text(domain)) for domain in DOMAINS]
         facts += [file_hash(self._inputs.fixed(domain)) for domain in DOMAINS]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
@@ -163,7 +176,7 @@ class Bench:
             "task": "causal-lm",
             "model": str(self._inputs.model),
             "anchor": str(self._text(ANCHOR)),
-            "evaluations": {f"fixed-{domain}": str(self._inputs.fixed(domain)) for domain in DOMAINS},
+            "evaluations": self._evaluations(cell),
             "strategy": {"name": cell.arm},
             "training": {
                 "learning_rate": cell.rate,
@@ -173,6 +186,10 @@ class Bench:
             "gate": {"mode": "record"},
             "resources": {"cpus": 1},
         }
+
+    def _evaluations(self, cell: Cell) -> dict[str, str]:
+        fixed = {f"fixed-{domain}": str(self._inputs.fixed(domain)) for domain in DOMAINS}
+        return fixed | ({"tuning": str(self._tuning_text())} if cell.tuning else {})
 
     def _stage(self, stream: str, domain: str, number: int) -> Record:
         """Bring one batch and retrain, or find that an earlier run did."""
@@ -201,7 +218,6 @@ class Bench:
             "version": decision["version"],
             "scores": fixed_scores(version),
             "own": version["scores"],
-            "select": self._select(stream, decision),
             "tokens": sum(int(job["progress"]["tokens"]) for job in trained),
             "steps": sum(int(job["progress"]["steps"]) for job in trained),
             "reason": decision["reason"],
@@ -210,19 +226,14 @@ class Bench:
             "job_s": {job["kind"]: _took_s(job) for job in jobs},
         }
 
-    def _select(self, stream: str, decision: Record) -> float:
-        """Loss of the new version on the ``select`` half of its own batch, or on all of it where that half is empty."""
-        wanted = {f"batch-{batch}" for batch in decision["batches"]}
-        evaluations = [job for job in self._product.ask("job", "list", stream) if job["version"] == decision["version"]]
-        results = [self._product.ask("job", "show", str(job["id"]))["result"] or {} for job in evaluations]
-        scores = [score for result in results for score in result.get("scores", ()) if score["name"] in wanted]
-        newest = scores[-1]
-        return float(newest["value"] if newest["value_select"] is None else newest["value_select"])
-
 
 def fixed_scores(version: Record) -> dict[str, float]:
     """Domain -> loss on its fixed validation file."""
     return {domain: float(version["scores"][f"fixed-{domain}"]) for domain in DOMAINS}
+
+
+def _tuning_loss(found: Record) -> float:
+    return float(found["stages"][0]["own"]["tuning"])
 
 
 def _took_s(job: Record) -> float | None:
