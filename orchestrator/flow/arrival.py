@@ -5,22 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-import structlog
 from sqlalchemy import func, select
 
 from orchestrator.app import App
 from orchestrator.errors import RekindleError
 from orchestrator.flow import records
+from orchestrator.flow.alerts import alert
 from orchestrator.ingest import run as ingest
 from orchestrator.ingest.pools import maintain_pools
 from orchestrator.ingest.records import Refused
 from orchestrator.ingest.sources import Found, Watcher
 from orchestrator.ingest.spool import StillGrowing
 from orchestrator.settings import StreamSettings
-from storage import events
 from storage.tables import Batch, EvalSet, Stream
-
-log = structlog.get_logger()
 
 
 @dataclass(kw_only=True)
@@ -82,7 +79,7 @@ def _take(app: App, stream: Stream, watch: _Watch) -> None:
     except RekindleError as error:
         if error.message != watch.complaint:
             watch.complaint = error.message
-            _alert(app, stream, f"source {watch.uri}: {error.message}")
+            alert(app, f"source {watch.uri}: {error.message}", stream_id=stream.id)
 
 
 def _take_one(app: App, stream: Stream, watcher: Watcher, found: Found) -> None:
@@ -90,27 +87,13 @@ def _take_one(app: App, stream: Stream, watcher: Watcher, found: Found) -> None:
     try:
         report = ingest.spawn(app, stream.id, path=found.location, name=found.name, actor="source")
         if report.outcome == "refused":
-            _alert(app, stream, f"{found.name} was refused: {report.reason}")
+            alert(app, f"{found.name} was refused: {report.reason}", stream_id=stream.id)
     except StillGrowing:
         return
     except Refused as error:
-        _alert(app, stream, f"{found.name} was refused: {error.message}")
+        alert(app, f"{found.name} was refused: {error.message}", stream_id=stream.id)
     watcher.done(found)
     app.wake.set()
-
-
-def _alert(app: App, stream: Stream, reason: str) -> None:
-    log.warning("a source needs attention", action="source_alert", stream=stream.name, reason=reason)
-    with app.database.write() as session:
-        events.record(
-            session,
-            stream_id=stream.id,
-            subject="stream",
-            subject_id=stream.id,
-            action="alert",
-            actor="daemon",
-            reason=reason,
-        )
 
 
 def _pool(app: App, stream: Stream, settings: StreamSettings) -> bool:

@@ -18,6 +18,7 @@ from orchestrator.clock import Clock
 from orchestrator.flow import publication, records
 from orchestrator.flow.alerts import alert
 from storage import collect as collecting
+from storage import events
 from storage import scrub as scrubbing
 from storage.collect import Collected
 from storage.scrub import Damage
@@ -64,9 +65,20 @@ def collect(app: App, *, dry_run: bool) -> Collected:
 
 def _collect(app: App) -> None:
     done = collect(app, dry_run=False)
-    log.info(
-        "collected", action="collected", marked=len(done.marked), deleted=len(done.deleted), bytes=done.deleted_bytes
-    )
+    figures = {"marked": len(done.marked), "deleted": len(done.deleted), "deleted_bytes": done.deleted_bytes}
+    log.info("collected", action="collected", **figures)
+    if done.deleted:
+        with app.database.write() as session:
+            events.record(
+                session,
+                stream_id=None,
+                subject="home",
+                subject_id="home",
+                action="gc",
+                actor="daemon",
+                reason="nothing needs these bytes",
+                details=figures,
+            )
 
 
 def scrub(app: App) -> None:

@@ -66,7 +66,7 @@ def promote(app: App, stream_name: str, number: int, *, force: bool, reason: str
             verdict=verdict,
         )
         _end_decision(app, session, stream, version, f"by {actor}: {reason}")
-    publication.point(app, stream.id)
+    publication.follow(app, stream.id)
     app.wake.set()
     return done
 
@@ -182,7 +182,7 @@ def _go_live(app: App, version_id: int, verdict: Verdict) -> bool:
             verdict=verdict,
         )
         _end_decision(app, session, stream, version, f"({kind}): {verdict.reason}")
-    publication.point(app, stream.id)
+    publication.follow(app, stream.id)
     return True
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy import select
@@ -51,10 +52,7 @@ def check_directory(app: App, session: Session, stream: Stream) -> Path:
     since = _since(app, session, stream, directory)
     for other in others:
         if _directory(app, session, other) == directory and _since(app, session, other, directory) < since:
-            raise Conflict(
-                f"{directory} belongs to stream {other.name!r}; "
-                f"name another with `rekindle stream set {stream.name} publish.directory=…`"
-            )
+            raise Conflict(f"{directory} belongs to stream {other.name!r}; give another publish.directory")
     return directory
 
 
@@ -100,6 +98,11 @@ def point(app: App, stream_id: str) -> None:
                 return
 
 
+def follow(app: App, stream_id: str) -> None:
+    """As :func:`point`, for a promotion that is written: what fails is an alert, and the sweep tries again."""
+    _tried(app, stream_id, partial(point, app))
+
+
 def withdraw(app: App, stream_id: str, *, folders: bool) -> None:
     """Take away the live link of an archived stream, and with ``folders`` all that was published of it."""
     with _links, app.database.read() as session:
@@ -112,24 +115,28 @@ def withdraw(app: App, stream_id: str, *, folders: bool) -> None:
 
 def repair(app: App) -> None:
     """Every stream's link follows its promotions; a stream that cannot be repaired holds up no other."""
-    _each(app, lambda stream_id: point(app, stream_id))
+    _each(app, partial(point, app))
 
 
 def sweep(app: App) -> None:
     """Remove folders of versions that have not been live for the stream's keep_hours."""
-    _each(app, lambda stream_id: _prune(app, stream_id))
+    _each(app, partial(_prune, app))
 
 
 def _each(app: App, task: Callable[[str], None]) -> None:
     with app.database.read() as session:
         streams = [stream.id for stream in records.working_streams(session)]
     for stream_id in streams:
-        try:
-            task(stream_id)
-        except DatabaseUnavailable:
-            raise
-        except (OSError, StorageError, RekindleError) as error:
-            alert(app, f"the published models need attention: {error}", stream_id=stream_id)
+        _tried(app, stream_id, task)
+
+
+def _tried(app: App, stream_id: str, task: Callable[[str], None]) -> None:
+    try:
+        task(stream_id)
+    except DatabaseUnavailable:
+        raise
+    except (OSError, StorageError, RekindleError) as error:
+        alert(app, f"the published models need attention: {error}", stream_id=stream_id)
 
 
 def _prune(app: App, stream_id: str) -> None:

@@ -44,7 +44,7 @@ def add_stream(app: App, settings: StreamSettings, *, origins: dict[str, str], a
 
     Raises:
         BadInput: the model, a trigger, the zone or a file is wrong.
-        Conflict: the name is taken.
+        Conflict: the name is taken, or another stream publishes to the same directory.
     """
     check(settings)
     base_model.check(settings)
@@ -61,6 +61,7 @@ def add_stream(app: App, settings: StreamSettings, *, origins: dict[str, str], a
         session.add(stream)
         session.flush()
         revisions.add(app, session, stream, settings, origins=origins, actor=actor)
+        publication.check_directory(app, session, stream)
     app.wake.set()
     return stream
 
@@ -73,6 +74,7 @@ def change_stream(
     Raises:
         NotFound: no such stream.
         BadInput: a value is wrong, or one that is fixed for the life of the stream would change.
+        Conflict: another stream publishes to the same directory.
     """
     check(settings)
     with app.database.read() as session:
@@ -82,7 +84,9 @@ def change_stream(
     for name in settings.evaluations.keys() - before.evaluations.keys():
         _read(app, stream, settings.evaluations[name], name=name, kind="fixed", actor=actor)
     with app.database.write() as session:
-        revisions.add(app, session, session.get_one(Stream, stream.id), settings, origins=origins, actor=actor)
+        stream = session.get_one(Stream, stream.id)
+        revisions.add(app, session, stream, settings, origins=origins, actor=actor)
+        publication.check_directory(app, session, stream)
         for one in session.scalars(select(EvalSet).where(EvalSet.stream_id == stream.id, EvalSet.kind == "fixed")):
             one.active = one.active and one.name in settings.evaluations
     app.wake.set()
@@ -197,7 +201,7 @@ def _go_live(app: App, stream_id: str, manifest: str, facts: dict[str, Any]) -> 
         move(session, version, "evaluated", actor="daemon", reason=reason, epoch=app.epoch)
         promotion.make_live(app, session, stream=stream, version=version, kind="initial", reason=reason, actor="daemon")
         move(session, stream, "active", actor="daemon", reason="registered", epoch=app.epoch)
-    publication.point(app, stream_id)
+    publication.follow(app, stream_id)
     app.wake.set()
 
 

@@ -47,7 +47,7 @@ def roll_back(app: App, stream_name: str, *, to: int | None, reason: str, actor:
             app, session, stream=stream, version=target, kind="rollback", reason=reason, actor=actor
         )
         hold_left_behind(app, session, stream, way, reason=reason, actor=actor)
-    publication.point(app, stream.id)
+    publication.follow(app, stream.id)
     app.wake.set()
     return done
 

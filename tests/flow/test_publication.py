@@ -6,12 +6,14 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
 from sqlalchemy import select
 
-from orchestrator.flow import housekeeping, publication, records
+from orchestrator.errors import Conflict
+from orchestrator.flow import housekeeping, publication, records, registration, rollback
 from orchestrator.service.commands import streams
 from orchestrator.settings import StreamSettings
-from storage import lineage
+from storage import lineage, publishing
 from storage.tables import Event, Job, Version
 from tests.faces.rows import add_attempt
 from tests.flow.harness import Daemon
@@ -81,6 +83,42 @@ def test_two_streams_do_not_share_a_folder(daemon: Daemon) -> None:
     assert publication.is_ready(daemon.app, "s", 1)
     assert all("belongs to stream 's'" in reason for reason in alerts(daemon))
     assert alerts(daemon)
+
+
+def test_a_directory_that_another_stream_publishes_to_is_refused_at_once(daemon: Daemon) -> None:
+    daemon.add_stream()
+    taken = {"directory": str(daemon.live_folder().parent)}
+    with pytest.raises(Conflict, match="belongs to stream 's'"):
+        daemon.add_stream(name="other", publish=taken)
+    daemon.add_stream(name="third")
+    with daemon.app.database.read() as session:
+        third = records.stream_by_name(session, "third")
+        values = records.settings_of(session, third.id).model_dump(mode="json") | {"publish": taken}
+    with pytest.raises(Conflict, match="belongs to stream 's'"):
+        registration.change_stream(daemon.app, "third", StreamSettings.model_validate(values), origins={}, actor="test")
+    with daemon.app.database.read() as session:
+        assert [stream.name for stream in records.working_streams(session)] == ["s", "third"]
+        assert records.revision_of(session, third.id).number == 1
+
+
+def test_a_link_that_cannot_be_moved_is_an_alert_and_the_rollback_stands(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon.add_stream(gate={"mode": "record"})
+    daemon.ingest("omega psi")
+    daemon.retrain("naive")
+    with monkeypatch.context() as patched:
+        patched.setattr(publishing, "point_live", refuse)
+        rollback.roll_back(daemon.app, "s", to=1, reason="worse", actor="test")
+    assert live(daemon).number == 1
+    assert daemon.live_folder().name == "v2"
+    assert alerts(daemon) == ["the published models need attention: read-only file system"]
+    housekeeping._sweep(daemon.app)
+    assert daemon.live_folder().name == "v1"
+
+
+def refuse(*_: object) -> None:
+    raise OSError("read-only file system")
 
 
 def test_damage_in_the_store_is_an_alert_that_names_the_version(daemon: Daemon) -> None:
