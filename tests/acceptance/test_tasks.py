@@ -61,11 +61,11 @@ def test_a_lora_stream_publishes_what_from_pretrained_reads(daemon: Daemon, tmp_
 
 def test_new_classes_grow_the_head_and_old_ones_are_judged_among_themselves(daemon: Daemon, tmp_path: Path) -> None:
     model = models.bert(tmp_path / "base")
-    first = classes(tmp_path / "first.jsonl", {"red": "crimson scarlet", "blue": "azure navy"})
-    second = classes(tmp_path / "second.jsonl", {"green": "emerald olive"}, start=200)
+    first = classes(tmp_path / "first.jsonl", {"red": "crimson scarlet", "blue": "azure navy"}, each=100)
+    second = classes(tmp_path / "second.jsonl", {"green": "emerald olive"}, start=400, each=100)
     daemon.cli(
         *("stream", "add", "s", "--model", str(model), "--task", "classification", "--set", "gate.mode=record"),
-        *("--set", "training.learning_rate=0.01", "--set", "training.max_steps=60", *TRAINING[2:]),
+        *("--set", "training.learning_rate=0.003", "--set", "training.max_steps=120", *TRAINING[2:]),
         *("--set", "strategy.name=rewarm-replay", "--set", "strategy.replay=0.5"),
     )
     for path in (first, second):
@@ -74,8 +74,7 @@ def test_new_classes_grow_the_head_and_old_ones_are_judged_among_themselves(daem
     config = json.loads((daemon.home.published / "s" / "live" / "config.json").read_text())
     assert list(config["id2label"].values()) == ["blue", "red", "green"]
     scores = daemon.json("version", "show", "s@live")["scores"]
-    assert scores["batch-2"] > 0.5, scores
-    assert sum(scores.values()) / len(scores) > 0.5, scores
+    assert all(score > 0.5 for score in scores.values()), scores
 
 
 def test_instruction_data_in_three_shapes_trains_on_the_answers(daemon: Daemon, tmp_path: Path) -> None:
