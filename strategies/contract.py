@@ -19,6 +19,7 @@ The job directory
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -70,7 +71,51 @@ class LoraSelection(Closed):
     lora: LoraSettings
 
 
-Selection = Annotated[FullSelection | LoraSelection, Field(discriminator="kind")]
+class FrozenSlice(Closed):
+    """A part of a fused matrix that stays: ``start:stop`` along ``dim``."""
+
+    dim: int = Field(ge=0)
+    start: int = Field(ge=0)
+    stop: int = Field(ge=1)
+
+
+class HalfSelection(Closed):
+    """Half of the parameter matrices moves (METHODS 2); what was drawn stands here by value.
+
+    ``frozen`` are tensors that stay as they are, ``slices`` the frozen parts of fused ones; all else moves. With
+    ``lora`` the names are those of the adapted modules' weights, and what stays are their adapters.
+    ``detach_embeddings``: the input look-up gives no gradient, so that the backward pass ends at the lowest block that
+    moves (a tied head still moves the shared matrix).
+    """
+
+    kind: Literal["half"] = "half"
+    level: Literal["category", "model", "layer", "bottom"]
+    frozen: tuple[str, ...]
+    slices: dict[str, tuple[FrozenSlice, ...]] = Field(default_factory=dict)
+    detach_embeddings: bool = False
+    lora: LoraSettings | None = None
+
+
+class AdapterSelection(Closed):
+    """A task's own low-rank adapter and the shared head move (METHODS 3.6); it starts as a copy of ``start``."""
+
+    kind: Literal["adapter"] = "adapter"
+    name: str
+    start: str | None = None
+    lora: LoraSettings
+    head_rate: float = Field(0.1, gt=0)
+    """The head's learning rate over the adapter's."""
+
+
+class HeadSelection(Closed):
+    """Only the classification head moves."""
+
+    kind: Literal["head"] = "head"
+
+
+Selection = Annotated[
+    FullSelection | LoraSelection | HalfSelection | AdapterSelection | HeadSelection, Field(discriminator="kind")
+]
 
 
 class CosineSchedule(Closed):
@@ -152,6 +197,23 @@ class Plan(Closed):
     """Roles of further parents; the decision's parent is always one, role ``init`` when training starts from it."""
 
 
+class Parameter(Closed):
+    """One parameter tensor of a model, in module order; a tied one stands once, under the first of its ``names``."""
+
+    names: tuple[str, ...]
+    shape: tuple[int, ...]
+    module: str
+    """Class of the module that owns it: Linear, Conv1D (whose matrices are transposed), Embedding, LlamaRMSNorm …"""
+
+    @property
+    def name(self) -> str:
+        return self.names[0]
+
+    @property
+    def numel(self) -> int:
+        return math.prod(self.shape)
+
+
 class SourceFacts(Closed):
     """What was measured of one source of rows under the live model, on its train side."""
 
@@ -187,6 +249,8 @@ class Signals(Closed):
     refused: tuple[dict[str, Any], ...] = ()
     """Resolved settings of earlier refused decisions on the same batches; the next must differ."""
     stage: int = 1
+    parameters: tuple[Parameter, ...] = ()
+    """The live model's parameters, as the measure job found them."""
 
 
 # --- job.json ----------------------------------------------------------------------------------------------------
@@ -360,5 +424,6 @@ class JobResult(Closed):
     measured: tuple[Measured, ...] = ()
     labels: tuple[str, ...] = ()
     samples: str | None = None
+    parameters: tuple[Parameter, ...] = ()
     facts: dict[str, Any] = Field(default_factory=dict)
     """Seeds, library versions, thread count, precision, hashes of the data, losses by step, packing probe …"""
