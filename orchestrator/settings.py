@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from strategies.settings import Closed, StrategySettings, Task, TrainingSettings
+from strategies.choice import StrategySettings
+from strategies.settings import Closed, Task, TrainingSettings
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 Task = Literal["causal-lm", "sft", "classification"]
 
@@ -62,43 +62,4 @@ class TrainingSettings(Closed):
     seed: int = Field(1234, ge=0, description="of data order, adapters, dropout and new head rows")
 
 
-class StrategySettings(Closed):
-    """The strategy's name and its own settings; every strategy checks that it is given only what it uses."""
-
-    name: Literal["auto", "naive", "retrain", "rewarm-replay"] = Field(
-        "auto", description="how to retrain; auto chooses and says why"
-    )
-    replay: float | None = Field(
-        None, ge=0, lt=1, description="rewarm-replay: share of old rows in every step; default: from the measured shift"
-    )
-    schedule: Literal["cosine", "infinite"] = Field("cosine", description="rewarm-replay: which schedule")
-    infinite: InfiniteSettings = Field(
-        default_factory=lambda: InfiniteSettings(),  # noqa: PLW0108 - the class stands below
-        description="rewarm-replay: phases of the infinite schedule",
-    )
-    warmup_start: Literal["zero", "eta_min", "last_lr"] = Field(
-        "zero", description="rewarm-replay: the rate that re-warming begins from"
-    )
-    keep_optimizer: bool = Field(False, description="rewarm-replay: continue the parent's optimizer moments")
-
-
-class InfiniteSettings(Closed):
-    """Infinite schedule (Ibrahim et al. 2024): lengths as shares of the first stage's steps, never cumulative."""
-
-    cooldown: float = Field(0.6, ge=0, le=1, description="share of steps from peak to constant rate")
-    anneal: float = Field(0.14, gt=0, le=1, description="share of steps from constant to final rate")
-    style: Literal["cosine", "rsqrt", "linear"] = Field("cosine", description="shape of the cooldown")
-    timescale: float = Field(10.0, gt=0, description="kappa of the rsqrt shape")
-    constant_ratio: float = Field(0.55, gt=0, le=1, description="constant rate over peak rate")
-
-    @model_validator(mode="after")
-    def _fits(self) -> InfiniteSettings:
-        if self.cooldown + self.anneal > 1:
-            raise ValueError("cooldown and anneal are lengths: together they cannot exceed 1")
-        return self
-
-
-StrategySettings.model_rebuild()
-
 Json = dict[str, Any]
-Share = Annotated[float, Field(ge=0, le=1)]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
-from orchestrator.cli import batches, daemon, jobs, shared_options, streams, tokens, triggers, versions
+from orchestrator.cli import batches, daemon, jobs, shared_options, strategies, streams, tokens, triggers, versions
 from orchestrator.cli.base import OPTIONS, group, remember
 from orchestrator.cli.output import clean
 from orchestrator.errors import RekindleError
@@ -21,6 +21,7 @@ CLOSED_PIPE = 141
 app = group("Keep models current without letting them forget.")
 daemon.add_to(app)
 streams.add_to(app)
+strategies.add_to(app)
 batches.add_to(app)
 triggers.add_to(app)
 jobs.add_to(app)

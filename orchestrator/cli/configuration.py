@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from orchestrator.assignments import SHORT_FORMS, put
 from orchestrator.errors import BadInput
 
 MAX_FILE_BYTES = 256 * 1024
@@ -14,8 +15,6 @@ MAX_NODES = 20_000
 MAX_DEPTH = 32
 PATHS = ("model", "anchor", "source.uri", "publish.directory")
 """Settings that may name a file; relative ones are meant from where they are written."""
-SHORT_FORMS = {"strategy": "name", "source": "uri"}
-"""Settings that may be written as one word, and the key that the word stands for."""
 _EVERY = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -69,23 +68,6 @@ def keys(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield from keys(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}"
-
-
-def put(settings: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key; mappings on the way are made.
-
-    Raises:
-        BadInput: the key leads through something that is no mapping.
-    """
-    *path, last = key.split(".")
-    for name in path:
-        inner = settings.get(name)
-        if inner is None:
-            inner = settings[name] = {}
-        elif not isinstance(inner, dict):
-            raise BadInput(f"{key} cannot be set: {name} is no mapping")
-        settings = inner
-    settings[last] = value
 
 
 def resolve_paths(settings: dict[str, Any], base: Path) -> dict[str, Any]:

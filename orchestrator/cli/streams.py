@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from orchestrator.assignments import put
 from orchestrator.cli import configuration, ingest, retrain
 from orchestrator.cli.base import command, group
 from orchestrator.cli.client import call, get, part, post
@@ -229,7 +230,7 @@ def assemble(
     for flag, value in flags.items():
         key = FLAG_KEYS[flag]
         if value is not None:
-            configuration.put(settings, key, configuration.resolve(key, value, Path.cwd()))
+            put(settings, key, configuration.resolve(key, value, Path.cwd()))
             origins[key] = flag
     _add_trigger(settings, origins, cron=cron, every=every)
     origins |= dict.fromkeys(configuration.merged(settings, assign, Path.cwd()), "--set")

@@ -18,11 +18,12 @@ from orchestrator.settings import StreamSettings
 from storage import lineage
 from storage.moves import move
 from storage.tables import Batch, Decision, Job, Plan, Stream, Version
-from strategies import named
+from strategies import choice
+from strategies.choice import StrategySettings
 from strategies.contract import Plan as PlanRecord
 from strategies.contract import Signals
 from strategies.errors import StrategyError
-from strategies.settings import Closed, StrategySettings
+from strategies.settings import Closed
 
 INCONCLUSIVE = "inconclusive"
 """How the outcome of a decision begins that the gate could not judge."""
@@ -124,8 +125,8 @@ def dry_run(app: App, stream_name: str, *, strategy: str | None) -> DryRun:
         strategy=plan.strategy,
         reason=plan.reason,
         values={name: one.model_dump() for name, one in plan.values.items()},
-        alternatives=named.alternatives(evidence, settings.strategy),
-        signals=evidence.model_dump(mode="json"),
+        alternatives=choice.alternatives(evidence, settings.strategy),
+        signals=evidence.model_dump(mode="json", exclude={"parameters"}),
         **shared,
     )
 
@@ -193,8 +194,8 @@ def queue_measure(
 def _with_strategy(settings: StreamSettings, strategy: str | None) -> StreamSettings:
     if strategy is None or strategy == settings.strategy.name:
         return settings
-    if strategy not in named.NAMES:
-        raise BadInput(f"unknown strategy {strategy!r}; choose one of {', '.join(named.NAMES)}")
+    if strategy not in choice.NAMES:
+        raise BadInput(f"unknown strategy {strategy!r}; choose one of {', '.join(choice.NAMES)}")
     return settings.model_copy(update={"strategy": StrategySettings.model_validate({"name": strategy})})
 
 
@@ -320,8 +321,8 @@ def _decide(app: App, session: Session, decision: Decision, evidence: Signals, s
         reason=plan.reason,
         epoch=app.epoch,
         strategy=plan.strategy,
-        signals=evidence.model_dump(mode="json"),
-        alternatives=named.alternatives(evidence, settings.strategy),
+        signals=evidence.model_dump(mode="json", exclude={"parameters"}),
+        alternatives=choice.alternatives(evidence, settings.strategy),
         decided_at=app.clock.now(),
     )
     job.queue_plan(session, decision=decision, plan=row, record=plan, settings=settings)
@@ -330,7 +331,7 @@ def _decide(app: App, session: Session, decision: Decision, evidence: Signals, s
 
 def _plan(evidence: Signals, strategy: StrategySettings) -> PlanRecord:
     try:
-        return named.plan(evidence, strategy)
+        return choice.plan(evidence, strategy)
     except StrategyError as error:
         raise BadInput(str(error)) from error
 

@@ -25,6 +25,8 @@ from storage import chain, lineage, manifests
 from storage.errors import StorageError
 from storage.moves import move
 from storage.tables import EvalSet, Job, Stream, Version, VersionArtifact
+from strategies import choice
+from strategies.errors import BadPlan
 
 STAND_IN = {"documents": 200, "tokens": 256, "seed": 1234}
 """Documents sampled from a base without an anchor, so that forgetting can at least be guessed at."""
@@ -115,11 +117,15 @@ def rebase(app: App, stream_name: str, *, model: str, revision: str | None, acto
 
 
 def check(settings: StreamSettings) -> None:
-    """What the closed tree cannot check by itself: zone, cron expressions, files that must be there.
+    """What the closed tree cannot check by itself: screws that fit each other, zone, cron expressions, files.
 
     Raises:
         BadInput: one of them is wrong.
     """
+    try:
+        choice.check(settings.strategy, settings.training)
+    except BadPlan as error:
+        raise BadInput(f"strategy: {error}") from error
     triggers.check_timezone(settings.timezone)
     for trigger in settings.triggers:
         triggers.build(trigger, settings.timezone)

@@ -56,6 +56,7 @@ def gather(
         anchor_tolerance=settings.gate.tolerance_loss,
         refused=tuple(refusals(session, stream.id, [batch.id for batch in batches])),
         stage=promotions_made(session, stream),
+        parameters=tuple((measured.result or {}).get("parameters", ())),
     )
 
 

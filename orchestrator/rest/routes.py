@@ -36,6 +36,8 @@ UPLOAD = _route("POST", "/streams/{name}/batches", uploads.push_batch, "operator
 ROUTES: tuple[Route, ...] = (
     _route("GET", "/daemon", system.show_daemon, "reader"),
     _route("GET", "/schemas/stream", streams.stream_schema, "reader"),
+    _route("GET", "/strategies", system.list_strategies, "reader"),
+    _route("GET", "/strategies/{name}", system.show_strategy, "reader"),
     _route("GET", "/streams", streams.list_streams, "reader"),
     _route("POST", "/streams", streams.add_stream, "admin", 202),
     _route("GET", "/streams/{name}", streams.show_stream, "reader"),

@@ -1,4 +1,4 @@
-"""Routes of the daemon itself: health, metrics, tokens, gc, backup."""
+"""Routes of the daemon itself: health, metrics, strategies, tokens, gc, backup."""
 
 from __future__ import annotations
 
@@ -10,8 +10,15 @@ from fastapi.responses import PlainTextResponse
 from orchestrator.rest import bodies, metrics
 from orchestrator.rest.depends import Actor, Rekindle
 from orchestrator.service.commands import maintenance, tokens
-from orchestrator.service.records import BackupRecord, CollectRecord, DaemonRecord, NewToken, TokenRecord
-from orchestrator.service.views import daemon
+from orchestrator.service.records import (
+    BackupRecord,
+    CollectRecord,
+    DaemonRecord,
+    NewToken,
+    StrategyRecord,
+    TokenRecord,
+)
+from orchestrator.service.views import daemon, strategies
 
 
 def health() -> PlainTextResponse:
@@ -28,6 +35,16 @@ def scrape(rekindle: Rekindle) -> Response:
 def show_daemon(rekindle: Rekindle) -> DaemonRecord:
     """Who serves, from where, under which epoch."""
     return daemon.show_daemon(rekindle)
+
+
+def list_strategies(rekindle: Rekindle) -> list[StrategyRecord]:
+    """All strategies that a stream can name."""
+    return strategies.list_strategies()
+
+
+def show_strategy(rekindle: Rekindle, name: str) -> StrategyRecord:
+    """One strategy, screw by screw."""
+    return strategies.show_strategy(name)
 
 
 def list_tokens(rekindle: Rekindle) -> list[TokenRecord]:

@@ -34,6 +34,15 @@ class TriggerTest(Closed):
     next_fires: tuple[datetime, ...]
 
 
+class StrategyRecord(Closed):
+    """A strategy: its screws, or none where it chooses among the others."""
+
+    name: str
+    summary: str
+    sources: tuple[str, ...]
+    composition: dict[str, Any] | None
+
+
 class SettingRecord(Closed):
     """One resolved value and where it comes from."""
 

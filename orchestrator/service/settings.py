@@ -10,6 +10,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from orchestrator.assignments import put
 from orchestrator.errors import BadInput
 from orchestrator.settings import StreamSettings
 
@@ -37,30 +38,22 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
 
 
 def with_changes(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings with each dotted key set to its value; mappings on the way are made.
+    """The settings with each dotted key set to its value, in their order.
 
     Raises:
         BadInput: a key leads through something that is no mapping.
     """
     changed = copy.deepcopy(dict(settings))
     for key, value in changes.items():
-        *path, last = key.split(".")
-        inner = changed
-        for part in path:
-            child = inner.get(part)
-            if child is None or (isinstance(child, str) and part in ("strategy", "source")):
-                child = inner[part] = {}
-            if not isinstance(child, dict):
-                raise BadInput(f"{key} cannot be set: {part} is no mapping; set {part} as a whole")
-            inner = child
-        inner[last] = value
+        put(changed, key, value)
     return changed
 
 
 def _explain_one(detail: ErrorDetails, model: type[BaseModel]) -> str:
-    where = _key(detail["loc"])
+    path, models = _walk(detail["loc"], model)
+    where = _key(path)
     if detail["type"] == "extra_forbidden":
-        return f"unknown key {where}; {_valid_keys(detail['loc'], model)}"
+        return f"unknown key {where}; {_valid_keys(path, models)}"
     if detail["type"] == "missing":
         return f"{where} is missing; give it in the settings"
     if where == "format":
@@ -79,23 +72,29 @@ def _is_wrong(detail: ErrorDetails, said: str) -> str:
     return f"is not one of {', '.join(known)}" + (f"; did you mean {close[0]}?" if close else "")
 
 
-def _valid_keys(loc: tuple[int | str, ...], model: type[BaseModel]) -> str:
-    known = sorted({name for one in _models_at(loc[:-1], [model]) for name in one.model_fields})
-    close = get_close_matches(str(loc[-1]), known, n=1, cutoff=0.5)
+def _valid_keys(path: Sequence[int | str], models: list[type[BaseModel]]) -> str:
+    known = sorted({name for one in models for name in one.model_fields})
+    close = get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
     if close:
-        return f"did you mean {_key((*loc[:-1], close[0]))}?"
+        return f"did you mean {_key((*path[:-1], close[0]))}?"
     return f"valid keys here: {', '.join(known)}"
 
 
-def _models_at(loc: Sequence[int | str], models: list[type[BaseModel]]) -> list[type[BaseModel]]:
-    """The records that may stand at a place: fields lead on, indices stay, a tag after an index chooses."""
-    for at, part in enumerate(loc):
-        if at and isinstance(loc[at - 1], int):
-            models = [one for one in models if _kind(one) == part]
-        elif isinstance(part, str):
+def _walk(loc: Sequence[int | str], model: type[BaseModel]) -> tuple[list[int | str], list[type[BaseModel]]]:
+    """The path without the tags that pydantic adds for unions, and the records that its last part may stand in."""
+    path: list[int | str] = []
+    here, models = [model], [model]
+    for part in loc:
+        tagged = [one for one in models if _kind(one) == part]
+        if tagged and len(models) > 1:
+            models = tagged
+            continue
+        path.append(part)
+        here = models
+        if isinstance(part, str):
             fields = [one.model_fields[part] for one in models if part in one.model_fields]
             models = [found for one in fields for found in _models_in(one.annotation)]
-    return models
+    return path, here
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
@@ -109,10 +108,9 @@ def _kind(model: type[BaseModel]) -> Any:
     return None if field is None else field.default
 
 
-def _key(loc: Sequence[int | str]) -> str:
-    """The dotted key as a user writes it, without what pydantic adds: the tag after an index, the type of a union."""
-    written = [part for at, part in enumerate(loc) if not (at and isinstance(loc[at - 1], int) and len(loc) > at + 1)]
-    return ".".join(str(part) for part in written if not {"[", "-"} & set(str(part)))
+def _key(path: Sequence[int | str]) -> str:
+    """The dotted key as a user writes it, without the types of unions that pydantic adds."""
+    return ".".join(str(part) for part in path if not {"[", "-"} & set(str(part)))
 
 
 def _shown(value: Any) -> str:

@@ -66,7 +66,7 @@ def test_new_classes_grow_the_head_and_old_ones_are_judged_among_themselves(daem
     daemon.cli(
         *("stream", "add", "s", "--model", str(model), "--task", "classification", "--set", "gate.mode=record"),
         *("--set", "training.learning_rate=0.003", "--set", "training.max_steps=120", *TRAINING[2:]),
-        *("--set", "strategy.name=rewarm-replay", "--set", "strategy.replay=0.5"),
+        *("--set", "strategy.name=rewarm-replay", "--set", "strategy.mixing.share=0.5"),
     )
     for path in (first, second):
         daemon.cli("ingest", "s", str(path))

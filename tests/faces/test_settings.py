@@ -49,6 +49,35 @@ def test_short_forms_and_dotted_changes_meet() -> None:
 
 
 @pytest.mark.parametrize(
+    ("changes", "schedule"),
+    [
+        ({"strategy.schedule": "infinite"}, "infinite"),
+        ({"strategy.schedule": "infinite", "strategy.schedule.anneal": 0.2}, {"kind": "infinite", "anneal": 0.2}),
+        ({"strategy.schedule.kind": "infinite"}, {"kind": "infinite"}),
+        ({"strategy.schedule.kind": "cosine"}, {"kind": "cosine", "warmup_start": "eta_min"}),
+    ],
+)
+def test_another_kind_begins_a_screw_anew(changes: dict[str, Any], schedule: Any) -> None:
+    before = {"schedule": {"kind": "cosine", "warmup_start": "eta_min"}}
+    assert settings.with_changes({**BASE, "strategy": before}, changes)["strategy"] == {"schedule": schedule}
+
+
+@pytest.mark.parametrize(
+    ("strategy", "said"),
+    [
+        ({"mixing": {"kind": "replay", "shar": 0.1}}, "unknown key strategy.mixing.shar; did you mean"),
+        ({"mixing": {"kind": "replay", "share": 2}}, "strategy.mixing.share: 2 is not valid"),
+        ({"schedule": {"kind": "infinite", "style": "x"}}, "strategy.schedule.style: 'x' is not one of"),
+        ({"selection": "hal"}, "strategy.selection: "),
+    ],
+)
+def test_a_screw_that_is_wrong_is_named_without_its_kind(strategy: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        settings.parse({**BASE, "strategy": strategy})
+    assert said in caught.value.message
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [
         ("a: 1\na: 2\n", "key 'a' is there twice (line 2)"),

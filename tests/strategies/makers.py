@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from strategies import named
+from strategies import choice
 from strategies.contract import Plan, Signals, SourceFacts
-from strategies.settings import Json, StrategySettings, TrainingSettings
+from strategies.choice import StrategySettings
+from strategies.settings import Json, TrainingSettings
 
 TRUNK = ("state/trunk", "state/optimizer", "state/mixing")
 
@@ -30,7 +31,7 @@ def signals(training: Json | None = None, **changes: Any) -> Signals:
 
 
 def plan(given: Signals | None = None, name: str = "rewarm-replay", **settings: Any) -> Plan:
-    return named.plan(given or signals(), StrategySettings(name=name, **settings))
+    return choice.plan(given or signals(), StrategySettings.model_validate({"name": name, **settings}))
 
 
 def values(made: Plan) -> Json:

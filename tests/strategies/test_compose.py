@@ -1,52 +1,83 @@
-"""Settings that a strategy would ignore, or that contradict each other, are refused with the reason."""
+"""Screws that contradict each other are refused with the reason; a screw without a kind is the strategy's own."""
+
+import itertools
 
 import pytest
+from pydantic import ValidationError
 
-from strategies import compose, named
+from strategies import choice
+from strategies.choice import StrategySettings
 from strategies.errors import BadPlan
-from strategies.settings import InfiniteSettings, StrategySettings, TrainingSettings
+from strategies.settings import TrainingSettings
 from tests.strategies.makers import plan, signals
 
-FAST = InfiniteSettings(cooldown=0.1)
-
-
-@pytest.mark.parametrize("name", ["naive", "retrain"])
-@pytest.mark.parametrize(
-    "given",
-    [
-        {"replay": 0.1},
-        {"schedule": "infinite"},
-        {"infinite": FAST},
-        {"warmup_start": "eta_min"},
-        {"keep_optimizer": True},
-    ],
-)
-def test_a_strategy_refuses_settings_that_it_does_not_use(name, given):
-    with pytest.raises(BadPlan, match=f"{name} does not use {next(iter(given))}"):
-        plan(name=name, **given)
+INFINITE = {"kind": "infinite"}
+HALF = {"kind": "half"}
 
 
 @pytest.mark.parametrize(
     ("given", "training", "reason"),
     [
-        ({"infinite": FAST}, {}, "schedule is cosine"),
-        ({"schedule": "infinite", "keep_optimizer": True}, {}, "remove keep_optimizer"),
-        ({"schedule": "infinite", "warmup_start": "last_lr"}, {}, "remove warmup_start"),
-        ({"schedule": "infinite"}, {"min_learning_rate_ratio": 0}, "cannot reach 0"),
-        ({"schedule": "infinite"}, {"min_learning_rate_ratio": 0.9}, "constant_ratio is below"),
+        ({"schedule": INFINITE, "keep_optimizer": True}, {}, "remove keep_optimizer"),
+        ({"schedule": INFINITE}, {"min_learning_rate_ratio": 0}, "cannot reach 0"),
+        ({"schedule": INFINITE}, {"min_learning_rate_ratio": 0.9}, "constant_ratio is below"),
+        ({"schedule": INFINITE, "selection": HALF}, {}, "half needs a new one"),
+        ({"schedule": INFINITE, "mixing": {"kind": "everything"}}, {}, "has seen the old rows"),
+        ({"selection": HALF, "keep_optimizer": True}, {}, "remove keep_optimizer"),
+        ({"start": "base"}, {}, "would be lost"),
+        ({"start": "base", "mixing": {"kind": "everything"}, "schedule": INFINITE}, {}, "set start to live"),
+        ({"start": "base", "mixing": {"kind": "everything"}, "keep_optimizer": True}, {}, "no optimizer moments"),
     ],
 )
 def test_contradictions_are_refused(given, training, reason):
     with pytest.raises(BadPlan, match=reason):
         plan(signals(training), **given)
+    with pytest.raises(BadPlan, match=reason):
+        choice.check(StrategySettings.model_validate(given), TrainingSettings(**training))
 
 
-def test_every_strategy_says_which_settings_it_uses():
-    assert set(compose.USES) == set(named.NAMES)
-    fields = set(StrategySettings.model_fields) - {"name"}
-    assert set().union(*compose.USES.values()) == fields
-    assert all(compose.USES[name] <= fields for name in named.NAMES)
+@pytest.mark.parametrize(
+    ("screw", "reason"),
+    [
+        ({"mixing": {"kind": "replay", "warmup_start": "zero"}}, "Extra inputs"),
+        ({"schedule": {"kind": "cosine", "anneal": 0.1}}, "Extra inputs"),
+        ({"schedule": {"kind": "infinite", "cooldown": 0.9, "anneal": 0.2}}, "cannot exceed 1"),
+        ({"mixing": {"kind": "magic"}}, "does not match any of the expected tags"),
+    ],
+)
+def test_a_screw_refuses_what_its_kind_does_not_use(screw, reason):
+    with pytest.raises(ValidationError, match=reason):
+        StrategySettings.model_validate(screw)
 
 
-def test_defaults_count_as_not_given():
-    compose.check(StrategySettings(name="naive", schedule="cosine", keep_optimizer=False), TrainingSettings())
+def test_a_word_is_a_screws_kind():
+    assert plan(schedule="infinite") == plan(schedule=INFINITE)
+
+
+@pytest.mark.parametrize(
+    ("given", "kind"),
+    [
+        ({"name": "rewarm-replay", "mixing": {"share": 0.1}}, "replay"),
+        ({"mixing": {"share": 0.1}}, "replay"),
+        ({"name": "naive", "mixing": {}}, "new"),
+        ({"name": "retrain", "mixing": {}}, "everything"),
+    ],
+)
+def test_a_screw_without_a_kind_is_the_one_that_the_strategy_has(given, kind):
+    mixing = StrategySettings.model_validate(given).mixing
+    assert mixing is not None
+    assert mixing.kind == kind
+
+
+@pytest.mark.parametrize(
+    ("name", "mixing", "schedule"),
+    list(itertools.product(choice.NAMES, ("new", "replay", "everything"), ("cosine", "infinite"))),
+)
+def test_any_composition_is_planned_or_refused_with_a_reason(name, mixing, schedule):
+    given = {"mixing": {"kind": mixing}, "schedule": {"kind": schedule}}
+    try:
+        made = plan(name=name, **given)
+    except BadPlan as refused:
+        assert "; " in str(refused)
+    else:
+        assert (made.values["mixing"].value, made.values["schedule"].value) == (mixing, schedule)

@@ -2,18 +2,18 @@
 
 import pytest
 
-from strategies import named
+from strategies import choice
 from strategies.errors import BadPlan
-from strategies.settings import StrategySettings
+from strategies.choice import StrategySettings
 from tests.strategies.makers import plan, signals, source, values
 
 
-@pytest.mark.parametrize("name", named.NAMES)
+@pytest.mark.parametrize("name", choice.NAMES)
 def test_the_same_signals_make_the_same_plan(name):
     assert plan(name=name) == plan(name=name)
 
 
-@pytest.mark.parametrize("name", named.NAMES)
+@pytest.mark.parametrize("name", choice.NAMES)
 def test_every_resolved_value_says_where_it_comes_from(name):
     made = plan(name=name)
     assert made.reason.endswith(".")
@@ -21,7 +21,7 @@ def test_every_resolved_value_says_where_it_comes_from(name):
     assert {"strategy", "learning_rate", "steps", "batch", "order"} <= set(made.values)
 
 
-@pytest.mark.parametrize("name", named.NAMES)
+@pytest.mark.parametrize("name", choice.NAMES)
 @pytest.mark.parametrize("refusals", [1, 2, 3, 5])
 def test_a_plan_differs_from_every_refused_one(name, refusals):
     refused = []
@@ -32,14 +32,14 @@ def test_a_plan_differs_from_every_refused_one(name, refusals):
 
 
 def test_strategies_are_described_for_the_user():
-    described = {one["name"]: one for one in named.describe()}
-    assert list(described) == ["auto", "naive", "retrain", "rewarm-replay"]
-    assert "replay" in described["rewarm-replay"]["settings"]
+    described = {one["name"]: one for one in choice.describe()}
+    assert list(described) == ["auto", "naive", "retrain", "rewarm-replay", "half-finetune"]
+    assert described["rewarm-replay"]["composition"]["mixing"] == {"kind": "replay", "share": None}
 
 
 def test_an_unknown_strategy_is_refused():
     with pytest.raises(BadPlan, match="choose one of auto"):
-        named.get("magic")
+        choice.get("magic")
 
 
 def test_without_rows_there_is_no_plan():
@@ -53,7 +53,7 @@ def test_without_rows_there_is_no_plan():
 def test_naive_trains_the_live_model_on_the_new_data_alone():
     job = plan(name="naive").jobs["train"]
     assert (job.init, job.optimizer, job.mixing.cursor) == ("@live/answer/model", None, None)
-    assert (job.mixing.new, job.mixing.old, job.mixing.share) == (("batch-3",), {}, "0")
+    assert (job.mixing.new, job.mixing.old, job.mixing.share) == (("batch-3",), {}, "0.0")
     assert (job.steps, job.schedule.steps, job.schedule.warmup) == (100, 100, 10)
 
 
@@ -99,15 +99,16 @@ def test_auto_plans_what_the_chosen_strategy_plans():
     assert plan(name="auto").jobs == plan(name="rewarm-replay").jobs
 
 
-def test_auto_heeds_settings_that_only_rewarm_replay_uses():
-    assert plan(signals(old=(), anchor=None), name="auto", schedule="infinite").strategy == "rewarm-replay"
+def test_what_the_user_turned_holds_whatever_auto_chooses():
+    made = plan(signals(old=(), anchor=None), name="auto", schedule={"kind": "infinite"})
+    assert (made.strategy, tuple(made.jobs)) == ("naive", ("trunk", "release"))
 
 
 def test_auto_says_what_it_turned_down_and_why():
-    turned_down = named.alternatives(signals(), StrategySettings())
-    assert [one["strategy"] for one in turned_down] == ["naive", "retrain"]
-    assert "3300 rows instead of 1600" in turned_down[1]["reason"]
-    assert named.alternatives(signals(), StrategySettings(name="naive")) == []
+    turned_down = choice.alternatives(signals(), StrategySettings())
+    assert [one["strategy"] for one in turned_down] == ["naive", "half-finetune", "retrain"]
+    assert "3300 rows instead of 1600" in turned_down[2]["reason"]
+    assert choice.alternatives(signals(), StrategySettings(name="naive")) == []
 
 
 # --- steps, warm-up, rate ----------------------------------------------------------------------------------------
@@ -129,7 +130,7 @@ def test_steps_are_passes_over_the_new_rows(training, steps):
 
 @pytest.mark.parametrize("share", [0.0, 0.05, 0.5])
 def test_steps_do_not_depend_on_the_share_of_replay(share):
-    assert plan(replay=share).jobs["train"].steps == 100
+    assert plan(mixing={"share": share}).jobs["train"].steps == 100
 
 
 @pytest.mark.parametrize(

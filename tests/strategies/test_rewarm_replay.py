@@ -6,6 +6,9 @@ from strategies.mixing import ReplayMixer
 from tests.strategies.makers import TRUNK, plan, signals, source, values
 
 
+INFINITE = {"kind": "infinite"}
+
+
 def train(given=None, **settings):
     return plan(given, **settings).jobs["train"]
 
@@ -44,7 +47,7 @@ def test_without_any_measurement_the_share_is_five_percent():
 
 
 def test_with_nothing_to_replay_the_share_is_none_and_the_reason_says_so():
-    made = plan(signals(old=(), anchor=None), replay=0.3)
+    made = plan(signals(old=(), anchor=None), mixing={"share": 0.3})
     assert (made.jobs["train"].mixing.share, made.jobs["train"].mixing.old) == ("0.0", {})
     assert "nothing to replay" in made.reason
 
@@ -54,7 +57,7 @@ def test_old_sources_weigh_what_was_seen_of_them_and_the_anchor_all_its_rows():
 
 
 def test_the_users_share_is_taken_as_it_is():
-    made = plan(shifted(9.0, anchor_rise=0.9), replay=0.02)
+    made = plan(shifted(9.0, anchor_rise=0.9), mixing={"share": 0.02})
     assert (made.jobs["train"].mixing.share, made.values["replay"].origin) == ("0.02", "settings")
 
 
@@ -83,7 +86,7 @@ def test_after_refusals_replay_is_raised_first_and_the_rate_halved_at_the_top():
     assert made.values["replay"].origin.startswith("raised after refusal, from 0.1")
 
 
-@pytest.mark.parametrize(("changes", "settings"), [({}, {"replay": 0.1}), ({"old": (), "anchor": None}, {})])
+@pytest.mark.parametrize(("changes", "settings"), [({}, {"mixing": {"share": 0.1}}), ({"old": (), "anchor": None}, {})])
 def test_a_share_that_cannot_be_raised_leaves_the_rate_to_halve(changes, settings):
     refused = (values(plan(signals(**changes), **settings)),)
     made = plan(signals(**changes, refused=refused), **settings)
@@ -92,7 +95,7 @@ def test_a_share_that_cannot_be_raised_leaves_the_rate_to_halve(changes, setting
 
 
 def test_another_schedule_is_difference_enough_after_a_refusal():
-    refused = (values(plan(schedule="infinite")),)
+    refused = (values(plan(schedule=INFINITE)),)
     assert plan(signals(refused=refused)) == plan()
 
 
@@ -117,9 +120,9 @@ def test_moments_are_kept_where_asked_and_possible(parent_state, tuner, referenc
 
 def test_rewarming_from_the_last_rate_takes_it_from_the_parent():
     parent = values(plan())
-    schedule = train(signals(parent_settings=parent), warmup_start="last_lr").schedule
+    schedule = train(signals(parent_settings=parent), schedule={"warmup_start": "last_lr"}).schedule
     assert (schedule.warmup_start, schedule.last_lr) == ("last_lr", pytest.approx(3e-5))
-    assert train(warmup_start="last_lr").schedule.warmup_start == "zero"
+    assert train(schedule={"warmup_start": "last_lr"}).schedule.warmup_start == "zero"
 
 
 # --- the infinite schedule ---------------------------------------------------------------------------------------
@@ -138,7 +141,7 @@ def second_stage(first, **changes):
 
 
 def test_the_first_stage_begins_a_trunk_and_anneals_a_release():
-    trunk, release = plan(schedule="infinite").jobs.values()
+    trunk, release = plan(schedule=INFINITE).jobs.values()
     phases = [getattr(trunk.schedule, phase) for phase in ("warmup", "cooldown", "constant", "anneal")]
     assert (trunk.init, trunk.optimizer, phases) == ("@live/answer/model", None, [10, 60, 16, 0])
     assert (trunk.schedule.constant_lr, trunk.state) == (pytest.approx(1.65e-4), TRUNK)
@@ -148,7 +151,7 @@ def test_the_first_stage_begins_a_trunk_and_anneals_a_release():
 
 
 def test_the_next_stage_resumes_the_trunk_without_rewarming():
-    made = plan(second_stage(plan(schedule="infinite")), schedule="infinite")
+    made = plan(second_stage(plan(schedule=INFINITE)), schedule=INFINITE)
     trunk = made.jobs["trunk"]
     assert (trunk.init, trunk.optimizer) == ("@live/state/trunk", "@live/state/optimizer")
     assert trunk.mixing.cursor == "@live/state/mixing"
@@ -157,9 +160,9 @@ def test_the_next_stage_resumes_the_trunk_without_rewarming():
 
 
 def test_rows_that_only_the_release_took_are_new_again_once():
-    first = plan(schedule="infinite", replay=0.0)
+    first = plan(schedule=INFINITE, mixing={"share": 0.0})
     assert first.values["left_over"].value == {"batch-3": 1600 - 86 * 16}
-    second = plan(second_stage(first), schedule="infinite", replay=0.0)
+    second = plan(second_stage(first), schedule=INFINITE, mixing={"share": 0.0})
     mixing = second.jobs["trunk"].mixing
     assert mixing.new == ("batch-4", "batch-3")
     assert set(mixing.old) == {"anchor", "batch-1"}
@@ -168,7 +171,7 @@ def test_rows_that_only_the_release_took_are_new_again_once():
 
 
 def test_left_over_is_what_the_sampler_leaves():
-    first = plan(schedule="infinite")
+    first = plan(schedule=INFINITE)
     trunk = first.jobs["trunk"]
     mixer = ReplayMixer(trunk.mixing, {"batch-3": 1600, "anchor": 500, "batch-1": 800, "batch-2": 400})
     for step in range(1, trunk.steps + 1):
@@ -179,7 +182,7 @@ def test_left_over_is_what_the_sampler_leaves():
 
 def test_nothing_is_carried_when_nothing_else_could_be_replayed():
     old = (source("batch-3", 1600, seen_rows=1300),)
-    made = plan(second_stage(plan(schedule="infinite"), old=old, anchor=None), schedule="infinite")
+    made = plan(second_stage(plan(schedule=INFINITE), old=old, anchor=None), schedule=INFINITE)
     assert made.jobs["trunk"].mixing.new == ("batch-4",)
     assert set(made.jobs["trunk"].mixing.old) == {"batch-3"}
 
@@ -194,7 +197,7 @@ def test_nothing_is_carried_when_nothing_else_could_be_replayed():
     ],
 )
 def test_a_trunk_that_cannot_go_on_is_begun_anew(changes, obstacle):
-    made = plan(second_stage(plan(schedule="infinite"), **changes), schedule="infinite")
+    made = plan(second_stage(plan(schedule=INFINITE), **changes), schedule=INFINITE)
     assert obstacle in made.reason
     assert (made.jobs["trunk"].init, made.jobs["trunk"].optimizer) == ("@live/answer/model", None)
     assert made.jobs["trunk"].schedule.warmup == 10
@@ -202,9 +205,9 @@ def test_a_trunk_that_cannot_go_on_is_begun_anew(changes, obstacle):
 
 
 def test_a_trunk_whose_rate_was_halved_goes_on_at_that_rate():
-    first = plan(schedule="infinite", replay=0.5)
-    halved = plan(signals(refused=(values(first),)), schedule="infinite", replay=0.5)
-    made = plan(second_stage(halved), schedule="infinite", replay=0.5)
+    first = plan(schedule=INFINITE, mixing={"share": 0.5})
+    halved = plan(signals(refused=(values(first),)), schedule=INFINITE, mixing={"share": 0.5})
+    made = plan(second_stage(halved), schedule=INFINITE, mixing={"share": 0.5})
     assert made.values["trunk"].value == "resumed"
     assert (
         made.jobs["trunk"].schedule.constant_lr == halved.jobs["trunk"].schedule.constant_lr == pytest.approx(0.825e-4)
@@ -213,7 +216,7 @@ def test_a_trunk_whose_rate_was_halved_goes_on_at_that_rate():
 
 @pytest.mark.parametrize("rows", [1, 16, 17, 40, 200, 1000])
 def test_phases_add_up_however_short_the_stage(rows):
-    made = plan(signals(new=(source("batch-3", rows),)), schedule="infinite")
+    made = plan(signals(new=(source("batch-3", rows),)), schedule=INFINITE)
     trunk, release = made.jobs.values()
     lengths = [getattr(trunk.schedule, phase) for phase in ("warmup", "cooldown", "constant")]
     assert sum(lengths) == trunk.steps >= 1

@@ -16,6 +16,8 @@ from orchestrator.service.views import common
 from orchestrator.service.views.triggers import trigger_records
 from storage import publishing
 from storage.tables import Batch, Stream, StreamRevision, Trigger, Version
+from strategies import choice
+from strategies.choice import StrategySettings
 
 NO_ANCHOR = "no anchor: forgetting of what the base knows cannot be seen; set anchor to a file that stands for it"
 
@@ -69,8 +71,16 @@ def stream_records(session: Session, rows: Sequence[Stream]) -> list[StreamRecor
 
 
 def explained(settings: dict[str, Any], origins: dict[str, Any]) -> tuple[SettingRecord, ...]:
-    """Each leaf of the settings under its dotted key, with its origin; ``default`` where nobody set it."""
-    return tuple(SettingRecord(key=key, value=value, origin=_origin(key, origins)) for key, value in leaves(settings))
+    """Each leaf of the settings under its dotted key, with its origin; ``default`` where nobody set it.
+
+    Of the strategy all screws are shown: those that nobody turned are as the named strategy has them.
+    """
+    chosen = StrategySettings.model_validate(settings["strategy"])
+    shown = {**settings, "strategy": choice.resolved(chosen)}
+    usual = {"strategy.name": "default", "strategy": f"strategy {chosen.name}"}
+    return tuple(
+        SettingRecord(key=key, value=value, origin=_origin(key, {**usual, **origins})) for key, value in leaves(shown)
+    )
 
 
 def leaves(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

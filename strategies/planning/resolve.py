@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
 from strategies.contract import CosineSchedule, Explained, Signals, SourceFacts, TaskObjective
 from strategies.errors import BadPlan
-from strategies.settings import Json, Task, TrainingSettings
+from strategies.settings import Task, TrainingSettings
 
 DEFAULT, SETTINGS = "default", "settings"
 FEW_STEPS = 1000
@@ -52,21 +52,6 @@ def peak_rate(training: TrainingSettings, task: Task) -> Explained:
     return Explained(value=FULL_RATES[task], origin=f"{DEFAULT} for {task}")
 
 
-def refusals(signals: Signals, strategy: str) -> list[Json]:
-    """Settings of this strategy that the gate has refused on the same batches."""
-    return [refused for refused in signals.refused if refused.get("strategy", strategy) == strategy]
-
-
-def halved_until_new(rate: Explained, refused: Collection[object]) -> Explained:
-    """``rate``, halved until it is none of the ``refused`` ones."""
-    value = float(rate.value)
-    while value in refused:
-        value /= 2
-    if value == rate.value:
-        return rate
-    return Explained(value=value, origin=f"halved after refusal, from {rate.value:g} ({rate.origin})")
-
-
 def cosine_values(signals: Signals, rows: int) -> dict[str, Explained]:
     """Lengths of a stage of one cosine over ``rows`` rows."""
     count = steps(signals.training, rows)
@@ -85,7 +70,6 @@ def common_values(signals: Signals, rate: Explained) -> dict[str, Explained]:
         "tuner": Explained(value=training.tuner, origin=SETTINGS),
         "batch": Explained(value=training.train_batch_size, origin=SETTINGS),
         "order": Explained(value=training.seed + signals.stage, origin="seed and stage"),
-        "schedule": Explained(value="cosine", origin=DEFAULT),
         "learning_rate": rate,
         "min_learning_rate": floor,
         "last_learning_rate": Explained(value=floor.value, origin="where the schedule ends"),

@@ -9,46 +9,49 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from strategies.composition import Composition, InfiniteSettings
 from strategies.contract import Explained, InfiniteSchedule, Plan, Signals, SourceFacts, TrainTemplate
 from strategies.mixing import old_rows
-from strategies.named import resolve, share
-from strategies.named.stage import STRATEGY, Stage, in_words, parents_cursor, resolve_stage, train_job
-from strategies.settings import Json, StrategySettings
+from strategies.planning import resolve, share
+from strategies.planning.stage import Stage, in_words, parents_cursor, resolve_stage, sources_of, train_job
+from strategies.settings import Json
 
 STATE = ("state/trunk", "state/optimizer", "state/mixing")
 
 
-def plan(signals: Signals, settings: StrategySettings) -> Plan:
+def plan(signals: Signals, composition: Composition, settings: InfiniteSettings, *, strategy: str) -> Plan:
     """Jobs trunk and release; the trunk of the live version is resumed where the rate allows it."""
-    stage, obstacle = _stage(signals, settings)
-    stage = _with_lengths(stage, resumed=obstacle is None)
+    stage, obstacle = _stage(signals, composition, settings, strategy=strategy)
+    stage = _with_lengths(stage, settings, resumed=obstacle is None)
     stage = stage.with_values(
         optimizer=Explained(value="reset" if obstacle else "continued", origin="infinite schedule"),
         trunk=Explained(value="new" if obstacle else "resumed", origin=obstacle or "the live version's trunk"),
         left_over=Explained(value=_left_over(stage), origin="new rows that the trunk does not take"),
     )
-    jobs = {"trunk": _trunk(stage, resumed=obstacle is None), "release": _release(stage)}
-    return Plan(strategy=STRATEGY, jobs=jobs, result="release", reason=_reason(stage, obstacle), values=stage.values)
+    jobs = {"trunk": _trunk(stage, settings, resumed=obstacle is None), "release": _release(stage, settings)}
+    return Plan(strategy=strategy, jobs=jobs, result="release", reason=_reason(stage, obstacle), values=stage.values)
 
 
-def _stage(signals: Signals, settings: StrategySettings) -> tuple[Stage, str | None]:
+def _stage(
+    signals: Signals, composition: Composition, settings: InfiniteSettings, *, strategy: str
+) -> tuple[Stage, str | None]:
     """The stage that resumes the trunk; or, with what stands against that, one that begins a new trunk."""
-    old = share.replayable(signals)
+    new, old = sources_of(signals, composition)
     obstacle = _not_infinite(signals)
     if obstacle is None:
         carried = _carried(signals, old)
         names = resolve.names(carried)
         rest = tuple(source for source in old if source.name not in names)
         resumed = resolve_stage(
-            signals, settings, new=(*signals.new, *carried), old=rest, rate=_trunks_peak(signals)
-        )  # fmt: skip
-        resumed = _with_constant_rate(resumed)
+            signals, composition, strategy=strategy, new=(*new, *carried), old=rest, rate=_trunks_peak(signals)
+        )
+        resumed = _with_constant_rate(resumed, settings)
         obstacle = _too_fast(resumed)
         if obstacle is None:
             return resumed, None
     rate = resolve.peak_rate(signals.training, signals.task)
-    fresh = resolve_stage(signals, settings, new=signals.new, old=old, rate=rate)
-    return _with_constant_rate(fresh), obstacle
+    fresh = resolve_stage(signals, composition, strategy=strategy, new=new, old=old, rate=rate)
+    return _with_constant_rate(fresh, settings), obstacle
 
 
 def _not_infinite(signals: Signals) -> str | None:
@@ -77,23 +80,23 @@ def _trunks_peak(signals: Signals) -> Explained:
 def _carried(signals: Signals, old: tuple[SourceFacts, ...]) -> tuple[SourceFacts, ...]:
     """Sources with left-over rows, unless nothing would remain to replay."""
     left: Json = signals.parent_settings.get("left_over") or {}
-    carried = tuple(_only(source, int(left[source.name])) for source in old if left.get(source.name))
-    return carried if len(carried) < len(old) else ()
+    known = share.replayable(signals)
+    carried = tuple(_only(source, int(left[source.name])) for source in known if left.get(source.name))
+    return carried if not old or len(carried) < len(old) else ()
 
 
 def _only(source: SourceFacts, rows: int) -> SourceFacts:
     return source.model_copy(update={"rows": min(rows, source.rows)})
 
 
-def _with_constant_rate(stage: Stage) -> Stage:
-    rate = stage.rate() * stage.settings.infinite.constant_ratio
+def _with_constant_rate(stage: Stage, settings: InfiniteSettings) -> Stage:
+    rate = stage.rate() * settings.constant_ratio
     return stage.with_values(constant_learning_rate=Explained(value=rate, origin="constant_ratio of the peak"))
 
 
-def _with_lengths(stage: Stage, *, resumed: bool) -> Stage:
+def _with_lengths(stage: Stage, settings: InfiniteSettings, *, resumed: bool) -> Stage:
     """Lengths of the phases; they add up to the stage's steps, at least one each for trunk and release."""
     total = max(2, stage.steps)
-    settings = stage.settings.infinite
     anneal = min(max(1, round(settings.anneal * total)), total - 1)
     warmup = 0 if resumed else min(int(stage.values["warmup_steps"].value), total - anneal)
     cooldown = 0 if resumed else min(round(settings.cooldown * total), total - anneal - warmup)
@@ -124,8 +127,7 @@ def _left_over(stage: Stage) -> dict[str, int]:
     return {source.name: math.ceil(left * source.rows / available) for source in stage.signals.new if left}
 
 
-def _schedule(stage: Stage, **lengths: int) -> InfiniteSchedule:
-    settings = stage.settings.infinite
+def _schedule(stage: Stage, settings: InfiniteSettings, **lengths: int) -> InfiniteSchedule:
     phases: dict[str, Any] = {"warmup": 0, "cooldown": 0, "constant": 0, "anneal": 0, **lengths}
     return InfiniteSchedule(
         **phases,
@@ -137,11 +139,11 @@ def _schedule(stage: Stage, **lengths: int) -> InfiniteSchedule:
     )
 
 
-def _trunk(stage: Stage, *, resumed: bool) -> TrainTemplate:
+def _trunk(stage: Stage, settings: InfiniteSettings, *, resumed: bool) -> TrainTemplate:
     lengths = {phase: _length(stage, phase) for phase in ("warmup", "cooldown", "constant")}
     return train_job(
         stage,
-        _schedule(stage, **lengths),
+        _schedule(stage, settings, **lengths),
         init="@live/state/trunk" if resumed else "@live/answer/model",
         optimizer="@live/state/optimizer" if resumed else None,
         cursor=parents_cursor(stage.signals),
@@ -150,11 +152,11 @@ def _trunk(stage: Stage, *, resumed: bool) -> TrainTemplate:
     )
 
 
-def _release(stage: Stage) -> TrainTemplate:
+def _release(stage: Stage, settings: InfiniteSettings) -> TrainTemplate:
     anneal = _length(stage, "anneal")
     return train_job(
         stage,
-        _schedule(stage, anneal=anneal),
+        _schedule(stage, settings, anneal=anneal),
         init="@trunk/answer/model",
         optimizer="@trunk/state/optimizer",
         cursor="@trunk/state/mixing",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from strategies.contract import Explained, Signals, SourceFacts
-from strategies.settings import StrategySettings
 
 NOTCHES = (0.05, 0.10, 0.25, 0.5)
 """Shares of replay from weakest to strongest (METHODS 1.5)."""
@@ -44,12 +43,12 @@ def mean_loss(sources: Iterable[SourceFacts]) -> float | None:
     return sum(loss * count for loss, count in measured) / tokens if tokens else None
 
 
-def resolve_share(signals: Signals, settings: StrategySettings, *, anything_old: bool) -> dict[str, Explained]:
+def resolve_share(signals: Signals, asked: float | None, *, old: tuple[SourceFacts, ...]) -> dict[str, Explained]:
     """Values ``replay`` and, where they were looked at, ``shift``, ``replay_raise`` and ``anchor_rise``."""
-    if not anything_old:
+    if not old:
         return {"replay": Explained(value=0.0, origin="there is nothing to replay")}
-    if settings.replay is not None:
-        return {"replay": Explained(value=settings.replay, origin="settings")}
+    if asked is not None:
+        return {"replay": Explained(value=asked, origin="settings")}
     measured = shift(signals)
     values = _raise_values(signals)
     raised = values["replay_raise"].value

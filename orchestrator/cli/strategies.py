@@ -1,0 +1,52 @@
+"""``rekindle strategy …``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.base import command, group
+from orchestrator.cli.client import get, part
+from orchestrator.cli.output import Row, field, show_list, show_one
+
+strategies = group("See which ways of retraining there are.")
+
+
+def _screws(row: Row) -> str:
+    composition = row["composition"] or {}
+    kinds = [value["kind"] for value in composition.values() if isinstance(value, dict)]
+    return " × ".join(kinds) if kinds else "chosen at each retrain"
+
+
+COLUMNS = (("NAME", field("name")), ("MIXING × SELECTION × SCHEDULE", _screws), ("SUMMARY", field("summary")))
+
+
+def add_to(app: typer.Typer) -> None:
+    """Put these commands under the program."""
+    app.add_typer(strategies, name="strategy")
+
+
+@command(strategies, "list", "rekindle strategy list")
+def list_strategies() -> None:
+    """List strategies with what each is composed of."""
+    show_list(get("/strategies"), COLUMNS, empty="no strategies")
+
+
+@command(strategies, "show", "rekindle strategy show rewarm-replay", "rekindle strategy show naive --output json")
+def show_strategy(name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the strategy.")]) -> None:
+    """Show a strategy screw by screw; in a stream's YAML any screw can be turned otherwise."""
+    found = get(f"/strategies/{part(name)}")
+    screws = found["composition"] or {"composition": "chosen at each retrain from what was measured"}
+    lines = [(key, _in_words(value)) for key, value in screws.items()]
+    show_one(
+        found,
+        [("strategy", found["name"]), ("summary", found["summary"]), *lines, ("sources", ", ".join(found["sources"]))],
+    )
+
+
+def _in_words(value: object) -> str:
+    if not isinstance(value, dict):
+        return str(value)
+    settings = ", ".join(f"{key} {one}" for key, one in value.items() if key != "kind" and one is not None)
+    return f"{value['kind']} ({settings})" if settings else str(value["kind"])

@@ -1,0 +1,113 @@
+"""The strategy of a stream: a name, and any screw turned otherwise; from signals to a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from strategies import auto, planning
+from strategies.composition import SCREWS, Composition, MixingSettings, ScheduleSettings, SelectionSettings
+from strategies.contract import Plan, Signals
+from strategies.errors import BadPlan
+from strategies.named import NAMED, REWARM_REPLAY, Named
+from strategies.planning import compose
+from strategies.settings import Closed, Json, TrainingSettings
+
+NAMES: tuple[str, ...] = (auto.NAME, *(one.name for one in NAMED))
+
+
+class StrategySettings(Closed):
+    """A named strategy, of which any screw can be turned otherwise."""
+
+    name: Literal[NAMES] = Field(auto.NAME, description="how to retrain; auto chooses and says why")  # type: ignore[valid-type]
+    start: Literal["live", "base"] | None = Field(None, description="which model training starts from")
+    mixing: MixingSettings | None = Field(None, description="which rows, in which proportion")
+    selection: SelectionSettings | None = Field(None, description="which parameters move")
+    schedule: ScheduleSettings | None = Field(None, description="how fast they move")
+    keep_optimizer: bool | None = Field(None, description="continue the parent's optimizer moments")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_kinds(cls, raw: Any) -> Any:
+        """A word is a screw's kind; a screw without ``kind`` is of the kind that the named strategy has."""
+        if not isinstance(raw, Mapping):
+            return raw
+        usual = _usual(raw.get("name", auto.NAME))
+        return {key: _with_kind(value, usual, key) if key in SCREWS else value for key, value in raw.items()}
+
+
+def turned(settings: StrategySettings) -> Json:
+    """The screws that the user turned, as fields of a composition."""
+    fields = set(Composition.model_fields)
+    return {field: getattr(settings, field) for field in fields if getattr(settings, field) is not None}
+
+
+def resolved(settings: StrategySettings) -> Json:
+    """The strategy with every screw as it stands; of auto, which chooses them, only those that the user turned."""
+    given = {
+        key: value.model_dump(mode="json") if isinstance(value, Closed) else value
+        for key, value in turned(settings).items()
+    }
+    usual = {} if settings.name == auto.NAME else get(settings.name).composition.model_dump(mode="json")
+    return {"name": settings.name, **usual, **given}
+
+
+def plan(signals: Signals, settings: StrategySettings) -> Plan:
+    """The plan that the settings lead to; raises BadPlan where there is none."""
+    if settings.name == auto.NAME:
+        return auto.plan(signals, turned(settings))
+    named = get(settings.name)
+    return planning.plan(signals, named.composition.model_copy(update=turned(settings)), strategy=named.name)
+
+
+def check(settings: StrategySettings, training: TrainingSettings) -> None:
+    """Refuse screws that contradict each other before anything is measured; raises BadPlan."""
+    if settings.name == auto.NAME:
+        auto.check(turned(settings), training)
+    else:
+        compose.check(get(settings.name).composition.model_copy(update=turned(settings)), training)
+
+
+def alternatives(signals: Signals, settings: StrategySettings) -> list[dict[str, str]]:
+    """What was turned down and why; nothing where the user named the strategy."""
+    return auto.alternatives(signals) if settings.name == auto.NAME else []
+
+
+def get(name: str) -> Named:
+    """The named strategy; raises BadPlan where there is none."""
+    for one in NAMED:
+        if one.name == name:
+            return one
+    raise BadPlan(f"there is no strategy {name}; choose one of {', '.join(NAMES)}")
+
+
+def describe() -> list[Json]:
+    """Name, summary, sources and composition of every strategy."""
+    chooser = {"name": auto.NAME, "summary": auto.SUMMARY, "sources": list(auto.SOURCES), "composition": None}
+    return [
+        chooser,
+        *(
+            {
+                "name": one.name,
+                "summary": one.summary,
+                "sources": list(one.sources),
+                "composition": one.composition.model_dump(mode="json"),
+            }
+            for one in NAMED
+        ),
+    ]
+
+
+def _usual(name: object) -> Composition:
+    found = (one.composition for one in NAMED if one.name == name)
+    return next(found, REWARM_REPLAY.composition)
+
+
+def _with_kind(value: Any, usual: Composition, screw: str) -> Any:
+    if isinstance(value, str):
+        return {"kind": value}
+    if isinstance(value, Mapping) and "kind" not in value:
+        return {"kind": getattr(usual, screw).kind, **value}
+    return value

@@ -1,0 +1,28 @@
+"""From signals and a composition to a plan: one way for every strategy, whatever it is composed of.
+
+Rules: every resolved value stands in ``Plan.values`` with its origin; the number of steps depends on the new rows and
+the batch, never on the share of replay; a plan differs from every refused one; what is drawn at random stands in the
+plan by value. What cannot be planned raises BadPlan with the reason.
+"""
+
+from __future__ import annotations
+
+from strategies.composition import Composition, CosineSettings
+from strategies.contract import Plan, Signals
+from strategies.plan import validate
+from strategies.planning import compose, cosine, trunk
+
+
+def plan(signals: Signals, composition: Composition, *, strategy: str) -> Plan:
+    """The plan of a composition, under the strategy's name; raises BadPlan where there is none."""
+    compose.check(composition, signals.training)
+    schedule = composition.schedule
+    if isinstance(schedule, CosineSettings):
+        made = cosine.plan(signals, composition, schedule, strategy=strategy)
+    else:
+        made = trunk.plan(signals, composition, schedule, strategy=strategy)
+    validate(made)
+    return made
+
+
+__all__ = ["plan"]

@@ -1,0 +1,61 @@
+"""The plan of one cosine: a single train job."""
+
+from __future__ import annotations
+
+from strategies.composition import Composition, CosineSettings
+from strategies.contract import CosineSchedule, Explained, Plan, Signals, TrainTemplate
+from strategies.planning import resolve
+from strategies.planning.stage import Stage, in_words, parents_cursor, resolve_stage, sources_of, train_job
+
+
+def plan(signals: Signals, composition: Composition, schedule: CosineSettings, *, strategy: str) -> Plan:
+    """Warm up, decay to the end of the stage; the parent's moments go on only where that was asked for."""
+    new, old = sources_of(signals, composition)
+    rate = resolve.peak_rate(signals.training, signals.task)
+    stage = resolve_stage(signals, composition, strategy=strategy, new=new, old=old, rate=rate)
+    stage = stage.with_values(
+        optimizer=_optimizer(signals, composition), warmup_start=_warmup_start(signals, schedule.warmup_start)
+    )
+    reason = f"Re-warms the {composition.start} model to rate {stage.rate():g} and decays it over {stage.steps} steps"
+    return Plan(
+        strategy=strategy,
+        jobs={"train": _train(stage)},
+        result="train",
+        reason=f"{reason}, {in_words(stage)}.",
+        values=stage.values,
+    )
+
+
+def _train(stage: Stage) -> TrainTemplate:
+    kept = ("state/optimizer",) if stage.composition.keep_optimizer else ()
+    return train_job(
+        stage,
+        _schedule(stage),
+        init=f"@{stage.composition.start}/answer/model",
+        optimizer="@live/state/optimizer" if stage.values["optimizer"].value == "continued" else None,
+        cursor=parents_cursor(stage.signals) if stage.composition.start == "live" else None,
+        steps=stage.steps,
+        state=("state/mixing", *kept),
+    )
+
+
+def _schedule(stage: Stage) -> CosineSchedule:
+    start = stage.values["warmup_start"].value
+    last = stage.signals.parent_settings.get("last_learning_rate") if start == "last_lr" else None
+    return resolve.cosine(stage.values).model_copy(update={"warmup_start": start, "last_lr": last})
+
+
+def _optimizer(signals: Signals, composition: Composition) -> Explained:
+    if not composition.keep_optimizer:
+        return Explained(value="reset", origin=resolve.DEFAULT)
+    if "state/optimizer" not in signals.parent_state:
+        return Explained(value="reset", origin="keep_optimizer, but the live version left no moments")
+    if signals.parent_settings.get("tuner", signals.training.tuner) != signals.training.tuner:
+        return Explained(value="reset", origin="keep_optimizer, but the live version's moments are of another tuner")
+    return Explained(value="continued", origin="settings: keep_optimizer")
+
+
+def _warmup_start(signals: Signals, start: str) -> Explained:
+    if start == "last_lr" and signals.parent_settings.get("last_learning_rate") is None:
+        return Explained(value="zero", origin="last_lr, but the live version has no last rate")
+    return Explained(value=start, origin=resolve.SETTINGS if start != "zero" else resolve.DEFAULT)

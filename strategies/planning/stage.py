@@ -1,0 +1,181 @@
+"""One stage of training: what it trains on, what it resolved, and the train jobs made of that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from strategies import selection
+from strategies.composition import Composition, ReplaySettings
+from strategies.contract import Explained, ReplayMixing, Schedule, Selection, Signals, SourceFacts, TrainTemplate
+from strategies.planning import resolve, share
+from strategies.settings import Json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Sources and resolved values of a stage; ``values`` is what the plan records."""
+
+    strategy: str
+    signals: Signals
+    composition: Composition
+    selection: Selection
+    new: tuple[SourceFacts, ...]
+    old: tuple[SourceFacts, ...]
+    values: dict[str, Explained]
+
+    @property
+    def steps(self) -> int:
+        return int(self.values["steps"].value)
+
+    @property
+    def share(self) -> str:
+        """Share of old rows as a decimal string."""
+        return repr(float(self.values["replay"].value))
+
+    def rate(self, name: str = "learning_rate") -> float:
+        return float(self.values[name].value)
+
+    def with_values(self, **values: Explained) -> Stage:
+        """The same stage with more values, or other ones."""
+        return replace(self, values={**self.values, **values})
+
+
+def sources_of(signals: Signals, composition: Composition) -> tuple[tuple[SourceFacts, ...], tuple[SourceFacts, ...]]:
+    """New and old sources that the mixing draws from."""
+    match composition.mixing.kind:
+        case "new":
+            return signals.new, ()
+        case "everything":
+            return everything(signals), ()
+        case "replay":
+            return signals.new, share.replayable(signals)
+
+
+def everything(signals: Signals) -> tuple[SourceFacts, ...]:
+    """The anchor, the trained batches and the new ones."""
+    anchor = () if signals.anchor is None else (signals.anchor,)
+    return (*anchor, *signals.old, *signals.new)
+
+
+def resolve_stage(
+    signals: Signals,
+    composition: Composition,
+    *,
+    strategy: str,
+    new: tuple[SourceFacts, ...],
+    old: tuple[SourceFacts, ...],
+    rate: Explained,
+) -> Stage:
+    """Resolve shares, rates and lengths; replay is raised or the rate halved until no refused decision had both."""
+    asked = composition.mixing.share if isinstance(composition.mixing, ReplaySettings) else None
+    shares = share.resolve_share(signals, asked, old=old)
+    screws = {name: Explained(value=kind, origin=f"strategy {strategy}") for name, kind in _kinds(composition).items()}
+    refused = _refused(signals, strategy, _kinds(composition))
+    pinned = not old or asked is not None
+    shares["replay"], rate = _differ(refused, replay=shares["replay"], rate=rate, pinned=pinned)
+    chosen, drawn = selection.resolve(signals, composition.selection)
+    values = {
+        "strategy": Explained(value=strategy, origin=resolve.SETTINGS),
+        **screws,
+        **resolve.common_values(signals, rate),
+        **resolve.cosine_values(signals, resolve.total_rows(new)),
+        **shares,
+        **drawn,
+    }
+    return Stage(
+        strategy=strategy,
+        signals=signals,
+        composition=composition,
+        selection=chosen,
+        new=new,
+        old=old,
+        values=values,
+    )
+
+
+def _kinds(composition: Composition) -> dict[str, str]:
+    return {
+        "start": composition.start,
+        "mixing": composition.mixing.kind,
+        "selection": composition.selection.kind,
+        "schedule": composition.schedule.kind,
+    }
+
+
+def _refused(signals: Signals, strategy: str, kinds: dict[str, str]) -> list[Json]:
+    """Settings of decisions on the same batches that the gate refused and that were composed alike."""
+    alike = {"strategy": strategy, **kinds}
+    return [one for one in signals.refused if all(one.get(key, value) == value for key, value in alike.items())]
+
+
+def _differ(refused: list[Json], *, replay: Explained, rate: Explained, pinned: bool) -> tuple[Explained, Explained]:
+    stronger, lower = float(replay.value), float(rate.value)
+    before = [(one.get("replay", stronger), one.get("learning_rate")) for one in refused]
+    while (stronger, lower) in before:
+        notch = None if pinned else share.next_notch(stronger)
+        stronger, lower = (stronger, lower / 2) if notch is None else (notch, lower)
+    return (
+        _changed(replay, stronger, "raised after refusal"),
+        _changed(rate, lower, "halved after refusal"),
+    )
+
+
+def _changed(before: Explained, value: float, how: str) -> Explained:
+    if value == before.value:
+        return before
+    return Explained(value=value, origin=f"{how}, from {before.value:g} ({before.origin})")
+
+
+def train_job(
+    stage: Stage,
+    schedule: Schedule,
+    *,
+    init: str,
+    steps: int,
+    optimizer: str | None = None,
+    cursor: str | None = None,
+    state: tuple[str, ...] = (),
+) -> TrainTemplate:
+    """One run of the loop over the stage's sources."""
+    signals = stage.signals
+    mixing = ReplayMixing(
+        new=resolve.names(stage.new),
+        old=share.weights(stage.old, signals.anchor),
+        share=stage.share,
+        batch=signals.training.train_batch_size,
+        order=stage.values["order"].value,
+        cursor=cursor,
+    )
+    return TrainTemplate(
+        init=init,
+        optimizer=optimizer,
+        mixing=mixing,
+        selection=stage.selection,
+        schedule=schedule,
+        objective=resolve.objective(signals),
+        steps=steps,
+        training=signals.training,
+        state=state,
+    )
+
+
+def parents_cursor(signals: Signals) -> str | None:
+    """Where the parent's sources stood, if it left that."""
+    return "@live/state/mixing" if "state/mixing" in signals.parent_state else None
+
+
+def in_words(stage: Stage) -> str:
+    """What the stage trains on, and what of the model moves, as the end of a sentence."""
+    return _mixing_in_words(stage) + selection.in_words(stage.selection, stage.values)
+
+
+def _mixing_in_words(stage: Stage) -> str:
+    if stage.composition.mixing.kind == "new":
+        return "on the new data alone"
+    if stage.composition.mixing.kind == "everything":
+        return f"on {len(stage.new)} sources jointly, {stage.values['rows'].value} rows in all"
+    if not stage.old:
+        return "without replay, because there is nothing to replay"
+    replay = stage.values["replay"]
+    count = f"{len(stage.old)} old source{'s' if len(stage.old) > 1 else ''}"
+    return f"with {replay.value:.0%} replay of {count} in every step ({replay.origin})"
