@@ -1,8 +1,8 @@
-"""Which parameters move: all of them, or a low-rank adapter."""
+"""Which parameters move: all of them, half of them, a low-rank adapter, or a head."""
 
 from __future__ import annotations
 
-from strategies.contract import FullSelection, LoraSelection, Selection
+from strategies.contract import AdapterSelection, FullSelection, HalfSelection, LoraSelection, Selection
 from strategies.settings import LoraSettings, TrainingSettings
 
 
@@ -13,7 +13,7 @@ def from_training(training: TrainingSettings) -> Selection:
 
 def extent(selection: Selection) -> LoraSettings | None:
     """All that may ever move: None for every parameter, else the adapter's settings (and a classifier's head)."""
-    return selection.lora if isinstance(selection, LoraSelection) else None
+    return selection.lora if isinstance(selection, LoraSelection | HalfSelection | AdapterSelection) else None
 
 
 __all__ = ["extent", "from_training"]
