@@ -71,11 +71,13 @@ def table(name: str, layers: int = 2) -> tuple[Parameter, ...]:
         return parameter_table(model(name, layers))
 
 
-def model(name: str, layers: int = 2) -> Any:
-    """The model itself, with random weights."""
+def model(name: str, layers: int = 2, **changes: Any) -> Any:
+    """The model itself, with random weights; ``changes`` are of its configuration."""
     import transformers
 
     kind, head, settings = SHAPES[name]
     # Gemma 3's text model alone has a configuration of another name.
     config = getattr(transformers, f"{kind}TextConfig" if kind == "Gemma3" else f"{kind}Config")
-    return getattr(transformers, f"{kind}{head}")(config(**{**settings, LAYERS.get(kind, "num_hidden_layers"): layers}))
+    return getattr(transformers, f"{kind}{head}")(
+        config(**{**settings, LAYERS.get(kind, "num_hidden_layers"): layers, **changes})
+    )
