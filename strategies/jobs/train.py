@@ -121,6 +121,10 @@ def _recompute_activations(model: Any) -> None:
         model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     else:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    # Reentrant recomputation alone needs inputs that require a gradient; here they would make the backward pass go
+    # through lower blocks in which nothing moves.
+    if hasattr(model, "_require_grads_hook"):
+        model.disable_input_require_grads()
 
 
 def _grown_labels(spec: JobSpec, loaded: Loaded) -> tuple[str, ...]:

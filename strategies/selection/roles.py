@@ -91,7 +91,7 @@ def embeddings(table: Sequence[Parameter]) -> tuple[Parameter, ...]:
 
 def is_tied(parameter: Parameter) -> bool:
     """Whether an embedding is the head's matrix too."""
-    return not all(_embeds_by_name(name) for name in parameter.names[1:])
+    return len(parameter.names) > 1 and not all(map(_embeds_by_name, parameter.names))
 
 
 def layers(table: Sequence[Parameter]) -> tuple[Layer, ...]:
@@ -120,7 +120,7 @@ def _is_target(parameter: Parameter, targets: Sequence[str]) -> bool:
 
 
 def _embeds(parameter: Parameter) -> bool:
-    return "Embedding" in parameter.module or _embeds_by_name(parameter.name)
+    return "Embedding" in parameter.module or any(map(_embeds_by_name, parameter.names))
 
 
 def _embeds_by_name(name: str) -> bool:

@@ -62,36 +62,44 @@ class PlainNames(Part):
 class _Joined(nn.Module):
     """A tensor made of a part that moves and a part that stays; both may be several runs along one dimension."""
 
+    kept: Tensor
+
     def __init__(self, whole: Tensor, kept: Sequence[FrozenSlice]) -> None:
         super().__init__()
         self.dim = kept[0].dim
-        self.runs = _runs(whole.shape[self.dim], kept)
+        self.runs = _runs(tuple(whole.shape), kept)
         self.register_buffer("kept", self._taken(whole.detach(), stays=True), persistent=False)
 
     def forward(self, moving: Tensor) -> Tensor:
-        parts = {
-            stays: iter(self._parts(tensor, stays=stays)) for stays, tensor in ((True, self.kept), (False, moving))
-        }
+        parts = {stays: iter(self._parts(tensor, stays)) for stays, tensor in ((True, self.kept), (False, moving))}
         return torch.cat([next(parts[stays]) for stays, _ in self.runs], self.dim)
 
     def right_inverse(self, whole: Tensor) -> tuple[Tensor]:
         return (self._taken(whole, stays=False),)
 
-    def _parts(self, tensor: Any, *, stays: bool) -> Sequence[Tensor]:
-        return tuple(tensor.split([length for mine, length in self.runs if mine == stays], self.dim))
+    def _parts(self, tensor: Tensor, stays: bool) -> Sequence[Tensor]:
+        return torch.split(tensor, [length for mine, length in self.runs if mine == stays], self.dim)
 
     def _taken(self, whole: Tensor, *, stays: bool) -> Tensor:
-        cut = whole.split([length for _, length in self.runs], self.dim)
+        cut = torch.split(whole, [length for _, length in self.runs], self.dim)
         return torch.cat([part for part, (mine, _) in zip(cut, self.runs, strict=True) if mine == stays], self.dim)
 
 
-def _runs(length: int, kept: Sequence[FrozenSlice]) -> list[tuple[bool, int]]:
-    """Whether it stays, and how long it is, for each run along the dimension."""
-    edges = sorted({0, length, *(edge for part in kept for edge in (part.start, part.stop))})
+def _runs(shape: tuple[int, ...], kept: Sequence[FrozenSlice]) -> list[tuple[bool, int]]:
+    """Whether it stays, and how long it is, for each run along the slices' dimension; raises Refused if none moves."""
+    dim = kept[0].dim
+    length = shape[dim] if dim < len(shape) else 0
     starts = {part.start: part.stop for part in kept}
-    if edges[-1] != length or any(part.dim != kept[0].dim for part in kept):
-        raise Refused(f"slices {kept} do not fit a length of {length}; measure the model again")
-    return [(starts.get(start) == stop, stop - start) for start, stop in pairwise(edges)]
+    edges = sorted({0, length, *starts, *starts.values()})
+    runs = [(starts.get(start) == stop, stop - start) for start, stop in pairwise(edges)]
+    stays = sum(length for mine, length in runs if mine)
+    if any(part.dim != dim for part in kept) or edges[-1] != length or stays != _total(kept) or stays == length:
+        raise Refused(f"slices {starts} do not fit a tensor of shape {shape}; measure the model again")
+    return runs
+
+
+def _total(kept: Sequence[FrozenSlice]) -> int:
+    return sum(part.stop - part.start for part in kept)
 
 
 def _split(model: Any, name: str, kept: Sequence[FrozenSlice]) -> None:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from strategies.contract import HalfSelection, ModelFiles
 from strategies.errors import Refused
 from strategies.inference.load import load
+from strategies.inference.score import Scorer
 from strategies.jobs.runtime import Stopped
 from strategies.selection.half import choose, realised
 from strategies.selection.settings import HalfSettings
@@ -196,6 +197,13 @@ def test_over_the_stages_another_half_stays(tmp_path: Path, llama: Path):
 # --- the bottom variant -------------------------------------------------------------------------------------------
 
 
+def watch(output: Any, then: Any) -> None:
+    """Call ``then`` when the backward pass reaches a block's output."""
+    tensor = output if isinstance(output, torch.Tensor) else output[0]
+    if tensor.requires_grad:
+        tensor.register_hook(then)
+
+
 def backward(loop: Loop) -> list[int]:
     """The blocks that a backward pass goes through."""
     seen: list[int] = []
@@ -203,7 +211,7 @@ def backward(loop: Loop) -> list[int]:
     base = model.get_base_model() if hasattr(model, "peft_config") else model
     stack = next(m for name, m in base.named_modules() if name.rpartition(".")[2] in {"layers", "h", "layer"})
     for index, block in enumerate(stack):
-        block.register_full_backward_hook(lambda *_, index=index: seen.append(index))
+        block.register_forward_hook(lambda *passed, index=index: watch(passed[-1], lambda _: seen.append(index)))
     draw = loop.mixing.draw(1)
     loop.run.model.train()
     loop.objective.gradients(loop.run, loop.collate(draw))
@@ -314,11 +322,16 @@ def test_names_that_the_model_does_not_have_are_refused(tmp_path: Path, gpt2: Pa
         makers.loop(tmp_path / "job", half_job(tmp_path, gpt2, selection.model_copy(update=wrong)))
 
 
-def test_slices_that_reach_beyond_the_tensor_are_refused(tmp_path: Path, gpt2: Path):
+@pytest.mark.parametrize(
+    "parts",
+    [[(0, 64, 100)], [(0, 0, 96)], [(0, 0, 40), (0, 30, 60)], [(1, 0, 32)]],
+    ids=["too long", "all of it", "overlapping", "other dimension"],
+)
+def test_slices_that_do_not_fit_the_tensor_are_refused(tmp_path: Path, gpt2: Path, parts: list[tuple[int, int, int]]):
     name = "transformer.h.0.attn.c_attn.bias"
-    part = {"dim": 0, "start": 64, "stop": 100}
-    wrong = HalfSelection.model_validate({"level": "category", "frozen": (), "slices": {name: [part]}})
-    with pytest.raises(Refused, match="do not fit a length of 96"):
+    slices = [{"dim": dim, "start": start, "stop": stop} for dim, start, stop in parts]
+    wrong = HalfSelection.model_validate({"level": "category", "frozen": (), "slices": {name: slices}})
+    with pytest.raises(Refused, match=r"do not fit a tensor of shape \(96,\)"):
         makers.loop(tmp_path / "job", half_job(tmp_path, gpt2, wrong))
 
 
@@ -396,14 +409,14 @@ def test_measuring_ends_with_the_document_that_fills_the_tokens(
     folder = request.getfixturevalue("bert" if task == "classification" else "llama")
     documents = makers.labelled(20, LABELS) if task == "classification" else makers.text_documents(20)
     lengths: list[int] = []
-    forward = transformers.PreTrainedModel.__call__
+    each = Scorer._each
 
-    def counting(self, *args, **inputs):
-        lengths.extend([inputs["input_ids"].shape[1]] * len(inputs["input_ids"]))
-        return forward(self, *args, **inputs)
+    def counting(self: Scorer, places: list[int], *rest: Any) -> None:
+        lengths.extend(places)
+        each(self, places, *rest)
 
-    monkeypatch.setattr(transformers.PreTrainedModel, "__call__", counting)
+    monkeypatch.setattr(Scorer, "_each", counting)
     found = measured(tmp_path, folder, documents, tokens=100, window=32, task=task, model={"labels": LABELS})
     assert found.measured[0].documents == 20
     assert found.measured[0].loss is not None
-    assert 100 <= sum(lengths) < 100 + 2 * 32
+    assert sum(lengths[:-1]) < 100 <= sum(lengths)
