@@ -305,6 +305,8 @@ class MeasureWork(Closed):
     sources: tuple[SourceFile, ...]
     documents: int = 200
     """At most this many train-side documents of each source are scored, chosen by digest."""
+    tokens: int = 50_000
+    """Scoring of a source ends with the window, answer or document that brings it to this many tokens."""
     window: int = 256
     training: TrainingSettings
     sample: SampleWork | None = None

@@ -121,3 +121,15 @@ def bert(folder: Path, *, labels: tuple[str, ...] = (), seed: int = 7) -> Path:
     )
     transformers.BertForSequenceClassification(config).save_pretrained(folder)
     return folder
+
+
+def small(folder: Path, name: str, *, layers: int = 2, seed: int = 7) -> Path:
+    """A model of a shape in :mod:`tests.strategies.tables` that tokenizes as the others do."""
+    import torch
+
+    from tests.strategies import tables
+
+    tokenizer(folder)
+    torch.manual_seed(seed)
+    tables.model(name, layers, vocab_size=VOCABULARY, pad_token_id=1).save_pretrained(folder)
+    return folder

@@ -89,7 +89,7 @@ def adapter_labels(adapter: Path) -> tuple[str, ...]:
 
 def head_of(model: nn.Module) -> tuple[str, nn.Linear]:
     """Name and module of the last linear layer of a classifier."""
-    for name, module in model.named_modules():
+    for name, module in reversed(list(model.named_modules())):
         if name.rpartition(".")[2] in HEADS and isinstance(module, nn.Linear):
             return name, module
     raise Refused(f"{type(model).__name__} has no linear head called {' or '.join(HEADS)}; use another architecture")

@@ -1,8 +1,10 @@
-"""The measure job: how large each source is, and how hard it is for the live model."""
+"""The measure job: how large each source is, how hard it is for the live model, and what the model is made of."""
 
 from __future__ import annotations
 
+import itertools
 import json
+from typing import Any
 
 import numpy as np
 
@@ -19,10 +21,11 @@ from strategies.training.data import Documents, messages_of, training_side
 from strategies.training.packing import probe
 from strategies.training.precision import Precision
 from strategies.training.rows import encode_rows
+from strategies.training.table import parameter_table
 
 
 def measure(spec: JobSpec, work: MeasureWork, runtime: Runtime) -> JobResult:
-    """Documents, tokens, rows and loss of each source; texts sampled from the model if asked for."""
+    """Documents, tokens, rows and loss of each source; the model's parameters; texts sampled from it if asked for."""
     runtime.enter("loading model")
     loaded = load(spec.model, spec.task, device=precisions.device_for(spec.device), seed=spec.seed)
     precision = precisions.choose(loaded.model, work.training.bf16)
@@ -36,6 +39,7 @@ def measure(spec: JobSpec, work: MeasureWork, runtime: Runtime) -> JobResult:
         measured=tuple(measured),
         labels=loaded.labels,
         samples=_samples(spec, work, loaded, precision, runtime) if work.sample else None,
+        parameters=parameter_table(loaded.model),
         facts={**common(spec, precision), "packing": packing},
     )
 
@@ -79,7 +83,10 @@ def _one(
 
 
 def _loss(documents: Documents, spec: JobSpec, work: MeasureWork, loaded: Loaded, scorer: Scorer) -> float | None:
-    """Mean loss a token (of texts in windows, or of answers), or a document (of classes that the model knows)."""
+    """Mean loss a token (of texts in windows, or of answers), or a document (of classes that the model knows).
+
+    Of the first documents by digest, until ``work.tokens`` tokens went through the model.
+    """
     if spec.task == "classification":
         return _class_loss(documents, work, loaded, scorer)
     encoder = Encoder(loaded.tokenizer, work.window if spec.task == "causal-lm" else work.training.max_length)
@@ -89,7 +96,7 @@ def _loss(documents: Documents, spec: JobSpec, work: MeasureWork, loaded: Loaded
         opening = encoder.opening
         texts = encoder.texts(documents.column("text"))
         examples = [window for ids in texts for window in windows(opening, ids, work.window)]
-    sums, counts = scorer.losses(examples)
+    sums, counts = scorer.losses(_bounded(examples, [len(ids) for ids, _ in examples], work.tokens))
     return float(sums.sum() / counts.sum()) if counts.sum() else None
 
 
@@ -100,8 +107,16 @@ def _class_loss(documents: Documents, work: MeasureWork, loaded: Loaded, scorer:
     if not known:
         return None
     encoder = Encoder(loaded.tokenizer, work.training.max_length)
-    logits = scorer.logits(encoder.classified([text for text, _ in known]), len(loaded.labels))
-    return float(np.mean(class_losses(logits, np.array([index for _, index in known]))))
+    texts = encoder.classified([text for text, _ in known])
+    texts = _bounded(texts, list(map(len, texts)), work.tokens)
+    logits = scorer.logits(texts, len(loaded.labels))
+    return float(np.mean(class_losses(logits, np.array([index for _, index in known[: len(texts)]]))))
+
+
+def _bounded(examples: list[Any], lengths: list[int], tokens: int) -> list[Any]:
+    """The first examples, up to the one that brings their tokens to ``tokens``."""
+    before = itertools.accumulate(lengths, initial=0)
+    return [example for example, total in zip(examples, before, strict=False) if total < tokens]
 
 
 def class_losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

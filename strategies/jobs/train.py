@@ -12,7 +12,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 
 from strategies.consolidation import CONSOLIDATIONS
-from strategies.contract import Consumed, JobResult, JobSpec, LoraSelection, SourceFile, TrainTemplate, TrainWork
+from strategies.contract import Consumed, JobResult, JobSpec, SourceFile, TrainTemplate, TrainWork
 from strategies.errors import BadState, Refused
 from strategies.inference.encoding import IGNORED, Encoder
 from strategies.inference.export import save_adapter, save_model, save_tokenizer
@@ -28,9 +28,10 @@ from strategies.training import randomness
 from strategies.training.batches import Collator
 from strategies.training.checkpoint import CheckpointStore, copied
 from strategies.training.data import Documents, refuse_leaks, training_side
+from strategies.training.halves import PlainNames
 from strategies.training.ledger import bitmap
 from strategies.training.loop import Loop, Progress
-from strategies.training.parameters import counts, moments, moving, optimizer_for, prepare, put_moments
+from strategies.training.parameters import counts, is_adapted, moments, moving, optimizer_for, prepare, put_moments
 from strategies.training.precision import Precision
 from strategies.training.rows import Rows, encode_rows
 from strategies.training.seams import Run
@@ -120,6 +121,10 @@ def _recompute_activations(model: Any) -> None:
         model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     else:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    # Reentrant recomputation alone needs inputs that require a gradient; here they would make the backward pass go
+    # through lower blocks in which nothing moves.
+    if hasattr(model, "_require_grads_hook"):
+        model.disable_input_require_grads()
 
 
 def _grown_labels(spec: JobSpec, loaded: Loaded) -> tuple[str, ...]:
@@ -161,7 +166,7 @@ def make_loop(spec: JobSpec, work: TrainWork, prepared: Prepared, runtime: Runti
     return Loop(
         prepared.run,
         objective=OBJECTIVES[spec.task](),
-        parts={"consolidation": CONSOLIDATIONS[template.consolidation.kind]()},
+        parts={"consolidation": CONSOLIDATIONS[template.consolidation.kind](), "selection": PlainNames()},
         mixing=ReplayMixer(template.mixing, sizes, _cursor(work)),
         collate=Collator(prepared.rows, spec.task, pad=prepared.loaded.tokenizer.pad_token_id, micro=micro),
         schedule=template.schedule,
@@ -206,7 +211,7 @@ def _labels(spec: JobSpec, prepared: Prepared) -> tuple[str, ...]:
 def _artifacts(
     spec: JobSpec, work: TrainWork, prepared: Prepared, progress: Progress, directory: Path
 ) -> dict[str, str]:
-    lora = isinstance(work.template.selection, LoraSelection)
+    lora = is_adapted(prepared.run.model)
     answer = "adapter" if lora else "model"
     artifacts = {f"answer/{answer}": f"out/{answer}"}
     out = directory / "out"
@@ -277,5 +282,5 @@ def _facts(spec: JobSpec, work: TrainWork, prepared: Prepared, loop: Loop) -> Js
             }
             for source in work.sources
         },
-        **counts(prepared.run.model),
+        **counts(prepared.run.model, prepared.run.parameters),
     }

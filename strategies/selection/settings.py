@@ -1,12 +1,15 @@
-"""Which parameters move, as a user says it."""
+"""What a user sets about which parameters move."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from strategies.settings import Closed
+
+Level = Literal["category", "model", "layer", "bottom"]
+Pairing = Literal["auto", "uniform", "gqa_balanced", "param_aware"]
 
 
 class AllSettings(Closed):
@@ -16,12 +19,23 @@ class AllSettings(Closed):
 
 
 class HalfSettings(Closed):
-    """Half fine-tuning (Hui et al. 2025; METHODS 2.2): half of the matrices stay as they are for a stage."""
+    """Half fine-tuning (Hui et al. 2024, arXiv 2404.18466): which half of the parameter matrices stays as it is."""
 
     kind: Literal["half"] = Field("half", description="half of the matrices, drawn anew for each stage")
-    level: Literal["category", "model", "layer", "bottom"] = Field(
-        "category", description="what half is taken of: each category, all matrices, the layers, or the upper layers"
+    level: Level = Field(
+        "category",
+        description="category: half of each layer's attention, feed-forward and norms; model: any half of all matrices;"
+        " layer: half of the layers; bottom: the lowest half of the layers and the embeddings",
     )
-    pairing: Literal["auto", "uniform", "gqa_balanced", "param_aware"] = Field(
-        "auto", description="how two of four attention matrices are drawn; auto: balanced for grouped-query attention"
+    pairing: Pairing = Field(
+        "auto",
+        description="category: which two attention matrices stay: any (uniform), one of q, o and one of k, v"
+        " (gqa_balanced), those nearest to half of the parameters (param_aware);"
+        " auto: gqa_balanced where k and v are smaller than q, else uniform",
     )
+
+    @model_validator(mode="after")
+    def _fits(self) -> HalfSettings:
+        if self.pairing != "auto" and self.level != "category":
+            raise ValueError(f"pairing is used at level category only, not {self.level}; remove it")
+        return self

@@ -11,12 +11,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from strategies.contract import FullSelection, LoraSelection, Schedule
+from strategies.contract import FullSelection, HalfSelection, HeadSelection, LoraSelection, Schedule
 from strategies.contract import Selection as SelectionSettings
 from strategies.errors import BadState, Refused
 from strategies.inference.checks import check_folder
 from strategies.inference.load import grow_head, head_of
 from strategies.settings import LoraSettings, Task, TrainingSettings
+from strategies.training.halves import freeze_adapters, freeze_half
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER = "default"
@@ -27,22 +28,84 @@ def prepare(
 ) -> Any:
     """``model`` with what moves made trainable and the rest frozen.
 
-    full: the parent's adapter, if any, is merged in first. lora: the parent's adapter goes on, else a fresh one starts.
-    A classification head grows to ``labels`` and always moves.
+    full, half: the parent's adapter, if any, is merged in first. lora, half with lora: the parent's adapter goes on,
+    else a fresh one starts. head: the parent's adapter stays as it is. A classification head grows to ``labels`` and
+    always moves.
     """
+    if isinstance(selection, HeadSelection):
+        return _head_only(model, task=task, adapter=adapter, labels=labels, seed=seed)
+    if isinstance(selection, FullSelection) or (isinstance(selection, HalfSelection) and selection.lora is None):
+        return _plain(model, selection, task=task, adapter=adapter, labels=labels, seed=seed)
+    lora = _lora_of(selection)
+    model = _adapted(model, lora, task=task, adapter=adapter, labels=labels, seed=seed)
+    if isinstance(selection, HalfSelection):
+        freeze_adapters(model, selection)
+    return model
+
+
+def is_adapted(model: Any) -> bool:
+    """Whether what moves is an adapter on the model, so that the answer is an adapter too."""
+    import peft
+
+    return isinstance(model, peft.PeftModel)
+
+
+def _plain(
+    model: Any,
+    selection: FullSelection | HalfSelection,
+    *,
+    task: Task,
+    adapter: Path | None,
+    labels: tuple[str, ...],
+    seed: int,
+) -> Any:
+    model = _merged(model, adapter) if adapter else model
+    if task == "classification":
+        grow_head(model, labels, seed=seed)
+    model.requires_grad_(True)
+    if isinstance(selection, HalfSelection):
+        freeze_half(model, selection)
+    return model
+
+
+def _head_only(model: Any, *, task: Task, adapter: Path | None, labels: tuple[str, ...], seed: int) -> Any:
+    if task != "classification":
+        raise Refused(f"a {task} model has no classification head; choose another selection")
+    if adapter is not None:
+        model = _adapted(model, None, task=task, adapter=adapter, labels=labels, seed=seed)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(parameter.requires_grad and ".lora_" not in name)
+        return model
+    grow_head(model, labels, seed=seed)
+    model.requires_grad_(False)
+    head_of(model)[1].requires_grad_(True)
+    return model
+
+
+def _lora_of(selection: SelectionSettings) -> LoraSettings:
+    if isinstance(selection, LoraSelection | HalfSelection) and selection.lora is not None:
+        return selection.lora
+    raise Refused(f"selection {selection.kind} is not known to this training job; choose another strategy")
+
+
+def _adapted(
+    model: Any,
+    lora: LoraSettings | None,
+    *,
+    task: Task,
+    adapter: Path | None,
+    labels: tuple[str, ...],
+    seed: int,
+) -> Any:
+    """``model`` with the parent's adapter, or with a fresh one of ``lora``; None: as the parent's is."""
     tensors = _adapter_tensors(adapter) if adapter else {}
-    if isinstance(selection, FullSelection):
-        model = _merged(model, adapter) if adapter else model
-        if task == "classification":
-            grow_head(model, labels, seed=seed)
-        return model.requires_grad_(True)
     if task == "classification":
         _put_head(model, tensors)
         grow_head(model, labels, seed=seed)
         name, head = head_of(model)
         if adapter:
             tensors |= {f"base_model.model.{name}.{key}": tensor for key, tensor in head.state_dict().items()}
-    return _with_adapter(model, selection, task=task, adapter=adapter, tensors=tensors)
+    return _with_adapter(model, lora, task=task, adapter=adapter, tensors=tensors)
 
 
 def moving(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -53,10 +116,10 @@ def moving(model: nn.Module) -> dict[str, nn.Parameter]:
     return found
 
 
-def counts(model: nn.Module) -> dict[str, int]:
-    """How many numbers the model has and how many of them move."""
-    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
-    return {"parameters": sum(size for size, _ in sizes), "trainable": sum(size for size, moves in sizes if moves)}
+def counts(model: nn.Module, moved: Mapping[str, nn.Parameter]) -> dict[str, int]:
+    """How many numbers the model has and how many of them are in ``moved``."""
+    sizes = [sum(parameter.numel() for parameter in some) for some in (model.parameters(), moved.values())]
+    return dict(zip(("parameters", "trainable"), sizes, strict=True))
 
 
 def optimizer_for(
@@ -122,16 +185,18 @@ def _put_head(model: Any, tensors: dict[str, Tensor]) -> None:
 
 
 def _with_adapter(
-    model: Any, selection: LoraSelection, *, task: Task, adapter: Path | None, tensors: Mapping[str, Tensor]
+    model: Any, settings: LoraSettings | None, *, task: Task, adapter: Path | None, tensors: Mapping[str, Tensor]
 ) -> Any:
     import peft
 
-    settings = selection.lora
     if adapter is not None:
         config = peft.PeftConfig.from_pretrained(str(adapter))
-        _check_same_shape(config, settings)
-        config.lora_dropout, config.inference_mode = settings.lora_dropout, False
+        config.inference_mode = False
+        if settings is not None:
+            _check_same_shape(config, settings)
+            config.lora_dropout = settings.lora_dropout
     else:
+        assert settings is not None
         config = _fresh(model, settings, task)
     wrapped = peft.get_peft_model(model, config, adapter_name=ADAPTER)
     if adapter is not None:
