@@ -62,6 +62,7 @@ class FullSelection(Closed):
     """Every parameter moves."""
 
     kind: Literal["full"] = "full"
+    lora: None = None
 
 
 class LoraSelection(Closed):
@@ -111,6 +112,7 @@ class HeadSelection(Closed):
     """Only the classification head moves."""
 
     kind: Literal["head"] = "head"
+    lora: None = None
 
 
 Selection = Annotated[

@@ -160,7 +160,7 @@ def _initial_model(
     model = {**evaluation.model_of(session, origin, settings), "labels": labels}
     if not init.is_job and init.role == "answer/model":
         return model
-    if template.selection.kind == "lora":
+    if template.selection.lora is not None:
         return {
             **model,
             "adapter": _symbolic(session, decision, template.init.replace("answer/model", "answer/adapter")),

@@ -3,11 +3,34 @@
 from typing import Any
 
 from strategies import choice
-from strategies.contract import Plan, Signals, SourceFacts
 from strategies.choice import StrategySettings
+from strategies.contract import Parameter, Plan, Signals, SourceFacts
 from strategies.settings import Json, TrainingSettings
 
+MATRICES = {
+    "self_attn": dict.fromkeys(("q_proj", "k_proj", "v_proj", "o_proj"), (16, 16)),
+    "mlp": {"gate_proj": (24, 16), "up_proj": (24, 16), "down_proj": (16, 24)},
+}
 TRUNK = ("state/trunk", "state/optimizer", "state/mixing")
+
+
+def parameters(layers: int = 2) -> tuple[Parameter, ...]:
+    """The table of a small model of the Llama kind."""
+    inside = [
+        Parameter(names=(f"model.layers.{layer}.{part}.{name}.weight",), shape=shape, module="Linear")
+        for layer in range(layers)
+        for part, matrices in MATRICES.items()
+        for name, shape in matrices.items()
+    ]
+    norms = [
+        Parameter(names=(f"model.layers.{layer}.{name}.weight",), shape=(16,), module="LlamaRMSNorm")
+        for layer in range(layers)
+        for name in ("input_layernorm", "post_attention_layernorm")
+    ]
+    embeddings = Parameter(names=("model.embed_tokens.weight",), shape=(32, 16), module="Embedding")
+    last = Parameter(names=("model.norm.weight",), shape=(16,), module="LlamaRMSNorm")
+    head = Parameter(names=("lm_head.weight",), shape=(32, 16), module="Linear")
+    return (embeddings, *inside, *norms, last, head)
 
 
 def source(
@@ -26,6 +49,7 @@ def signals(training: Json | None = None, **changes: Any) -> Signals:
         "old": (source("batch-1", 800, seen_rows=700), source("batch-2", 400, seen_rows=400)),
         "anchor": source("anchor", 500, seen_rows=500),
         "parent": "news/2",
+        "parameters": parameters(),
     }
     return Signals(training=TrainingSettings(**(training or {})), **{**plain, **changes})
 

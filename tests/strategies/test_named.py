@@ -3,8 +3,8 @@
 import pytest
 
 from strategies import choice
-from strategies.errors import BadPlan
 from strategies.choice import StrategySettings
+from strategies.errors import BadPlan
 from tests.strategies.makers import plan, signals, source, values
 
 
@@ -74,6 +74,34 @@ def test_retrain_trains_the_base_on_everything_jointly():
     assert job.mixing.new == ("anchor", "batch-1", "batch-2", "batch-3")
     assert job.mixing.old == {}
     assert job.steps == (500 + 800 + 400 + 1600 + 15) // 16
+
+
+# --- half fine-tuning --------------------------------------------------------------------------------------------
+
+
+def test_half_finetune_freezes_a_fresh_half_each_stage_by_value():
+    first, second = (plan(signals(stage=stage), name="half-finetune").jobs["train"] for stage in (1, 2))
+    assert first.selection.kind == "half"
+    assert first.selection.frozen != second.selection.frozen
+    assert plan(signals(stage=1), name="half-finetune").jobs["train"] == first
+    assert (first.optimizer, first.mixing.old) == (None, {})
+
+
+def test_half_and_replay_go_together():
+    made = plan(name="half-finetune", mixing={"kind": "replay", "share": 0.25})
+    assert (made.jobs["train"].mixing.share, made.jobs["train"].selection.kind) == ("0.25", "half")
+    assert made.reason.endswith("of the blocks stays as it is (category level).")
+    assert 0.4 < made.values["trainable_share"].value < 0.6
+
+
+def test_half_of_an_adapter_names_the_adapters_that_stay():
+    made = plan(signals({"tuner": "lora"}), name="half-finetune")
+    assert made.jobs["train"].selection.lora is not None
+
+
+def test_half_needs_the_models_parameters():
+    with pytest.raises(BadPlan, match="were not measured"):
+        plan(signals(parameters=()), name="half-finetune")
 
 
 # --- auto --------------------------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ import pytest
 from strategies.mixing import ReplayMixer
 from tests.strategies.makers import TRUNK, plan, signals, source, values
 
-
 INFINITE = {"kind": "infinite"}
 
 
