@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from orchestrator.cli import app
-from strategies import named
+from strategies import choice
 from tests.architecture import settings_page, tree
 
 README = tree.ROOT / "README.md"
@@ -75,7 +75,7 @@ def test_every_setting_is_on_the_settings_page():
     assert [key for key in wanted if f"`{key}`" not in text] == []
 
 
-@pytest.mark.parametrize("name", named.NAMES)
+@pytest.mark.parametrize("name", choice.NAMES)
 def test_every_strategy_is_in_the_readme(name: str):
     assert f"`{name}`" in README.read_text(encoding="utf-8")
 
