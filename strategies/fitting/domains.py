@@ -120,16 +120,7 @@ def find_domains(texts: Sequence[str], settings: DomainSettings) -> Domains:
 def divide(documents: Documents, domains: Sequence[str]) -> dict[str, Documents]:
     """The documents of each domain, in their order, given the domain of each document."""
     assigned = np.array(domains)
-    return {name: _chosen(documents, np.flatnonzero(assigned == name)) for name in sorted(set(domains))}
-
-
-def _chosen(documents: Documents, places: NDArray[np.int64]) -> Documents:
-    return Documents(
-        rows=documents.rows[places],
-        digests=[documents.digests[place] for place in places.tolist()],
-        size=documents.size,
-        table=documents.table.take(places),
-    )
+    return {name: documents.where(assigned == name) for name in sorted(set(domains))}
 
 
 def _vectorizer(settings: DomainSettings, **options: Any) -> Any:

@@ -39,6 +39,15 @@ class Stream:
             places = self._join()
         found = places[self._position : self._position + count]
         self._position += len(found)
+        return self._alone(found) if len(self._cursors) == 1 else self._owned(found)
+
+    def _alone(self, found: Rows) -> list[tuple[str, int]]:
+        # Worth its lines: replay and narrow domains take a row or two at a time.
+        cursor = self._cursors[0]
+        cursor.take(len(found))
+        return [(cursor.source, row) for row in found.tolist()]
+
+    def _owned(self, found: Rows) -> list[tuple[str, int]]:
         owners = np.searchsorted(self._ends, found, side="right")
         for index, rows in enumerate(np.bincount(owners, minlength=len(self._cursors)).tolist()):
             self._cursors[index].take(rows)

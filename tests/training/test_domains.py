@@ -20,27 +20,7 @@ WORDS = {
     "sailing": "mast anchor wind harbour keel rudder tide sail deck hull",
     "law": "court judge appeal clause statute tenant contract verdict plea bail",
 }
-GLUE = [
-    "the",
-    "a",
-    "of",
-    "and",
-    "to",
-    "in",
-    "that",
-    "it",
-    "was",
-    "for",
-    "on",
-    "with",
-    "as",
-    "his",
-    "they",
-    "at",
-    "be",
-    "this",
-    "had",
-]
+GLUE = ["the", "a", "of", "and", "to", "in", "that", "it", "was", "for", "on", "with", "as", "his", "they", "at"]
 
 
 def document(topic: str, number: int) -> str:
