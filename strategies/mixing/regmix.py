@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from strategies.errors import BadPlan
 from strategies.mixing.simplex import Weights, caps, normalised, project
@@ -67,6 +67,12 @@ class FitSettings(Closed):
     patience: int = Field(3, ge=1)
     simulated: int = Field(100_000, ge=1)
     averaged: int = Field(128, ge=1)
+
+    @model_validator(mode="after")
+    def _fits(self) -> FitSettings:
+        if set(self.tokens) != set(self.prior):
+            raise ValueError("prior and tokens must name the same domains")
+        return self
 
 
 class Regression(Closed):
@@ -187,6 +193,9 @@ def simulated(prior: Weights, count: int, random: np.random.Generator) -> Table:
 
 def features(runs: Sequence[ProxyRun], domains: Sequence[str]) -> Table:
     """Weights of the runs, (runs, domains)."""
+    strange = sorted({name for run in runs for name in run.weights} - set(domains))
+    if strange:
+        raise BadPlan(f"a tiny run has domain {strange[0]}, which the prior has not; fit runs of one domain space")
     return np.array([[run.weights.get(name, 0.0) for name in domains] for run in runs], dtype=np.float64)
 
 

@@ -160,3 +160,8 @@ def test_runs_that_teach_nothing_are_refused(mixtures):
         fitting.fit(runs(mixtures), settings(old=("wiki",)))
     with pytest.raises(BadPlan, match="no eval set on one side"):
         fitting.fit(runs(mixtures), settings(old=()))
+    others = {name: share for name, share in PRIOR.items() if name != "news"}
+    with pytest.raises(BadPlan, match="a tiny run has domain news"):
+        fitting.fit(runs(mixtures), settings(prior=others, tokens=others))
+    with pytest.raises(ValueError, match="same domains"):
+        settings(tokens={"web": 1.0})
