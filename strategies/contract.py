@@ -55,7 +55,52 @@ class ReplayMixing(Closed):
     cursor: Reference | None = None
 
 
-Mixing = ReplayMixing
+class SkillItReweighting(Closed):
+    """Skill-It (METHODS 4.3): weights follow what is still hard, through a graph of what helps what.
+
+    ``graph[domain][set]`` is how much training on the domain helps the eval set; a missing edge is 0.
+    """
+
+    kind: Literal["skill-it"] = "skill-it"
+    eta: float = Field(gt=0)
+    window: int = Field(3, ge=1)
+    graph: dict[str, dict[str, float]]
+    mean_loss: bool = False
+    """With target skills only: the mean of the sets' losses takes the place of each one's own."""
+
+
+class MixtureLimits(Closed):
+    """What no re-weighting may exceed (METHODS 4.1)."""
+
+    floor: float = Field(0.1, ge=0, le=1)
+    """Least weight of a domain, over the equal weight 1/K."""
+    max_change: float = Field(0.3, gt=0, le=2)
+    """Most change at once, as the sum of the weights' absolute differences."""
+    epochs_max: float | None = Field(None, gt=0)
+    """How often a domain's rows may be taken over the whole job."""
+
+
+class WeightedMixing(Closed):
+    """Which rows each step takes: every domain by its weight, which may change at each ``observe_every`` steps.
+
+    A domain is one or more sources whose rows are one stream. ``weights`` are decimal strings, one for every domain but
+    ``rest``, which takes what the others leave.
+    """
+
+    kind: Literal["weighted"] = "weighted"
+    domains: dict[str, tuple[str, ...]]
+    weights: dict[str, str]
+    rest: str
+    batch: int = Field(ge=1)
+    order: int
+    cursor: Reference | None = None
+    observe_every: int | None = Field(None, ge=1)
+    reweight: SkillItReweighting | None = None
+    """None: the weights stay; with ``observe_every`` they are recorded with the losses they led to."""
+    limits: MixtureLimits | None = None
+
+
+Mixing = Annotated[ReplayMixing | WeightedMixing, Field(discriminator="kind")]
 
 
 class FullSelection(Closed):
@@ -154,6 +199,16 @@ class TaskObjective(Closed):
     """Next token, answer only, or classes, as the task says."""
 
     kind: Task
+
+
+class GroupDroObjective(Closed):
+    """DoReMi's proxy (METHODS 4.4): next token, each domain weighted by how far it is behind the frozen reference."""
+
+    kind: Literal["group-dro"] = "group-dro"
+    prior: dict[str, float]
+    """Weight that each domain is sampled with; the first weights of the objective too."""
+    eta: float = Field(1.0, gt=0)
+    smoothing: float = Field(1e-3, ge=0, lt=1)
 
 
 class KeepConsolidation(Closed):

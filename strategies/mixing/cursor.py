@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,6 +10,9 @@ import numpy as np
 from strategies.errors import BadState
 from strategies.mixing.order import Rows, permuted
 from strategies.settings import Json
+
+FORMAT = 1
+"""Of every mixing state, whichever mixing wrote it."""
 
 
 @dataclass(kw_only=True)
@@ -67,3 +71,34 @@ class Cursor:
         if not cuts or cursor.rows < 0 or cursor.epoch < 0 or sum(taken for _, taken in cuts) > cursor.rows:
             raise BadState(f"the cursor of source {source} is out of range; start the stage without it")
         return cursor
+
+
+def read_cursors(state: Json | None) -> dict[str, Cursor]:
+    """Cursors of every source in a mixing state."""
+    if state is None:
+        return {}
+    if state.get("format") != FORMAT:
+        raise BadState(f"mixing state of format {state.get('format')} is unknown; this version reads format {FORMAT}")
+    return {name: Cursor.from_json(name, value) for name, value in state.get("sources", {}).items()}
+
+
+def checkpointed(state: Json, settings: Json, rows: Mapping[str, int]) -> dict[str, Cursor]:
+    """Cursors of a checkpoint of the same job: the mixing and the number of ``rows`` must be as they were."""
+    cursors = read_cursors(state)
+    if state.get("settings") != settings:
+        raise BadState("the checkpoint was written under another mixing; start the job anew")
+    for name, count in rows.items():
+        if name not in cursors or cursors[name].rows != count:
+            raise BadState(f"source {name} is not as it was at the checkpoint; start the job anew")
+    return cursors
+
+
+def continued(cursor: Cursor | None, source: str, *, rows: int, order: int) -> Cursor:
+    """The cursor of an earlier stage, a fresh one, or a new epoch if the number of rows has changed."""
+    if cursor is None:
+        return Cursor(source=source, rows=rows, cuts=[(order, 0)])
+    if cursor.rows == rows:
+        return cursor
+    renewed = Cursor(source=source, rows=rows, epoch=cursor.epoch)
+    renewed.next_epoch(order)
+    return renewed

@@ -15,16 +15,16 @@ import numpy as np
 
 from strategies.contract import ReplayMixing
 from strategies.errors import BadPlan, BadState
-from strategies.mixing.cursor import Cursor
-from strategies.mixing.order import Hashes, Rows, hashes, permuted
+from strategies.mixing.cursor import FORMAT, checkpointed, continued, read_cursors
+from strategies.mixing.exact import fraction
+from strategies.mixing.order import permuted
+from strategies.mixing.stream import Stream
 from strategies.settings import Json
-
-FORMAT = 1
 
 
 def old_rows(share: str, batch: int, steps: int) -> int:
     """Old rows among the first ``steps`` steps of ``batch`` rows: floor(share * batch * steps)."""
-    exact = _fraction(share, "share")
+    exact = fraction(share, "share")
     return exact.numerator * batch * steps // exact.denominator
 
 
@@ -37,19 +37,19 @@ class ReplayMixer:
 
     def __init__(self, mixing: ReplayMixing, rows: Mapping[str, int], state: Json | None = None) -> None:
         self.mixing = mixing
-        self._share = _fraction(mixing.share, "share")
+        self._share = fraction(mixing.share, "share")
         _check(mixing, rows, self._share)
         self._weights = _integer_weights(mixing.old, rows)
         self._settings = _settings(mixing)
         self._rows = {name: rows[name] for name in (*mixing.new, *mixing.old)}
-        self._cursors = _cursors(state)
+        self._cursors = read_cursors(state)
         self._step = 0
         self._drawn = dict.fromkeys(self._weights, 0)
         for name, count in self._rows.items():
-            self._cursors[name] = _continued(self._cursors.get(name), name, rows=count, order=mixing.order)
+            self._cursors[name] = continued(self._cursors.get(name), name, rows=count, order=mixing.order)
         for name in mixing.new:
             self._cursors[name].cut(mixing.order)
-        self._forget_orders()
+        self._open_streams()
 
     @property
     def step(self) -> int:
@@ -62,7 +62,7 @@ class ReplayMixer:
             raise BadState(f"step {step} was asked for but step {self._step + 1} is next; steps are drawn in turn")
         batch = self.mixing.batch
         old = self._old_total(step) - self._old_total(self._step)
-        drawn = [self._draw_old() for _ in range(old)] + self._draw_new(batch - old)
+        drawn = [self._draw_old() for _ in range(old)] + self._new.take(batch - old)
         self._step = step
         slots = permuted(np.arange(batch, dtype=np.int64), self.mixing.order, "batch", step)
         return [drawn[slot] for slot in slots.tolist()]
@@ -80,84 +80,27 @@ class ReplayMixer:
 
     def load_state_dict(self, state: Json) -> None:
         """Go on within the same job: the next draw is the one that would have followed ``state``."""
-        cursors = _cursors(state)
-        if state.get("settings") != self._settings:
-            raise BadState("the checkpoint was written under another mixing; start the job anew")
-        for name, rows in self._rows.items():
-            if name not in cursors or cursors[name].rows != rows:
-                raise BadState(f"source {name} is not as it was at the checkpoint; start the job anew")
-        self._cursors = cursors
+        self._cursors = checkpointed(state, self._settings, self._rows)
         self._step, self._drawn = int(state["step"]), {name: int(count) for name, count in state["drawn"].items()}
-        self._forget_orders()
+        self._open_streams()
 
     def _old_total(self, step: int) -> int:
         return self._share.numerator * self.mixing.batch * step // self._share.denominator
 
-    def _forget_orders(self) -> None:
-        self._old_orders: dict[str, Rows] = {}
-        self._joint: Rows | None = None
-        self._joint_position = 0
+    def _open_streams(self) -> None:
+        order = self.mixing.order
+        self._new = Stream([self._cursors[name] for name in self.mixing.new], order)
+        self._old = {name: Stream([self._cursors[name]], order) for name in self._weights}
 
     def _draw_old(self) -> tuple[str, int]:
         name = self._most_behind()
         self._drawn[name] += 1
-        cursor = self._cursors[name]
-        order = self._old_orders.get(name)
-        if order is None:
-            order = self._old_orders[name] = cursor.ordered()
-        if cursor.position == len(order):
-            cursor.next_epoch(self.mixing.order)
-            order = self._old_orders[name] = cursor.ordered()
-        row = int(order[cursor.position])
-        cursor.take(1)
-        return name, row
+        return self._old[name].take(1)[0]
 
     def _most_behind(self) -> str:
         drawn = sum(self._drawn.values()) + 1
         total = sum(self._weights.values())
         return max(self._weights, key=lambda name: (self._weights[name] * drawn - total * self._drawn[name], name))
-
-    def _draw_new(self, count: int) -> list[tuple[str, int]]:
-        taken: list[tuple[str, int]] = []
-        while len(taken) < count:
-            taken += self._take_joint(count - len(taken))
-        return taken
-
-    def _take_joint(self, count: int) -> list[tuple[str, int]]:
-        joint = self._joint if self._joint is not None else self._join()
-        if self._joint_position == len(joint):
-            for name in self.mixing.new:
-                self._cursors[name].next_epoch(self.mixing.order)
-            joint = self._join()
-        places = joint[self._joint_position : self._joint_position + count]
-        self._joint_position += len(places)
-        sources = np.searchsorted(self._ends, places, side="right")
-        for index, rows in enumerate(np.bincount(sources, minlength=len(self.mixing.new)).tolist()):
-            self._cursors[self.mixing.new[index]].take(rows)
-        starts = self._ends - self._sizes
-        return [(self.mixing.new[i], int(p - starts[i])) for i, p in zip(sources.tolist(), places, strict=True)]
-
-    def _join(self) -> Rows:
-        """Put the rows that all new sources have left of this epoch into one order."""
-        self._sizes = np.array([self._rows[name] for name in self.mixing.new], dtype=np.int64)
-        self._ends = np.cumsum(self._sizes)
-        places: list[Rows] = [np.empty(0, np.int64)]
-        keys: list[Hashes] = [np.empty(0, np.uint64)]
-        for name, start in zip(self.mixing.new, (self._ends - self._sizes).tolist(), strict=True):
-            cursor = self._cursors[name]
-            left = cursor.ordered()[cursor.position :]
-            places.append(left + start)
-            keys.append(hashes(left, cursor.order, name, cursor.epoch))
-        self._joint = np.concatenate(places)[np.argsort(np.concatenate(keys), kind="stable")]
-        self._joint_position = 0
-        return self._joint
-
-
-def _fraction(text: str, what: str) -> Fraction:
-    try:
-        return Fraction(text)
-    except (ValueError, ZeroDivisionError) as error:
-        raise BadPlan(f"{what} {text!r} is not a number; write it in decimals, such as 0.05") from error
 
 
 def _settings(mixing: ReplayMixing) -> Json:
@@ -182,26 +125,8 @@ def _check(mixing: ReplayMixing, rows: Mapping[str, int], share: Fraction) -> No
 
 
 def _integer_weights(weights: Mapping[str, str], rows: Mapping[str, int]) -> dict[str, int]:
-    exact = {name: _fraction(text, f"weight of {name}") for name, text in weights.items() if rows[name]}
+    exact = {name: fraction(text, f"weight of {name}") for name, text in weights.items() if rows[name]}
     if any(weight < 0 for weight in exact.values()) or (exact and not sum(exact.values())):
         raise BadPlan("weights of old sources cannot be negative or all 0")
     scale = lcm(*(weight.denominator for weight in exact.values()))
     return {name: int(exact[name] * scale) for name in sorted(exact) if exact[name]}
-
-
-def _cursors(state: Json | None) -> dict[str, Cursor]:
-    if state is None:
-        return {}
-    if state.get("format") != FORMAT:
-        raise BadState(f"mixing state of format {state.get('format')} is unknown; this version reads format {FORMAT}")
-    return {name: Cursor.from_json(name, value) for name, value in state.get("sources", {}).items()}
-
-
-def _continued(cursor: Cursor | None, source: str, *, rows: int, order: int) -> Cursor:
-    if cursor is None:
-        return Cursor(source=source, rows=rows, cuts=[(order, 0)])
-    if cursor.rows == rows:
-        return cursor
-    renewed = Cursor(source=source, rows=rows, epoch=cursor.epoch)
-    renewed.next_epoch(order)
-    return renewed

@@ -5,8 +5,8 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -28,14 +28,32 @@ class Mixing(Protocol):
     def load_state_dict(self, state: Json) -> None: ...
 
 
+@runtime_checkable
+class Observing(Protocol):
+    """A mixing whose weights may follow losses: they are shown at step 0 and after every ``observe_every`` steps.
+
+    Nothing is drawn beyond such a step before it. ``observed`` is the last step at which losses were shown.
+    """
+
+    observe_every: int | None
+
+    @property
+    def observed(self) -> int | None: ...
+    def observe(self, step: int, losses: Mapping[str, float]) -> None: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """One forward pass: model inputs, targets, and their weight (targets that count), known without asking a device."""
+    """One forward pass: model inputs, targets, and their weight (targets that count), known without asking a device.
+
+    ``sources`` names the source of each row.
+    """
 
     inputs: dict[str, Tensor]
     targets: Tensor
     weight: int
     tokens: int
+    sources: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -46,12 +64,12 @@ class Batch:
             return self
         inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in self.inputs.items()}
         targets = self.targets.to(device, non_blocking=True)
-        return Batch(inputs=inputs, targets=targets, weight=self.weight, tokens=self.tokens)
+        return replace(self, inputs=inputs, targets=targets)
 
     def pinned(self) -> Batch:
         """The same batch in memory that a GPU can copy from by itself."""
         inputs = {name: tensor.pin_memory() for name, tensor in self.inputs.items()}
-        return Batch(inputs=inputs, targets=self.targets.pin_memory(), weight=self.weight, tokens=self.tokens)
+        return replace(self, inputs=inputs, targets=self.targets.pin_memory())
 
     def split(self, rows: int) -> list[Batch]:
         """The same rows in order, at most ``rows`` at a time."""
@@ -63,7 +81,8 @@ class Batch:
     def _part(self, part: slice, tokens: int) -> Batch:
         targets = self.targets[part]
         inputs = {name: tensor[part] for name, tensor in self.inputs.items()}
-        return Batch(inputs=inputs, targets=targets, weight=int((targets != IGNORED).sum()), tokens=tokens)
+        weight = int((targets != IGNORED).sum())
+        return Batch(inputs=inputs, targets=targets, weight=weight, tokens=tokens, sources=self.sources[part])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +106,8 @@ class Collator:
 
     def __call__(self, drawn: Sequence[tuple[str, int]]) -> list[Batch]:
         """Micro-batches of at most ``micro`` rows, in the order of the draw."""
-        return [self._batch(drawn[start : start + self.micro]) for start in range(0, len(drawn), self.micro)]
+        parts = [drawn[start : start + self.micro] for start in range(0, len(drawn), self.micro)]
+        return [replace(self._batch(part), sources=tuple(name for name, _ in part)) for part in parts]
 
     def _batch(self, drawn: Sequence[tuple[str, int]]) -> Batch:
         spans = [(self.sources[name], *self.sources[name].bounds[row : row + 2].tolist()) for name, row in drawn]

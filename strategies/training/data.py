@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,11 @@ class Documents:
         return Documents(
             rows=self.rows[:count], digests=self.digests[:count], size=self.size, table=self.table.slice(0, count)
         )
+
+    def where(self, chosen: NDArray[np.bool_]) -> Documents:
+        """The documents with a flag, in their order."""
+        digests = list(compress(self.digests, chosen.tolist()))
+        return Documents(rows=self.rows[chosen], digests=digests, size=self.size, table=self.table.filter(chosen))
 
 
 def training_side(source: SourceFile, task: Task) -> Documents:

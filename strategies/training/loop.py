@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from strategies.contract import Schedule
-from strategies.errors import Diverged, StrategyError
+from strategies.errors import BadPlan, Diverged, StrategyError
 from strategies.objective.base import Objective
 from strategies.schedule import factor
 from strategies.settings import Json, TrainingSettings
 from strategies.training import randomness
-from strategies.training.batches import Collator, Draw, Feed, Mixing
+from strategies.training.batches import Collator, Draw, Feed, Mixing, Observing
 from strategies.training.checkpoint import Checkpoint, CheckpointStore, copied
 from strategies.training.ledger import Ledger, LossLog
 from strategies.training.parameters import moments, put_moments
@@ -101,9 +101,11 @@ class Loop:
         self.run.model.train()
         clock = _Clock(self.progress)
         try:
+            self._observe()
             while self.run.step < self.steps:
                 if not self._steps():
                     self._go_back()
+                self._observe()
         finally:
             clock.stop()
             self.store.wait()
@@ -128,10 +130,10 @@ class Loop:
         self._saved_at = time.monotonic()
 
     def _steps(self) -> bool:
-        """Steps until the last; False if weights turned out not finite and a checkpoint is needed."""
+        """Steps until losses are due or the last; False if weights are not finite and a checkpoint is needed."""
         pin = self.run.precision.device.type == "cuda"
         late: _Applied | None = None
-        with Feed(self.mixing, self.collate, first=self.run.step + 1, last=self.steps, pin=pin) as feed:
+        with Feed(self.mixing, self.collate, first=self.run.step + 1, last=self._last(), pin=pin) as feed:
             for draw in feed:
                 applied = self._one(draw)
                 waiting = [step for step in (late, applied) if step is not None]
@@ -145,6 +147,30 @@ class Loop:
                     late = None
                     self._pause()
             return late is None or self._settle(late)
+
+    def _last(self) -> int:
+        """The step up to which rows may be drawn now: those after it may depend on losses that are not known yet."""
+        every = self._observe_every
+        return self.steps if every is None else min(self.steps, (self.run.step // every + 1) * every)
+
+    @property
+    def _observe_every(self) -> int | None:
+        return self.mixing.observe_every if isinstance(self.mixing, Observing) else None
+
+    def _observe(self) -> None:
+        """Show the mixing the losses that are due, once; after a restart also those that the checkpoint came before."""
+        mixing, step = self.mixing, self.run.step
+        if not isinstance(mixing, Observing) or mixing.observe_every is None:
+            return
+        if step % mixing.observe_every or mixing.observed == step:
+            return
+        if self.run.losses is None:
+            raise BadPlan("the mixing follows losses but the job has no eval sets to measure; give it select sets")
+        streams = randomness.capture()
+        mixing.observe(step, self.run.losses())
+        randomness.restore(*streams)
+        self.run.model.train()
+        self.progress.mixing = self.mixing.state_dict()
 
     def _one(self, draw: Draw) -> _Applied:
         lr = self._set_rate(draw.step)

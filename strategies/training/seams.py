@@ -5,7 +5,7 @@ A part overrides the hooks it needs; the loop calls only those that were overrid
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,10 @@ from strategies.training.precision import Precision
 
 @dataclass(kw_only=True)
 class Run:
-    """One run of the loop, as its parts see it. ``parameters`` are those that move, by name."""
+    """One run of the loop, as its parts see it. ``parameters`` are those that move, by name.
+
+    ``losses`` measures the model as it is on the ``select`` halves, by eval set; the same model, the same losses.
+    """
 
     model: Any
     precision: Precision
@@ -26,6 +29,7 @@ class Run:
     optimizer: torch.optim.Optimizer
     step: int = 0
     frozen_models: dict[str, Any] = field(default_factory=dict)
+    losses: Callable[[], Mapping[str, float]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,99 @@
+"""Domains of documents, which a mixture has weights for: declared by batch or by a column, or found by clustering.
+
+Found ones come from :mod:`strategies.fitting.domains`. A packed row holds documents of one domain only, so that a batch
+of several domains is several sources, named by :func:`part`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import Field
+
+from strategies.errors import BadPlan
+from strategies.settings import Closed
+
+MOST = 64
+"""Domains in one mixture: beyond that no batch could hold all of them."""
+OTHER = "other"
+
+
+class DomainSettings(Closed):
+    """How documents are clustered."""
+
+    documents: int = Field(20_000, ge=20)
+    """At most this many documents are clustered, the first given; the others are only assigned."""
+    characters: int = Field(20_000, ge=100)
+    """A document is read up to here."""
+    terms: int = Field(20_000, ge=10)
+    dimensions: int = Field(64, ge=2)
+    least: int = Field(2, ge=2)
+    most: int = Field(12, ge=2, le=MOST)
+    sample: int = Field(2_000, ge=20)
+    """Documents that the silhouette is taken over."""
+    seed: int = 1234
+
+
+class Silhouette(Closed):
+    """How well one number of domains parts the documents: the mean silhouette and its standard error."""
+
+    mean: float
+    standard_error: float
+
+
+class Domain(Closed):
+    """One domain: its name, made of its foremost terms, and how many of the clustered documents it has."""
+
+    name: str
+    terms: tuple[str, ...]
+    documents: int
+
+
+class DomainSpace(Closed):
+    """The domains that were found, and why so many.
+
+    Rule: of the numbers of domains whose mean silhouette is within one standard error of the best, the smallest.
+    """
+
+    format: Literal[1] = 1
+    domains: tuple[Domain, ...]
+    rule: Literal["smallest number within one standard error of the best mean silhouette"] = (
+        "smallest number within one standard error of the best mean silhouette"
+    )
+    silhouettes: dict[int, Silhouette]
+    documents: int
+    settings: DomainSettings
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(domain.name for domain in self.domains)
+
+
+def smallest_as_good(silhouettes: dict[int, Silhouette]) -> int:
+    """The number of domains by the rule of :class:`DomainSpace`."""
+    best = max(silhouettes.values(), key=lambda found: found.mean)
+    return min(count for count, found in silhouettes.items() if found.mean >= best.mean - best.standard_error)
+
+
+def by_batch(sources: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Each source is a domain of its own."""
+    return _few({name: (name,) for name in sources})
+
+
+def by_column(values: Sequence[object]) -> list[str]:
+    """The domain of each document: its value in a column, :data:`OTHER` where that is empty."""
+    found = [str(value).strip() if value is not None else "" for value in values]
+    _few(dict.fromkeys(found, ()))
+    return [name or OTHER for name in found]
+
+
+def part(source: str, domain: str) -> str:
+    """Name of the source that holds a batch's documents of one domain."""
+    return f"{source}/{domain}"
+
+
+def _few(domains: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    if len(domains) > MOST:
+        raise BadPlan(f"{len(domains)} domains are too many to mix; declare at most {MOST}")
+    return domains

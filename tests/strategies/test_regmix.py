@@ -1,0 +1,167 @@
+"""RegMix: the mixtures of the tiny runs, and a fit that finds a known optimum."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import kstest
+
+from strategies.errors import BadPlan, Refused
+from strategies.fitting import regmix as fitting
+from strategies.mixing import regmix
+from strategies.mixing.regmix import FitSettings, MixtureSettings, ProxyRun
+
+PRIOR = {"web": 0.7, "code": 0.2, "maths": 0.08, "news": 0.02}
+FEW = MixtureSettings(runs=64)
+
+
+@pytest.fixture(scope="module")
+def mixtures() -> list[dict[str, float]]:
+    return regmix.candidates(PRIOR, FEW, seed="tests")
+
+
+def table(mixtures) -> np.ndarray:
+    return np.array([[mixture[name] for name in PRIOR] for mixture in mixtures])
+
+
+def test_mixtures_sum_to_one_below_the_limit_and_without_traces(mixtures):
+    found = table(mixtures)
+    assert found.shape == (64, 4)
+    assert np.allclose(found.sum(1), 1)
+    assert (found[:, 3] <= 15 * 0.02 * 1.001).all()
+    assert ((found == 0) | (found > 1.9e-4)).all()
+    assert (found == 0).any()
+
+
+def test_no_two_mixtures_are_near(mixtures):
+    found = table(regmix.candidates(PRIOR, MixtureSettings(runs=200, grid=0.05), seed="coarse"))
+    apart = np.abs(found[:, None] - found[None]).sum(2) + np.eye(len(found))
+    assert apart.min() > 1e-5
+
+
+def test_the_same_seed_draws_the_same_mixtures(mixtures):
+    assert regmix.candidates(PRIOR, FEW, seed="tests") == mixtures
+    assert regmix.candidates(PRIOR, FEW, seed="others") != mixtures
+
+
+def test_draws_centre_on_the_tempered_prior():
+    settings = MixtureSettings(runs=20_000, oversample=1, most_over_prior=1000)
+    drawn = regmix._oversampled(np.array(list(PRIOR.values())), settings, regmix.generator("mean"))
+    wanted = np.sqrt(list(PRIOR.values()))
+    assert drawn.mean(0) == pytest.approx(wanted / wanted.sum(), abs=0.01)
+
+
+def test_simulated_mixtures_centre_on_the_plain_prior():
+    found = regmix.simulated(PRIOR, 20_000, regmix.generator("tests"))
+    assert found.mean(0) == pytest.approx(list(PRIOR.values()), abs=0.01)
+    assert found.sum(1) == pytest.approx(1)
+
+
+def test_one_weight_of_a_flat_dirichlet_is_uniform():
+    found = regmix._dirichlet(np.ones((5000, 2)), regmix.generator("flat"))
+    assert kstest(found[:, 0], "uniform").pvalue > 0.01
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        (MixtureSettings(runs=500, grid=0.09, oversample=2), "mixtures differ"),
+        (MixtureSettings(runs=5, oversample=1, most_over_prior=1, least_strength=5), "beyond the prior's limit"),
+    ],
+)
+def test_mixtures_that_cannot_be_had_are_refused(settings, reason, monkeypatch):
+    monkeypatch.setattr(regmix, "_MAX_BLOCKS", 3)
+    with pytest.raises(BadPlan, match=reason):
+        regmix.candidates(dict.fromkeys("abcdef", 1.0) if "prior" in reason else PRIOR, settings, seed="tests")
+
+
+def runs(mixtures, noise: float = 0.0) -> list[ProxyRun]:
+    """Old loss falls with web, new loss is least at a fifth of code; both depend on nothing else."""
+    random = np.random.default_rng(3).normal(size=len(mixtures)) * noise
+    return [
+        ProxyRun(weights=one, losses={"anchor": 3 - 0.2 * one["web"] + n, "batch": 2 + 8 * (one["code"] - 0.4) ** 2})
+        for one, n in zip(mixtures, random.tolist(), strict=True)
+    ]
+
+
+def settings(**changes) -> FitSettings:
+    plain = {
+        "prior": PRIOR,
+        "tokens": {name: 1e6 * share for name, share in PRIOR.items()},
+        "budget": 1e6,
+        "old": ("anchor",),
+        "new": ("batch",),
+        "simulated": 20_000,
+    }
+    return FitSettings(**{**plain, **changes})
+
+
+def test_the_target_weighs_old_against_new(mixtures):
+    one = ProxyRun(weights={}, losses={"a": 1.0, "b": 3.0, "c": 10.0})
+    assert regmix.targets([one], settings(old=("a", "b"), new=("c",), old_weight=0.25)) == [0.25 * 2 + 0.75 * 10]
+    assert regmix.targets([one], settings(old=(), new=("c",), old_weight=0)) == [10]
+
+
+def test_the_fit_finds_the_mixture_that_a_curved_loss_asks_for(mixtures):
+    found = fitting.fit(runs(mixtures), settings())
+    assert found.chosen == "boosted"
+    assert found.regressions["boosted"].spearman > 0.9 > found.regressions["linear"].spearman
+    assert float(found.mixture["code"]) == pytest.approx(0.4, abs=0.1)
+
+
+def test_a_straight_loss_is_left_to_the_line(mixtures):
+    found = fitting.fit(runs(mixtures), settings(old_weight=1, new=()))
+    assert found.chosen == "linear"
+    assert found.regressions["linear"].spearman == pytest.approx(1)
+    assert float(found.mixture["web"]) > 0.95
+
+
+def test_boosting_stops_early_on_the_validation_runs_and_never_sees_the_test_runs(mixtures):
+    noisy = runs(mixtures, noise=0.5)
+    found = fitting.fit(noisy, settings(old_weight=1, new=()))
+    assert (found.parts.count("validation"), found.parts.count("test")) == (8, 8)
+    assert found.regressions["boosted"].rounds < 1000
+    spoiled = [
+        one if part != "test" else one.model_copy(update={"losses": {"anchor": 9.0 - i, "batch": 9.0}})
+        for i, (one, part) in enumerate(zip(noisy, found.parts, strict=True))
+    ]
+    again = fitting.fit(spoiled, settings(old_weight=1, new=()))
+    assert again.regressions["boosted"].rounds == found.regressions["boosted"].rounds
+    assert again.regressions["boosted"].spearman != found.regressions["boosted"].spearman
+
+
+def test_no_domain_is_asked_for_more_often_than_its_epochs_allow(mixtures):
+    found = fitting.fit(runs(mixtures), settings(epochs_max=1.5))
+    assert found.uncapped["code"] > 0.3
+    assert float(found.mixture["code"]) == pytest.approx(0.3, abs=1e-5)
+    assert sum(map(float, found.mixture.values())) == pytest.approx(1, abs=1e-12)
+
+
+def test_the_mean_of_the_best_is_taken_and_not_the_best_one(mixtures):
+    one, many = (fitting.fit(runs(mixtures), settings(averaged=count)) for count in (1, 128))
+    assert one.uncapped != many.uncapped
+    assert min(many.uncapped.values()) > 0
+
+
+def test_the_record_holds_everything_by_value(mixtures):
+    found = fitting.fit(runs(mixtures), settings())
+    assert type(found).model_validate_json(found.model_dump_json()) == found
+    assert found.targets[found.best_run] == min(found.targets)
+    assert fitting.fit(runs(mixtures), settings()) == found
+
+
+def test_runs_that_teach_nothing_are_refused(mixtures):
+    with pytest.raises(Refused, match="too few"):
+        fitting.fit(runs(mixtures[:20]), settings())
+    flat = [one.model_copy(update={"losses": {"anchor": 1.0, "batch": 1.0}}) for one in runs(mixtures)]
+    with pytest.raises(Refused, match="all equal"):
+        fitting.fit(flat, settings())
+    with pytest.raises(BadPlan, match="no loss on eval set wiki"):
+        fitting.fit(runs(mixtures), settings(old=("wiki",)))
+    with pytest.raises(BadPlan, match="no eval set on one side"):
+        fitting.fit(runs(mixtures), settings(old=()))
+    others = {name: share for name, share in PRIOR.items() if name != "news"}
+    with pytest.raises(BadPlan, match="a tiny run has domain news"):
+        fitting.fit(runs(mixtures), settings(prior=others, tokens=others))
+    with pytest.raises(ValueError, match="same domains"):
+        settings(tokens={"web": 1.0})
