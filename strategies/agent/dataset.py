@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from strategies.agent import features
@@ -14,8 +16,31 @@ from strategies.agent.features import FEATURES, Array, Standardisation
 from strategies.agent.settings import LearningSettings
 from strategies.agent.trajectories import Trajectory
 from strategies.errors import Refused
+from strategies.settings import Closed
 
 DECILES = 10
+
+
+class Lessons(Closed):
+    """Which trajectories were learned from."""
+
+    trajectories: int
+    steps: int
+    environments: tuple[str, ...]
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """Of all trajectories, in order, as JSON lines."""
+
+    @classmethod
+    def of(cls, trajectories: Sequence[Trajectory]) -> Lessons:
+        digest = hashlib.sha256()
+        for trajectory in trajectories:
+            digest.update(trajectory.model_dump_json().encode() + b"\n")
+        return cls(
+            trajectories=len(trajectories),
+            steps=sum(len(trajectory.steps) for trajectory in trajectories),
+            environments=tuple(sorted({trajectory.environment for trajectory in trajectories})),
+            sha256=digest.hexdigest(),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

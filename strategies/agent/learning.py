@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from strategies.agent import dirichlet
-from strategies.agent.dataset import Batch, Dataset
+from strategies.agent.dataset import Batch, Dataset, Lessons
 from strategies.agent.features import measure
 from strategies.agent.model import Policy, Twins, frozen_head
 from strategies.agent.settings import AgentSettings, LearningSettings
@@ -53,6 +53,7 @@ class Learner:
     ) -> None:
         self.agent, self.learning = agent, learning
         self.device = device or torch.device("cpu")
+        self.lessons = Lessons.of(trajectories)
         self.standardisation = measure(trajectories, strength=learning.strength)
         self.dataset = Dataset(trajectories, self.standardisation, learning)
         self.done = 0
@@ -95,10 +96,10 @@ class Learner:
         """Go on from :meth:`checkpoint`.
 
         Raises:
-            BadState: it was written under other settings, or parts of it are missing.
+            BadState: it was written under other settings or trajectories, or parts of it are missing.
         """
         if checkpoint.values.get("settings") != self._settings():
-            raise BadState("the checkpoint belongs to an agent with other settings; start the fit anew")
+            raise BadState("the checkpoint belongs to an agent with other settings or trajectories; start the fit anew")
         try:
             for name in ("policy", "critics", "targets"):
                 getattr(self, name).load_state_dict(dict(checkpoint.groups[name]))
@@ -114,7 +115,8 @@ class Learner:
         return {"actor": self._actor, "critic": self._critic}
 
     def _settings(self) -> Json:
-        return {"agent": self.agent.model_dump(mode="json"), "learning": self.learning.model_dump(mode="json")}
+        parts = {"agent": self.agent, "learning": self.learning, "lessons": self.lessons}
+        return {name: part.model_dump(mode="json") for name, part in parts.items()}
 
     def _state(self) -> Json:
         return dict(self._rng.bit_generator.state)

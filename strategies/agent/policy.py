@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from strategies.agent.dataset import Lessons
 from strategies.agent.features import Standardisation, tokens
 from strategies.agent.learning import Learner
 from strategies.agent.model import Policy, Twins
@@ -28,15 +29,11 @@ WEIGHTS = "agent.safetensors"
 
 
 class Origin(Closed):
-    """What an agent was taught from."""
+    """How an agent came to be."""
 
-    trajectories: int
-    steps: int
-    environments: tuple[str, ...]
-    sha256: str
-    """Of all trajectories, in order, as JSON lines."""
-    updates: int
+    lessons: Lessons
     learning: LearningSettings
+    updates: int
     versions: dict[str, str]
 
 
@@ -71,15 +68,16 @@ class Agent:
             module.requires_grad_(requires_grad=False)
 
     @classmethod
-    def of(cls, learner: Learner, trajectories: Sequence[Trajectory]) -> Agent:
-        """What ``learner`` has learned so far from ``trajectories``."""
+    def of(cls, learner: Learner) -> Agent:
+        """What ``learner`` has learned so far."""
         groups = learner.checkpoint().groups
-        tensors = {f"{name}.{key}": one for name in ("policy", "critics") for key, one in groups[name].items()}
         return cls(
             settings=learner.agent,
             standardisation=learner.standardisation,
-            origin=_origin(learner, trajectories),
-            tensors=tensors,
+            origin=Origin(
+                lessons=learner.lessons, learning=learner.learning, updates=learner.done, versions=versions()
+            ),
+            tensors={f"{name}.{key}": one for name in ("policy", "critics") for key, one in groups[name].items()},
         )
 
     @torch.no_grad()
@@ -143,21 +141,6 @@ class Agent:
             raise BadPlan(f"all {history.total} re-weighting steps have been taken: there is no next mixture")
         seen = tokens(history, self.standardisation)[-self.settings.window :]
         return torch.from_numpy(seen).float()[None], torch.ones(1, len(history.domains), dtype=torch.bool)
-
-
-def _origin(learner: Learner, trajectories: Sequence[Trajectory]) -> Origin:
-    digest = hashlib.sha256()
-    for trajectory in trajectories:
-        digest.update(trajectory.model_dump_json().encode() + b"\n")
-    return Origin(
-        trajectories=len(trajectories),
-        steps=sum(len(trajectory.steps) for trajectory in trajectories),
-        environments=tuple(sorted({trajectory.environment for trajectory in trajectories})),
-        sha256=digest.hexdigest(),
-        updates=learner.done,
-        learning=learner.learning,
-        versions=versions(),
-    )
 
 
 def _networks(settings: AgentSettings) -> tuple[Policy, Twins]:

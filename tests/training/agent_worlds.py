@@ -41,15 +41,15 @@ class PowerLaws:
 
 
 def world(total: int = 12) -> PowerLaws:
-    """Two sources that are forgotten where the new target is trained, and a target that its own data does not help."""
+    """A source that is forgotten where the new target is trained; a source and a target that own data does not help."""
     domains = [
-        Domain(name="old", target=False, prior=0.4),
-        Domain(name="older", target=False, prior=0.3),
+        Domain(name="old", target=False, prior=0.3),
+        Domain(name="stale", target=False, prior=0.3),
         Domain(name="new", target=True, prior=0.1, similarity=0.9),
-        Domain(name="noise", target=True, prior=0.2, similarity=0.6),
+        Domain(name="noise", target=True, prior=0.3, similarity=0.6),
     ]
-    gain = [[1.0, 0.3, -0.2, 0.0], [0.3, 1.0, -0.2, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.4, 0.0]]
-    return PowerLaws(domains, total=total, begun=[4.0, 4.0, 0.3, 0.5], gain=gain)
+    gain = [[1.0, 0.0, -0.3, 0.0], [0.3, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.4, 0.0]]
+    return PowerLaws(domains, total=total, begun=[1.5, 3.0, 0.5, 0.5], gain=gain)
 
 
 def other_world(total: int = 12) -> PowerLaws:

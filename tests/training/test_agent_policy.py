@@ -27,7 +27,7 @@ def agent(some: list[Trajectory]) -> Agent:
     learner = Learner(some, SMALL, LearningSettings(warm_steps=20, steps=4, batch=16, actor_rate=3e-3))
     for _ in train(learner):
         pass
-    return Agent.of(learner, some)
+    return Agent.of(learner)
 
 
 def cut(run: Trajectory, steps: int) -> Trajectory:
@@ -127,5 +127,5 @@ def test_a_missing_agent_is_refused(tmp_path: Path):
 
 def test_the_default_agent_is_small(some: list[Trajectory], tmp_path: Path):
     learner = Learner(some, type(SMALL)(), LearningSettings())
-    Agent.of(learner, some).save(tmp_path)
+    Agent.of(learner).save(tmp_path)
     assert (tmp_path / WEIGHTS).stat().st_size < 3_000_000

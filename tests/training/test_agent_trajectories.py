@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -151,3 +153,9 @@ def test_walks_move_by_the_noise_unless_drawn_afresh():
 def test_an_optimum_of_other_domains_is_refused():
     with pytest.raises(BadPlan, match="2 weights"):
         propose([OLD, NEW], ProposalSettings(), optima=[(1.0,)])
+
+
+def test_planning_and_logging_bring_no_heavy_library():
+    modules = "strategies.agent.settings, strategies.agent.proposals, strategies.agent.trajectories"
+    script = f"import sys, {modules}; sys.exit(any(name in sys.modules for name in ('torch', 'numpy', 'transformers')))"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
