@@ -37,7 +37,17 @@ class Standardisation(Closed):
     environments: dict[str, dict[str, Statistic]]
     pooled: Statistic
     strength: float = Field(gt=0)
-    """Observations that the statistics of a known domain count for; those of an unknown one count for 1."""
+    """Observations that a domain's statistics count for in its own environment; all others count for 1."""
+
+    def of(self, environment: str, name: str) -> tuple[Statistic, float]:
+        """What is known of a domain before its first loss, and how many observations that counts for.
+
+        Elsewhere a domain keeps the mean of its statistics, so that a target model begins with those of the proxy.
+        """
+        known = self.environments.get(environment, {}).get(name)
+        if known is not None:
+            return known, self.strength
+        return _pooled([found[name] for found in self.environments.values() if name in found] or [self.pooled]), 1.0
 
 
 def measure(trajectories: Iterable[Trajectory], *, strength: float) -> Standardisation:
@@ -54,9 +64,7 @@ def measure(trajectories: Iterable[Trajectory], *, strength: float) -> Standardi
     if not losses:
         raise Refused("an agent needs trajectories to learn from: collect some, or let runs log theirs")
     known = {place: {name: _statistic(found) for name, found in of.items()} for place, of in losses.items()}
-    every = [statistic for of in known.values() for statistic in of.values()]
-    deviation = float(np.sqrt(np.mean([one.deviation**2 for one in every])))
-    pooled = Statistic(mean=float(np.mean([one.mean for one in every])), deviation=deviation)
+    pooled = _pooled([statistic for of in known.values() for statistic in of.values()])
     return Standardisation(environments=known, pooled=pooled, strength=strength)
 
 
@@ -98,7 +106,7 @@ def reward_weights(trajectory: Trajectory) -> Array:
 
 def deviations(trajectory: Trajectory, standardisation: Standardisation) -> list[float]:
     """sigma_e of the trajectory's domains."""
-    return [_known(trajectory, name, standardisation)[0].deviation for name in trajectory.names]
+    return [standardisation.of(trajectory.environment, name)[0].deviation for name in trajectory.names]
 
 
 def returns(rewarded: Array, discount: float) -> Array:
@@ -112,7 +120,7 @@ def returns(rewarded: Array, discount: float) -> Array:
 
 def _standardised(losses: Array, trajectory: Trajectory, standardisation: Standardisation) -> tuple[Array, Array]:
     """Level and change of every loss in running deviations; row t depends on rows up to t alone."""
-    priors = [_known(trajectory, name, standardisation) for name in trajectory.names]
+    priors = [standardisation.of(trajectory.environment, name) for name in trajectory.names]
     mean, deviation = (np.array([getattr(one, what) for one, _ in priors]) for what in ("mean", "deviation"))
     strength = np.array([count for _, count in priors])
     count = strength + np.arange(1, len(losses) + 1)[:, None]
@@ -124,9 +132,9 @@ def _standardised(losses: Array, trajectory: Trajectory, standardisation: Standa
     return np.clip((apart - shift) / scale, -_LIMIT, _LIMIT), np.clip(change, -_LIMIT, _LIMIT)
 
 
-def _known(trajectory: Trajectory, name: str, standardisation: Standardisation) -> tuple[Statistic, float]:
-    found = standardisation.environments.get(trajectory.environment, {}).get(name)
-    return (standardisation.pooled, 1.0) if found is None else (found, standardisation.strength)
+def _pooled(known: Sequence[Statistic]) -> Statistic:
+    deviation = float(np.sqrt(np.mean([one.deviation**2 for one in known])))
+    return Statistic(mean=float(np.mean([one.mean for one in known])), deviation=deviation)
 
 
 def _relative(shares: Array) -> Array:

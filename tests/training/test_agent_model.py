@@ -138,6 +138,15 @@ def test_a_state_depends_on_the_past_alone():
     np.testing.assert_array_equal(tokens(shortened(some[-1], 3), statistics), tokens(some[-1], statistics)[:4])
 
 
+def test_a_domain_that_is_known_elsewhere_begins_with_its_statistics():
+    statistics = measure(runs(world(total=6), 8), strength=8)
+    known = statistics.environments["power-laws"]["new"]
+    assert statistics.of("power-laws", "new") == (known, 8)
+    found, strength = statistics.of("elsewhere", "new")
+    assert (found.mean, found.deviation, strength) == pytest.approx((known.mean, known.deviation, 1))
+    assert statistics.of("elsewhere", "never seen") == (statistics.pooled, 1)
+
+
 def test_an_unknown_domain_is_soon_standardised_by_its_own_losses():
     some = runs(world(total=6), 8)
     statistics = measure(some, strength=8)
