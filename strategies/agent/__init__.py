@@ -1,0 +1,4 @@
+"""A model that chooses mixtures: learns from logged trajectories how weights of domains move their losses.
+
+``settings``, ``trajectories`` and ``proposals`` are light; all other modules bring torch.
+"""

@@ -1,0 +1,204 @@
+"""A small language model to try mixtures on: trained step by step from one shared start (METHODS 4.1, Environment)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+from torch.nn import functional
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from strategies.agent.rollout import Mixture
+from strategies.agent.rows import Ids, RowDrawer, compact, frequent, similarities, windows
+from strategies.agent.settings import ProxySettings
+from strategies.agent.trajectories import Domain, Head, Provenance, versions
+from strategies.errors import BadPlan
+from strategies.settings import Json
+
+MAX_PARAMETERS = 300_000
+"""Beside the embeddings: what is tried hundreds of times must stay cheap."""
+EVAL_ROWS = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class DomainTokens:
+    """One domain's token ids, each one long row."""
+
+    name: str
+    target: bool
+    train: Ids
+    validation: Ids
+
+
+class ProxyEnvironment:
+    """A tiny Llama that every run re-warms from the same weights, under the same schedule of rates.
+
+    ``name`` tells environments apart whose losses must not be compared. ``start`` is another environment's ``initial``
+    on the same data and settings; without it the shared start is trained here, on the sources by prior.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        data: Sequence[DomainTokens],
+        settings: ProxySettings,
+        *,
+        start: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        self.name, self.settings = name, settings
+        kept = frequent([one.train for one in data], settings.vocabulary)
+        trained = [compact(one.train, kept) for one in data]
+        self.domains = _domains(data, trained, settings.vocabulary)
+        self._rows = [windows(ids, settings.length, one.name) for ids, one in zip(trained, data, strict=True)]
+        held = max(1, settings.eval_tokens // settings.length)
+        self._held = [windows(compact(one.validation, kept), settings.length, one.name)[:held] for one in data]
+        self._hashes = {one.name: _sha256(one.train, one.validation) for one in data}
+        self._model = _model(settings)
+        self.trained_tokens, self.trained_seconds = 0, 0.0
+        self.initial = dict(start) if start is not None else self._pretrain()
+        self._start_sha256 = hashlib.sha256(save(self.initial)).hexdigest()
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Training speed so far, evaluations not counted."""
+        return self.trained_tokens / self.trained_seconds if self.trained_seconds else 0.0
+
+    def head(self, seed: int) -> Head:
+        """What a trajectory under ``seed`` says before its first step."""
+        provenance = Provenance(
+            seeds={"data": seed, "start": self.settings.seed},
+            settings=self.settings.model_dump(mode="json"),
+            model={"config": _plain(self._model.config), "start_sha256": self._start_sha256},
+            data=self._hashes,
+            versions=versions(),
+        )
+        return Head(environment=self.name, domains=self.domains, total=self.settings.steps, provenance=provenance)
+
+    def reset(self, seed: int) -> tuple[float, ...]:
+        """Back to the shared start; returns the losses of all domains."""
+        with torch.no_grad():
+            for name, parameter in self._model.named_parameters():
+                parameter.copy_(self.initial[name])
+        self._begin(str(seed), self.settings.steps)
+        return self.evaluate()
+
+    def step(self, mixture: Mixture) -> tuple[tuple[float, ...], int]:
+        """One re-weighting step of ``step_tokens`` on ``mixture``; returns the losses after it and the tokens."""
+        tokens = self._train(mixture)
+        return self.evaluate(), tokens
+
+    @torch.no_grad()
+    def evaluate(self) -> tuple[float, ...]:
+        """Mean loss a token of every domain's held rows, in nats."""
+        self._model.eval()
+        sizes = [len(rows) for rows in self._held]
+        losses = torch.cat([self._losses(rows).mean(-1) for rows in torch.split(torch.cat(self._held), EVAL_ROWS)])
+        return tuple(part.mean().item() for part in torch.split(losses, sizes))
+
+    def _begin(self, order: str, steps: int) -> None:
+        self._drawer = RowDrawer([len(rows) for rows in self._rows], order)
+        self._optimizer = _optimizer(self._model, self.settings)
+        self._planned, self._done = steps * math.ceil(self._step_rows / self.settings.batch), 0
+
+    @property
+    def _step_rows(self) -> int:
+        return self.settings.step_tokens // self.settings.length
+
+    def _train(self, mixture: Mixture) -> int:
+        began = time.perf_counter()
+        drawn = self._drawer.draw(mixture, self._step_rows)
+        rows = torch.stack([self._rows[domain][row] for domain, row in drawn])
+        self._model.train()
+        for batch in torch.split(rows, self.settings.batch):
+            self._update(batch)
+        self.trained_tokens += rows.numel()
+        self.trained_seconds += time.perf_counter() - began
+        return rows.numel()
+
+    def _update(self, batch: Tensor) -> None:
+        self._done += 1
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.settings.learning_rate * _factor(self._done, self._planned, self.settings)
+        self._optimizer.zero_grad(set_to_none=True)
+        self._losses(batch).mean().backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
+        self._optimizer.step()
+
+    def _losses(self, rows: Tensor) -> Tensor:
+        """Loss of every token but the first, [rows, length - 1]."""
+        logits = self._model(input_ids=rows, use_cache=False).logits[:, :-1]
+        return functional.cross_entropy(logits.transpose(1, 2), rows[:, 1:], reduction="none")
+
+    def _pretrain(self) -> dict[str, Tensor]:
+        prior = [0.0 if domain.target else domain.prior for domain in self.domains]
+        mixture = prior if sum(prior) > 0 else [domain.prior for domain in self.domains]
+        self._begin(f"start {self.settings.seed}", max(1, self.settings.initial_steps))
+        for _ in range(self.settings.initial_steps):
+            self._train([weight / sum(mixture) for weight in mixture])
+        return {name: one.detach().clone() for name, one in self._model.named_parameters()}
+
+
+def _domains(data: Sequence[DomainTokens], trained: Sequence[Ids], vocabulary: int) -> tuple[Domain, ...]:
+    total = sum(len(ids) for ids in trained)
+    near = similarities(trained, [one.target for one in data], vocabulary)
+    return tuple(
+        Domain(name=one.name, target=one.target, prior=len(ids) / total, similarity=cosine)
+        for one, ids, cosine in zip(data, trained, near, strict=True)
+    )
+
+
+def _model(settings: ProxySettings) -> Any:
+    config = LlamaConfig(
+        vocab_size=settings.vocabulary,
+        hidden_size=settings.hidden,
+        intermediate_size=settings.hidden * 2,
+        num_hidden_layers=settings.layers,
+        num_attention_heads=settings.heads,
+        num_key_value_heads=settings.heads,
+        max_position_embeddings=settings.length,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        model = LlamaForCausalLM(config)
+    size = model.num_parameters() - model.get_input_embeddings().weight.numel()
+    if size > MAX_PARAMETERS:
+        raise BadPlan(f"the proxy has {size} parameters beside its embeddings, at most {MAX_PARAMETERS}: lower hidden")
+    return model
+
+
+def _optimizer(model: Any, settings: ProxySettings) -> torch.optim.Optimizer:
+    matrices = [one for one in model.parameters() if one.ndim > 1]
+    vectors = [one for one in model.parameters() if one.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.95))
+
+
+def _factor(step: int, steps: int, settings: ProxySettings) -> float:
+    """Linear warm-up from the first step on, then cosine; ``step`` counts from 1."""
+    warm = math.ceil(settings.warmup * steps)
+    if step <= warm:
+        return step / warm
+    low = settings.min_learning_rate_ratio
+    return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+
+def _plain(config: Any) -> Json:
+    return dict(json.loads(config.to_json_string(use_diff=True)))
+
+
+def _sha256(*arrays: Ids) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(len(array).to_bytes(8, "little") + array.astype("<i8").tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,114 @@
+"""The mixtures of the runs that an agent learns from: pure, and by value in the plan (METHODS 4.1, Trajectories)."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator, Sequence
+
+from strategies.agent.settings import ProposalSettings
+from strategies.agent.trajectories import Domain, Head
+from strategies.errors import BadPlan
+from strategies.settings import Closed
+
+Mixture = tuple[float, ...]
+RAMP = (0.1, 0.9)
+"""Share of the targets at the first and the last step of a ramp."""
+
+
+class Proposal(Closed):
+    """One run: a mixture for each of its re-weighting steps."""
+
+    name: str
+    mixtures: tuple[Mixture, ...]
+
+
+def propose(
+    domains: Sequence[Domain], settings: ProposalSettings, *, optima: Sequence[Mixture] = ()
+) -> tuple[Proposal, ...]:
+    """``settings.trajectories`` runs: the heuristic ones first, then random walks.
+
+    ``optima`` are constant mixtures worth trying, such as a RegMix optimum.
+
+    Raises:
+        BadPlan: no domains, or an optimum that is not a mixture of them.
+    """
+    if not domains:
+        raise BadPlan("there are no domains to mix: name at least one")
+    for optimum in optima:
+        if len(optimum) != len(domains) or min(optimum) < 0 or not math.isclose(sum(optimum), 1, abs_tol=1e-6):
+            raise BadPlan(f"an optimum needs {len(domains)} weights that add up to 1")
+    heuristic = [*_constants(domains, settings, optima), *_ramps(domains, settings)]
+    walks = (_walk(domains, settings, number) for number in range(settings.trajectories - len(heuristic)))
+    return (*heuristic, *walks)[: settings.trajectories]
+
+
+def replay(domains: Sequence[Domain], share: float) -> Mixture:
+    """``share`` of the weight on the sources and the rest on the targets, by prior within each."""
+    prior = Head(environment="", domains=tuple(domains), total=1).prior
+    sides = {side: sum(p for p, domain in zip(prior, domains, strict=True) if domain.target is side) for side in _SIDES}
+    counts = {side: sum(domain.target is side for domain in domains) for side in _SIDES}
+    of = {True: 1 - share, False: share}
+    within = [
+        p / sides[domain.target] if sides[domain.target] > 0 else 1 / counts[domain.target]
+        for p, domain in zip(prior, domains, strict=True)
+    ]
+    return tuple(of[domain.target] * part for part, domain in zip(within, domains, strict=True))
+
+
+_SIDES = (True, False)
+
+
+def _constants(domains: Sequence[Domain], settings: ProposalSettings, optima: Sequence[Mixture]) -> Iterator[Proposal]:
+    named: dict[str, Mixture] = {"uniform": (1 / len(domains),) * len(domains)}
+    named["prior"] = Head(environment="", domains=tuple(domains), total=1).prior
+    named |= {f"optimum-{at}": tuple(optimum) for at, optimum in enumerate(optima, start=1)}
+    if _two_sided(domains):
+        named |= {f"replay-{share:g}": replay(domains, share) for share in settings.replay}
+    for name, mixture in named.items():
+        yield Proposal(name=name, mixtures=(mixture,) * settings.steps)
+
+
+def _ramps(domains: Sequence[Domain], settings: ProposalSettings) -> Iterator[Proposal]:
+    if not _two_sided(domains):
+        return
+    first, last = RAMP
+    spots = [at / max(1, settings.steps - 1) for at in range(settings.steps)]
+    rising = tuple(replay(domains, 1 - (first + (last - first) * spot)) for spot in spots)
+    yield Proposal(name="ramp-to-target", mixtures=rising)
+    yield Proposal(name="ramp-to-source", mixtures=rising[::-1])
+
+
+def _two_sided(domains: Sequence[Domain]) -> bool:
+    return {domain.target for domain in domains} == set(_SIDES)
+
+
+def _walk(domains: Sequence[Domain], settings: ProposalSettings, number: int) -> Proposal:
+    draw = random.Random(f"mixture-walk {settings.seed} {number}")  # noqa: S311 - mixtures are no secrets
+    low, high = math.log(settings.concentration_low), math.log(settings.concentration_high)
+    strength = math.exp(draw.uniform(low, high))
+    prior = Head(environment="", domains=tuple(domains), total=1).prior
+    logits = _dirichlet(draw, strength, prior)
+    mixtures = [_normalised(logits)]
+    while len(mixtures) < settings.steps:
+        fresh = draw.random() < settings.fresh
+        moved = [logit + draw.gauss(0, settings.noise) for logit in logits]
+        logits = _dirichlet(draw, strength, prior) if fresh else moved
+        mixtures.append(_normalised(logits))
+    return Proposal(name=f"walk-{number}", mixtures=tuple(mixtures))
+
+
+def _dirichlet(draw: random.Random, strength: float, prior: Sequence[float]) -> list[float]:
+    """Logarithms of a Dirichlet(strength * prior) draw before it is normalised.
+
+    In logarithms because a gamma variate of a small shape underflows: G(a) = G(a + 1) * U^(1/a).
+    """
+    shapes = [max(strength * share, 1e-6) for share in prior]
+    return [math.log(draw.gammavariate(a + 1, 1)) + math.log(1 - draw.random()) / a for a in shapes]
+
+
+def _normalised(logits: Sequence[float]) -> Mixture:
+    top = max(logits)
+    parts = [math.exp(logit - top) for logit in logits]
+    total = sum(parts)
+    return tuple(part / total for part in parts)

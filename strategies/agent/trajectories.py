@@ -1,0 +1,243 @@
+"""Trajectories: what a run's mixtures did to its losses, step by step, as closed and versioned JSON lines.
+
+Every run that evaluates its domains while it trains leaves one, so that an agent can learn from them later.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import math
+import os
+import platform
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from strategies.errors import BadState
+from strategies.settings import Closed, Json
+
+FORMAT = 1
+MAX_LINE_BYTES = 64 << 20
+LIBRARIES = ("torch", "transformers", "safetensors", "tokenizers", "numpy")
+_TOLERANCE = 1e-6
+
+
+class Domain(Closed):
+    """One domain of the data and what is known of it before training."""
+
+    name: str
+    target: bool
+    """Whether it is what the training is for; all others are what must not be forgotten."""
+    prior: float = Field(ge=0, le=1)
+    """Its share of all tokens."""
+    similarity: float = Field(0.0, ge=-1, le=1)
+    """Cosine of its centroid to the centroid of the targets; 0 where it was not measured."""
+
+
+class Provenance(Closed):
+    """Where the numbers come from."""
+
+    seeds: dict[str, int] = Field(default_factory=dict)
+    settings: Json = Field(default_factory=dict)
+    model: Json = Field(default_factory=dict)
+    """Configuration of the model that was trained."""
+    data: dict[str, str] = Field(default_factory=dict)
+    """Domain -> sha256 of its data."""
+    versions: dict[str, str] = Field(default_factory=dict)
+
+
+class MixtureStep(Closed):
+    """One re-weighting step: the mixture that was trained on, and what each domain's loss was after it."""
+
+    step: int = Field(ge=1)
+    weights: tuple[float, ...]
+    losses: tuple[float, ...]
+    """Mean validation loss a token of every domain, in nats."""
+    tokens: int = Field(ge=0)
+    """Tokens trained on in this step."""
+
+    @model_validator(mode="after")
+    def _a_mixture(self) -> MixtureStep:
+        _check_mixture(self.weights)
+        _check_losses(self.losses)
+        return self
+
+
+class Head(Closed):
+    """What is known of a trajectory before its first step."""
+
+    environment: str
+    """Trajectories of one environment have comparable losses: same model, start, data and schedule."""
+    domains: tuple[Domain, ...] = Field(min_length=1)
+    total: int = Field(ge=1)
+    """Re-weighting steps that the run is planned for."""
+    provenance: Provenance = Provenance()
+
+    @model_validator(mode="after")
+    def _told_apart(self) -> Head:
+        if len(set(self.names)) != len(self.domains):
+            raise ValueError("two domains have the same name")
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(domain.name for domain in self.domains)
+
+    @property
+    def prior(self) -> tuple[float, ...]:
+        """Token shares that add up to 1; equal ones where none is known."""
+        shares = [domain.prior for domain in self.domains]
+        total = sum(shares)
+        return tuple(share / total if total > 0 else 1 / len(shares) for share in shares)
+
+
+class Trajectory(Head):
+    """A run as an agent sees it; shorter than ``total`` while it is under way or where it was ended early."""
+
+    format: Literal[1] = 1
+    start: tuple[float, ...]
+    """Losses before the first step."""
+    steps: tuple[MixtureStep, ...] = ()
+
+    @model_validator(mode="after")
+    def _in_turn(self) -> Trajectory:
+        _check_losses(self.start)
+        if len(self.steps) > self.total or any(at != done.step for at, done in enumerate(self.steps, start=1)):
+            raise ValueError("steps are counted from 1 in turn, up to total")
+        sizes = {len(self.start), *(len(done.weights) for done in self.steps), *(len(s.losses) for s in self.steps)}
+        if sizes != {len(self.domains)}:
+            raise ValueError("every step has one weight and one loss for each domain")
+        return self
+
+    @property
+    def complete(self) -> bool:
+        return len(self.steps) == self.total
+
+    def after(self, *, weights: Sequence[float], losses: Sequence[float], tokens: int) -> Trajectory:
+        """This trajectory with one step more."""
+        done = MixtureStep(step=len(self.steps) + 1, weights=tuple(weights), losses=tuple(losses), tokens=tokens)
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        return Trajectory(**{**fields, "steps": (*self.steps, done)})
+
+
+class TrajectoryWriter:
+    """Collects the trajectory of a run under way; its state belongs in the run's checkpoint, by value.
+
+    ``start`` takes the losses before training, ``add`` every step after it, ``write`` appends the whole as one line.
+    """
+
+    def __init__(self, head: Head, state: Json | None = None) -> None:
+        self.head = head
+        self._trajectory: Trajectory | None = None
+        if state is not None:
+            self.load_state_dict(state)
+
+    @property
+    def trajectory(self) -> Trajectory:
+        if self._trajectory is None:
+            raise BadState("a trajectory has no steps before its first losses: evaluate every domain before training")
+        return self._trajectory
+
+    def start(self, losses: Mapping[str, float]) -> None:
+        """The losses of every domain before the first step."""
+        fields = {name: getattr(self.head, name) for name in Head.model_fields}
+        self._trajectory = Trajectory(**fields, start=self._ordered(losses, "loss"))
+
+    def add(self, *, weights: Mapping[str, float], losses: Mapping[str, float], tokens: int) -> None:
+        """One re-weighting step: the mixture that was really trained on, and the losses after it."""
+        self._trajectory = self.trajectory.after(
+            weights=self._ordered(weights, "weight"), losses=self._ordered(losses, "loss"), tokens=tokens
+        )
+
+    def state_dict(self) -> Json:
+        return {"format": FORMAT, "trajectory": self._trajectory.model_dump(mode="json") if self._trajectory else None}
+
+    def load_state_dict(self, state: Json) -> None:
+        """Go on from :meth:`state_dict`.
+
+        Raises:
+            BadState: the state is of another run, or cannot be read.
+        """
+        found = state.get("trajectory")
+        trajectory = None if found is None else parse(found, where="the checkpoint")
+        if trajectory is not None and trajectory.names != self.head.names:
+            raise BadState("the checkpoint's trajectory has other domains; start the job anew")
+        self._trajectory = trajectory
+
+    def write(self, path: Path) -> None:
+        """Append the trajectory to ``path`` as one line, on the disk before this returns."""
+        append(path, [self.trajectory])
+
+    def _ordered(self, values: Mapping[str, float], what: str) -> tuple[float, ...]:
+        if set(values) != set(self.head.names):
+            raise BadState(f"a trajectory needs one {what} for each of its domains: {', '.join(self.head.names)}")
+        return tuple(float(values[name]) for name in self.head.names)
+
+
+def append(path: Path, trajectories: Iterable[Trajectory]) -> None:
+    """Add trajectories to a JSON-lines file, one a line."""
+    with path.open("a", encoding="utf-8") as file:
+        for trajectory in trajectories:
+            file.write(trajectory.model_dump_json() + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read(path: Path) -> Iterator[Trajectory]:
+    """The trajectories of a file, one at a time.
+
+    Raises:
+        BadState: a line is torn, too long, unknown or of a newer format.
+    """
+    with path.open("rb") as file:
+        number = 0
+        while line := file.readline(MAX_LINE_BYTES + 1):
+            number += 1
+            where = f"{path.name}, line {number},"
+            if len(line) > MAX_LINE_BYTES:
+                raise BadState(f"{where} is longer than {MAX_LINE_BYTES} bytes: it is not a trajectory")
+            yield parse(_json(line, where), where=where)
+
+
+def parse(value: object, *, where: str) -> Trajectory:
+    """A trajectory from JSON values; ``where`` names its place in errors."""
+    found = value.get("format") if isinstance(value, dict) else None
+    if isinstance(found, int) and found > FORMAT:
+        raise BadState(f"{where} holds a trajectory of format {found}, this version reads {FORMAT}: update Rekindle")
+    try:
+        return Trajectory.model_validate(value)
+    except ValidationError as error:
+        raise BadState(f"{where} is not a trajectory: {error.errors()[0]['msg']}; remove it") from error
+
+
+def versions() -> dict[str, str]:
+    """The libraries whose versions change numbers."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _json(line: bytes, where: str) -> object:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise BadState(f"{where} is not JSON: remove it") from error
+
+
+def _check_mixture(weights: Sequence[float]) -> None:
+    if not all(math.isfinite(weight) and weight >= 0 for weight in weights):
+        raise ValueError("weights are finite and not negative")
+    if abs(sum(weights) - 1) > _TOLERANCE:
+        raise ValueError("weights of a step add up to 1")
+
+
+def _check_losses(losses: Sequence[float]) -> None:
+    if not all(math.isfinite(loss) for loss in losses):
+        raise ValueError("losses are finite")

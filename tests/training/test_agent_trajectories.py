@@ -1,0 +1,161 @@
+"""Trajectories and proposals: closed, versioned, by value."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from strategies.agent.proposals import propose, replay
+from strategies.agent.settings import ProposalSettings
+from strategies.agent.trajectories import Domain, Head, MixtureStep, Trajectory, TrajectoryWriter, append, read
+from strategies.errors import BadPlan, BadState
+
+OLD = Domain(name="old", target=False, prior=0.75)
+NEW = Domain(name="new", target=True, prior=0.25, similarity=0.5)
+HEAD = Head(environment="tiny", domains=(OLD, NEW), total=3)
+
+
+def written() -> TrajectoryWriter:
+    writer = TrajectoryWriter(HEAD)
+    writer.start({"new": 3.0, "old": 2.0})
+    writer.add(weights={"old": 0.25, "new": 0.75}, losses={"old": 2.1, "new": 2.5}, tokens=400)
+    return writer
+
+
+def test_a_written_trajectory_reads_back_equal_beside_others(tmp_path: Path):
+    path = tmp_path / "runs.jsonl"
+    writer = written()
+    writer.write(path)
+    writer.add(weights={"old": 1.0, "new": 0.0}, losses={"old": 2.0, "new": 2.6}, tokens=400)
+    writer.write(path)
+    first, second = read(path)
+    assert (len(first.steps), second) == (1, writer.trajectory)
+    assert second.steps[0] == MixtureStep(step=1, weights=(0.25, 0.75), losses=(2.1, 2.5), tokens=400)
+
+
+def test_a_writer_goes_on_from_its_state():
+    whole, resumed = written(), TrajectoryWriter(HEAD, json.loads(json.dumps(written().state_dict())))
+    for writer in (whole, resumed):
+        writer.add(weights={"old": 0.5, "new": 0.5}, losses={"old": 2.0, "new": 2.4}, tokens=400)
+    assert resumed.trajectory == whole.trajectory
+
+
+def test_a_writer_refuses_the_state_of_other_domains():
+    head = Head(environment="tiny", domains=(OLD,), total=3)
+    with pytest.raises(BadState, match="other domains"):
+        TrajectoryWriter(head, written().state_dict())
+
+
+def test_steps_before_the_first_losses_are_refused():
+    with pytest.raises(BadState, match="before its first losses"):
+        TrajectoryWriter(HEAD).add(weights={"old": 1, "new": 0}, losses={"old": 1, "new": 1}, tokens=1)
+
+
+def test_a_loss_that_is_missing_is_refused():
+    with pytest.raises(BadState, match="one loss for each"):
+        TrajectoryWriter(HEAD).start({"old": 2.0})
+
+
+def test_a_newer_format_is_refused_by_name(tmp_path: Path):
+    path = tmp_path / "runs.jsonl"
+    path.write_text(json.dumps({**written().trajectory.model_dump(mode="json"), "format": 2}) + "\n")
+    with pytest.raises(BadState, match="format 2, this version reads 1: update Rekindle"):
+        list(read(path))
+
+
+def test_an_unknown_key_is_refused(tmp_path: Path):
+    path = tmp_path / "runs.jsonl"
+    path.write_text(json.dumps({**written().trajectory.model_dump(mode="json"), "mood": "good"}) + "\n")
+    with pytest.raises(BadState, match="line 1, is not a trajectory"):
+        list(read(path))
+
+
+def test_a_torn_last_line_is_named(tmp_path: Path):
+    path = tmp_path / "runs.jsonl"
+    append(path, [written().trajectory])
+    path.write_bytes(path.read_bytes() + path.read_bytes()[:40])
+    with pytest.raises(BadState, match="line 2, is not JSON"):
+        list(read(path))
+
+
+@pytest.mark.parametrize("weights", [(0.5, 0.6), (-0.1, 1.1), (math.nan, 1.0)])
+def test_weights_that_are_no_mixture_are_refused(weights: tuple[float, float]):
+    with pytest.raises(ValidationError):
+        written().trajectory.after(weights=weights, losses=(1.0, 1.0), tokens=1)
+
+
+def test_a_loss_that_is_not_finite_is_refused():
+    with pytest.raises(ValidationError, match="finite"):
+        Trajectory(environment="tiny", domains=(OLD, NEW), total=3, start=(math.inf, 1.0))
+
+
+def test_no_step_fits_after_the_last():
+    full = written().trajectory
+    for _ in range(2):
+        full = full.after(weights=(1.0, 0.0), losses=(1.0, 1.0), tokens=1)
+    assert full.complete
+    with pytest.raises(ValidationError, match="up to total"):
+        full.after(weights=(1.0, 0.0), losses=(1.0, 1.0), tokens=1)
+
+
+def test_proposals_are_the_same_by_value_and_differ_by_seed():
+    settings = ProposalSettings(trajectories=20, steps=6)
+    again = propose([OLD, NEW], settings)
+    assert propose([OLD, NEW], settings) == again
+    assert propose([OLD, NEW], ProposalSettings(trajectories=20, steps=6, seed=1))[-1] != again[-1]
+
+
+def test_every_proposal_is_a_run_of_mixtures():
+    proposals = propose([OLD, NEW], ProposalSettings(trajectories=40, steps=6))
+    assert (len(proposals), {len(one.mixtures) for one in proposals}) == (40, {6})
+    assert all(min(mixture) >= 0 for one in proposals for mixture in one.mixtures)
+    assert all(math.isclose(sum(mixture), 1) for one in proposals for mixture in one.mixtures)
+
+
+def test_heuristic_runs_come_first():
+    proposals = propose([OLD, NEW], ProposalSettings(trajectories=40, steps=5), optima=[(0.3, 0.7)])
+    named = {one.name: one.mixtures for one in proposals}
+    assert named["uniform"][0] == (0.5, 0.5)
+    assert named["prior"][0] == (0.75, 0.25)
+    assert named["optimum-1"] == ((0.3, 0.7),) * 5
+    assert named["replay-0.05"][4] == pytest.approx((0.05, 0.95))
+    assert [mixture[1] for mixture in named["ramp-to-target"]] == pytest.approx([0.1, 0.3, 0.5, 0.7, 0.9])
+    assert named["ramp-to-source"] == named["ramp-to-target"][::-1]
+
+
+def test_replay_splits_each_side_by_prior():
+    more = Domain(name="more", target=False, prior=0.25)
+    assert replay([OLD.model_copy(update={"prior": 0.5}), more, NEW], 0.3) == pytest.approx((0.2, 0.1, 0.7))
+
+
+def test_without_targets_nothing_is_replayed_or_ramped():
+    names = {one.name for one in propose([OLD], ProposalSettings(trajectories=5, steps=2))}
+    assert names == {"uniform", "prior", "walk-0", "walk-1", "walk-2"}
+
+
+def test_walks_move_by_the_noise_unless_drawn_afresh():
+    settings = ProposalSettings(trajectories=60, steps=30, concentration_low=5, noise=0.3)
+    walks = [one.mixtures for one in propose([OLD, NEW], settings) if one.name.startswith("walk")]
+    odds = [[math.log(a / b) for a, b in walk if min(a, b) > 0] for walk in walks]
+    moves = [later - sooner for walk in odds for sooner, later in itertools.pairwise(walk)]
+    small = [move for move in moves if abs(move) < 1.5]
+    assert 0.88 < len(small) / len(moves) <= 0.97
+    assert math.sqrt(sum(move**2 for move in small) / len(small)) == pytest.approx(0.3 * math.sqrt(2), rel=0.15)
+
+
+def test_an_optimum_of_other_domains_is_refused():
+    with pytest.raises(BadPlan, match="2 weights"):
+        propose([OLD, NEW], ProposalSettings(), optima=[(1.0,)])
+
+
+def test_planning_and_logging_bring_no_heavy_library():
+    modules = "strategies.agent.settings, strategies.agent.proposals, strategies.agent.trajectories"
+    script = f"import sys, {modules}; sys.exit(any(name in sys.modules for name in ('torch', 'numpy', 'transformers')))"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
