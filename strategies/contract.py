@@ -339,7 +339,9 @@ class MergeParent(Closed):
     model: ModelFiles
     weight: float = Field(1.0, allow_inf_nan=False)
     fisher: str | None = None
-    """Folder of the artifact ``state/importance/<estimator>``."""
+    """Folder of the artifact ``state/importance/<estimator>``; fisher merges only."""
+    rows: SourceFile | None = None
+    """Rows it was trained on: its Fisher information is estimated from them where ``fisher`` is not given."""
 
 
 class MergeSet(Closed):

@@ -13,16 +13,18 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from strategies.contract import EvaluateWork, JobSpec, MergeWork, ModelFiles
+from strategies.contract import EvaluateWork, JobSpec, MergeParent, MergeWork, ModelFiles
 from strategies.errors import BadPlan, Refused
 from strategies.jobs.evaluate import selected
 from strategies.jobs.facts import common
+from strategies.jobs.importance import importance_of
 from strategies.jobs.runtime import Runtime
 from strategies.merging.adapters import adapters_of, write_adapter
-from strategies.merging.fisher import load_importance
+from strategies.merging.fisher import Importance
 from strategies.merging.inputs import Inputs, Member, gather, same_tokenizer
 from strategies.merging.methods import Maker
 from strategies.merging.models import Grown, Model, open_model
+from strategies.merging.settings import FisherMerge
 from strategies.merging.writing import write_model
 from strategies.settings import Json
 from strategies.training.precision import Precision
@@ -129,7 +131,7 @@ def open_bench(spec: JobSpec, work: MergeWork, runtime: Runtime) -> Bench:
             role=parent.role,
             model=open_model(parent.model),
             weight=parent.weight,
-            fisher=load_importance(Path(parent.fisher)) if parent.fisher else None,
+            fisher=_fisher(spec, work, parent, runtime),
         )
         for parent in work.parents
     ]
@@ -138,6 +140,13 @@ def open_bench(spec: JobSpec, work: MergeWork, runtime: Runtime) -> Bench:
     if work.into == "adapter":
         adapters_of(inputs)
     return Bench(spec=spec, work=work, runtime=runtime, inputs=inputs, into=work.into)
+
+
+def _fisher(spec: JobSpec, work: MergeWork, parent: MergeParent, runtime: Runtime) -> Importance | None:
+    if not isinstance(work.method, FisherMerge):
+        return None
+    folder = runtime.directory / "scratch" / f"fisher-{parent.role}"
+    return importance_of(spec, parent, folder, runtime, documents=work.method.documents, training=work.training)
 
 
 def _base(spec: JobSpec, members: list[Member]) -> Model:

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from strategies.contract import JobResult, JobSpec, MergeWork
@@ -33,6 +34,7 @@ def merge(spec: JobSpec, work: MergeWork, runtime: Runtime) -> JobResult:
         made, facts = True, _greedy(bench)
     else:
         made, facts = True, _simple(bench)
+    shutil.rmtree(runtime.directory / "scratch", ignore_errors=True)
     return JobResult(
         kind="merge",
         artifacts={f"answer/{bench.into}": f"out/{bench.into}"} if made else {},
@@ -47,8 +49,11 @@ def _simple(bench: Bench) -> Json:
     if isinstance(bench.work.method, DareMerge):
         sizes = {member.role: mean_change(bench.inputs, member) for member in bench.inputs.members}
         facts |= {"mean_change": sizes, "changes_are_small": max(sizes.values()) <= SMALL_CHANGE}
-    estimators = {one.role: one.fisher.estimator for one in bench.inputs.members if one.fisher is not None}
-    return {**facts, "estimators": estimators} if estimators else facts
+    fishers = {one.role: one.fisher for one in bench.inputs.members if one.fisher is not None}
+    if fishers:
+        facts["estimators"] = {role: fisher.estimator for role, fisher in fishers.items()}
+        facts["examples"] = {role: fisher.examples for role, fisher in fishers.items()}
+    return facts
 
 
 def _greedy(bench: Bench) -> Json:
@@ -61,7 +66,6 @@ def _greedy(bench: Bench) -> Json:
     soup = _Soup(bench)
     found = greedy_soup([member.role for member in bench.inputs.members], soup.score, soup.take)
     facts = bench.write(bench.out / "model", soup)
-    soup.clear()
     return {**facts, "alone": found.alone, "together": found.together, "kept": found.kept}
 
 
@@ -96,17 +100,12 @@ class _Soup:
         folder.mkdir(parents=True)
         model = self._models[role]
         entries = [
-            Entry(name=name, dtype=model.tensor(name).dtype, shape=model.shape(name))
-            for name in self._bench.inputs.numbers
+            Entry(name=name, dtype=torch.float32, shape=model.shape(name)) for name in self._bench.inputs.numbers
         ]
         write_tensors(folder / WEIGHTS, entries, self._with(role))
         self._sum = Shards(folder, [WEIGHTS])
         shutil.rmtree(self._folder(self._count), ignore_errors=True)
         self._count += 1
-
-    def clear(self) -> None:
-        """Remove the sum."""
-        shutil.rmtree(self._folder(self._count), ignore_errors=True)
 
     def _with(self, role: str) -> Callable[[str], Tensor]:
         model, before = self._models[role], self._sum

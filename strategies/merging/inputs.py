@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from strategies.contract import ModelFiles
@@ -130,12 +131,17 @@ def same_tokenizer(base: ModelFiles, others: Sequence[tuple[str, ModelFiles]]) -
     """Refuse models that cut text into other tokens than the base; how they pad and truncate does not matter."""
     wanted: Any = None
     for role, files in others:
-        if files.path == base.path:
+        if files.path == base.path or _same_file(Path(files.path), Path(base.path)):
             continue
         wanted = wanted or _tokens(base)
         found = _tokens(files)
         if found != wanted:
             raise Refused(f"the tokenizer of {role} differs from the base's ({_difference(found, wanted)})")
+
+
+def _same_file(ours: Path, theirs: Path) -> bool:
+    files = [folder / "tokenizer.json" for folder in (ours, theirs)]
+    return all(file.exists() for file in files) and files[0].read_bytes() == files[1].read_bytes()
 
 
 def _tokens(files: ModelFiles) -> dict[str, Any]:

@@ -55,6 +55,7 @@ class FisherMerge(Closed):
 
     kind: Literal["fisher"] = "fisher"
     floor: float = Field(1e-6, gt=0, description="least Fisher information of any number, after normalising")
+    documents: int = Field(256, ge=1, description="documents to estimate it from, where a parent brings rows instead")
     normalise: bool = Field(True, description="divide each parent's Fisher information by its norm")
 
 
