@@ -26,7 +26,9 @@ def repair(bench: Bench, settings: RepairMerge) -> tuple[bool, Json]:
         Judged(name=one.file.name, metric=parent[one.file.name][0], role=one.role, tolerance=one.tolerance)
         for one in bench.work.sets
     ]
-    before, trials, facts = _values(parent), {}, {}
+    before = _values(parent)
+    trials: dict[str, dict[str, float]] = {}
+    facts: dict[str, Json] = {}
     kept = bench.out / bench.into
     for name, method in _trials(bench, settings):
         folder = bench.out / "trial"
@@ -45,7 +47,6 @@ def repair(bench: Bench, settings: RepairMerge) -> tuple[bool, Json]:
     chosen = choose(sets, trials, before)
     scores = {"parent": before, "candidate": _values(candidate)}
     return chosen is not None, {
-        **(facts[chosen] if chosen else {}),
         "chosen": chosen,
         "trials": facts,
         "scores": scores,

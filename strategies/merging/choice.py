@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -24,10 +25,15 @@ class Judged:
 
 
 def rise(one: Judged, value: float, parent: float) -> float:
-    """How much worse than the parent: the relative rise of a loss, or the fall of an accuracy; below 0: better."""
+    """How much worse than the parent: the relative rise of a loss, or the fall of an accuracy; below 0: better.
+
+    Infinite where the value is not finite: a model that broke is never chosen.
+    """
+    if not math.isfinite(value):
+        return math.inf
     if one.metric == "accuracy":
         return parent - value
-    return value / parent - 1 if parent > 0 else (0.0 if value <= parent else float("inf"))
+    return value / parent - 1 if parent > 0 else (0.0 if value <= parent else math.inf)
 
 
 def gain(sets: Sequence[Judged], scores: Scores, parent: Scores) -> float:

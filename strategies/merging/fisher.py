@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from strategies.errors import BadState
 from strategies.inference.encoding import IGNORED
-from strategies.merging.models import Shards
+from strategies.merging.models import Shards, spelled
 
 Estimator = Literal["exact", "empirical"]
 FILE = "importance.safetensors"
@@ -111,11 +111,22 @@ class Importance:
     examples: int
     shards: Shards
 
-    def tensor(self, name: str) -> Tensor | None:
-        """float32; None for what is no trained parameter."""
-        stripped = name.partition(".")[2]
-        found = next((one for one in (name, stripped) if one in self.shards.names), None)
-        return self.shards.raw(found).float() if found else None
+    def has(self, name: str) -> bool:
+        """Whether it knows of a parameter; it does not of what was not trained."""
+        return spelled(name, self.shards.names) is not None
+
+    def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """float32; zeros for what is no trained parameter.
+
+        Raises:
+            BadState: it is of another model.
+        """
+        found = spelled(name, self.shards.names)
+        if found is None:
+            return torch.zeros(shape)
+        if self.shards.shape(found) != shape:
+            raise BadState(f"the Fisher information of {found} has another shape than {name}; estimate it again")
+        return self.shards.raw(found).float()
 
     def norm(self) -> float:
         """Euclidean norm over all parameters together."""

@@ -146,8 +146,7 @@ class Fisher:
     def _term(self, name: str, member: Member, scale: float) -> tuple[Tensor, Tensor]:
         tensor = member.model.tensor(name)
         assert member.fisher is not None
-        found = member.fisher.tensor(name)
-        known = torch.zeros_like(tensor) if found is None else found * scale
+        known = member.fisher.tensor(name, tuple(tensor.shape)) * scale
         return tensor, known.clamp_(min=self.floor).mul_(member.weight)
 
 
@@ -175,6 +174,8 @@ def maker_for(method: Merge, inputs: Inputs) -> Maker:
         BadPlan: the method does not fit the number of parents, their weights or what they bring.
     """
     _check(method, inputs)
+    if isinstance(method, FisherMerge):
+        _check_fisher(inputs)
     made: Maker
     match method:
         case TiesMerge():
@@ -190,6 +191,14 @@ def maker_for(method: Merge, inputs: Inputs) -> Maker:
         case GreedySoupMerge() | RepairMerge():
             raise BadPlan(f"{method.kind} tries several merges; it is carried out by the merge job")
     return made
+
+
+def _check_fisher(inputs: Inputs) -> None:
+    for member in inputs.members:
+        if member.fisher is None:
+            raise BadPlan(f"fisher needs the Fisher information of {member.role}, or rows to estimate it from")
+        if not any(member.fisher.has(name) for name in inputs.numbers):
+            raise BadPlan(f"the Fisher information of {member.role} names none of its tensors; estimate it again")
 
 
 def _linear(method: SoupMerge | TaskArithmeticMerge | InterpolateMerge | HalfResetMerge, inputs: Inputs) -> Linear:
@@ -209,11 +218,11 @@ def _check(method: Merge, inputs: Inputs) -> None:
     single = method.kind in {"interpolate", "half-reset"} or (isinstance(method, LinesMerge) and method.after is None)
     if single and len(inputs.members) != 1:
         raise BadPlan(f"{method.kind} goes back from one candidate; it was given {len(inputs.members)}")
-    if method.kind not in WEIGHTED and any(member.weight != 1 for member in inputs.members):
-        raise BadPlan(f"{method.kind} counts its parents alike; leave their weights out, or use task-arithmetic")
-    lacking = [member.role for member in inputs.members if member.fisher is None]
-    if isinstance(method, FisherMerge) and lacking:
-        raise BadPlan(f"fisher needs the Fisher information of {', '.join(lacking)}; estimate it first")
+    kind = method.after.kind if isinstance(method, LinesMerge) and method.after else method.kind
+    if kind != "task-arithmetic" and any(member.weight < 0 for member in inputs.members):
+        raise BadPlan(f"{kind} is a mean; only task-arithmetic takes weights below 0")
+    if kind not in WEIGHTED and any(member.weight != 1 for member in inputs.members):
+        raise BadPlan(f"{kind} counts its parents alike; leave their weights out, or use task-arithmetic")
     unknown = sorted(set(method.names) - set(inputs.numbers)) if isinstance(method, HalfResetMerge) else []
     if unknown:
         raise BadPlan(f"half-reset names {unknown[0]}, which the model does not have; names are those of its tensors")

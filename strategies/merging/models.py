@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, cast
 
@@ -230,10 +231,10 @@ class Adapted:
 
     def _module(self, name: str) -> str | None:
         module = name.removesuffix(".weight")
-        return _spelled(module, self.modules) if module != name else None
+        return spelled(module, self.modules) if module != name else None
 
     def _replacement(self, name: str) -> str | None:
-        found = _spelled(name, self.replaced.keys())
+        found = spelled(name, self.replaced.keys())
         return self.replaced[found] if found else None
 
     def _check_keys(self) -> None:
@@ -246,7 +247,7 @@ class Adapted:
                 raise Refused(f"{self.adapter} adapts {module}, which {self.base.path} does not have")
 
 
-def _spelled(name: str, known: Any) -> str | None:
+def spelled(name: str, known: Collection[str]) -> str | None:
     """``name`` as it stands in ``known``: with or without its first part."""
     if name in known or name.partition(".")[2] in known:
         return name if name in known else name.partition(".")[2]

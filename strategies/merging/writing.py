@@ -95,7 +95,8 @@ def write_model(
     if dtype is not None:
         config["dtype"] = str(dtype).removeprefix("torch.")
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-    copy_files(folder_of(base).path, folder, COPIED)
+    source = folder_of(base).path
+    copy_files(source, folder, (*COPIED, *(file.name for file in source.glob("*.py"))))
     return sha256
 
 

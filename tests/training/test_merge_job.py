@@ -419,7 +419,7 @@ def test_a_repair_keeps_most_of_the_gain_within_the_tolerance(tmp_path: Path, fo
 
 def test_a_repair_writes_the_trial_that_it_scored(tmp_path: Path, forgetful: dict[str, Any]):
     result = repaired(tmp_path, forgetful, tolerance=1e9)
-    share = result.facts["method"]["share"]
+    share = result.facts["trials"][result.facts["chosen"]]["method"]["share"]
     assert result.facts["chosen"] == f"interpolate-{share:g}"
     old, new, found = (
         weights(path) for path in (forgetful["parent"], forgetful["candidate"], tmp_path / "job/out/model")

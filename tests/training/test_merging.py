@@ -387,7 +387,7 @@ def test_most_of_the_gain_within_every_tolerance_is_chosen():
     assert not within(SETS, trials["forgets"], PARENT)
 
 
-@pytest.mark.parametrize("new", [4.0, 4.5])
+@pytest.mark.parametrize("new", [4.0, 4.5, float("nan")])
 def test_without_a_gain_there_is_no_repair(new: float):
     assert choose(SETS, {"same": {**PARENT, "new": new}}, PARENT) is None
 
@@ -419,6 +419,7 @@ def test_models_that_differ_are_refused_by_tensor(tmp_path: Path, other: dict[st
     [
         (InterpolateMerge(), 2, None),
         (TiesMerge(), 2, (1, 2)),
+        (SoupMerge(), 2, (2, -1)),
         (FisherMerge(), 2, None),
         (HalfResetMerge(names=("nobody",)), 1, None),
     ],
