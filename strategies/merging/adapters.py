@@ -21,7 +21,7 @@ from strategies.inference.load import LABELS_FILE
 from strategies.merging.inputs import Inputs, all_adapters
 from strategies.merging.low_rank import LowRank, factor_gap, stacked, truncated, truncated_dense
 from strategies.merging.methods import Fisher, Linear, Maker
-from strategies.merging.models import ADAPTER_CONFIG, ADAPTER_WEIGHTS, PREFIX, Adapted, adapter_of
+from strategies.merging.models import ADAPTER_CONFIG, ADAPTER_WEIGHTS, PREFIX, Adapted, adapter_of, spelled
 from strategies.merging.writing import copy_files
 
 
@@ -60,7 +60,7 @@ def write_adapter(folder: Path, *, inputs: Inputs, maker: Maker, tick: Callable[
         tick()
         missed, mean = _factor_gap(module, adapters)
         cut, norms, apart, means = cut + lost**2, norms + norm**2, apart + missed**2, means + mean**2
-    tensors |= {key: maker.tensor(name) for name, key in first.replaced.items()}
+    tensors |= {key: maker.tensor(_canonical(name, inputs)) for name, key in first.replaced.items()}
     _save(folder, tensors, first)
     alike = len({adapter.rank for adapter in adapters}) == 1
     return Gaps(rank=_ratio(cut, norms), factors=_ratio(apart, means) if alike else None)
@@ -102,11 +102,8 @@ def _terms(module: str, name: str, inputs: Inputs, maker: Linear) -> list[tuple[
 
 
 def _canonical(name: str, inputs: Inputs) -> str:
-    """A module's weight as the folder calls it: scales and halves are by those names."""
-    known = inputs.base.names
-    return (
-        name if name in known else next((one for one in known if one.partition(".")[2] == name), name.partition(".")[2])
-    )
+    """A tensor as the folder calls it: scales and halves are by those names."""
+    return spelled(name, inputs.names) or name
 
 
 def _factor_gap(module: str, adapters: Sequence[Adapted]) -> tuple[float, float]:
