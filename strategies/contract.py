@@ -24,6 +24,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from strategies.merging.settings import EmaConsolidation, Merge
 from strategies.settings import Closed, LoraSettings, Task, TrainingSettings
 
 FORMAT = 1
@@ -217,6 +218,9 @@ class KeepConsolidation(Closed):
     kind: Literal["keep"] = "keep"
 
 
+Consolidation = Annotated[KeepConsolidation | EmaConsolidation, Field(discriminator="kind")]
+
+
 class TrainTemplate(Closed):
     """One train job of a plan; references are edges of the plan's graph."""
 
@@ -227,7 +231,7 @@ class TrainTemplate(Closed):
     selection: Selection
     schedule: Schedule
     objective: TaskObjective
-    consolidation: KeepConsolidation = KeepConsolidation()
+    consolidation: Consolidation = KeepConsolidation()
     steps: int = Field(ge=1)
     training: TrainingSettings
     state: tuple[str, ...] = ()
@@ -387,8 +391,47 @@ class EvaluateWork(Closed):
     """Classification: name of a compared version -> its classes; argmax is also taken within each."""
 
 
+class MergeParent(Closed):
+    """One model of a merge. ``role`` names it in facts, seeds and lineage; unique within a job."""
+
+    role: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    model: ModelFiles
+    weight: float = Field(1.0, allow_inf_nan=False)
+    fisher: str | None = None
+    """Folder of the artifact ``state/importance/<estimator>``; fisher merges only."""
+    rows: SourceFile | None = None
+    """Rows it was trained on: its Fisher information is estimated from them where ``fisher`` is not given."""
+
+
+class MergeSet(Closed):
+    """An eval set that a merge looks at; only its rows of half ``select`` are read."""
+
+    file: EvalFile
+    role: Literal["new", "old"] = "new"
+    tolerance: float = Field(0.0, ge=0)
+    """Repair, role ``old``: the largest rise over the parent, relative for a loss, absolute for an accuracy's fall."""
+
+
+class MergeWork(Closed):
+    """Merge models (METHODS 7). The job's ``model`` is the base that changes are counted from.
+
+    The result has its dtype and tokenizer. For ``interpolate``, ``half-reset``, ``lines`` and ``repair`` the base is
+    the version to go back towards, and the one parent is the candidate.
+    """
+
+    kind: Literal["merge"] = "merge"
+    method: Merge
+    parents: tuple[MergeParent, ...] = Field(min_length=1)
+    into: Literal["model", "adapter"] = "model"
+    """``adapter``: the parents are LoRA adapters on the base's folder and so is the result, in the first one's rank."""
+    sets: tuple[MergeSet, ...] = ()
+    """greedy-soup and repair choose by these."""
+    training: TrainingSettings = TrainingSettings()
+    """How long rows are and how many are scored together."""
+
+
 MeasureWork.model_rebuild()
-Work = Annotated[TrainWork | MeasureWork | EvaluateWork, Field(discriminator="kind")]
+Work = Annotated[TrainWork | MeasureWork | EvaluateWork | MergeWork, Field(discriminator="kind")]
 
 
 class JobSpec(Closed):
@@ -475,7 +518,7 @@ class JobResult(Closed):
     """``result.json``. Paths are relative to the job directory."""
 
     format: Literal[1] = 1
-    kind: Literal["train", "measure", "evaluate"]
+    kind: Literal["train", "measure", "evaluate", "merge"]
     artifacts: dict[str, str] = Field(default_factory=dict)
     """Role (``answer/model``, ``answer/adapter``, ``state/trunk``, ``state/optimizer``, …) -> folder under out/."""
     consumed: tuple[Consumed, ...] = ()

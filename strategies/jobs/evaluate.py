@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,30 +15,22 @@ from numpy.typing import NDArray
 from strategies.contract import EvalFile, EvaluateWork, JobResult, JobSpec, Score
 from strategies.errors import Diverged
 from strategies.inference.encoding import IGNORED, Encoder, Example
-from strategies.inference.load import load
+from strategies.inference.load import Loaded, load
 from strategies.inference.score import Scorer, windows
 from strategies.jobs.facts import common
 from strategies.jobs.measure import class_losses
 from strategies.jobs.runtime import Runtime
 from strategies.training import precision as precisions
 from strategies.training.data import Documents, eval_side, messages_of
+from strategies.training.precision import Precision
 
 Columns = dict[str, Any]
+Metric = Literal["accuracy", "loss"]
 
 
 def evaluate(spec: JobSpec, work: EvaluateWork, runtime: Runtime) -> JobResult:
     """One score an eval set; those without anything to score are named in the fact ``unscored``."""
-    runtime.enter("loading model")
-    loaded = load(spec.model, spec.task, device=precisions.device_for(spec.device), seed=spec.seed)
-    precision = precisions.choose(loaded.model, work.training.bf16)
-    encoder = Encoder(loaded.tokenizer, work.training.max_length)
-    scorer = Scorer(
-        model=loaded.model,
-        precision=precision,
-        pad=loaded.tokenizer.pad_token_id,
-        rows=work.training.per_device_eval_batch_size,
-        tick=lambda done: _tick(runtime, done),
-    )
+    loaded, precision, encoder, scorer = _opened(spec, work, runtime)
     scores, unscored = [], []
     for file in work.sets:
         documents = eval_side(file, spec.task)
@@ -53,6 +46,41 @@ def evaluate(spec: JobSpec, work: EvaluateWork, runtime: Runtime) -> JobResult:
             scores.append(_score(file, documents, columns, runtime.directory, value=value))
     facts = {**common(spec, precision), "unscored": unscored}
     return JobResult(kind="evaluate", scores=tuple(scores), labels=loaded.labels, facts=facts)
+
+
+def selected(
+    spec: JobSpec, work: EvaluateWork, runtime: Runtime, *, within: Mapping[str, tuple[str, ...]]
+) -> dict[str, tuple[Metric, float | None]]:
+    """Metric and value of each eval set by name, on its rows of half ``select`` alone; leaves no files.
+
+    ``within`` names classes by eval set: argmax is taken among those alone, as the gate judges older sets.
+    """
+    loaded, _, encoder, scorer = _opened(spec, work, runtime)
+    found: dict[str, tuple[Metric, float | None]] = {}
+    for file in work.sets:
+        documents = eval_side(file, spec.task, half="select")
+        runtime.enter(f"scoring {file.name}", step=0, steps=len(documents))
+        known = {"within": within[file.name]} if within.get(file.name) else {}
+        one = work.model_copy(update={"known_labels": known})
+        columns = _columns(documents, spec=spec, work=one, encoder=encoder, scorer=scorer, labels=loaded.labels)
+        columns |= {"correct": columns["correct_in:within"]} if "correct_in:within" in columns else {}
+        found[file.name] = (_metric(columns), _value(columns, _metric(columns), np.ones(len(documents), np.bool_)))
+    return found
+
+
+def _opened(spec: JobSpec, work: EvaluateWork, runtime: Runtime) -> tuple[Loaded, Precision, Encoder, Scorer]:
+    runtime.enter("loading model")
+    loaded = load(spec.model, spec.task, device=precisions.device_for(spec.device), seed=spec.seed)
+    precision = precisions.choose(loaded.model, work.training.bf16)
+    encoder = Encoder(loaded.tokenizer, work.training.max_length)
+    scorer = Scorer(
+        model=loaded.model,
+        precision=precision,
+        pad=loaded.tokenizer.pad_token_id,
+        rows=work.training.per_device_eval_batch_size,
+        tick=lambda done: _tick(runtime, done),
+    )
+    return loaded, precision, encoder, scorer
 
 
 def _tick(runtime: Runtime, done: int) -> None:
@@ -127,7 +155,7 @@ def _sizes(texts: list[str]) -> NDArray[np.int64]:
     return np.array([len(text.encode()) for text in texts], dtype=np.int64)
 
 
-def _metric(columns: Columns) -> Literal["accuracy", "loss"]:
+def _metric(columns: Columns) -> Metric:
     return "accuracy" if "correct" in columns else "loss"
 
 

@@ -16,6 +16,7 @@ from strategies.contract import (
     JobResult,
     JobSpec,
     MeasureWork,
+    MergeWork,
 )
 from strategies.errors import BadPlan, BadState, Diverged, Refused, StrategyError
 from strategies.jobs.runtime import Runtime, Stopped, say
@@ -72,6 +73,10 @@ def work(spec: JobSpec, runtime: Runtime) -> JobResult:
         from strategies.jobs.evaluate import evaluate
 
         return evaluate(spec, spec.work, runtime)
+    if isinstance(spec.work, MergeWork):
+        from strategies.jobs.merge import merge
+
+        return merge(spec, spec.work, runtime)
     from strategies.jobs.train import train
 
     return train(spec, spec.work, runtime)

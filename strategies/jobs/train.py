@@ -11,7 +11,7 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
-from strategies.consolidation import CONSOLIDATIONS
+from strategies.consolidation import consolidation_for
 from strategies.contract import Consumed, JobResult, JobSpec, SourceFile, TrainTemplate, TrainWork
 from strategies.errors import BadState, Refused
 from strategies.inference.encoding import IGNORED, Encoder
@@ -166,7 +166,7 @@ def make_loop(spec: JobSpec, work: TrainWork, prepared: Prepared, runtime: Runti
     return Loop(
         prepared.run,
         objective=OBJECTIVES[spec.task](),
-        parts={"consolidation": CONSOLIDATIONS[template.consolidation.kind](), "selection": PlainNames()},
+        parts={"consolidation": consolidation_for(template), "selection": PlainNames()},
         mixing=ReplayMixer(template.mixing, sizes, _cursor(work)),
         collate=Collator(prepared.rows, spec.task, pad=prepared.loaded.tokenizer.pad_token_id, micro=micro),
         schedule=template.schedule,

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -73,11 +73,14 @@ def training_side(source: SourceFile, task: Task) -> Documents:
     return _ordered(table.filter(pc.equal(table.column("split"), "train")), size)
 
 
-def eval_side(file: EvalFile, task: Task) -> Documents:
-    """Documents of an eval set; column ``half`` is select or judge."""
+def eval_side(file: EvalFile, task: Task, *, half: Literal["select"] | None = None) -> Documents:
+    """Documents of an eval set; column ``half`` is select or judge. Given ``half``, only that one."""
     table = _read(file.path, file.sha256, ("digest", "half", *COLUMNS[task]))
     rows = pa.array(np.arange(table.num_rows, dtype=np.int64))
-    return _ordered(table.append_column("row", rows), table.num_rows)
+    numbered = table.append_column("row", rows)
+    if half is not None:
+        numbered = numbered.filter(pc.equal(numbered.column("half"), half))
+    return _ordered(numbered, table.num_rows)
 
 
 def refuse_leaks(sources: Sequence[tuple[str, Documents]], forbidden: Sequence[EvalFile]) -> int:

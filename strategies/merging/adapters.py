@@ -1,0 +1,125 @@
+"""Merge LoRA adapters of one folder into a LoRA adapter: in the space of B·A, cut back to a rank (METHODS 3.6).
+
+Affine merges add up the products exactly, by stacking factors, before anything is cut; TIES and DARE act on single
+numbers of the product, which then has no small factors and is cut by a full SVD.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from strategies.errors import Diverged, Refused
+from strategies.inference.export import TOKENIZER_FILES
+from strategies.inference.load import LABELS_FILE
+from strategies.merging.inputs import Inputs, all_adapters
+from strategies.merging.low_rank import LowRank, factor_gap, stacked, truncated, truncated_dense
+from strategies.merging.methods import Fisher, Linear, Maker
+from strategies.merging.models import ADAPTER_CONFIG, ADAPTER_WEIGHTS, PREFIX, Adapted, adapter_of, spelled
+from strategies.merging.writing import copy_files
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gaps:
+    """Relative Frobenius gaps over all modules: what the rank cut off, and what averaging A and B apart would miss."""
+
+    rank: float
+    factors: float | None
+
+    def facts(self) -> dict[str, float | None]:
+        """For the facts of a job."""
+        return {"rank_gap": self.rank, "factor_gap": self.factors}
+
+
+def write_adapter(folder: Path, *, inputs: Inputs, maker: Maker, tick: Callable[[], None]) -> Gaps:
+    """Write the merged adapter as a PEFT folder, with the first parent's settings, classes and tokenizer.
+
+    ``tick`` is called after each module and may raise.
+
+    Raises:
+        Refused: the parents are no adapters of one folder, or adapt different modules; or the merge needs full models.
+    """
+    adapters = adapters_of(inputs)
+    if isinstance(maker, Fisher):
+        raise Refused("Fisher information is of full models; merge into a model")
+    first = adapters[0]
+    tensors: dict[str, Tensor] = {}
+    cut = norms = apart = means = 0.0
+    for module in sorted(first.modules):
+        merged, lost, norm = _merged_module(module, first, inputs, maker)
+        root = math.sqrt(first.scale)
+        # The stored factors are multiplied by the scale when they are used: half of it comes off each.
+        tensors[f"{PREFIX}{module}.lora_A.weight"] = merged.a / root
+        tensors[f"{PREFIX}{module}.lora_B.weight"] = merged.b / root
+        tick()
+        missed, mean = _factor_gap(module, adapters)
+        cut, norms, apart, means = cut + lost**2, norms + norm**2, apart + missed**2, means + mean**2
+    tensors |= {key: maker.tensor(_canonical(name, inputs)) for name, key in first.replaced.items()}
+    _save(folder, tensors, first)
+    alike = len({adapter.rank for adapter in adapters}) == 1
+    return Gaps(rank=_ratio(cut, norms), factors=_ratio(apart, means) if alike else None)
+
+
+def adapters_of(inputs: Inputs) -> list[Adapted]:
+    """The parents as adapters of the base's folder, which adapt the same modules."""
+    if not all_adapters(inputs.base, inputs.members):
+        raise Refused("only adapters on the base's own folder can be merged into an adapter; merge into a model")
+    found = [one for one in (adapter_of(member.model) for member in inputs.members) if one is not None]
+    base = adapter_of(inputs.base)
+    for other in [*found[1:], *([base] if base else [])]:
+        different = sorted(found[0].modules ^ other.modules)
+        if different:
+            raise Refused(f"{different[0]} is adapted by some of the models only; merge into a model")
+    return found
+
+
+def _merged_module(module: str, first: Adapted, inputs: Inputs, maker: Maker) -> tuple[LowRank, float, float]:
+    """The module's merged change, the norm of what the rank cut off, and the norm of the whole."""
+    name = _canonical(f"{module}.weight", inputs)
+    if isinstance(maker, Linear):
+        whole = stacked(_terms(module, name, inputs, maker))
+        merged, lost = truncated(whole, first.rank)
+        return merged, lost, whole.norm()
+    change = maker.change(name)
+    base = adapter_of(inputs.base)
+    own = base.change(name) if base else None
+    change = change if own is None else change + own
+    merged, lost = truncated_dense(change.T if first.transposed else change, first.rank)
+    return merged, lost, float(torch.linalg.vector_norm(change))
+
+
+def _terms(module: str, name: str, inputs: Inputs, maker: Linear) -> list[tuple[float, LowRank]]:
+    factors = maker.factors(name)
+    terms = [(factor, adapter.factors(module)) for factor, adapter in zip(factors, adapters_of(inputs), strict=True)]
+    base = adapter_of(inputs.base) if maker.with_base else None
+    return [*terms, (1 - sum(factors), base.factors(module))] if base else terms
+
+
+def _canonical(name: str, inputs: Inputs) -> str:
+    """A tensor as the folder calls it: scales and halves are by those names."""
+    return spelled(name, inputs.names) or name
+
+
+def _factor_gap(module: str, adapters: Sequence[Adapted]) -> tuple[float, float]:
+    if len({adapter.rank for adapter in adapters}) > 1:
+        return 0.0, 0.0
+    return factor_gap([adapter.factors(module) for adapter in adapters])
+
+
+def _ratio(part: float, whole: float) -> float:
+    return math.sqrt(part / whole) if whole > 0 else 0.0
+
+
+def _save(folder: Path, tensors: dict[str, Tensor], first: Adapted) -> None:
+    for key, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise Diverged(f"merged tensor {key} is not finite; nothing is published: merge with a smaller lam")
+    folder.mkdir(parents=True)
+    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, folder / ADAPTER_WEIGHTS, {"format": "pt"})
+    copy_files(first.adapter, folder, (ADAPTER_CONFIG, LABELS_FILE, *TOKENIZER_FILES))

@@ -1,0 +1,299 @@
+"""Each merge as a maker of tensors: given a name it reads that tensor of every parent and returns the merged one.
+
+What has to be known of the whole model first (TIES' borders and majority sign, norms) is found by passes of their own
+when a maker is made. At most the parents' tensors of one name, and one more, are in memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from strategies.errors import BadPlan
+from strategies.merging.arithmetic import (
+    blended,
+    disjoint_mean,
+    dropped,
+    elected_signs,
+    fisher_mean,
+    weighted_sum,
+)
+from strategies.merging.blocks import block_scales
+from strategies.merging.inputs import Inputs, Member, holders
+from strategies.merging.models import change_between
+from strategies.merging.settings import (
+    WEIGHTED,
+    DareMerge,
+    FisherMerge,
+    GreedySoupMerge,
+    HalfResetMerge,
+    InterpolateMerge,
+    LinesMerge,
+    Merge,
+    RepairMerge,
+    SoupMerge,
+    TaskArithmeticMerge,
+    TiesMerge,
+)
+from strategies.merging.trimming import Trim, find_trim
+
+
+class Maker(Protocol):
+    """A merge of given inputs."""
+
+    def tensor(self, name: str) -> Tensor:
+        """The merged tensor, float32."""
+        ...
+
+    def change(self, name: str) -> Tensor:
+        """The merged tensor's difference from the base, float32."""
+        ...
+
+
+class Linear:
+    """Any affine combination: ``factors`` gives each parent's factor for a name; the base has what is missing to 1."""
+
+    def __init__(self, inputs: Inputs, factors: Callable[[str], tuple[float, ...]], *, with_base: bool = True) -> None:
+        self.inputs = inputs
+        self.factors = factors
+        self.with_base = with_base
+
+    def tensor(self, name: str) -> Tensor:
+        members = self.inputs.members
+        if name in self.inputs.free:
+            return _average(self.inputs, name)
+        terms = [(factor, member.model) for factor, member in zip(self.factors(name), members, strict=True) if factor]
+        pivot = self.inputs.base if self.with_base else terms.pop(0)[1]
+        return blended(pivot.tensor(name), ((factor, model.tensor(name)) for factor, model in terms))
+
+    def change(self, name: str) -> Tensor:
+        base = self.inputs.base
+        pairs = zip(self.factors(name), self.inputs.members, strict=True)
+        return weighted_sum((factor, change_between(member.model, base, name)) for factor, member in pairs)
+
+
+class Ties:
+    """TIES (Yadav et al. 2023): trim, elect, disjoint mean, times ``lam``; ``changes`` are the task vectors."""
+
+    def __init__(self, inputs: Inputs, changes: Sequence[Callable[[str], Tensor]], *, density: float, lam: float):
+        self.inputs = inputs
+        self.lam = lam
+        self._changes = changes
+        self._names = _shared(inputs)
+        self._trims: list[Trim] = [find_trim(self._names, change, density) for change in changes]
+        balance = sum(int(torch.sign(sum_of(self._trimmed(name))).sum()) for name in self._names)
+        # The paper leaves a whole model that cancels out undecided; + is as good as any, and always the same.
+        self.majority = 1 if balance >= 0 else -1
+
+    def tensor(self, name: str) -> Tensor:
+        if name in self.inputs.free:
+            return _average(self.inputs, name)
+        return self.inputs.base.tensor(name) + self.change(name)
+
+    def change(self, name: str) -> Tensor:
+        trimmed = self._trimmed(name)
+        return disjoint_mean(trimmed, elected_signs(sum_of(trimmed), self.majority)).mul_(self.lam)
+
+    def _trimmed(self, name: str) -> list[Tensor]:
+        return [trim(name, change(name)) for trim, change in zip(self._trims, self._changes, strict=True)]
+
+
+class Averaged:
+    """DARE, then mean: the mean of the changes, times ``lam``."""
+
+    def __init__(self, inputs: Inputs, changes: Sequence[Callable[[str], Tensor]], *, lam: float) -> None:
+        self.inputs = inputs
+        self._factor = lam / len(changes)
+        self._changes = changes
+
+    def tensor(self, name: str) -> Tensor:
+        if name in self.inputs.free:
+            return _average(self.inputs, name)
+        return self.inputs.base.tensor(name) + self.change(name)
+
+    def change(self, name: str) -> Tensor:
+        return weighted_sum((self._factor, change(name)) for change in self._changes)
+
+
+class Fisher:
+    """Fisher merging (Matena and Raffel 2022). What is no trained parameter, or at the floor everywhere, is averaged.
+
+    Each parent's information is normalised first and then raised to the floor, so that a number that no parent knows
+    anything about gets the plain mean, whatever the parents' norms are.
+    """
+
+    def __init__(self, inputs: Inputs, settings: FisherMerge) -> None:
+        self.inputs = inputs
+        self.floor = settings.floor
+        self._scales = [_scale(member, normalise=settings.normalise) for member in inputs.members]
+
+    def tensor(self, name: str) -> Tensor:
+        having = [
+            (member, scale)
+            for member, scale in zip(self.inputs.members, self._scales, strict=True)
+            if member.model.has(name)
+        ]
+        return fisher_mean([self._term(name, member, scale) for member, scale in having])
+
+    def change(self, name: str) -> Tensor:
+        return self.tensor(name) - self.inputs.base.tensor(name)
+
+    def _term(self, name: str, member: Member, scale: float) -> tuple[Tensor, Tensor]:
+        tensor = member.model.tensor(name)
+        assert member.fisher is not None
+        known = member.fisher.tensor(name, tuple(tensor.shape)) * scale
+        return tensor, known.clamp_(min=self.floor).mul_(member.weight)
+
+
+class Lines:
+    """LiNeS (Wang et al. 2025): the change of ``inner``, scaled block by block."""
+
+    def __init__(self, inputs: Inputs, inner: Maker, scales: dict[str, float]) -> None:
+        self.inputs = inputs
+        self.inner = inner
+        self.scales = scales
+
+    def tensor(self, name: str) -> Tensor:
+        if name in self.inputs.free:
+            return _average(self.inputs, name)
+        return self.inputs.base.tensor(name) + self.change(name)
+
+    def change(self, name: str) -> Tensor:
+        return self.inner.change(name) * self.scales[name]
+
+
+def maker_for(method: Merge, inputs: Inputs) -> Maker:
+    """The maker of a merge's tensors.
+
+    Raises:
+        BadPlan: the method does not fit the number of parents, their weights or what they bring.
+    """
+    _check(method, inputs)
+    if isinstance(method, FisherMerge):
+        _check_fisher(inputs)
+    made: Maker
+    match method:
+        case TiesMerge():
+            made = Ties(inputs, _changes(inputs), density=method.density, lam=method.lam)
+        case DareMerge():
+            made = _dare(method, inputs)
+        case FisherMerge():
+            made = Fisher(inputs, method)
+        case LinesMerge():
+            made = _lines(method, inputs)
+        case SoupMerge() | TaskArithmeticMerge() | InterpolateMerge() | HalfResetMerge():
+            made = _linear(method, inputs)
+        case GreedySoupMerge() | RepairMerge():
+            raise BadPlan(f"{method.kind} tries several merges; it is carried out by the merge job")
+    return made
+
+
+def _check_fisher(inputs: Inputs) -> None:
+    for member in inputs.members:
+        if member.fisher is None:
+            raise BadPlan(f"fisher needs the Fisher information of {member.role}, or rows to estimate it from")
+        if not any(member.fisher.has(name) for name in inputs.numbers):
+            raise BadPlan(f"the Fisher information of {member.role} names none of its tensors; estimate it again")
+
+
+def _linear(method: SoupMerge | TaskArithmeticMerge | InterpolateMerge | HalfResetMerge, inputs: Inputs) -> Linear:
+    if isinstance(method, HalfResetMerge):
+        back = frozenset(method.names)
+        return Linear(inputs, lambda name: (0.0 if name in back else 1.0,))
+    if isinstance(method, SoupMerge):
+        shares = inputs.shares
+        return Linear(inputs, lambda _: shares, with_base=False)
+    if isinstance(method, InterpolateMerge):
+        return Linear(inputs, lambda _: (1 - method.share,))
+    factors = tuple(method.lam * member.weight for member in inputs.members)
+    return Linear(inputs, lambda _: factors)
+
+
+def _check(method: Merge, inputs: Inputs) -> None:
+    single = method.kind in {"interpolate", "half-reset"} or (isinstance(method, LinesMerge) and method.after is None)
+    if single and len(inputs.members) != 1:
+        raise BadPlan(f"{method.kind} goes back from one candidate; it was given {len(inputs.members)}")
+    kind = method.after.kind if isinstance(method, LinesMerge) and method.after else method.kind
+    if kind != "task-arithmetic" and any(member.weight < 0 for member in inputs.members):
+        raise BadPlan(f"{kind} is a mean; only task-arithmetic takes weights below 0")
+    if kind not in WEIGHTED and any(member.weight != 1 for member in inputs.members):
+        raise BadPlan(f"{kind} counts its parents alike; leave their weights out, or use task-arithmetic")
+    unknown = sorted(set(method.names) - set(inputs.numbers)) if isinstance(method, HalfResetMerge) else []
+    if unknown:
+        raise BadPlan(f"half-reset names {unknown[0]}, which the model does not have; names are those of its tensors")
+
+
+def _dare(method: DareMerge, inputs: Inputs) -> Maker:
+    changes = [
+        partial(_dropped, method, member.role, change)
+        for member, change in zip(inputs.members, _changes(inputs), strict=True)
+    ]
+    if method.then == "ties":
+        return Ties(inputs, changes, density=method.density, lam=method.lam)
+    return Averaged(inputs, changes, lam=method.lam)
+
+
+def _dropped(method: DareMerge, role: str, change: Callable[[str], Tensor], name: str) -> Tensor:
+    """A change under the mask of its parent and tensor: the same in every pass."""
+    return dropped(change(name), method.drop, key=f"{method.seed}/{role}/{name}")
+
+
+def _lines(method: LinesMerge, inputs: Inputs) -> Maker:
+    names = _shared(inputs)
+    if method.after is None:
+        alpha = method.alpha or 0.0
+        beta = 1 - alpha if method.beta is None else method.beta
+        scales = block_scales(names, alpha=alpha, beta=beta)
+        return Linear(inputs, lambda name: (scales[name],))
+    inner = maker_for(method.after, inputs)
+    alpha = _norm_ratio(inputs, inner, names) if method.alpha is None else method.alpha
+    return Lines(inputs, inner, block_scales(names, alpha=alpha, beta=method.beta or 0.0))
+
+
+def _norm_ratio(inputs: Inputs, inner: Maker, names: Sequence[str]) -> float:
+    """LiNeS' alpha after a merge: ``(|sum of the changes|_1 / |merged change|_1) / N``; 1 / N if nothing changed."""
+    changes = _changes(inputs)
+    summed = sum(float(sum_of([change(name) for change in changes]).abs().double().sum()) for name in names)
+    merged = sum(float(inner.change(name).abs().double().sum()) for name in names)
+    return (summed / merged if merged > 0 else 1.0) / len(changes)
+
+
+def _changes(inputs: Inputs) -> list[Callable[[str], Tensor]]:
+    """Each parent's task vector, by name."""
+    return [partial(change_between, member.model, inputs.base) for member in inputs.members]
+
+
+def _shared(inputs: Inputs) -> tuple[str, ...]:
+    return tuple(name for name in inputs.numbers if name not in inputs.free)
+
+
+def sum_of(tensors: Sequence[Tensor]) -> Tensor:
+    """The sum of tensors."""
+    return weighted_sum((1.0, tensor) for tensor in tensors)
+
+
+def _average(inputs: Inputs, name: str) -> Tensor:
+    """A tensor that the base lacks: the parents' mean, by their weights."""
+    having = holders(name, inputs.members)
+    total = sum(member.weight for member in having)
+    others = ((member.weight / total, member.model.tensor(name)) for member in having[1:])
+    return blended(having[0].model.tensor(name), others)
+
+
+def _scale(member: Member, *, normalise: bool) -> float:
+    assert member.fisher is not None
+    norm = member.fisher.norm() if normalise else 1.0
+    return 1 / norm if norm > 0 else 1.0
+
+
+def mean_change(inputs: Inputs, member: Member) -> float:
+    """Mean size of a parent's changes; DARE is meant for at most about 0.002 (METHODS 7.1)."""
+    names = _shared(inputs)
+    sizes = [change_between(member.model, inputs.base, name).abs().double().sum() for name in names]
+    count = sum(math.prod(inputs.base.shape(name)) for name in names)
+    return float(torch.stack(sizes).sum() / count)

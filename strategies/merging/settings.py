@@ -1,0 +1,148 @@
+"""How models are merged, and how weights are averaged while training: settings only, no torch (METHODS 7.1)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from strategies.settings import Closed
+
+WEIGHTED = frozenset({"soup", "task-arithmetic", "fisher"})
+"""Methods that heed their parents' weights; the others count every parent alike."""
+
+
+class SoupMerge(Closed):
+    """The weighted mean of the parents (Wortsman et al. 2022, uniform soup)."""
+
+    kind: Literal["soup"] = "soup"
+
+
+class GreedySoupMerge(Closed):
+    """Best parent first; another one joins if the soup's score on ``select`` strictly rises (Wortsman et al. 2022)."""
+
+    kind: Literal["greedy-soup"] = "greedy-soup"
+
+
+class TaskArithmeticMerge(Closed):
+    """Base plus ``lam`` times the sum of the task vectors (Ilharco et al. 2023); below 0: forget."""
+
+    kind: Literal["task-arithmetic"] = "task-arithmetic"
+    lam: float = Field(0.4, ge=-2, le=2, description="scale of the summed task vectors; search 0 to 1")
+
+
+class TiesMerge(Closed):
+    """Trim, elect signs, disjoint mean (Yadav et al. 2023)."""
+
+    kind: Literal["ties"] = "ties"
+    density: float = Field(0.2, ge=0, le=1, description="share of each parent's changes that stay, largest first")
+    lam: float = Field(1.0, ge=-2, le=2, description="scale of the merged task vector")
+
+
+class DareMerge(Closed):
+    """Drop changes at random, rescale the rest, then merge (Yu et al. 2024); for small changes only."""
+
+    kind: Literal["dare"] = "dare"
+    drop: float = Field(0.9, ge=0, lt=1, description="chance of each change to be dropped; the rest is rescaled")
+    then: Literal["mean", "ties"] = Field("mean", description="how what is left of the parents is merged")
+    density: float = Field(0.2, ge=0, le=1, description="then ties: share of each parent's changes that stay")
+    lam: float = Field(1.0, ge=-2, le=2, description="scale of the merged task vector")
+    seed: int = Field(1234, ge=0, description="of the masks; each parent and tensor has its own")
+
+
+class FisherMerge(Closed):
+    """The mean weighted by each parent's Fisher information (Matena and Raffel 2022)."""
+
+    kind: Literal["fisher"] = "fisher"
+    floor: float = Field(1e-6, gt=0, description="least Fisher information of any number, after normalising")
+    documents: int = Field(256, ge=1, description="documents to estimate it from, where a parent brings rows instead")
+    normalise: bool = Field(True, description="divide each parent's Fisher information by its norm")
+
+
+class InterpolateMerge(Closed):
+    """The candidate with a share of its parent mixed back in."""
+
+    kind: Literal["interpolate"] = "interpolate"
+    share: float = Field(0.5, ge=0, le=1, description="weight of the model that is gone back to")
+
+
+class HalfResetMerge(Closed):
+    """Some whole matrices go back to the parent's values (METHODS 2.1, pilot); which ones stands here by value."""
+
+    kind: Literal["half-reset"] = "half-reset"
+    names: tuple[str, ...] = Field(min_length=1, description="tensors that get the parent's values")
+
+
+Plain = Annotated[
+    SoupMerge | TaskArithmeticMerge | TiesMerge | DareMerge | FisherMerge | InterpolateMerge | HalfResetMerge,
+    Field(discriminator="kind"),
+]
+"""Merges that LiNeS can follow."""
+
+
+class LinesMerge(Closed):
+    """Scale the change of block l of L by ``alpha + beta * (l - 1) / (L - 1)`` (Wang et al. 2025).
+
+    On one candidate's change, or on that of the merge ``after``. Parameters outside the blocks are scaled by ``alpha``.
+    """
+
+    kind: Literal["lines"] = "lines"
+    alpha: float | None = Field(
+        None, ge=0, description="scale of the first block; default after a merge: from the norms of the changes"
+    )
+    beta: float | None = Field(None, description="what the last block has more; default on one candidate: 1 - alpha")
+    after: Plain | None = Field(None, description="the merge whose change is scaled; default: the one candidate's")
+
+    @model_validator(mode="after")
+    def _known(self) -> LinesMerge:
+        if self.after is None and self.alpha is None:
+            raise ValueError("alpha is needed on one candidate; 0.5 keeps half of the first block's change")
+        if self.after is not None and self.beta is None:
+            raise ValueError("beta is tuned after a merge and has no default; try 0.5")
+        return self
+
+
+class RepairMerge(Closed):
+    """Several cheap ways back towards the parent, chosen on ``select``: most of the gain, within every tolerance."""
+
+    kind: Literal["repair"] = "repair"
+    shares: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        (0.25, 0.5, 0.75), description="interpolations: weights of the parent"
+    )
+    alphas: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = Field(
+        (0.5,), description="LiNeS: scales of the first block's change; the last block keeps all of it"
+    )
+    half_resets: int = Field(1, ge=0, le=8, description="random halves of the matrices to try at the parent's values")
+
+
+Merge = Annotated[
+    SoupMerge
+    | GreedySoupMerge
+    | TaskArithmeticMerge
+    | TiesMerge
+    | DareMerge
+    | FisherMerge
+    | InterpolateMerge
+    | HalfResetMerge
+    | LinesMerge
+    | RepairMerge,
+    Field(discriminator="kind"),
+]
+
+
+class EmaConsolidation(Closed):
+    """The result is a moving average of the weights over the optimizer steps of this stage.
+
+    The decay is per optimizer step, so it means nothing without the stage's length: 0.9999 over 500 steps moves the
+    average 5 % of the way (METHODS 5.2). A schedule that decays the rate already averages; both together lag.
+    """
+
+    kind: Literal["ema"] = "ema"
+    decay: float | None = Field(
+        None, gt=0, lt=1, description="what stays of the average each step; default: 1 - 1 / (horizon * steps)"
+    )
+    horizon: float = Field(1.0, gt=0, le=5, description="length of the average's memory, in stages")
+
+    def decay_over(self, steps: int) -> float:
+        """The decay of a stage of ``steps`` optimizer steps."""
+        return self.decay if self.decay is not None else max(0.0, 1 - 1 / (self.horizon * steps))

@@ -1,0 +1,526 @@
+"""The merge job on real folders: what it writes is an ordinary model, and what does not fit is refused by name."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from strategies.contract import JobResult
+from strategies.errors import BadPlan, Refused
+from strategies.jobs.runtime import Stopped
+from strategies.merging.fisher import save_importance
+from tests import models
+from tests.training import makers
+
+LABELS = ("calm", "angry")
+
+
+def shifted(source: Path, folder: Path, *, seed: int, size: float = 0.01, dtype: torch.dtype | None = None) -> Path:
+    """A copy of a model whose weights have moved a little."""
+    shutil.copytree(source, folder)
+    tensors = load_file(folder / "model.safetensors")
+    made = torch.Generator().manual_seed(seed)
+    moved = {name: one + size * torch.randn(one.shape, generator=made) for name, one in tensors.items()}
+    save_file(
+        {name: one.to(dtype or one.dtype) for name, one in moved.items()},
+        folder / "model.safetensors",
+        {"format": "pt"},
+    )
+    return folder
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def merge(
+    tmp_path: Path, base: Path, parents: dict[str, Any], method: dict[str, Any], *, task="causal-lm", **more
+) -> JobResult:
+    """A merge job carried out in this process; parents are paths, or records."""
+    listed = [
+        {"role": role, **(one if isinstance(one, dict) else {"model": {"path": str(one)}})}
+        for role, one in parents.items()
+    ]
+    model = more.pop("model", {})
+    work = {"kind": "merge", "method": method, "parents": listed, "training": makers.training(), **more}
+    return makers.carry_out(tmp_path / "job", makers.spec(work, base, task=task, model=model))
+
+
+@pytest.fixture
+def pair(tmp_path: Path, llama: Path) -> dict[str, Path]:
+    return {name: shifted(llama, tmp_path / name, seed=seed) for name, seed in (("one", 1), ("two", 2))}
+
+
+def sets(tmp_path: Path, documents: dict[str, list[dict[str, Any]]], **more: dict[str, Any]) -> list[dict[str, Any]]:
+    """Eval sets of a merge by name."""
+    return [
+        {"file": makers.as_json(makers.held(tmp_path / f"{name}.parquet", rows, number=n)), **more.get(name, {})}
+        for n, (name, rows) in enumerate(documents.items(), 1)
+    ]
+
+
+# --- full models -------------------------------------------------------------------------------------------------
+
+
+def test_a_soup_of_two_is_an_ordinary_folder_of_their_mean(tmp_path: Path, llama: Path, pair: dict[str, Path]):
+    result = merge(tmp_path, llama, pair, {"kind": "soup"})
+    out = tmp_path / "job" / result.artifacts["answer/model"]
+    one, two, found = weights(pair["one"]), weights(pair["two"]), weights(out)
+    assert found.keys() == one.keys()
+    assert all(torch.allclose(found[name], (one[name] + two[name]) / 2, atol=1e-7) for name in one)
+    model = transformers.AutoModelForCausalLM.from_pretrained(out)
+    assert torch.equal(model.lm_head.weight, model.model.embed_tokens.weight)
+    assert (out / "tokenizer.json").read_bytes() == (llama / "tokenizer.json").read_bytes()
+    assert result.facts["inputs"].keys() == {"base", "one", "two"}
+
+
+METHODS = (
+    {"kind": "task-arithmetic"},
+    {"kind": "ties"},
+    {"kind": "dare", "then": "ties"},
+    {"kind": "lines", "after": {"kind": "ties"}, "beta": 0.5},
+    {"kind": "soup"},
+)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method["kind"])
+def test_merging_models_that_did_not_change_changes_no_bit(tmp_path: Path, llama: Path, method: dict[str, Any]):
+    merge(tmp_path, llama, {"one": llama, "two": llama}, method)
+    makers.assert_equal(weights(tmp_path / "job/out/model"), weights(llama))
+
+
+def test_the_same_job_gives_the_same_bytes(tmp_path: Path, llama: Path, pair: dict[str, Path]):
+    method = {"kind": "dare", "drop": 0.5, "then": "ties", "density": 0.4}
+    found = [merge(tmp_path / name, llama, pair, method).facts for name in ("a", "b")]
+    files = [tmp_path / name / "job/out/model/model.safetensors" for name in ("a", "b")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert found[0]["sha256"] == found[1]["sha256"]
+    assert not found[0]["changes_are_small"]
+
+
+def test_ties_trims_the_whole_model_at_once(tmp_path: Path, llama: Path, pair: dict[str, Path]):
+    merge(tmp_path, llama, {"one": pair["one"]}, {"kind": "ties", "density": 0.25})
+    base, found = weights(llama), weights(tmp_path / "job/out/model")
+    moved = sum(int((found[name] != base[name]).sum()) for name in base)
+    assert moved == sum(one.numel() for one in base.values()) // 4
+
+
+def test_a_bf16_base_gives_a_bf16_model_merged_in_float32(tmp_path: Path, llama: Path):
+    base = tmp_path / "base"
+    transformers.AutoModelForCausalLM.from_pretrained(llama, dtype=torch.bfloat16).save_pretrained(base)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(llama / name, base / name)
+    parents = {str(n): shifted(base, tmp_path / str(n), seed=n, dtype=torch.bfloat16) for n in (1, 2, 3)}
+    merge(tmp_path, base, parents, {"kind": "soup"})
+    found, read = weights(tmp_path / "job/out/model"), [weights(one) for one in parents.values()]
+    for name, tensor in found.items():
+        mean = torch.stack([one[name].float() for one in read]).mean(0)
+        assert tensor.dtype == torch.bfloat16
+        assert torch.equal(tensor, mean.to(torch.bfloat16)) or torch.allclose(tensor.float(), mean, rtol=2**-8)
+    assert json.loads((tmp_path / "job/out/model/config.json").read_bytes())["dtype"] == "bfloat16"
+
+
+def test_shards_and_the_missing_prefix_of_a_hub_model_are_read(tmp_path: Path, gpt2: Path):
+    """GPT-2 as published has no ``transformer.`` before its names; one trained by us has."""
+    base, tensors = tmp_path / "base", weights(gpt2)
+    shutil.copytree(gpt2, base)
+    (base / "model.safetensors").unlink()
+    bare = {name.removeprefix("transformer."): one for name, one in tensors.items()}
+    parts = {f"model-{n}-of-2.safetensors": dict(list(bare.items())[n - 1 :: 2]) for n in (1, 2)}
+    for file, part in parts.items():
+        save_file({**part}, base / file, {"format": "pt"})
+    index = {"weight_map": {name: file for file, part in parts.items() for name in part}}
+    (base / "model.safetensors.index.json").write_text(json.dumps(index))
+    candidate = shifted(gpt2, tmp_path / "candidate", seed=1)
+    merge(tmp_path, base, {"candidate": candidate}, {"kind": "interpolate", "share": 1.0})
+    makers.assert_equal(weights(tmp_path / "job/out/model"), tensors)
+
+
+def test_numbers_that_are_no_floats_come_from_the_base(tmp_path: Path, llama: Path, pair: dict[str, Path]):
+    base = tmp_path / "base"
+    shutil.copytree(llama, base)
+    for number, folder in enumerate([base, *pair.values()]):
+        tensors = weights(folder) | {"model.steps": torch.tensor([number, 7])}
+        save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    merge(tmp_path, base, pair, {"kind": "ties"})
+    assert weights(tmp_path / "job/out/model")["model.steps"].tolist() == [0, 7]
+
+
+def test_fisher_weighs_each_number_and_names_its_estimators(tmp_path: Path, llama: Path, pair: dict[str, Path]):
+    parents = {}
+    for number, (role, path) in enumerate(pair.items()):
+        tensors = {name: torch.full_like(one, float(number)) for name, one in weights(path).items()}
+        save_importance(tmp_path / f"f-{role}", tensors, estimator="empirical", examples=3)
+        parents[role] = {"model": {"path": str(path)}, "fisher": str(tmp_path / f"f-{role}")}
+    result = merge(tmp_path, llama, parents, {"kind": "fisher", "floor": 1e-12})
+    found, two = weights(tmp_path / "job/out/model"), weights(pair["two"])
+    assert all(torch.allclose(found[name], two[name], atol=1e-5) for name in two)
+    assert result.facts["estimators"] == {"one": "empirical", "two": "empirical"}
+
+
+def test_fisher_information_is_estimated_from_rows_where_it_is_not_given(tmp_path: Path, bert: Path):
+    first = models.bert(tmp_path / "first", labels=LABELS, seed=8)
+    parents = {}
+    for role, path in (("one", first), ("two", shifted(first, tmp_path / "two", seed=2))):
+        rows = makers.source(tmp_path / f"{role}.parquet", makers.labelled(6))
+        parents[role] = {"model": {"path": str(path)}, "rows": makers.as_json(rows)}
+    result = merge(tmp_path, bert, parents, {"kind": "fisher", "documents": 4}, task="classification")
+    found, one, two = (weights(path) for path in (tmp_path / "job/out/model", first, tmp_path / "two"))
+    assert result.facts["estimators"] == {"one": "exact", "two": "exact"}
+    assert result.facts["examples"] == {"one": 4, "two": 4}
+    assert not (tmp_path / "job/scratch").exists()
+    for name in found:
+        low, high = torch.minimum(one[name], two[name]), torch.maximum(one[name], two[name])
+        assert ((found[name] >= low - 1e-6) & (found[name] <= high + 1e-6)).all()
+    assert not torch.allclose(found["classifier.weight"], (one["classifier.weight"] + two["classifier.weight"]) / 2)
+
+
+# --- classifiers -------------------------------------------------------------------------------------------------
+
+
+def test_classifiers_of_the_same_classes_are_merged(tmp_path: Path, bert: Path):
+    """The base's head was never trained, so the parents' heads are averaged and not counted from it."""
+    first = models.bert(tmp_path / "first", labels=LABELS, seed=8)
+    parents = {"one": first, "two": shifted(first, tmp_path / "two", seed=2)}
+    result = merge(tmp_path, bert, parents, {"kind": "task-arithmetic", "lam": 0.3}, task="classification")
+    out, two = weights(tmp_path / "job/out/model"), weights(parents["two"])
+    expected = (weights(first)["classifier.weight"] + two["classifier.weight"]) / 2
+    assert torch.allclose(out["classifier.weight"], expected)
+    assert result.labels == LABELS
+    assert result.facts["averaged"] == ["classifier.bias", "classifier.weight"]
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "job/out/model")
+    assert model.config.id2label == {0: "calm", 1: "angry"}
+
+
+def test_classifiers_of_other_classes_are_refused(tmp_path: Path, bert: Path):
+    parents = {
+        role: models.bert(tmp_path / role, labels=labels) for role, labels in (("one", LABELS), ("two", LABELS[::-1]))
+    }
+    with pytest.raises(Refused, match="two has the classes angry, calm and one calm, angry"):
+        merge(tmp_path, bert, parents, {"kind": "soup"}, task="classification")
+
+
+# --- refusals ----------------------------------------------------------------------------------------------------
+
+
+def test_models_of_another_shape_are_refused_by_tensor(tmp_path: Path, llama: Path):
+    wide = models.llama(tmp_path / "wide", hidden=64)
+    with pytest.raises(Refused, match=r"lm_head|tensor model\.embed_tokens\.weight is \[512, 64\] in two"):
+        merge(tmp_path, llama, {"one": llama, "two": wide}, {"kind": "soup"})
+
+
+def test_models_of_another_depth_are_refused_by_tensor(tmp_path: Path, llama: Path):
+    deep = models.llama(tmp_path / "deep", layers=3)
+    with pytest.raises(Refused, match=r"one has no tensor model\.layers\.2\."):
+        merge(tmp_path, llama, {"one": llama, "two": deep}, {"kind": "soup"})
+
+
+def test_models_of_another_kind_are_refused(tmp_path: Path, llama: Path, gpt2: Path):
+    with pytest.raises(Refused, match="two is a gpt2 model and its base a llama one"):
+        merge(tmp_path, llama, {"one": llama, "two": gpt2}, {"kind": "soup"})
+
+
+def test_another_tokenizer_is_refused_by_token(tmp_path: Path, llama: Path, pair: dict[str, Path]):
+    path = pair["two"] / "tokenizer.json"
+    parts = json.loads(path.read_bytes())
+    vocabulary = parts["model"]["vocab"]
+    vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+    path.write_text(json.dumps(parts))
+    with pytest.raises(Refused, match=r"tokenizer of two differs from the base's \(token 'a'\)"):
+        merge(tmp_path, llama, pair, {"kind": "soup"})
+
+
+def test_a_merge_that_is_not_finite_is_not_published(tmp_path: Path, llama: Path, pair: dict[str, Path]):
+    tensors = weights(pair["one"])
+    tensors["model.norm.weight"][3] = float("inf")
+    save_file(tensors, pair["one"] / "model.safetensors", {"format": "pt"})
+    with pytest.raises(Exception, match=r"model\.norm\.weight is not finite"):
+        merge(tmp_path, llama, pair, {"kind": "soup"})
+
+
+def test_two_parents_of_one_name_are_refused(tmp_path: Path, llama: Path):
+    listed = [{"role": "one", "model": {"path": str(llama)}}] * 2
+    work = {"kind": "merge", "method": {"kind": "soup"}, "parents": listed}
+    with pytest.raises(BadPlan, match="two parents are called one"):
+        makers.carry_out(tmp_path / "job", makers.spec(work, llama))
+
+
+# --- adapters ----------------------------------------------------------------------------------------------------
+
+
+def adapter(base: Path, folder: Path, *, seed: int, r: int = 2, targets=("q_proj", "v_proj"), **more) -> Path:
+    """A LoRA adapter whose two factors are drawn at random."""
+    torch.manual_seed(seed)
+    made = {"task_type": "CAUSAL_LM", "lora_alpha": 4, "init_lora_weights": False, **more}
+    classifier = made["task_type"] == "SEQ_CLS"
+    kind = transformers.AutoModelForSequenceClassification if classifier else transformers.AutoModelForCausalLM
+    config = peft.LoraConfig(r=r, target_modules=list(targets), **made)
+    peft.get_peft_model(kind.from_pretrained(base), config).save_pretrained(folder)
+    return folder
+
+
+def folded(base: Path, folder: Path) -> dict[str, Tensor]:
+    """The full model's weights under an adapter, as peft makes them."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(base)
+    return dict(peft.PeftModel.from_pretrained(model, folder).merge_and_unload().state_dict())
+
+
+def on(base: Path, folder: Path) -> dict[str, Any]:
+    return {"model": {"path": str(base), "adapter": str(folder)}}
+
+
+@pytest.fixture
+def adapters(tmp_path: Path, llama: Path) -> dict[str, Path]:
+    return {name: adapter(llama, tmp_path / name, seed=seed) for name, seed in (("one", 1), ("two", 2))}
+
+
+def test_adapters_folded_into_a_model_are_averaged_as_products(tmp_path: Path, llama: Path, adapters: dict[str, Path]):
+    merge(tmp_path, llama, {role: on(llama, path) for role, path in adapters.items()}, {"kind": "soup"})
+    one, two = (folded(llama, path) for path in adapters.values())
+    for name, found in weights(tmp_path / "job/out/model").items():
+        assert torch.allclose(found, (one[name] + two[name]) / 2, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_adapters_merge_into_the_nearest_adapter_of_their_rank(tmp_path: Path, kind: str, request):
+    base = request.getfixturevalue(kind)
+    extra = {} if kind == "llama" else {"targets": ("c_attn",), "fan_in_fan_out": True}
+    paths = {name: adapter(base, tmp_path / name, seed=seed, **extra) for name, seed in (("one", 1), ("two", 2))}
+    result = merge(tmp_path, base, {r: on(base, p) for r, p in paths.items()}, {"kind": "soup"}, into="adapter")
+    assert set(result.artifacts) == {"answer/adapter"}
+    plain = transformers.AutoModelForCausalLM.from_pretrained(base).state_dict()
+    one, two, found = (folded(base, path) for path in (*paths.values(), tmp_path / "job/out/adapter"))
+    missed = whole = 0.0
+    for name, tensor in plain.items():
+        mean = (one[name] + two[name]) / 2 - tensor
+        if mean.abs().max() > 1e-6:
+            u, sizes, vh = torch.linalg.svd(mean)
+            assert torch.allclose(found[name] - tensor, (u[:, :2] * sizes[:2]) @ vh[:2], atol=1e-5)
+            missed, whole = missed + float(sizes[2:].square().sum()), whole + float(sizes.square().sum())
+    assert result.facts["gaps"]["rank_gap"] == pytest.approx((missed / whole) ** 0.5, rel=1e-3)
+    assert result.facts["gaps"]["factor_gap"] > 0.1
+
+
+def test_ties_of_adapters_is_ties_of_their_products(tmp_path: Path, llama: Path, adapters: dict[str, Path]):
+    parents = {role: on(llama, path) for role, path in adapters.items()}
+    wide = {role: on(llama, adapter(llama, tmp_path / f"w{role}", seed=n, r=32)) for n, role in enumerate(parents, 1)}
+    merge(tmp_path / "m", llama, wide, {"kind": "ties", "density": 0.01})
+    merge(tmp_path / "a", llama, wide, {"kind": "ties", "density": 0.01}, into="adapter")
+    expected, found = weights(tmp_path / "m/job/out/model"), folded(llama, tmp_path / "a/job/out/adapter")
+    assert all(torch.allclose(found[name], one, atol=1e-5) for name, one in expected.items())
+
+
+def test_a_candidate_adapter_goes_back_towards_its_parents(tmp_path: Path, llama: Path, adapters: dict[str, Path]):
+    method = {"kind": "interpolate", "share": 0.25}
+    parent, candidate = adapters.values()
+    result = merge(tmp_path, llama, {"c": on(llama, candidate)}, method, into="adapter", model={"adapter": str(parent)})
+    merge(tmp_path / "full", llama, {"c": on(llama, candidate)}, method, model={"adapter": str(parent)})
+    old, new, full = folded(llama, parent), folded(llama, candidate), weights(tmp_path / "full/job/out/model")
+    assert all(torch.allclose(full[name], 0.25 * old[name] + 0.75 * new[name], atol=1e-6) for name in full)
+    cut = folded(llama, tmp_path / "job/out/adapter")
+    missed = sum(float((cut[name] - full[name]).square().sum()) for name in full) ** 0.5
+    assert 0 < result.facts["gaps"]["rank_gap"] < 1
+    assert missed > 0
+
+
+def test_an_adapters_trained_head_is_averaged(tmp_path: Path, bert: Path):
+    extra = {"targets": ("query",), "task_type": "SEQ_CLS", "modules_to_save": ["classifier"]}
+    paths = {name: adapter(bert, tmp_path / name, seed=seed, **extra) for name, seed in (("one", 1), ("two", 2))}
+    key = "base_model.model.classifier.weight"
+    read = []
+    for number, path in enumerate(paths.values()):
+        tensors = load_file(path / "adapter_model.safetensors")
+        tensors[key] += number
+        save_file(tensors, path / "adapter_model.safetensors", {"format": "pt"})
+        (path / "labels.json").write_text(json.dumps({"format": 1, "labels": LABELS}))
+        read.append(tensors[key])
+    parents = {role: on(bert, path) for role, path in paths.items()}
+    for into in ("adapter", "model"):
+        result = merge(tmp_path / into, bert, parents, {"kind": "soup"}, task="classification", into=into)
+        assert result.labels == LABELS
+    found = load_file(tmp_path / "adapter/job/out/adapter/adapter_model.safetensors")[key]
+    assert torch.allclose(found, sum(read) / 2)
+    assert torch.equal(weights(tmp_path / "model/job/out/model")["classifier.weight"], found)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "model/job/out/model")
+    assert list(model.config.id2label.values()) == list(LABELS)
+
+
+@pytest.mark.parametrize(("change", "message"), [({"use_dora": True}, "use_dora"), ({"peft_type": "IA3"}, "no LoRA")])
+def test_other_adapters_are_refused(tmp_path: Path, llama: Path, adapters, change: dict, message: str):
+    path = adapters["one"] / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), **change}))
+    with pytest.raises(Refused, match=message):
+        merge(tmp_path, llama, {role: on(llama, one) for role, one in adapters.items()}, {"kind": "soup"})
+
+
+def test_adapters_of_different_modules_merge_into_a_model_only(tmp_path: Path, llama: Path, adapters: dict[str, Path]):
+    other = adapter(llama, tmp_path / "other", seed=3, targets=("q_proj",))
+    parents = {"one": on(llama, adapters["one"]), "other": on(llama, other)}
+    with pytest.raises(Refused, match="v_proj is adapted by some of the models only"):
+        merge(tmp_path, llama, parents, {"kind": "soup"}, into="adapter")
+    merge(tmp_path, llama, parents, {"kind": "soup"})
+
+
+# --- choosing by eval sets ---------------------------------------------------------------------------------------
+
+
+def trained(folder: Path, model: Path, documents, *, task="causal-lm", **changes) -> Path:
+    """A model after a short training."""
+    makers.carry_out(folder, makers.train_job(folder, model, documents, task=task, **changes))
+    return folder / "out/model"
+
+
+@pytest.fixture
+def forgetful(tmp_path: Path, llama: Path) -> dict[str, Any]:
+    """A parent that knows ``old``, a candidate that learnt ``new`` and forgot."""
+    old, new = [{"text": "alpha beta gamma delta " * 8}] * 12, [{"text": "one two three four five " * 8}] * 12
+    for rows in (old, new):
+        rows[:] = [{"text": f"{n} {row['text']}"} for n, row in enumerate(rows)]
+    fast = {"schedule": {"kind": "cosine", "steps": 30, "warmup": 2, "lr": 1e-2, "min_lr": 1e-3}, "steps": 30}
+    for name in ("old", "new"):
+        (tmp_path / f"train-{name}").mkdir()
+    parent = trained(tmp_path / "train-old", llama, old, **fast)
+    return {"parent": parent, "candidate": trained(tmp_path / "train-new", parent, new, **fast), "old": old, "new": new}
+
+
+def repaired(tmp_path: Path, given: dict[str, Any], *, tolerance: float) -> JobResult:
+    roles = {"new": {"role": "new"}, "old": {"role": "old", "tolerance": tolerance}}
+    listed = sets(tmp_path, {"new": given["new"], "old": given["old"]}, **roles)
+    return merge(tmp_path, given["parent"], {"candidate": given["candidate"]}, {"kind": "repair"}, sets=listed)
+
+
+def test_a_repair_keeps_most_of_the_gain_within_the_tolerance(tmp_path: Path, forgetful: dict[str, Any]):
+    free = repaired(tmp_path, forgetful, tolerance=1e9)
+    assert free.facts["trials"].keys() == {
+        "interpolate-0.25", "interpolate-0.5", "interpolate-0.75", "lines-0.5", "half-reset-1"
+    }  # fmt: skip
+    rises = {
+        name: one["scores"]["old"] / free.facts["scores"]["parent"]["old"] - 1
+        for name, one in free.facts["trials"].items()
+    }
+    border = sorted(rises.values())[2]
+    result = (
+        repaired(tmp_path / "second", forgetful, tolerance=border) if (tmp_path / "second").mkdir() is None else None
+    )
+    allowed = {name: one["gain"] for name, one in free.facts["trials"].items() if rises[name] <= border}
+    assert result.facts["chosen"] == max(allowed, key=lambda name: allowed[name])
+    assert free.facts["candidate_gain"] > max(allowed.values()) > 0
+    assert sorted(path.name for path in (tmp_path / "second/job/out").iterdir()) == ["model"]
+
+
+def test_a_repair_writes_the_trial_that_it_scored(tmp_path: Path, forgetful: dict[str, Any]):
+    result = repaired(tmp_path, forgetful, tolerance=1e9)
+    share = result.facts["trials"][result.facts["chosen"]]["method"]["share"]
+    assert result.facts["chosen"] == f"interpolate-{share:g}"
+    old, new, found = (
+        weights(path) for path in (forgetful["parent"], forgetful["candidate"], tmp_path / "job/out/model")
+    )
+    assert all(torch.allclose(found[name], share * old[name] + (1 - share) * new[name], atol=1e-6) for name in found)
+
+
+def test_where_nothing_helps_nothing_is_written(tmp_path: Path, forgetful: dict[str, Any]):
+    result = repaired(tmp_path, forgetful, tolerance=0.0)
+    assert result.facts["chosen"] is None
+    assert result.artifacts == {}
+    assert list((tmp_path / "job/out").iterdir()) == []
+
+
+def test_a_repair_of_a_grown_classifier_keeps_the_new_classes(tmp_path: Path):
+    parent = models.bert(tmp_path / "parent", labels=LABELS)
+    grown = models.bert(tmp_path / "grown", labels=(*LABELS, "sad"), seed=9)
+    method = {"kind": "interpolate", "share": 0.5}
+    result = merge(tmp_path, parent, {"candidate": grown}, method, task="classification")
+    old, new, found = (weights(path)["classifier.weight"] for path in (parent, grown, tmp_path / "job/out/model"))
+    assert torch.allclose(found[:2], (old + new[:2]) / 2)
+    assert torch.equal(found[2], new[2])
+    assert result.labels == (*LABELS, "sad")
+
+
+def test_an_adapter_is_repaired_as_an_adapter(tmp_path: Path, llama: Path, adapters: dict[str, Path]):
+    listed = sets(tmp_path, {"new": makers.text_documents(6)})
+    work = {"kind": "repair", "shares": [0.5], "half_resets": 1}
+    parent, candidate = adapters.values()
+    result = merge(
+        tmp_path, llama, {"c": on(llama, candidate)}, work, into="adapter", sets=listed, model={"adapter": str(parent)}
+    )
+    names = result.facts["trials"]["half-reset-1"]["method"]["names"]
+    assert len(names) == 2
+    assert all("q_proj" in name or "v_proj" in name for name in names)
+    assert bool(result.artifacts) == (result.facts["chosen"] is not None) == (tmp_path / "job/out/adapter").exists()
+
+
+def test_a_greedy_soup_leaves_out_what_harms(tmp_path: Path, llama: Path, forgetful: dict[str, Any]):
+    broken = shifted(llama, tmp_path / "broken", seed=5, size=1.0)
+    near = shifted(forgetful["candidate"], tmp_path / "near", seed=6, size=1e-4)
+    parents = {"broken": broken, "good": forgetful["candidate"], "near": near}
+    listed = sets(tmp_path, {"new": forgetful["new"]})
+    result = merge(tmp_path, llama, parents, {"kind": "greedy-soup"}, sets=listed)
+    kept = result.facts["kept"]
+    assert "broken" not in kept
+    members = [weights(parents[role]) for role in kept]
+    for name, found in weights(tmp_path / "job/out/model").items():
+        assert torch.allclose(found, sum(one[name] for one in members) / len(members), atol=1e-6)
+    assert not (tmp_path / "job/scratch").exists()
+
+
+def test_only_select_rows_are_read(tmp_path: Path, llama: Path, pair: dict[str, Path]):
+    """Every second row is for judging: with one row alone there is nothing to choose by."""
+    listed = sets(tmp_path, {"new": makers.text_documents(1)})
+    with pytest.raises(Refused, match="eval set new has no row of half select"):
+        merge(tmp_path, llama, pair, {"kind": "greedy-soup"}, sets=listed)
+
+
+@pytest.mark.parametrize("kind", ["greedy-soup", "repair"])
+def test_choosing_needs_eval_sets(tmp_path: Path, llama: Path, kind: str):
+    with pytest.raises(BadPlan, match="name"):
+        merge(tmp_path, llama, {"one": llama}, {"kind": kind})
+
+
+# --- the average of a training -----------------------------------------------------------------------------------
+
+
+def averaging(tmp_path: Path, model: Path, decay: float | None = 0.8) -> dict[str, Any]:
+    return makers.train_job(
+        tmp_path, model, makers.text_documents(20), steps=6, consolidation={"kind": "ema", "decay": decay}
+    )
+
+
+def test_the_result_is_the_average_of_the_weights_after_each_step(tmp_path: Path, llama: Path):
+    plain = makers.loop(tmp_path / "plain", averaging(tmp_path, llama))
+    plain.parts.pop("consolidation")
+    expected = makers.weights(plain)
+
+    class Spy:
+        def after_step(self, run, step):
+            for name, one in run.parameters.items():
+                expected[name] = 0.8 * expected[name] + 0.2 * one.detach()
+
+    plain._after_step = [Spy()]
+    plain.train()
+    averaged = makers.loop(tmp_path / "averaged", averaging(tmp_path, llama))
+    averaged.train()
+    found = makers.weights(averaged)
+    assert all(torch.allclose(found[name], expected[name], atol=1e-6) for name in expected)
+    assert averaged.progress.log.points == plain.progress.log.points
+
+
+def test_an_interrupted_average_is_the_same_bit_for_bit(tmp_path: Path, llama: Path):
+    job = averaging(tmp_path, llama, None)
+    whole = makers.loop(tmp_path / "whole", job)
+    whole.train()
+    for step in (1, 3, 5):
+        with pytest.raises(Stopped):
+            makers.loop(tmp_path / f"stopped-{step}", job, stop_at=step).train()
+        resumed = makers.loop(tmp_path / f"stopped-{step}", job)
+        resumed.train()
+        assert resumed.progress.resumed_from == [step]
+        makers.assert_equal(makers.weights(resumed), makers.weights(whole))
