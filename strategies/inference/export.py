@@ -49,14 +49,19 @@ def save_tokenizer(tokenizer: Any, folder: Path, *, parent: str) -> None:
 def save_adapter(model: Any, folder: Path, *, labels: tuple[str, ...]) -> None:
     """The PEFT folder; it names no base by path, because a base is named by the version's lineage."""
     model.save_pretrained(folder, save_embedding_layers=False)
+    plain_adapter(folder)
+    if labels:
+        (folder / LABELS_FILE).write_text(json.dumps({"format": 1, "labels": list(labels)}))
+
+
+def plain_adapter(folder: Path) -> None:
+    """Make a folder that peft wrote the same bytes whenever the same adapter is written, without a base by path."""
     (folder / "README.md").unlink(missing_ok=True)
     path = folder / "adapter_config.json"
     config = {**json.loads(path.read_bytes()), "base_model_name_or_path": None}
     # peft writes sets in the order of the moment; the same adapter must be the same bytes.
     sets = {name: sorted(value) for name, value in config.items() if name in SETS and isinstance(value, list)}
     path.write_text(json.dumps({**config, **sets}, indent=2, sort_keys=True))
-    if labels:
-        (folder / LABELS_FILE).write_text(json.dumps({"format": 1, "labels": list(labels)}))
 
 
 def export_merged(files: ModelFiles, task: Task, folder: Path) -> None:
