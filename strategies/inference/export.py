@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from strategies.contract import ModelFiles
+from strategies.errors import Refused
 from strategies.inference.load import LABELS_FILE, load
 from strategies.settings import Task
 
@@ -66,6 +67,8 @@ def plain_adapter(folder: Path) -> None:
 
 def export_merged(files: ModelFiles, task: Task, folder: Path) -> None:
     """One ordinary folder of the version: an adapter is merged into the weights."""
+    if files.bank is not None:
+        raise Refused("adapters of a bank answer different requests and cannot be merged into one; export the bank")
     loaded = load(files, task, device=torch.device("cpu"))
     model = loaded.model.merge_and_unload() if files.adapter is not None else loaded.model
     save_model(model, folder, tokenizer=loaded.tokenizer, parent=files.path, dtype=loaded.published_dtype)

@@ -80,7 +80,8 @@ def covariance_of(scatter: Tensor, count: int, freedom: int | None = None) -> Te
     if count < 4 * dimensions:
         spread = SHRINKAGE * diagonal.sum() / dimensions
         found = (1 - SHRINKAGE) * found + (spread if found.ndim == 1 else spread * torch.eye(dimensions).double())
-    return found + (RIDGE if found.ndim == 1 else RIDGE * torch.eye(dimensions).double())
+    ridged: Tensor = found + (RIDGE if found.ndim == 1 else RIDGE * torch.eye(dimensions).double())
+    return ridged
 
 
 def factor_of(covariance: Tensor) -> Tensor:
@@ -147,7 +148,7 @@ def gather(features: Iterable[tuple[Tensor, Tensor]], *, diagonal: bool) -> dict
     """Moments of each class from pieces of (features (n, d), classes (n,))."""
     found: dict[int, Moments] = {}
     for piece, classes in features:
-        for place in classes.unique().tolist():
+        for place in sorted(set(classes.tolist())):
             made = found.setdefault(place, Moments(piece.shape[1], diagonal=diagonal))
             made.add(piece[classes.to(piece.device) == place])
     return found
@@ -174,7 +175,7 @@ def align(
         drawn = torch.cat([_draw(gaussians[place], factors[place], size, generator) for place in places])
         targets = torch.arange(len(places)).repeat_interleave(size)
         order = torch.randperm(len(drawn), generator=generator)
-        steps = [_align_step(head, optimizer, drawn[part], targets[part], places) for part in order.split(size)]
+        steps = [_align_step(head, optimizer, drawn[part], targets[part], places) for part in torch.split(order, size)]
         cosine.step()
         losses.append(sum(steps) / len(steps))
     return losses
@@ -196,4 +197,4 @@ def _align_step(
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
-    return float(loss)
+    return float(loss.detach())

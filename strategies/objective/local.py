@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
@@ -21,7 +21,7 @@ class Local(Objective):
     ``features`` and ``classifier`` (an :class:`~strategies.inference.bank.adapted.AdaptedClassifier`).
     """
 
-    def __init__(self, settings: LocalObjective, *, own: Sequence[int], means: Tensor | None = None) -> None:
+    def __init__(self, settings: LocalObjective, *, own: Collection[int], means: Tensor | None = None) -> None:
         self.settings = settings
         self.own = sorted(own)
         self.means = means

@@ -213,4 +213,5 @@ def whitened(differences: Tensor, factor: Tensor) -> Tensor:
     if factor.ndim == 1:
         return differences / factor
     flat = differences.reshape(-1, differences.shape[-1])
-    return torch.linalg.solve_triangular(factor, flat.T, upper=False).T.reshape(differences.shape)
+    found: Tensor = torch.linalg.solve_triangular(factor, flat.T, upper=False).T.reshape(differences.shape)
+    return found
