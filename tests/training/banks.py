@@ -125,7 +125,9 @@ def opened(model: Path, bank: Path, task: str) -> Any:
 
 def classes(bank: ClassBank, texts: Sequence[str]) -> dict[str, torch.Tensor]:
     """Texts as padded token ids and their mask."""
-    found = bank.tokenizer(list(texts), padding=True, return_tensors="pt")
+    found = bank.tokenizer(
+        list(texts), padding=True, truncation=True, max_length=bank.manifest.max_length, return_tensors="pt"
+    )
     return {"input_ids": found["input_ids"], "attention_mask": found["attention_mask"]}
 
 
