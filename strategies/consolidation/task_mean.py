@@ -68,7 +68,7 @@ class TaskMean(Part):
         if not self.predecessors or self.settings.merge_every == "task":
             return
         ends_epoch = step % self.epoch_steps == 0
-        if ends_epoch and self.settings.space == "auto" and not self.delta:
+        if ends_epoch:
             self._measure(run, step)
         if ends_epoch or (self.settings.merge_every == "step" and not self.delta):
             self._merge(run, step)
@@ -76,8 +76,7 @@ class TaskMean(Part):
     def end(self, run: Run) -> None:
         if not self.predecessors or self.merged_at == run.step:
             return
-        if self.settings.space == "auto" and not self.delta:
-            self._measure(run, run.step)
+        self._measure(run, run.step)
         self._merge(run, run.step)
 
     def state_dict(self) -> PartState:
@@ -93,10 +92,15 @@ class TaskMean(Part):
         return {"merges": self.log[-200:], "space": "delta" if self.delta else "factor"}
 
     def _measure(self, run: Run, step: int) -> None:
-        """Log how far the product of means is from the mean of products; too far: average products from now on."""
+        """Log how far the product of means is from the mean of products; too far: average products from now on.
+
+        Once products are averaged, factors no longer share a basis and the gap says nothing.
+        """
+        if self.delta:
+            return
         with torch.no_grad():
             gap = relative_gap([self._adapters(pair) for pair in self._pairs(run)], [self.scale, *self._scales()])
-        self.delta = gap > self.settings.gap
+        self.delta = self.settings.space == "auto" and gap > self.settings.gap
         self.log.append({"step": step, "gap": gap, "space": "delta" if self.delta else "factor"})
 
     @torch.no_grad()

@@ -14,7 +14,7 @@ from torch import Tensor
 from strategies.contract import TaskMeanConsolidation
 from strategies.errors import Refused
 from strategies.inference.bank.adapted import AdaptedClassifier
-from strategies.inference.bank.domains import Prompts, prompt_lengths
+from strategies.inference.bank.domains import PROMPT, Prompts, prompt_lengths
 from strategies.inference.bank.files import (
     ADAPTERS,
     HEAD,
@@ -35,6 +35,7 @@ from strategies.inference.calibration import (
 )
 from strategies.inference.encoding import IGNORED
 from strategies.inference.export import plain_adapter
+from strategies.inference.score import MAX_LOGITS
 from strategies.inference.statistics import (
     Gaussian,
     align,
@@ -210,7 +211,9 @@ def _prompts(trained: Trained) -> Iterator[Prompts]:
     examples = [example for rows in trained.rows.values() for example in _examples(rows)]
     count = min(len(examples), trained.settings.router.documents)
     chosen = [examples[at] for at in np.linspace(0, len(examples) - 1, count).astype(int)] if count else []
-    size, device = trained.training.per_device_eval_batch_size, trained.precision.device
+    device = trained.precision.device
+    vocabulary = int(trained.adaptation.model.config.get_text_config().vocab_size)
+    size = max(1, min(trained.training.per_device_eval_batch_size, MAX_LOGITS // (PROMPT * vocabulary)))
     for start in range(0, count, size):
         trained.tick()
         part = chosen[start : start + size]

@@ -131,6 +131,13 @@ def classes(bank: ClassBank, texts: Sequence[str]) -> dict[str, torch.Tensor]:
     return {"input_ids": found["input_ids"], "attention_mask": found["attention_mask"]}
 
 
+def pooled(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """A text's feature, written out: the mean of its tokens, then layer normalisation without weights."""
+    weights = mask.unsqueeze(-1).float()
+    mean = (hidden * weights).sum(1) / weights.sum(1)
+    return torch.nn.functional.layer_norm(mean, mean.shape[-1:])
+
+
 def prompts(bank: DomainBank, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
     """Texts as right-padded token ids, and their lengths."""
     found = bank.tokenizer(list(texts), padding=True, return_tensors="pt")

@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file
-from torch.nn.functional import cross_entropy, layer_norm
+from torch.nn.functional import cross_entropy
 
 from strategies.contract import JobSpec, LocalObjective
 from strategies.errors import BadPlan, BadState, Refused
@@ -138,9 +138,7 @@ def plain(loop, job, model: Path, start: dict[str, torch.Tensor]):
 
 
 def logits_of(body, head, inputs):
-    mask = inputs["attention_mask"].unsqueeze(-1).float()
-    pooled = (body(**inputs).last_hidden_state * mask).sum(1) / mask.sum(1)
-    return head(layer_norm(pooled, pooled.shape[-1:]))
+    return head(banks.pooled(body(**inputs).last_hidden_state, inputs["attention_mask"]))
 
 
 def test_one_task_equals_plain_adapter_tuning_bit_for_bit(tmp_path: Path, bert: Path):

@@ -11,6 +11,8 @@ from strategies.errors import Refused
 from strategies.inference.bank import ClassBank, DomainBank
 from strategies.inference.bank.domains import NEVER, prompt_lengths
 from strategies.inference.bank.retrieval import retrieve
+from strategies.inference.score import Scorer
+from strategies.training.precision import choose
 from tests.benchmarks.mos_released import merging_in_forward
 from tests.training import banks
 
@@ -201,6 +203,22 @@ def test_evaluating_domains_leaves_every_adapter_as_it_was(speaker: DomainBank):
     first = speaker(input_ids=ids, prompts=lengths).logits
     assert torch.equal(first, speaker(input_ids=ids, prompts=lengths).logits)
     assert speaker.changed() == ()
+
+
+def test_each_text_is_scored_under_the_adapter_of_its_own_prompt(speaker: DomainBank):
+    speaker.distances.mul_(4)
+    ids = [speaker.tokenizer(text)["input_ids"][:length] for text, length in zip(
+        [*said("calm")[:3], *said("red")[:3]], (9, 30, 20, 12, 30, 7), strict=True)]  # fmt: skip
+    examples = [(one[:-1], one[1:]) for one in ids]
+    precision = choose(speaker, bf16=False)
+    scorer = Scorer(model=speaker, precision=precision, pad=1, rows=4, tick=lambda done: None)
+    sums, counts = scorer.losses(examples)
+    for at, (inputs, targets) in enumerate(examples):
+        speaker.model.set_adapter("t1" if at < 3 else "t2", inference_mode=True)
+        logits = speaker.model(input_ids=torch.tensor([inputs])).logits[0]
+        wanted = torch.nn.functional.cross_entropy(logits, torch.tensor(targets), reduction="sum").item()
+        assert sums[at] == pytest.approx(wanted, abs=1e-4)
+    assert counts.tolist() == [len(one) - 1 for one in ids]
 
 
 def test_only_the_best_domains_by_the_prior_are_asked(speaker: DomainBank, monkeypatch: pytest.MonkeyPatch):

@@ -48,7 +48,7 @@ class Prompts:
     @staticmethod
     def cut(ids: Tensor, lengths: Tensor) -> Prompts:
         """The first ``lengths`` tokens of each row, at most :data:`PROMPT`."""
-        lengths = lengths.to(ids.device).clamp(1, PROMPT)
+        lengths = lengths.to(ids.device).clamp(1, min(PROMPT, ids.shape[1]))
         width = int(lengths.max())
         return Prompts(ids=ids[:, :width], mask=torch.arange(width, device=ids.device) < lengths[:, None])
 
@@ -59,7 +59,9 @@ class Prompts:
 def look(model: Any, prompts: Prompts, layer: int) -> Looked:
     """Router features under the base: hidden states of ``layer`` and the last, averaged over the prompt, each at
     length 1; and the base's loss on the prompt."""
-    found = run(model, {"input_ids": prompts.ids, "output_hidden_states": True, "use_cache": False}, [BASE])
+    found = run(
+        model, {"input_ids": prompts.ids, "output_hidden_states": True, "use_cache": False}, [BASE] * len(prompts.ids)
+    )
     parts = [mean_over(found.hidden_states[at], prompts.mask).double() for at in (layer, -1)]
     features = torch.cat([F.normalize(part, dim=1) for part in parts], dim=1) / len(parts) ** 0.5
     return Looked(features=features, losses=_losses(found.logits, prompts))
@@ -123,7 +125,7 @@ class DomainBank(nn.Module):
         ``prompts`` has the number of prompt tokens of each row; without it the rows' openings are their prompts.
         """
         lengths = torch.full((len(input_ids),), OPENING) if prompts is None else prompts
-        chosen = self.route(input_ids, lengths.clamp_max(input_ids.shape[1])).adapters
+        chosen = self.route(input_ids, lengths).adapters
         names = [self.name(place) for place in chosen]
         logits = run(self.model, {"input_ids": input_ids, "use_cache": use_cache}, names).logits
         return Answer(logits=logits, adapters=chosen)
@@ -200,11 +202,7 @@ class DomainBank(nn.Module):
         ids = self.tokenizer(prompt, return_tensors="pt")["input_ids"].to(self.means.device)
         (place,) = self.route(ids, torch.tensor([ids.shape[1]])).adapters
         options = {"attention_mask": torch.ones_like(ids), "pad_token_id": self.tokenizer.pad_token_id, **options}
-        if place < 0:
-            with self.model.disable_adapter():
-                found = self.model.generate(input_ids=ids, **options)
-        else:
-            found = self.model.generate(input_ids=ids, adapter_names=[self.name(place)], **options)
+        found = self.model.generate(input_ids=ids, adapter_names=[self.name(place)], **options)
         return str(self.tokenizer.decode(found[0, ids.shape[1] :], skip_special_tokens=True))
 
 
