@@ -152,6 +152,8 @@ class AdapterSelection(Closed):
     lora: LoraSettings
     head_rate: float = Field(0.1, gt=0)
     """The head's learning rate over the adapter's."""
+    pooling: Literal["mean", "cls", "last"] = "mean"
+    """Which hidden states make a text's feature: all of them, the first token's, or the last token's."""
 
 
 class HeadSelection(Closed):
@@ -212,13 +214,70 @@ class GroupDroObjective(Closed):
     smoothing: float = Field(1e-3, ge=0, lt=1)
 
 
+class LocalObjective(Closed):
+    """Cross-entropy over the task's own classes, and features that keep apart (METHODS 3.2); classification only."""
+
+    kind: Literal["local"] = "local"
+    orthogonality: float = Field(0.1, ge=0)
+    """Weight of the term that keeps apart a step's features and the means of earlier classes; 0: without it."""
+    temperature: float = Field(0.8, gt=0)
+    normalise: bool = True
+    """Take features and means at length 1; else the term grows with the square of their length."""
+
+
+Objective = Annotated[TaskObjective | LocalObjective, Field(discriminator="kind")]
+
+
 class KeepConsolidation(Closed):
     """The trained weights are the result."""
 
     kind: Literal["keep"] = "keep"
 
 
-Consolidation = Annotated[KeepConsolidation | EmaConsolidation, Field(discriminator="kind")]
+class AlignSettings(Closed):
+    """The head trained on samples of every class's Gaussian after the task (METHODS 3.2)."""
+
+    epochs: int = Field(30, ge=1)
+    batches: int = Field(5, ge=1)
+    """Features drawn of each class in an epoch, in batches; one step takes as many."""
+    lr: float = Field(0.005, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(5e-4, ge=0)
+
+
+class RouterSettings(Closed):
+    """Which adapter answers a request (METHODS 3.3, 3.6, 3.7); ``prior`` and what follows are for language models."""
+
+    rounds: int = Field(4, ge=1)
+    prior: Literal["cosine", "gaussian"] = "cosine"
+    temperature: float | None = Field(None, gt=0)
+    """Multiplies the cosines; None: the number of domains."""
+    threshold: float = Field(0.3, ge=0, le=1)
+    """A request whose best domain is less probable goes to the base model."""
+    percentile: float = Field(99.0, gt=0, le=100)
+    """A request farther from every domain than this share of the domain's own prompts goes to the base model."""
+    documents: int = Field(512, ge=8)
+    """At most this many prompts of a domain are looked at when its statistics are made."""
+
+
+class TaskMeanConsolidation(Closed):
+    """A bank of adapters, one a task, each pulled towards the mean of those before it (METHODS 3.2, 3.6)."""
+
+    kind: Literal["task-mean"] = "task-mean"
+    alpha: float = Field(0.1, ge=0, le=1)
+    merge_every: Literal["step", "epoch", "task"] = "epoch"
+    scale_alpha_by_lr: bool = True
+    """Where ``merge_every`` is step: alpha falls with the learning rate, so that its end does not erase the task."""
+    space: Literal["auto", "factor", "delta"] = "auto"
+    """Average the factors, or their products (delta); auto: the products once the two differ by more than ``gap``."""
+    gap: float = Field(0.1, ge=0)
+    covariance: Literal["auto", "full", "diagonal"] = "auto"
+    """Of class statistics; auto: diagonal above 1024 dimensions, whose full matrices would not fit."""
+    align: AlignSettings | None = AlignSettings()
+    router: RouterSettings = RouterSettings()
+
+
+Consolidation = Annotated[KeepConsolidation | EmaConsolidation | TaskMeanConsolidation, Field(discriminator="kind")]
 
 
 class TrainTemplate(Closed):
@@ -230,7 +289,7 @@ class TrainTemplate(Closed):
     mixing: ReplayMixing
     selection: Selection
     schedule: Schedule
-    objective: TaskObjective
+    objective: Objective
     consolidation: Consolidation = KeepConsolidation()
     steps: int = Field(ge=1)
     training: TrainingSettings
@@ -322,6 +381,8 @@ class ModelFiles(Closed):
 
     path: str
     adapter: str | None = None
+    bank: str | None = None
+    """A bank of adapters on top of the model, one a task, with the router that chooses among them."""
     trust_remote_code: bool = False
     labels: tuple[str, ...] = ()
     """Classification: every class the job must know, in head order; the head grows to hold them."""

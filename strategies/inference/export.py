@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from strategies.contract import ModelFiles
+from strategies.errors import Refused
 from strategies.inference.load import LABELS_FILE, load
 from strategies.settings import Task
 
@@ -49,18 +50,25 @@ def save_tokenizer(tokenizer: Any, folder: Path, *, parent: str) -> None:
 def save_adapter(model: Any, folder: Path, *, labels: tuple[str, ...]) -> None:
     """The PEFT folder; it names no base by path, because a base is named by the version's lineage."""
     model.save_pretrained(folder, save_embedding_layers=False)
+    plain_adapter(folder)
+    if labels:
+        (folder / LABELS_FILE).write_text(json.dumps({"format": 1, "labels": list(labels)}))
+
+
+def plain_adapter(folder: Path) -> None:
+    """Make a folder that peft wrote the same bytes whenever the same adapter is written, without a base by path."""
     (folder / "README.md").unlink(missing_ok=True)
     path = folder / "adapter_config.json"
     config = {**json.loads(path.read_bytes()), "base_model_name_or_path": None}
     # peft writes sets in the order of the moment; the same adapter must be the same bytes.
     sets = {name: sorted(value) for name, value in config.items() if name in SETS and isinstance(value, list)}
     path.write_text(json.dumps({**config, **sets}, indent=2, sort_keys=True))
-    if labels:
-        (folder / LABELS_FILE).write_text(json.dumps({"format": 1, "labels": list(labels)}))
 
 
 def export_merged(files: ModelFiles, task: Task, folder: Path) -> None:
     """One ordinary folder of the version: an adapter is merged into the weights."""
+    if files.bank is not None:
+        raise Refused("adapters of a bank answer different requests and cannot be merged into one; export the bank")
     loaded = load(files, task, device=torch.device("cpu"))
     model = loaded.model.merge_and_unload() if files.adapter is not None else loaded.model
     save_model(model, folder, tokenizer=loaded.tokenizer, parent=files.path, dtype=loaded.published_dtype)

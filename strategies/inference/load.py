@@ -14,6 +14,8 @@ from torch import nn
 
 from strategies.contract import ModelFiles
 from strategies.errors import Refused
+from strategies.inference.bank import BadBank, Manifest, open_bank, read_manifest
+from strategies.inference.bank.files import ADAPTERS
 from strategies.inference.checks import check_folder
 from strategies.settings import Task
 
@@ -38,6 +40,7 @@ def load(files: ModelFiles, task: Task, *, device: torch.device, adapter: bool =
 
     A classifier has the classes it was stored with; one that was never trained (classes called ``LABEL_0`` …) gets a
     new head for ``files.labels`` under ``seed``. ``adapter=False`` leaves the adapter out, for who attaches it later.
+    A bank of adapters answers as one model that routes each row by itself.
     """
     folder = Path(files.path)
     local = folder.is_dir()
@@ -56,6 +59,8 @@ def load(files: ModelFiles, task: Task, *, device: torch.device, adapter: bool =
         model = _read(transformers.AutoModelForCausalLM, files.path, options=options)
     if adapter and files.adapter is not None:
         model = attach(model, Path(files.adapter))
+    if adapter and files.bank is not None:
+        model = _banked(model, Path(files.bank), tokenizer)
     model.to(device)
     model.eval()
     return Loaded(model=model, tokenizer=tokenizer, labels=labels, published_dtype=_dtype(stored))
@@ -67,6 +72,28 @@ def attach(model: Any, adapter: Path) -> Any:
 
     check_folder(adapter, trust_remote_code=False)
     return peft.PeftModel.from_pretrained(model, str(adapter))
+
+
+def _banked(model: Any, folder: Path, tokenizer: Any) -> Any:
+    """``model`` under the bank of ``folder``; a classifier's own head stays behind."""
+    manifest = read_bank(folder)
+    try:
+        bank = open_bank(model.base_model if manifest.kind == "classes" else model, folder)
+    except BadBank as error:
+        raise Refused(str(error)) from error
+    bank.tokenizer = tokenizer
+    return bank
+
+
+def read_bank(folder: Path) -> Manifest:
+    """The manifest of a bank whose adapters are safe to read."""
+    try:
+        manifest = read_manifest(folder)
+    except BadBank as error:
+        raise Refused(str(error)) from error
+    for name in manifest.names:
+        check_folder(folder / ADAPTERS / name, trust_remote_code=False)
+    return manifest
 
 
 def load_tokenizer(files: ModelFiles) -> Any:
@@ -134,6 +161,7 @@ def _std(model: Any) -> float:
 def own_labels(files: ModelFiles, config: Any) -> tuple[str, ...]:
     """Classes that the model was trained on, in head order; ``files.labels`` if it was trained on none."""
     kept = adapter_labels(Path(files.adapter)) if files.adapter else ()
+    kept = read_bank(Path(files.bank)).labels if files.bank else kept
     found: dict[int, str] = config.id2label or {}
     stored = tuple(str(found[index]) for index in sorted(found))
     return kept or (tuple(files.labels) or stored if _unnamed(stored) else stored)

@@ -10,6 +10,7 @@ import numpy as np
 
 from strategies.contract import JobResult, JobSpec, Measured, MeasureWork, SourceFile
 from strategies.errors import Refused
+from strategies.inference.bank import DomainBank
 from strategies.inference.encoding import IGNORED, Encoder
 from strategies.inference.load import Loaded, load
 from strategies.inference.sample import sample
@@ -49,7 +50,8 @@ def can_pack(spec: JobSpec, loaded: Loaded, precision: Precision, *, wanted: boo
     if not wanted or spec.task != "sft":
         return {"passed": False, "reason": "not asked for" if not wanted else f"{spec.task} has no examples to pack"}
     vocabulary = int(loaded.model.config.get_text_config().vocab_size)
-    return probe(loaded.model, vocabulary=vocabulary, autocast=precision.autocast, bf16=precision.bf16)
+    model = loaded.model.model if isinstance(loaded.model, DomainBank) else loaded.model
+    return probe(model, vocabulary=vocabulary, autocast=precision.autocast, bf16=precision.bf16)
 
 
 def _one(

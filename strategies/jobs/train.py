@@ -11,20 +11,33 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
-from strategies.consolidation import consolidation_for
-from strategies.contract import Consumed, JobResult, JobSpec, SourceFile, TrainTemplate, TrainWork
+from strategies.consolidation import TaskMean, consolidation_for
+from strategies.contract import (
+    AdapterSelection,
+    Consumed,
+    JobResult,
+    JobSpec,
+    LocalObjective,
+    SourceFile,
+    TaskMeanConsolidation,
+    TrainTemplate,
+    TrainWork,
+)
 from strategies.errors import BadState, Refused
 from strategies.inference.encoding import IGNORED, Encoder
 from strategies.inference.export import save_adapter, save_model, save_tokenizer
 from strategies.inference.load import Loaded, load
+from strategies.jobs.bank import Trained, write_bank
 from strategies.jobs.facts import common
 from strategies.jobs.measure import can_pack
 from strategies.jobs.runtime import Runtime, say
 from strategies.mixing import ReplayMixer
-from strategies.objective import OBJECTIVES
+from strategies.objective import OBJECTIVES, Objective
+from strategies.objective.local import Local
 from strategies.settings import Json
 from strategies.training import precision as precisions
 from strategies.training import randomness
+from strategies.training.adapters import Adaptation, adapt, earlier_means, scale_of, slow_head
 from strategies.training.batches import Collator
 from strategies.training.checkpoint import CheckpointStore, copied
 from strategies.training.data import Documents, refuse_leaks, training_side
@@ -34,7 +47,7 @@ from strategies.training.loop import Loop, Progress
 from strategies.training.parameters import counts, is_adapted, moments, moving, optimizer_for, prepare, put_moments
 from strategies.training.precision import Precision
 from strategies.training.rows import Rows, encode_rows
-from strategies.training.seams import Run
+from strategies.training.seams import Part, Run
 
 MIXING_FILE = "mixing.json"
 OPTIMIZER_FILE = "optimizer.safetensors"
@@ -50,6 +63,7 @@ class Prepared:
     run: Run
     packing: dict[str, Any]
     compared: int
+    adaptation: Adaptation | None = None
 
 
 def train(spec: JobSpec, work: TrainWork, runtime: Runtime) -> JobResult:
@@ -63,20 +77,51 @@ def train(spec: JobSpec, work: TrainWork, runtime: Runtime) -> JobResult:
     runtime.enter("training", steps=work.template.steps)
     progress = loop.train()
     gc.unfreeze()
+    facts = _facts(spec, work, prepared, loop)
+    if prepared.adaptation is not None:
+        runtime.enter("making the bank")
+        facts["bank"] = _bank(spec, work, prepared, loop, runtime)
     runtime.enter("saving", stoppable=False)
     return JobResult(
         kind="train",
         artifacts=_artifacts(spec, work, prepared, progress, runtime.directory),
         consumed=tuple(_consumed(source, prepared, progress, runtime.directory) for source in work.sources),
         labels=_labels(spec, prepared),
-        facts=_facts(spec, work, prepared, loop),
+        facts=facts,
     )
+
+
+def _bank(spec: JobSpec, work: TrainWork, prepared: Prepared, loop: Loop, runtime: Runtime) -> Json:
+    merging = loop.parts["consolidation"]
+    assert prepared.adaptation is not None
+    assert isinstance(merging, TaskMean)
+    trained = Trained(
+        adaptation=prepared.adaptation,
+        rows=prepared.rows,
+        labels=_labels(spec, prepared),
+        precision=prepared.precision,
+        settings=merging.settings,
+        training=work.template.training,
+        pad=prepared.loaded.tokenizer.pad_token_id,
+        seed=spec.seed,
+        tick=runtime.check,
+    )
+    folder = runtime.directory / "out" / "bank"
+    made = write_bank(trained, folder)
+    save_tokenizer(prepared.loaded.tokenizer, folder, parent=spec.model.path)
+    return {**merging.facts, **made}
 
 
 def _check(spec: JobSpec, work: TrainWork) -> None:
     template = work.template
-    if template.objective.kind != spec.task:
+    fits = "classification" if template.objective.kind == "local" else template.objective.kind
+    if fits != spec.task:
         raise Refused(f"objective {template.objective.kind} does not fit task {spec.task}")
+    adapts = isinstance(template.selection, AdapterSelection)
+    if adapts != isinstance(template.consolidation, TaskMeanConsolidation) or (
+        not adapts and fits != template.objective.kind
+    ):
+        raise Refused("an adapter a task, its consolidation and its objective belong together; use all or none")
     names = [source.name for source in work.sources]
     missing = sorted({*template.mixing.new, *template.mixing.old} - set(names))
     if missing or len(set(names)) != len(names):
@@ -101,18 +146,41 @@ def prepare_run(spec: JobSpec, work: TrainWork, runtime: Runtime) -> Prepared:
         name: _rows(name, found, spec, encoder, packing=bool(packing["passed"]), labels=labels, runtime=runtime)
         for name, found in documents.items()
     }
-    adapter = Path(spec.model.adapter) if spec.model.adapter else None
-    model = prepare(
-        loaded.model, template.selection, task=spec.task, adapter=adapter, labels=labels, seed=spec.seed
-    ).to(precision.device)
+    model, adaptation = _prepared(spec, template, loaded, labels)
+    model = model.to(precision.device)
     if settings.gradient_checkpointing:
-        _recompute_activations(model)
+        _recompute_activations(adaptation.adapted if adaptation else model)
     parameters = moving(model)
     optimizer = optimizer_for(parameters, template.schedule, settings)
+    if isinstance(template.selection, AdapterSelection):
+        slow_head(optimizer, model, template.selection.head_rate)
     if work.optimizer is not None:
         put_moments(optimizer, parameters, _moments_at(Path(work.optimizer)))
     run = Run(model=model, precision=precision, parameters=parameters, optimizer=optimizer)
-    return Prepared(loaded=loaded, precision=precision, rows=rows, run=run, packing=packing, compared=compared)
+    return Prepared(
+        loaded=loaded,
+        precision=precision,
+        rows=rows,
+        run=run,
+        packing=packing,
+        compared=compared,
+        adaptation=adaptation,
+    )
+
+
+def _prepared(
+    spec: JobSpec, template: TrainTemplate, loaded: Loaded, labels: tuple[str, ...]
+) -> tuple[Any, Adaptation | None]:
+    if isinstance(template.selection, AdapterSelection):
+        bank = Path(spec.model.bank) if spec.model.bank else None
+        made = adapt(loaded.model, template.selection, task=spec.task, bank=bank, labels=labels, seed=spec.seed)
+        return made.model, made
+    if spec.model.bank is not None:
+        raise Refused("a bank of adapters goes on with an adapter a task only; start from the base model instead")
+    adapter = Path(spec.model.adapter) if spec.model.adapter else None
+    return prepare(
+        loaded.model, template.selection, task=spec.task, adapter=adapter, labels=labels, seed=spec.seed
+    ), None
 
 
 def _recompute_activations(model: Any) -> None:
@@ -165,8 +233,8 @@ def make_loop(spec: JobSpec, work: TrainWork, prepared: Prepared, runtime: Runti
     )
     return Loop(
         prepared.run,
-        objective=OBJECTIVES[spec.task](),
-        parts={"consolidation": consolidation_for(template), "selection": PlainNames()},
+        objective=_objective(spec, template, prepared),
+        parts={"consolidation": _consolidation(template, prepared), "selection": PlainNames()},
         mixing=ReplayMixer(template.mixing, sizes, _cursor(work)),
         collate=Collator(prepared.rows, spec.task, pad=prepared.loaded.tokenizer.pad_token_id, micro=micro),
         schedule=template.schedule,
@@ -174,6 +242,28 @@ def make_loop(spec: JobSpec, work: TrainWork, prepared: Prepared, runtime: Runti
         steps=template.steps,
         store=store,
         watch=runtime,
+    )
+
+
+def _objective(spec: JobSpec, template: TrainTemplate, prepared: Prepared) -> Objective:
+    if not isinstance(template.objective, LocalObjective):
+        return OBJECTIVES[spec.task]()
+    own = {int(place) for rows in prepared.rows.values() if rows.labels is not None for place in rows.labels}
+    bank = prepared.adaptation.bank if prepared.adaptation else None
+    return Local(template.objective, own=own, means=earlier_means(bank, _labels(spec, prepared), own))
+
+
+def _consolidation(template: TrainTemplate, prepared: Prepared) -> Part:
+    settings, adaptation = template.consolidation, prepared.adaptation
+    if not isinstance(settings, TaskMeanConsolidation) or adaptation is None:
+        return consolidation_for(template)
+    rows = sum(len(prepared.rows[name]) for name in template.mixing.new)
+    return TaskMean(
+        settings,
+        adaptation.predecessors,
+        adapter=adaptation.selection.name,
+        scale=scale_of(adaptation.selection.lora),
+        epoch_steps=-(-rows // template.mixing.batch),
     )
 
 
@@ -211,8 +301,9 @@ def _labels(spec: JobSpec, prepared: Prepared) -> tuple[str, ...]:
 def _artifacts(
     spec: JobSpec, work: TrainWork, prepared: Prepared, progress: Progress, directory: Path
 ) -> dict[str, str]:
+    bank = isinstance(work.template.selection, AdapterSelection)
     lora = is_adapted(prepared.run.model)
-    answer = "adapter" if lora else "model"
+    answer = "bank" if bank else "adapter" if lora else "model"
     artifacts = {f"answer/{answer}": f"out/{answer}"}
     out = directory / "out"
     out.mkdir(exist_ok=True)
@@ -227,6 +318,8 @@ def _artifacts(
     if "state/trunk" in work.template.state:
         artifacts["state/trunk"] = f"out/{answer}"
     model = prepared.run.model
+    if bank:
+        return artifacts
     if lora:
         save_adapter(model, out / "adapter", labels=_labels(spec, prepared))
         save_tokenizer(prepared.loaded.tokenizer, out / "adapter", parent=spec.model.path)

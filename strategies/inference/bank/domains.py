@@ -1,0 +1,215 @@
+"""A bank of language-model adapters: each request is routed once, by its prompt (METHODS 3.7)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own name for it
+from torch import Tensor, nn
+
+from .adapted import BASE, Answer, live_digest, mean_over, run
+from .files import Manifest
+
+PROMPT = 256
+"""Tokens of a prompt that the router reads, the first ones: what it costs does not grow with the request."""
+OPENING = 64
+"""Tokens at the beginning of a text without a prompt that stand for one."""
+NEVER = -1e4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Looked:
+    """Prompts as the base model sees them: features (rows, D) in float64, mean loss a token (rows,)."""
+
+    features: Tensor
+    losses: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Routed:
+    """For each row its adapter's place (-1: the base), rounds of refinement, and the posterior (rows, domains)."""
+
+    adapters: tuple[int, ...]
+    rounds: tuple[int, ...]
+    posterior: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompts:
+    """Right-padded token ids (rows, length), and the mask of what is prompt."""
+
+    ids: Tensor
+    mask: Tensor
+
+    @staticmethod
+    def cut(ids: Tensor, lengths: Tensor) -> Prompts:
+        """The first ``lengths`` tokens of each row, at most :data:`PROMPT`."""
+        lengths = lengths.to(ids.device).clamp(1, min(PROMPT, ids.shape[1]))
+        width = int(lengths.max())
+        return Prompts(ids=ids[:, :width], mask=torch.arange(width, device=ids.device) < lengths[:, None])
+
+    def take(self, rows: Sequence[int]) -> Prompts:
+        return Prompts(ids=self.ids[list(rows)], mask=self.mask[list(rows)])
+
+
+def look(model: Any, prompts: Prompts, layer: int) -> Looked:
+    """Router features under the base: hidden states of ``layer`` and the last, averaged over the prompt, each at
+    length 1; and the base's loss on the prompt."""
+    found = run(
+        model, {"input_ids": prompts.ids, "output_hidden_states": True, "use_cache": False}, [BASE] * len(prompts.ids)
+    )
+    parts = [mean_over(found.hidden_states[at], prompts.mask).double() for at in (layer, -1)]
+    features = torch.cat([F.normalize(part, dim=1) for part in parts], dim=1) / len(parts) ** 0.5
+    return Looked(features=features, losses=_losses(found.logits, prompts))
+
+
+def prompt_losses(model: Any, prompts: Prompts, adapters: Sequence[str]) -> Tensor:
+    """Mean loss a token of each prompt under its adapter, in nats; 0 for a prompt of one token."""
+    found = run(model, {"input_ids": prompts.ids, "use_cache": False}, adapters)
+    return _losses(found.logits, prompts)
+
+
+def _losses(logits: Tensor, prompts: Prompts) -> Tensor:
+    counted = prompts.mask[:, 1:]
+    targets = prompts.ids[:, 1:].masked_fill(~counted, -100)
+    sums = F.cross_entropy(logits[:, :-1].float().transpose(1, 2), targets, reduction="none").double().sum(1)
+    return sums / counted.sum(1).clamp_min(1)
+
+
+def prompt_lengths(targets: Tensor) -> Tensor:
+    """How many first tokens of each row are its prompt: those before the first target that counts.
+
+    A text that counts from its first token on has no prompt; its opening stands for one.
+    """
+    counts = targets != -100
+    first = torch.where(counts.any(1), counts.int().argmax(1), torch.full_like(targets[:, 0], OPENING))
+    ends = counts.shape[1] - counts.flip(1).int().argmax(1)
+    return torch.where(first > 0, first + 1, ends.clamp_max(OPENING))
+
+
+class DomainBank(nn.Module):
+    """A causal language model whose requests each run under one adapter, or under the base if they fit no domain.
+
+    Routing (METHODS 3.7): the prior compares the prompt's features under the base with every domain's; refinement
+    asks adapters how much better than the base they expect the prompt, in standard deviations of what they gain on
+    their own domain; the posterior is the mean of both. With one adapter there is nothing to choose.
+    """
+
+    means: Tensor
+    factor: Tensor
+    gains: Tensor
+    distances: Tensor
+
+    def __init__(self, model: Any, vectors: dict[str, Tensor], *, manifest: Manifest, folder: Path) -> None:
+        super().__init__()
+        self.model = model
+        self.manifest = manifest
+        self.folder = folder
+        self.labels: tuple[str, ...] = ()
+        for name in ("means", "factor", "gains", "distances"):
+            self.register_buffer(name, vectors[name].double(), persistent=False)
+        self.tokenizer: Any = None
+
+    @property
+    def config(self) -> Any:
+        """The base's configuration, as every model of transformers has one."""
+        return self.model.config
+
+    def forward(self, input_ids: Tensor, prompts: Tensor | None = None, use_cache: bool = False) -> Answer:
+        """Logits (rows, length, vocabulary), each row under the adapter that its prompt is routed to.
+
+        ``prompts`` has the number of prompt tokens of each row; without it the rows' openings are their prompts.
+        """
+        lengths = torch.full((len(input_ids),), OPENING) if prompts is None else prompts
+        chosen = self.route(input_ids, lengths).adapters
+        names = [self.name(place) for place in chosen]
+        logits = run(self.model, {"input_ids": input_ids, "use_cache": use_cache}, names).logits
+        return Answer(logits=logits, adapters=chosen)
+
+    def name(self, place: int) -> str:
+        """Peft's name of an adapter by its place."""
+        return BASE if place < 0 else self.manifest.names[place]
+
+    def route(self, input_ids: Tensor, lengths: Tensor) -> Routed:
+        """Where the prompts (the first ``lengths`` tokens of each row) go."""
+        count, domains = len(input_ids), len(self.manifest.adapters)
+        if domains == 1:
+            sure = torch.ones(count, 1, dtype=torch.float64)
+            return Routed(adapters=(0,) * count, rounds=(0,) * count, posterior=sure)
+        prompts = Prompts.cut(input_ids, lengths)
+        with torch.inference_mode():
+            looked = look(self.model, prompts, self.manifest.layer)
+            prior = self.prior(looked.features)
+            scores, rounds = self._refined(prompts, looked, prior)
+            posterior = (scores.softmax(1) + prior.softmax(1)) / 2
+            best = posterior.max(1)
+            inside = (best.values >= self.manifest.threshold) & (self.distance(looked.features) <= 1).any(1)
+        chosen = torch.where(inside, best.indices, -1).tolist()
+        return Routed(adapters=tuple(chosen), rounds=tuple(rounds), posterior=posterior)
+
+    def prior(self, features: Tensor) -> Tensor:
+        """Unnormalised log prior (rows, domains) of features (rows, D)."""
+        if self.manifest.prior == "gaussian":
+            return -0.5 * self._squares(features)
+        temperature = self.manifest.temperature or len(self.means)
+        return temperature * (F.normalize(features, dim=1) @ F.normalize(self.means, dim=1).T)
+
+    def distance(self, features: Tensor) -> Tensor:
+        """Mahalanobis distance (rows, domains) over the largest that the domain's own prompts were expected to have."""
+        return self._squares(features).sqrt() / self.distances
+
+    def _squares(self, features: Tensor) -> Tensor:
+        return whitened(features[:, None] - self.means, self.factor).square().sum(-1)
+
+    def _refined(self, prompts: Prompts, looked: Looked, prior: Tensor) -> tuple[Tensor, list[int]]:
+        """Scores (rows, domains) of the domains that were asked (others :data:`NEVER`), and rounds a row.
+
+        A row stands at its best domain so far and asks the one that is next by the prior; it stops when it stays.
+        """
+        order = prior.argsort(dim=1, descending=True, stable=True)
+        scores = torch.full_like(prior, NEVER)
+        rounds, active = [0] * len(prior), list(range(len(prior)))
+        self._ask(prompts, looked, scores, [(row, int(order[row, 0])) for row in active])
+        for at in range(1, min(self.manifest.rounds, len(self.means) - 1) + 1):
+            if not active:
+                break
+            before = scores[active].argmax(1)
+            self._ask(prompts, looked, scores, [(row, int(order[row, at])) for row in active])
+            moved = (scores[active].argmax(1) != before).tolist()
+            for row in active:
+                rounds[row] = at
+            active = [row for row, moves in zip(active, moved, strict=True) if moves]
+        return scores, rounds
+
+    def _ask(self, prompts: Prompts, looked: Looked, scores: Tensor, pairs: list[tuple[int, int]]) -> None:
+        rows, domains = [row for row, _ in pairs], [domain for _, domain in pairs]
+        losses = prompt_losses(self.model, prompts.take(rows), [self.manifest.names[domain] for domain in domains])
+        gains = self.gains[domains]
+        scores[rows, domains] = (looked.losses[rows] - losses - gains[:, 0]) / gains[:, 1]
+
+    def changed(self) -> tuple[str, ...]:
+        """Adapters that are no longer what was stored; there are none unless something wrote to them."""
+        entries = self.manifest.adapters
+        return tuple(one.name for one in entries if live_digest(self.model, one.name, self.folder) != one.sha256)
+
+    @torch.inference_mode()
+    def generate(self, prompt: str, **options: Any) -> str:
+        """The continuation of one prompt, routed once: the adapter stays for the whole answer."""
+        ids = self.tokenizer(prompt, return_tensors="pt")["input_ids"].to(self.means.device)
+        (place,) = self.route(ids, torch.tensor([ids.shape[1]])).adapters
+        options = {"attention_mask": torch.ones_like(ids), "pad_token_id": self.tokenizer.pad_token_id, **options}
+        found = self.model.generate(input_ids=ids, adapter_names=[self.name(place)], **options)
+        return str(self.tokenizer.decode(found[0, ids.shape[1] :], skip_special_tokens=True))
+
+
+def whitened(differences: Tensor, factor: Tensor) -> Tensor:
+    """Differences (…, D) in units of a covariance given by its Cholesky factor (D, D) or standard deviations (D,)."""
+    if factor.ndim == 1:
+        return differences / factor
+    flat = differences.reshape(-1, differences.shape[-1])
+    found: Tensor = torch.linalg.solve_triangular(factor, flat.T, upper=False).T.reshape(differences.shape)
+    return found

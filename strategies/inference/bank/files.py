@@ -1,0 +1,163 @@
+"""The files of a bank: written once, named by digests, read without running anything."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+FORMAT = 1
+MANIFEST = "router.json"
+ADAPTERS = "adapters"
+HEAD = "head.safetensors"
+VECTORS = "router.safetensors"
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+SHAPING = ("r", "lora_alpha", "use_rslora", "fan_in_fan_out")
+"""Settings of an adapter that change what its tensors do."""
+SAMPLED = 64
+_NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,62}$")
+
+
+class BadBank(ValueError):  # noqa: N818 - the name says what went wrong
+    """A bank on disk that is torn, changed, of another base model, or of a newer format."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One adapter of a bank, in the order of the tasks; ``sha256`` is :func:`adapter_digest`."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """``router.json``. ``owners`` gives for each of ``labels`` the place of its adapter, or -1 if no task had it."""
+
+    kind: Literal["classes", "domains"]
+    base: str
+    adapters: tuple[Entry, ...]
+    labels: tuple[str, ...] = ()
+    owners: tuple[int, ...] = ()
+    pooling: str = "mean"
+    rounds: int = 4
+    max_length: int = 256
+    prior: str = "cosine"
+    temperature: float | None = None
+    threshold: float = 0.3
+    layer: int = 0
+    files: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(entry.name for entry in self.adapters)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """``router.json`` of a bank; refuses newer formats and names that are no plain folder names."""
+    try:
+        found: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())
+        if found.pop("format") != FORMAT:
+            raise BadBank(f"{folder / MANIFEST} has a format that this version cannot read; upgrade it")
+        entries = tuple(Entry(**entry) for entry in found.pop("adapters"))
+        made = Manifest(
+            **{**found, "labels": tuple(found["labels"]), "owners": tuple(found["owners"])}, adapters=entries
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise (
+            error if isinstance(error, BadBank) else BadBank(f"{folder / MANIFEST} cannot be read: {error}")
+        ) from error
+    _check(made, folder)
+    return made
+
+
+def _check(manifest: Manifest, folder: Path) -> None:
+    known = set(manifest.names)
+    if not known or len(known) < len(manifest.adapters) or not all(_NAME.match(name) for name in known):
+        raise BadBank(f"{folder / MANIFEST} needs adapters with different plain names")
+    if manifest.kind not in {"classes", "domains"} or not set(manifest.files) <= {HEAD, VECTORS}:
+        raise BadBank(f"{folder / MANIFEST} describes a kind of bank that this version does not know")
+    if len(manifest.owners) != len(manifest.labels) or any(not -1 <= at < len(known) for at in manifest.owners):
+        raise BadBank(f"{folder / MANIFEST} gives classes to adapters that it does not have")
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """``router.json``, the last file of a bank to be written."""
+    values = {item.name: getattr(manifest, item.name) for item in fields(manifest)}
+    values["adapters"] = [asdict(entry) for entry in manifest.adapters]
+    (folder / MANIFEST).write_text(json.dumps({"format": FORMAT, **values}, indent=2, ensure_ascii=False))
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
+    """Write tensors; returns the file's sha256."""
+    save_file({name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}, path)
+    return file_digest(path)
+
+
+def read_tensors(folder: Path, name: str, manifest: Manifest) -> dict[str, Tensor]:
+    """Tensors of one of the bank's files, which must have the sha256 it was written with."""
+    path = folder / name
+    if name not in manifest.files or not path.exists() or file_digest(path) != manifest.files[name]:
+        raise BadBank(f"{path} is missing or is not what {MANIFEST} names; copy the bank anew")
+    return dict(load_file(path))
+
+
+def file_digest(path: Path) -> str:
+    """The sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_adapter(folder: Path, entry: Entry) -> dict[str, Tensor]:
+    """Tensors of a stored adapter by PEFT's names, which must have the digest that the bank gives it."""
+    try:
+        tensors, config = _adapter_at(folder / ADAPTERS / entry.name)
+    except (OSError, ValueError) as error:
+        raise BadBank(f"adapter {entry.name} of {folder} cannot be read: {error}") from error
+    if adapter_digest(tensors, config) != entry.sha256:
+        raise BadBank(f"adapter {entry.name} of {folder} is not the one that was stored; restore the folder")
+    return tensors
+
+
+def stored_digest(folder: Path) -> str:
+    """The digest of the PEFT folder of one adapter."""
+    return adapter_digest(*_adapter_at(folder))
+
+
+def _adapter_at(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    return dict(load_file(folder / WEIGHTS)), json.loads((folder / CONFIG).read_bytes())
+
+
+def adapter_digest(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> str:
+    """One sha256 over an adapter's tensors (name, type, shape, bytes) and the settings that scale them."""
+    digest = hashlib.sha256(json.dumps([config.get(name) for name in SHAPING]).encode())
+    for name in sorted(tensors):
+        _add(digest, name, tensors[name])
+    return digest.hexdigest()
+
+
+def base_digest(base: nn.Module) -> str:
+    """Names a base model by its parameters' names and shapes and the first numbers of each, in float32.
+
+    Buffers and adapters do not count, nor does the task's head, so the same body has the same name under any of them.
+    """
+    digest = hashlib.sha256()
+    for name, parameter in base.named_parameters():
+        digest.update(f"{name} {tuple(parameter.shape)}".encode())
+        _add(digest, "", parameter.detach().flatten()[:SAMPLED].float())
+    return digest.hexdigest()
+
+
+def _add(digest: Any, name: str, tensor: Tensor) -> None:
+    plain = tensor.detach().to("cpu").contiguous()
+    digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}".encode())
+    digest.update(plain.flatten().view(torch.uint8).numpy().tobytes())

@@ -1,0 +1,112 @@
+"""What a router of domains compares with: prototypes, their common covariance, usual gains and distances."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from strategies.errors import BadState, Refused
+from strategies.inference.bank.domains import Prompts, look, prompt_losses, whitened
+from strategies.inference.statistics import Moments, covariance_of, factor_of, is_diagonal
+
+FILE = "statistics.safetensors"
+LEAST_SPREAD = 1e-3
+"""Gains that hardly vary would make any difference look enormous."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Domain:
+    """One domain as its own prompts show it under the base model; all in float64.
+
+    ``mean`` (D,) and ``scatter`` (D, D) or (D,) of half its prompts, ``held`` (n, D) the features of the others, which
+    say how far a prompt of this domain usually is, ``gains`` (n,) what the adapter gains on those, in nats a token.
+    """
+
+    mean: Tensor
+    scatter: Tensor
+    count: Tensor
+    held: Tensor
+    gains: Tensor
+
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """By file name."""
+        return {f"{name}.{field}": getattr(self, field).contiguous() for field in self.__dataclass_fields__}
+
+
+@torch.inference_mode()
+def measure_domain(model: Any, name: str, prompts: Iterable[Prompts], *, layer: int, covariance: str) -> Domain:
+    """Look at a domain's prompts under the base and under its own adapter ``name``, one batch at a time.
+
+    Every other prompt makes the mean and the covariance, the rest calibrate: a distance to a mean that a prompt itself
+    moved would come out too small.
+    """
+    fitted: Moments | None = None
+    held, gains, turn = [], [], 0
+    for batch in prompts:
+        looked = look(model, batch, layer)
+        even = (torch.arange(len(batch.ids)) + turn) % 2 == 0
+        turn += len(batch.ids)
+        if fitted is None:
+            width = looked.features.shape[1]
+            fitted = Moments(width, diagonal=is_diagonal(width, covariance))  # type: ignore[arg-type]
+        fitted.add(looked.features[even])
+        held.append(looked.features[~even].cpu())
+        own = prompt_losses(model, batch, [name] * len(batch.ids))
+        gains.append((looked.losses - own)[~even].cpu())
+    if fitted is None or turn < 4:
+        raise Refused(f"domain {name} has {turn} prompts; its router needs at least 4")
+    return Domain(
+        mean=fitted.mean,
+        scatter=fitted.scatter,
+        count=torch.tensor(fitted.count),
+        held=torch.cat(held),
+        gains=torch.cat(gains),
+    )
+
+
+def middle_layer(model: Any) -> int:
+    """The hidden state at about two thirds of the depth (METHODS 3.7)."""
+    return max(1, round(2 * int(model.config.get_text_config().num_hidden_layers) / 3))
+
+
+def router_vectors(domains: Sequence[Domain], *, percentile: float) -> dict[str, Tensor]:
+    """What the router reads: ``means`` (K, D), ``factor`` of the pooled covariance, ``gains`` (K, 2) mean and standard
+    deviation, ``distances`` (K,) that ``percentile`` of a domain's held prompts stay within.
+
+    With one covariance for all domains the Gaussian prior is what a logistic regression on samples of the domains'
+    Gaussians would learn (METHODS 3.7, router alignment); it needs no fitting.
+    """
+    means = torch.stack([domain.mean for domain in domains])
+    counts = sum(int(domain.count) for domain in domains)
+    scatter = torch.stack([domain.scatter for domain in domains]).sum(0)
+    factor = factor_of(covariance_of(scatter, counts, counts - len(domains)))
+    gains = [torch.stack([one.gains.mean(), one.gains.std().clamp_min(LEAST_SPREAD)]) for one in domains]
+    distances = [
+        whitened(one.held - one.mean, factor).norm(dim=1).quantile(percentile / 100).clamp_min(1e-6) for one in domains
+    ]
+    return {"means": means, "factor": factor, "gains": torch.stack(gains), "distances": torch.stack(distances)}
+
+
+def write_domains(folder: Path, domains: dict[str, Domain]) -> None:
+    """Statistics of all domains, for the next task."""
+    save_file({key: value for name, one in domains.items() for key, value in one.tensors(name).items()}, folder / FILE)
+
+
+def read_domains(folder: Path, names: Sequence[str]) -> dict[str, Domain]:
+    """What :func:`write_domains` wrote, in the order of ``names``.
+
+    Raises:
+        BadState: the file is missing, or lacks a domain.
+    """
+    fields = tuple(Domain.__dataclass_fields__)
+    try:
+        tensors = load_file(folder / FILE)
+        return {name: Domain(**{field: tensors[f"{name}.{field}"] for field in fields}) for name in names}
+    except (OSError, ValueError, KeyError) as error:
+        raise BadState(f"the router's statistics in {folder} cannot be used: {error}") from error

@@ -1,0 +1,104 @@
+"""Write a bank as a folder of its own, which answers with torch, transformers and peft and nothing else of ours."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+
+from strategies.contract import ModelFiles
+from strategies.errors import Refused
+from strategies.inference import bank as package
+from strategies.inference.bank.files import ADAPTERS, HEAD, MANIFEST, VECTORS
+from strategies.inference.bank.standalone import MODEL
+from strategies.inference.export import save_model
+from strategies.inference.load import load, read_bank
+from strategies.settings import Task
+
+PACKAGE = "rekindle_bank"
+USE = {
+    "classes": 'bank.classify(["a text", "another"])       # [(class, probability), …]',
+    "domains": 'bank.generate("a prompt", max_new_tokens=64)   # routed once; the adapter stays for the answer',
+}
+BODY = {"classes": "AutoModel", "domains": "AutoModelForCausalLM"}
+README = """# A bank of adapters
+
+A frozen base model, one low-rank adapter for each task it was taught, and a router that chooses among them.
+Everything needed is in this folder; install `torch`, `transformers`, `peft` and `safetensors`.
+
+```python
+import sys
+
+sys.path.insert(0, "{folder}")                 # this folder
+from {package} import load
+
+bank = load("{folder}", device="cpu")
+{use}
+bank.changed()                                 # () as long as every adapter is what was stored
+```
+
+## Plain adapters
+
+For a server that routes by itself, each folder under `adapters/` is an ordinary PEFT adapter of `base/`:
+
+```python
+from peft import PeftModel
+from transformers import {body}
+
+model = PeftModel.from_pretrained({body}.from_pretrained("{folder}/base"), "{folder}/adapters/{adapter}")
+```
+
+| adapter | answers for |
+| --- | --- |
+{rows}
+"""
+
+
+def export_bank(files: ModelFiles, task: Task, folder: Path) -> None:
+    """Write base, adapters, head, router and the code that reads them to ``folder``, with a README.
+
+    Statistics that only training needs stay behind.
+
+    Raises:
+        Refused: there is no bank, or it does not fit its base.
+    """
+    if files.bank is None:
+        raise Refused("this version has no bank of adapters; export it as a model or an adapter")
+    source = Path(files.bank)
+    manifest = read_bank(source)
+    labelled = files.model_copy(update={"labels": manifest.labels or files.labels})
+    loaded = load(labelled, task, device=torch.device("cpu"), adapter=False)
+    body = loaded.model.base_model if manifest.kind == "classes" else loaded.model
+    folder.mkdir(parents=True)
+    save_model(body, folder / MODEL, tokenizer=loaded.tokenizer, parent=files.path, dtype=loaded.published_dtype)
+    shutil.copytree(source / ADAPTERS, folder / ADAPTERS)
+    for name in (MANIFEST, VECTORS, HEAD):
+        if (source / name).exists():
+            shutil.copyfile(source / name, folder / name)
+    _copy_code(folder / PACKAGE)
+    (folder / "README.md").write_text(_readme(manifest, folder.name))
+
+
+def _copy_code(folder: Path) -> None:
+    folder.mkdir()
+    for file in sorted(Path(str(package.__file__)).parent.glob("*.py")):
+        shutil.copyfile(file, folder / file.name)
+
+
+def _readme(manifest: package.Manifest, folder: str) -> str:
+    owned = [
+        [label for label, owner in zip(manifest.labels, manifest.owners, strict=True) if owner == place]
+        for place in range(len(manifest.adapters))
+    ]
+    rows = [
+        f"| {name} | {', '.join(labels) or 'its domain'} |" for name, labels in zip(manifest.names, owned, strict=True)
+    ]
+    return README.format(
+        folder=folder,
+        package=PACKAGE,
+        use=USE[manifest.kind],
+        body=BODY[manifest.kind],
+        adapter=manifest.names[-1],
+        rows="\n".join(rows),
+    )

@@ -1,0 +1,241 @@
+"""From a trained task adapter to the next bank: statistics, alignment, router, and every file of the folder."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from strategies.contract import TaskMeanConsolidation
+from strategies.errors import Refused
+from strategies.inference.bank.adapted import AdaptedClassifier
+from strategies.inference.bank.domains import PROMPT, Prompts, prompt_lengths
+from strategies.inference.bank.files import (
+    ADAPTERS,
+    HEAD,
+    VECTORS,
+    Entry,
+    Manifest,
+    stored_digest,
+    write_manifest,
+    write_tensors,
+)
+from strategies.inference.calibration import (
+    Domain,
+    measure_domain,
+    middle_layer,
+    read_domains,
+    router_vectors,
+    write_domains,
+)
+from strategies.inference.encoding import IGNORED
+from strategies.inference.export import plain_adapter
+from strategies.inference.score import MAX_LOGITS
+from strategies.inference.statistics import (
+    Gaussian,
+    align,
+    gather,
+    is_diagonal,
+    read_statistics,
+    write_statistics,
+)
+from strategies.settings import Json, TrainingSettings
+from strategies.training.adapters import Adaptation
+from strategies.training.precision import Precision
+from strategies.training.rows import Rows
+
+PROTOTYPE = "prototypes"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A task's adapter after training, and the rows that it was trained on."""
+
+    adaptation: Adaptation
+    rows: Mapping[str, Rows]
+    labels: tuple[str, ...]
+    precision: Precision
+    settings: TaskMeanConsolidation
+    training: TrainingSettings
+    pad: int
+    seed: int
+    tick: Callable[[], None]
+
+
+def write_bank(trained: Trained, folder: Path) -> Json:
+    """Write the bank that holds all earlier adapters as they were and the new one; returns facts of the job."""
+    folder.mkdir(parents=True)
+    adaptation = trained.adaptation
+    adaptation.model.eval()
+    entries = (*_earlier(adaptation, folder), _save(adaptation, folder))
+    if isinstance(adaptation.model, AdaptedClassifier):
+        return _write_classes(trained, entries, folder)
+    return _write_domains(trained, entries, folder)
+
+
+def _earlier(adaptation: Adaptation, folder: Path) -> tuple[Entry, ...]:
+    """Copies of the stored adapters, byte for byte."""
+    if adaptation.bank is None or adaptation.manifest is None:
+        return ()
+    shutil.copytree(adaptation.bank / ADAPTERS, folder / ADAPTERS)
+    return adaptation.manifest.adapters
+
+
+def _save(adaptation: Adaptation, folder: Path) -> Entry:
+    name = adaptation.selection.name
+    adaptation.adapted.save_pretrained(folder / ADAPTERS, selected_adapters=[name], save_embedding_layers=False)
+    (folder / ADAPTERS / "README.md").unlink(missing_ok=True)
+    plain_adapter(folder / ADAPTERS / name)
+    return Entry(name=name, sha256=stored_digest(folder / ADAPTERS / name))
+
+
+# --- classes -----------------------------------------------------------------------------------------------------
+
+
+def _write_classes(trained: Trained, entries: tuple[Entry, ...], folder: Path) -> Json:
+    adaptation, model, settings = trained.adaptation, trained.adaptation.model, trained.settings
+    before = read_statistics(adaptation.bank) if adaptation.bank else ({}, {})
+    first, own = entries[0].name, adaptation.selection.name
+    if first != own:
+        model.body.load_adapter(str(folder / ADAPTERS / first), adapter_name=first, torch_device="cpu")
+        model.body.requires_grad_(False).to(trained.precision.device)
+    diagonal = is_diagonal(model.classifier.in_features, settings.covariance)
+    found = gather(_features(trained, own), diagonal=diagonal)
+    under_first = found if first == own else gather(_features(trained, first), diagonal=True)
+    gaussians = before[0] | {trained.labels[at]: moments.gaussian() for at, moments in sorted(found.items())}
+    prototypes = dict(before[1])
+    for at, moments in sorted(under_first.items()):
+        prototypes[trained.labels[at]] = _joined(prototypes.get(trained.labels[at]), moments.mean, moments.count)
+    losses = _align(trained, gaussians) if len(entries) > 1 else []
+    owners = _owners(trained, [trained.labels[at] for at in found], len(entries) - 1)
+    rows = [prototypes[label][0] if label in prototypes else torch.zeros(model.classifier.in_features).double()
+            for label in trained.labels]  # fmt: skip
+    files = {
+        HEAD: write_tensors(folder / HEAD, model.classifier.state_dict()),
+        VECTORS: write_tensors(folder / VECTORS, {PROTOTYPE: torch.stack(rows)}),
+    }
+    write_statistics(folder, gaussians, prototypes)
+    manifest = Manifest(
+        kind="classes",
+        base=adaptation.base,
+        adapters=entries,
+        labels=trained.labels,
+        owners=owners,
+        pooling=adaptation.selection.pooling,
+        rounds=settings.router.rounds,
+        max_length=trained.training.max_length,
+        files=files,
+    )
+    write_manifest(folder, manifest)
+    return {"align_losses": losses, "classes": {name: one.count for name, one in gaussians.items()}}
+
+
+def _joined(before: tuple[Tensor, int] | None, mean: Tensor, count: int) -> tuple[Tensor, int]:
+    """A class that comes again: its mean over all its samples, all of them under the first adapter."""
+    if before is None:
+        return mean, count
+    total = before[1] + count
+    return before[0] + (mean - before[0]) * (count / total), total
+
+
+def _owners(trained: Trained, own: Sequence[str], place: int) -> tuple[int, ...]:
+    """The adapter of each class: the last task that had it."""
+    manifest = trained.adaptation.manifest
+    owners = dict(zip(manifest.labels, manifest.owners, strict=True)) if manifest else {}
+    owners |= dict.fromkeys(own, place)
+    return tuple(owners.get(label, -1) for label in trained.labels)
+
+
+def _align(trained: Trained, gaussians: Mapping[str, Gaussian]) -> list[float]:
+    if trained.settings.align is None:
+        return []
+    head = trained.adaptation.model.classifier.requires_grad_(True)
+    placed = {trained.labels.index(label): gaussian for label, gaussian in gaussians.items()}
+    return align(head, placed, trained.settings.align, batch=trained.training.train_batch_size, seed=trained.seed)
+
+
+def _features(trained: Trained, adapter: str) -> Iterator[tuple[Tensor, Tensor]]:
+    """Features and classes of all rows under one adapter, a batch at a time."""
+    device, size = trained.precision.device, trained.training.per_device_eval_batch_size
+    for rows in trained.rows.values():
+        if rows.labels is None:
+            raise Refused("class statistics need labelled rows")
+        for start in range(0, len(rows), size):
+            trained.tick()
+            places = range(start, min(start + size, len(rows)))
+            ids, mask = _padded([rows.ids[slice(*rows.bounds[at : at + 2])] for at in places], trained.pad)
+            inputs = {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
+            with torch.inference_mode(), trained.precision.autocast():
+                made = trained.adaptation.model.features(inputs, [adapter] * len(ids))
+            yield made, torch.from_numpy(rows.labels[list(places)])
+
+
+# --- domains -----------------------------------------------------------------------------------------------------
+
+
+def _write_domains(trained: Trained, entries: tuple[Entry, ...], folder: Path) -> Json:
+    adaptation, router = trained.adaptation, trained.settings.router
+    names = [entry.name for entry in entries]
+    layer = middle_layer(adaptation.model)
+    domains: dict[str, Domain] = read_domains(adaptation.bank, names[:-1]) if adaptation.bank else {}
+    with trained.precision.autocast():
+        domains[names[-1]] = measure_domain(
+            adaptation.model, names[-1], _prompts(trained), layer=layer, covariance=trained.settings.covariance
+        )
+    vectors = router_vectors([domains[name] for name in names], percentile=router.percentile)
+    write_domains(folder, domains)
+    manifest = Manifest(
+        kind="domains",
+        base=adaptation.base,
+        adapters=entries,
+        rounds=router.rounds,
+        max_length=trained.training.max_length,
+        prior=router.prior,
+        temperature=router.temperature,
+        threshold=router.threshold,
+        layer=layer,
+        files={VECTORS: write_tensors(folder / VECTORS, vectors)},
+    )
+    write_manifest(folder, manifest)
+    gains = vectors["gains"].tolist()
+    return {"domains": {name: {"gain": gain[0], "spread": gain[1]} for name, gain in zip(names, gains, strict=True)}}
+
+
+def _prompts(trained: Trained) -> Iterator[Prompts]:
+    """Prompts of the domain's examples, spread evenly over all rows, a batch at a time."""
+    examples = [example for rows in trained.rows.values() for example in _examples(rows)]
+    count = min(len(examples), trained.settings.router.documents)
+    chosen = [examples[at] for at in np.linspace(0, len(examples) - 1, count).astype(int)] if count else []
+    device = trained.precision.device
+    vocabulary = int(trained.adaptation.model.config.get_text_config().vocab_size)
+    size = max(1, min(trained.training.per_device_eval_batch_size, MAX_LOGITS // (PROMPT * vocabulary)))
+    for start in range(0, count, size):
+        trained.tick()
+        part = chosen[start : start + size]
+        ids, _ = _padded([ids for ids, _ in part], trained.pad)
+        targets, _ = _padded([targets for _, targets in part], IGNORED)
+        yield Prompts.cut(ids.to(device), prompt_lengths(targets))
+
+
+def _examples(rows: Rows) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Token ids and targets of each example; a packed row holds several, each of which begins at position 0."""
+    starts = rows.bounds[:-1] if rows.positions is None else np.flatnonzero(rows.positions == 0)
+    ends = [*starts[1:], int(rows.bounds[-1])]
+    spans = [(int(a), int(b)) for a, b in zip(starts, ends, strict=True)]
+    return [(rows.ids[a:b], rows.ids[a:b] if rows.targets is None else rows.targets[a:b]) for a, b in spans]
+
+
+def _padded(parts: Sequence[np.ndarray], fill: int) -> tuple[Tensor, Tensor]:
+    """Right-padded (rows, length), and the mask of what is no padding."""
+    width = max(map(len, parts))
+    ids = torch.full((len(parts), width), fill, dtype=torch.int64)
+    mask = torch.zeros_like(ids)
+    for row, part in enumerate(parts):
+        ids[row, : len(part)] = torch.from_numpy(part.astype(np.int64))
+        mask[row, : len(part)] = 1
+    return ids, mask

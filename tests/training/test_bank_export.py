@@ -1,0 +1,87 @@
+"""An exported bank answers without this project, and its adapters are ordinary ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import peft
+import pytest
+import torch
+import transformers
+
+from strategies.contract import ModelFiles
+from strategies.errors import Refused
+from strategies.inference.export import export_merged
+from strategies.inference.export_bank import export_bank
+from tests.training import banks
+
+TEXTS = [row["text"] for row in [*banks.told(("calm", "angry"), 4), *banks.told(("red", "blue"), 4)]]
+
+
+@pytest.fixture(scope="module")
+def classes_at(tmp_path_factory: pytest.TempPathFactory, bert: Path) -> Path:
+    return banks.class_bank(tmp_path_factory.mktemp("classes"), bert)
+
+
+def elsewhere(folder: Path, lines: str) -> object:
+    """What a process without this project prints as JSON, with the README's own first lines."""
+    readme = (folder / "README.md").read_text()
+    code = readme.split("```python\n")[1].split("```")[0]
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", f"{code}\n{lines}\nassert 'strategies' not in sys.modules"],
+        cwd=folder.parent,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_an_exported_bank_of_classes_answers_the_same_without_this_project(
+    tmp_path: Path, bert: Path, classes_at: Path
+):
+    export_bank(ModelFiles(path=str(bert), bank=str(classes_at)), "classification", tmp_path / "out")
+    found = elsewhere(tmp_path / "out", f"import json; print(json.dumps(bank.classify({TEXTS!r})))")
+    wanted = banks.opened(bert, classes_at, "classification").classify(TEXTS)
+    assert [label for label, _ in found] == [label for label, _ in wanted]
+    assert [sure for _, sure in found] == pytest.approx([sure for _, sure in wanted], abs=1e-5)
+    assert not list((tmp_path / "out").rglob("statistics*"))
+
+
+def test_an_exported_bank_of_domains_answers_the_same_without_this_project(tmp_path: Path, llama: Path):
+    bank_at = banks.domain_bank(tmp_path / "bank", llama)
+    export_bank(ModelFiles(path=str(llama), bank=str(bank_at)), "causal-lm", tmp_path / "out")
+    prompt = banks.spoken("red", 1)[0]["text"]
+    say = f"import json; print(json.dumps(bank.generate({prompt!r}, max_new_tokens=5, do_sample=False)))"
+    wanted = banks.opened(llama, bank_at, "causal-lm").generate(prompt, max_new_tokens=5, do_sample=False)
+    assert elsewhere(tmp_path / "out", say) == wanted
+
+
+@torch.inference_mode()
+def test_every_exported_adapter_is_an_ordinary_one(tmp_path: Path, bert: Path, classes_at: Path):
+    export_bank(ModelFiles(path=str(bert), bank=str(classes_at)), "classification", tmp_path / "out")
+    bank = banks.opened(bert, classes_at, "classification")
+    inputs = banks.classes(bank, TEXTS)
+    for name in ("t1", "t2"):
+        body = transformers.AutoModel.from_pretrained(tmp_path / "out" / "base")
+        plain = peft.PeftModel.from_pretrained(body, str(tmp_path / "out" / "adapters" / name)).eval()
+        hidden = plain(**inputs).last_hidden_state
+        torch.testing.assert_close(
+            banks.pooled(hidden, inputs["attention_mask"]), bank.features(inputs, [name] * len(TEXTS))
+        )
+
+
+def test_a_bank_has_no_merged_form(tmp_path: Path, bert: Path, classes_at: Path):
+    with pytest.raises(Refused, match="export the bank"):
+        export_merged(ModelFiles(path=str(bert), bank=str(classes_at)), "classification", tmp_path / "out")
+
+
+def test_a_version_without_a_bank_is_not_exported_as_one(tmp_path: Path, bert: Path):
+    with pytest.raises(Refused, match="no bank"):
+        export_bank(ModelFiles(path=str(bert)), "classification", tmp_path / "out")

@@ -1,0 +1,302 @@
+"""Training a task's adapter: where it starts, what moves, how it is merged, what is stored."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import peft
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+from torch.nn.functional import cross_entropy
+
+from strategies.contract import JobSpec, LocalObjective
+from strategies.errors import BadPlan, BadState, Refused
+from strategies.inference.bank.files import WEIGHTS, read_manifest, stored_digest
+from strategies.inference.statistics import read_statistics
+from strategies.mixing import ReplayMixer
+from strategies.objective.local import Local, apart
+from strategies.schedule import factor
+from strategies.training.seams import Run
+from tests import models
+from tests.training import banks, makers
+
+TWO = ("calm", "angry")
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory, bert: Path) -> Path:
+    """A bank after its first task."""
+    folder = tmp_path_factory.mktemp("first")
+    return banks.made(folder / "job", banks.class_job(folder, bert, TWO, name="t1", **banks.hurried(8)))
+
+
+def second_job(folder: Path, bert: Path, first: Path, **changes):
+    more = {"selection": {"start": "t1"}, **banks.hurried(4), **changes}
+    return banks.class_job(folder, bert, ("red", "blue"), known=TWO, name="t2", bank=first, **more)
+
+
+# --- where it starts, what moves ---------------------------------------------------------------------------------
+
+
+def test_an_adapter_starts_as_a_copy_of_the_task_before(tmp_path: Path, bert: Path, first: Path):
+    loop = makers.loop(tmp_path / "job", second_job(tmp_path, bert, first))
+    stored = load_file(first / "adapters" / "t1" / WEIGHTS)
+    live = {name: tensor for name, tensor in makers.weights(loop).items() if "lora_" in name}
+    makers.assert_equal({name.removeprefix("body.").replace(".t2", ""): one for name, one in live.items()}, stored)
+
+
+def test_an_adapter_without_a_start_is_drawn_anew_and_changes_nothing_at_first(tmp_path: Path, bert: Path, first: Path):
+    loop = makers.loop(tmp_path / "job", second_job(tmp_path, bert, first, selection={"start": None}))
+    ups = [tensor for name, tensor in makers.weights(loop).items() if "lora_B" in name]
+    assert all(not tensor.any() for tensor in ups)
+
+
+def test_only_the_adapter_and_the_head_move_and_the_head_moves_slowly(tmp_path: Path, bert: Path, first: Path):
+    loop = makers.loop(tmp_path / "job", second_job(tmp_path, bert, first))
+    assert all("lora_" in name or name.startswith("classifier.") for name in loop.run.parameters)
+    rates = {id(one): group["base_lr"] for group in loop.run.optimizer.param_groups for one in group["params"]}
+    for name, parameter in loop.run.parameters.items():
+        assert rates[id(parameter)] == pytest.approx(1e-3 if name.startswith("classifier.") else 1e-2)
+
+
+def test_a_pooler_that_no_feature_reads_has_no_adapter(first: Path):
+    assert not [name for name in load_file(first / "adapters" / "t1" / WEIGHTS) if "pooler" in name]
+
+
+def test_the_head_grows_by_the_new_classes_and_keeps_the_rows_it_had(tmp_path: Path, bert: Path, first: Path):
+    loop = makers.loop(tmp_path / "job", second_job(tmp_path, bert, first))
+    head, before = loop.run.parameters["classifier.weight"], load_file(first / "head.safetensors")["weight"]
+    assert head.shape == (4, 32)
+    assert torch.equal(head[:2], before)
+    assert head[2:].abs().max() > 0
+
+
+@pytest.mark.parametrize(
+    ("selection", "message"),
+    [
+        ({"name": "t1", "start": "t1"}, "already has an adapter t1"),
+        ({"start": "t9"}, "t9, which the bank does not have"),
+        ({"start": "t1", "lora": {"r": 2, "lora_alpha": 4}}, "another rank"),
+        ({"start": "t1", "lora": {"r": 4, "lora_alpha": 4}}, "scaled by 2, the settings say 1"),
+        ({"start": "t1", "pooling": "cls"}, "pools features by mean"),
+    ],
+)
+def test_an_adapter_that_does_not_fit_the_bank_is_refused(tmp_path: Path, bert: Path, first: Path, selection, message):
+    with pytest.raises(BadPlan, match=message):
+        makers.loop(tmp_path / "job", second_job(tmp_path, bert, first, selection=selection))
+
+
+def test_another_base_than_the_banks_is_refused(tmp_path: Path, first: Path):
+    other = models.bert(tmp_path / "other", seed=8)
+    with pytest.raises(BadState, match="another base model"):
+        makers.loop(tmp_path / "job", second_job(tmp_path, other, first))
+
+
+@pytest.mark.parametrize("changes", [{"selection": {"kind": "full"}}, {"consolidation": {"kind": "keep"}}])
+def test_an_adapter_a_task_and_its_consolidation_come_together(tmp_path: Path, bert: Path, changes):
+    job = banks.class_job(tmp_path, bert, TWO, name="t1")
+    job["work"]["template"] |= changes
+    with pytest.raises(Refused, match="belong together"):
+        makers.carry_out(tmp_path / "job", job)
+
+
+# --- one task is plain adapter tuning ----------------------------------------------------------------------------
+
+
+def plain(loop, job, model: Path, start: dict[str, torch.Tensor]):
+    """What anybody would write with peft: an adapter on the body, a linear layer on its pooled feature."""
+    config = peft.LoraConfig(**banks.LORA, target_modules="all-linear", exclude_modules=r"pooler\..*")
+    body = peft.get_peft_model(transformers.AutoModel.from_pretrained(model), config)
+    head = torch.nn.Linear(32, 2)
+    head.load_state_dict({name: start[f"classifier.{name}"] for name in ("weight", "bias")})
+    tensors = {name.removeprefix("body.").replace(".t1", ""): one for name, one in start.items() if "lora_" in name}
+    peft.set_peft_model_state_dict(body, tensors)
+    adapter = [one for one in body.parameters() if one.requires_grad]
+    groups = [(adapter, 1e-2, 0.1), ([head.weight], 1e-3, 0.1), ([head.bias], 1e-3, 0.0)]
+    optimizer = torch.optim.AdamW(
+        [{"params": members, "lr": lr, "base": lr, "weight_decay": decay} for members, lr, decay in groups],
+        betas=(0.9, 0.95),
+        fused=True,
+    )
+    torch.manual_seed(99)
+    mixing = JobSpec.model_validate(job).work.template.mixing
+    mixer = ReplayMixer(mixing, {name: len(rows) for name, rows in loop.collate.sources.items()})
+    body.train()
+    for step in range(1, loop.steps + 1):
+        for group in optimizer.param_groups:
+            group["lr"] = group["base"] * factor(loop.schedule, step)
+        (batch,) = loop.collate(mixer.draw(step))
+        loss = cross_entropy(logits_of(body, head, batch.inputs), batch.targets, reduction="sum") / batch.weight
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_([*adapter, *head.parameters()], 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    return body.eval(), head
+
+
+def logits_of(body, head, inputs):
+    return head(banks.pooled(body(**inputs).last_hidden_state, inputs["attention_mask"]))
+
+
+def test_one_task_equals_plain_adapter_tuning_bit_for_bit(tmp_path: Path, bert: Path):
+    job = banks.class_job(tmp_path, bert, TWO, name="t1", objective={"orthogonality": 0}, **banks.hurried(6))
+    loop = makers.loop(tmp_path / "loop", job)
+    start = makers.weights(loop)
+    torch.manual_seed(99)
+    loop.train()
+    body, head = plain(loop, job, bert, start)
+    tuned = {name: one for name, one in body.named_parameters() if one.requires_grad}
+    live = {name.removeprefix("body.").replace(".t1.", ".default."): one for name, one in makers.weights(loop).items()}
+    makers.assert_equal({name: one for name, one in live.items() if "lora_" in name}, tuned)
+    assert torch.equal(head.weight, live["classifier.weight"])
+
+
+@torch.inference_mode()
+def test_a_bank_of_one_task_answers_as_its_adapter_does(bert: Path, first: Path):
+    bank = banks.opened(bert, first, "classification")
+    inputs = banks.classes(bank, [row["text"] for row in banks.told(TWO, 8)])
+    body = peft.PeftModel.from_pretrained(transformers.AutoModel.from_pretrained(bert), str(first / "adapters" / "t1"))
+    torch.testing.assert_close(bank(**inputs).logits, logits_of(body.eval(), bank.classifier, inputs))
+
+
+# --- the objective -----------------------------------------------------------------------------------------------
+
+
+def test_features_are_kept_apart_by_the_published_formula():
+    rows = torch.tensor([[3.0, 0.0], [0.0, 2.0], [1.0, 1.0]])
+    similar = rows @ rows.T / 0.8
+    wanted = -torch.log_softmax(similar, 1).diagonal().mean()
+    assert apart(rows, 0.8, normalise=False) == pytest.approx(float(wanted))
+    lengths = rows / rows.norm(dim=1, keepdim=True)
+    wanted = -torch.log_softmax(lengths @ lengths.T / 0.8, 1).diagonal().mean()
+    assert apart(rows, 0.8, normalise=True) == pytest.approx(float(wanted))
+
+
+def step_of(tmp_path: Path, bert: Path, first: Path, name: str, **changes) -> tuple[Run, Local, list]:
+    job = second_job(tmp_path / name, bert, first, **changes)
+    loop = makers.loop(tmp_path / name / "job", job)
+    loop.run.model.eval()
+    loop.objective.begin(loop.run)
+    return loop.run, loop.objective, loop.collate(loop.mixing.draw(1))
+
+
+def test_classes_of_other_tasks_have_no_part_in_the_loss(tmp_path: Path, bert: Path, first: Path):
+    run, objective, micro = step_of(tmp_path, bert, first, "one", objective={"orthogonality": 0})
+    loss = objective.gradients(run, micro)
+    logits = run.model(**micro[0].inputs).logits[:, 2:].detach()
+    assert float(loss) == pytest.approx(float(cross_entropy(logits, micro[0].targets - 2)), rel=1e-5)
+    assert not run.parameters["classifier.weight"].grad[:2].any()
+
+
+def test_means_of_earlier_classes_stand_with_the_batch(tmp_path: Path, bert: Path, first: Path):
+    run, objective, micro = step_of(tmp_path, bert, first, "one", objective={"orthogonality": 1.0})
+    alone = Local(LocalObjective(orthogonality=0), own=(2, 3))
+    features = run.model.features(micro[0].inputs)
+    means = torch.stack([one.mean.float() for one in read_statistics(first)[0].values()])
+    wanted = apart(torch.cat([means, features]), 0.8, normalise=True)
+    both = [float(one.gradients(run, micro)) for one in (objective, alone)]
+    assert both[0] - both[1] == pytest.approx(float(wanted), rel=1e-4)
+
+
+def test_how_many_rows_go_through_at_once_changes_no_gradient(tmp_path: Path, bert: Path, first: Path):
+    found = []
+    for rows in (4, 1):
+        run, objective, micro = step_of(
+            tmp_path, bert, first, str(rows), training={"per_device_train_batch_size": rows}
+        )
+        loss = objective.gradients(run, micro)
+        found.append((loss, {name: one.grad for name, one in run.parameters.items()}))
+    torch.testing.assert_close(found[0][0], found[1][0])
+    for name, gradient in found[0][1].items():
+        torch.testing.assert_close(gradient, found[1][1][name], atol=1e-6, rtol=1e-4)
+
+
+# --- what is stored ----------------------------------------------------------------------------------------------
+
+
+def test_the_next_bank_holds_the_earlier_adapter_byte_for_byte(tmp_path: Path, bert: Path, first: Path):
+    before = {path.name: path.read_bytes() for path in (first / "adapters" / "t1").iterdir()}
+    bank = banks.made(tmp_path / "job", second_job(tmp_path, bert, first))
+    assert {path.name: path.read_bytes() for path in (bank / "adapters" / "t1").iterdir()} == before
+    manifest = read_manifest(bank)
+    assert manifest.names == ("t1", "t2")
+    assert [stored_digest(bank / "adapters" / name) for name in manifest.names] == [
+        entry.sha256 for entry in manifest.adapters
+    ]
+    assert manifest.owners == (0, 0, 1, 1)
+
+
+def test_prototypes_are_of_the_first_adapter_and_gaussians_of_the_tasks_own(tmp_path: Path, bert: Path, first: Path):
+    bank_at = banks.made(tmp_path / "job", second_job(tmp_path, bert, first))
+    bank = banks.opened(bert, bank_at, "classification")
+    texts = [row["text"] for row in banks.told(("red", "blue"), 24) if row["label"] == "red"]
+    inputs = banks.classes(bank, texts)
+    gaussians, prototypes = read_statistics(bank_at)
+    with torch.inference_mode():
+        means = {name: bank.features(inputs, [name] * len(texts)).mean(0).double() for name in ("t1", "t2")}
+    torch.testing.assert_close(gaussians["red"].mean, means["t2"], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(prototypes["red"][0], means["t1"], atol=1e-5, rtol=1e-4)
+    assert prototypes["red"][1] == len(texts)
+
+
+def test_a_class_that_comes_again_belongs_to_the_newest_task(tmp_path: Path, bert: Path, first: Path):
+    job = banks.class_job(
+        tmp_path, bert, ("angry", "red"), known=("calm",), name="t2", bank=first, selection={"start": "t1"}
+    )
+    bank = banks.made(tmp_path / "job", job)
+    before, after = read_statistics(first), read_statistics(bank)
+    assert read_manifest(bank).owners == (0, 1, 1)
+    assert torch.equal(before[0]["calm"].mean, after[0]["calm"].mean)
+    assert (before[1]["angry"][1], after[1]["angry"][1]) == (12, 24)
+
+
+def test_an_interrupted_task_equals_the_uninterrupted_one(tmp_path: Path, bert: Path, first: Path):
+    epochs = {"training": {"save_steps": 1}, "consolidation": {"alpha": 0.5, "space": "delta"}, **banks.hurried(14)}
+    job = second_job(tmp_path, bert, first, **epochs)
+    whole = makers.loop(tmp_path / "whole", job)
+    whole.train()
+    cut = makers.loop(tmp_path / "cut", job, stop_at=7)
+    with pytest.raises(Exception, match="step 7"):
+        cut.train()
+    again = makers.loop(tmp_path / "cut", job)
+    assert again.train().resumed_from == [7]
+    makers.assert_equal(makers.weights(again), makers.weights(whole))
+    assert again.parts["consolidation"].facts == whole.parts["consolidation"].facts
+
+
+def test_a_packed_row_gives_the_prompts_of_all_its_examples(tmp_path: Path, chat: Path):
+    job = makers.train_job(
+        tmp_path,
+        chat,
+        makers.dialogues(24),
+        task="sft",
+        training={"max_length": 64},
+        selection={"kind": "adapter", "name": "t1", "lora": banks.LORA},
+        consolidation={"kind": "task-mean"},
+    )
+    result = makers.carry_out(tmp_path / "job", job)
+    assert result.facts["packing"]["passed"]
+    held = load_file(tmp_path / "job/out/bank/statistics.safetensors")
+    assert int(held["t1.count"]) + len(held["t1.held"]) == 24
+
+
+def test_a_routed_version_is_evaluated_like_any_other(tmp_path: Path, chat: Path):
+    job = makers.train_job(
+        tmp_path,
+        chat,
+        makers.dialogues(24),
+        task="sft",
+        selection={"kind": "adapter", "name": "t1", "lora": banks.LORA},
+        consolidation={"kind": "task-mean"},
+    )
+    bank = banks.made(tmp_path / "train", job)
+    held = makers.held(tmp_path / "held.parquet", makers.dialogues(6))
+    work = {"kind": "evaluate", "sets": [makers.as_json(held)], "training": makers.training()}
+    result = makers.carry_out(tmp_path / "job", makers.spec(work, chat, task="sft", model={"bank": str(bank)}))
+    plain_work = makers.spec(work, chat, task="sft", model={"adapter": str(bank / "adapters" / "t1")})
+    plainly = makers.carry_out(tmp_path / "plain", plain_work)
+    assert result.scores[0].value == pytest.approx(plainly.scores[0].value, abs=1e-5)
+    assert json.loads((bank / "router.json").read_text())["format"] == 1

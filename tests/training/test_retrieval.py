@@ -1,0 +1,275 @@
+"""Routing among adapters: the rules of retrieval, banks of classes, banks of domains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from strategies.errors import Refused
+from strategies.inference.bank import ClassBank, DomainBank
+from strategies.inference.bank.domains import NEVER, prompt_lengths
+from strategies.inference.bank.retrieval import retrieve
+from strategies.inference.score import Scorer
+from strategies.training.precision import choose
+from tests.benchmarks.mos_released import merging_in_forward
+from tests.training import banks
+
+CALM, RED = banks.told(("calm", "angry"), 12, start=50), banks.told(("red", "blue"), 12, start=50)
+
+
+@pytest.fixture(scope="module")
+def classes_at(tmp_path_factory: pytest.TempPathFactory, bert: Path) -> Path:
+    return banks.class_bank(tmp_path_factory.mktemp("classes"), bert)
+
+
+@pytest.fixture(scope="module")
+def domains_at(tmp_path_factory: pytest.TempPathFactory, llama: Path) -> Path:
+    return banks.domain_bank(tmp_path_factory.mktemp("domains"), llama)
+
+
+@pytest.fixture
+def classifier(classes_at: Path, bert: Path) -> ClassBank:
+    return banks.opened(bert, classes_at, "classification")
+
+
+@pytest.fixture
+def speaker(domains_at: Path, llama: Path) -> DomainBank:
+    return banks.opened(llama, domains_at, "causal-lm")
+
+
+# --- the rule ----------------------------------------------------------------------------------------------------
+
+
+def following(moves: dict[int, tuple[int, float]], asked: list):
+    def ask(rows, adapters):
+        asked.append(list(zip(rows, adapters, strict=True)))
+        return [moves[adapter] for adapter in adapters]
+
+    return ask
+
+
+def test_a_row_stops_when_its_adapter_keeps_it_and_is_not_asked_again():
+    asked: list = []
+    found = retrieve([0, 1], following({0: (0, 0.9), 1: (2, 0.5), 2: (2, 0.7)}, asked), rounds=4)
+    assert (found.adapters, found.rounds) == ((0, 2), (1, 2))
+    assert asked == [[(0, 0), (1, 1)], [(1, 2)]]
+
+
+@pytest.mark.parametrize(("sure", "kept"), [((0.9, 0.6), 0), ((0.6, 0.9), 1)])
+def test_a_row_that_goes_in_a_circle_keeps_the_surest_adapter_of_it(sure: tuple[float, float], kept: int):
+    found = retrieve([0], following({0: (1, sure[0]), 1: (0, sure[1])}, []), rounds=4)
+    assert (found.adapters, found.rounds) == ((kept,), (2,))
+
+
+def test_a_row_that_never_settles_stops_after_four_rounds():
+    asked: list = []
+    found = retrieve([0], following({place: (place + 1, 0.5) for place in range(9)}, asked), rounds=4)
+    assert (found.adapters, len(asked)) == ((4,), 4)
+
+
+# --- classes -----------------------------------------------------------------------------------------------------
+
+
+def test_classes_of_separate_worlds_are_routed_right_in_one_round(classifier: ClassBank):
+    found = classifier.route(**banks.classes(classifier, [row["text"] for row in [*CALM, *RED]]))
+    assert found.adapters == (0,) * 12 + (1,) * 12
+    assert set(found.rounds) == {1}
+
+
+def test_a_bank_of_classes_knows_all_classes_of_all_tasks(classifier: ClassBank):
+    rows = [*CALM, *RED]
+    answers = classifier.classify([row["text"] for row in rows])
+    assert [label for label, _ in answers] == [row["label"] for row in rows]
+    assert all(0 < sure <= 1 for _, sure in answers)
+
+
+@torch.inference_mode()
+def test_a_batch_of_classes_is_routed_as_its_rows_are_alone(classifier: ClassBank):
+    texts = [row["text"] for row in [*CALM, *RED]]
+    together = classifier(**banks.classes(classifier, texts))
+    alone = [classifier(**banks.classes(classifier, [text])) for text in texts]
+    assert together.adapters == tuple(one.adapters[0] for one in alone)
+    torch.testing.assert_close(together.logits, torch.cat([one.logits for one in alone]), atol=1e-5, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_the_ensemble_adds_the_refined_answer_and_the_first_adapters_as_many_times_as_there_are_tasks(
+    classifier: ClassBank,
+):
+    inputs = banks.classes(classifier, [row["text"] for row in [*CALM, *RED]])
+    names = [classifier.manifest.names[place] for place in classifier.route(**inputs).adapters]
+    refined = classifier.classifier(classifier.features(inputs, names)).softmax(1)
+    first = torch.nn.functional.normalize(classifier.features(inputs, ["t1"] * len(names)), dim=1)
+    wanted = refined + (2 * first @ classifier.prototypes.T).softmax(1)
+    torch.testing.assert_close(classifier(**inputs).logits.exp() * 2, wanted, atol=1e-5, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_rows_share_a_pass_and_no_feature_is_made_twice(classifier: ClassBank, monkeypatch: pytest.MonkeyPatch):
+    passes: list[tuple[str, ...]] = []
+    plain = type(classifier).features
+    monkeypatch.setattr(
+        type(classifier),
+        "features",
+        lambda bank, inputs, adapters: passes.append(tuple(adapters)) or plain(bank, inputs, adapters),
+    )
+    classifier(**banks.classes(classifier, [row["text"] for row in [*CALM, *RED]]))
+    assert passes == [("t1",) * 24, ("t2",) * 12]
+
+
+@torch.inference_mode()
+def test_evaluating_twice_is_evaluating_the_same_model(classifier: ClassBank):
+    inputs = banks.classes(classifier, [row["text"] for row in [*CALM, *RED]])
+    first = classifier(**inputs).logits
+    assert torch.equal(first, classifier(**inputs).logits)
+    assert classifier.changed() == ()
+
+
+@torch.inference_mode()
+def test_the_released_merging_rewrites_stored_adapters_while_it_evaluates(classifier: ClassBank):
+    inputs = banks.classes(classifier, [row["text"] for row in [*CALM, *RED]])
+    before = classifier(**inputs).logits
+    with merging_in_forward(classifier):
+        classifier(**inputs)
+    assert classifier.changed() == ("t2",)
+    assert not torch.equal(before, classifier(**inputs).logits)
+
+
+def test_a_class_that_no_task_had_is_never_answered(tmp_path: Path, bert: Path):
+    job = banks.class_job(tmp_path, bert, ("calm", "angry"), known=("other",), name="t1")
+    bank = banks.opened(bert, banks.made(tmp_path / "job", job), "classification")
+    assert bank.labels == ("other", "calm", "angry")
+    answer = bank(**banks.classes(bank, ["quiet lake", "other"]))
+    assert answer.logits.softmax(1)[:, 0].max() == 0
+    assert torch.isfinite(answer.logits).all()
+
+
+# --- domains -----------------------------------------------------------------------------------------------------
+
+
+def said(label: str) -> list[str]:
+    return [row["text"] for row in banks.spoken(label, 8, start=40)]
+
+
+@pytest.mark.parametrize("prior", ["cosine", "gaussian"])
+def test_domains_of_separate_worlds_are_routed_right_in_one_round(tmp_path: Path, llama: Path, prior: str):
+    bank = banks.opened(llama, banks.domain_bank(tmp_path, llama, prior=prior, percentile=100), "causal-lm")
+    bank.distances.mul_(2)
+    found = bank.route(*banks.prompts(bank, [*said("calm"), *said("red")]))
+    assert found.adapters == (0,) * 8 + (1,) * 8
+    assert set(found.rounds) == {1}
+
+
+@torch.inference_mode()
+def test_a_batch_of_prompts_is_routed_as_its_rows_are_alone(speaker: DomainBank):
+    texts = [text[: 40 + 7 * at] for at, text in enumerate([*said("calm"), *said("red"), *said("angry")])]
+    together = speaker.route(*banks.prompts(speaker, texts))
+    alone = [speaker.route(*banks.prompts(speaker, [text])) for text in texts]
+    assert together.adapters == tuple(one.adapters[0] for one in alone)
+    assert together.rounds == tuple(one.rounds[0] for one in alone)
+    torch.testing.assert_close(together.posterior, torch.cat([one.posterior for one in alone]), atol=1e-5, rtol=1e-5)
+
+
+def test_a_prompt_of_no_domain_goes_to_the_base_model(speaker: DomainBank):
+    ids, lengths = banks.prompts(speaker, said("angry"))
+    assert set(speaker.route(ids, lengths).adapters) == {-1}
+    with torch.inference_mode(), speaker.model.disable_adapter():
+        plain = speaker.model(input_ids=ids).logits
+    with torch.inference_mode():
+        answer = speaker(input_ids=ids, prompts=lengths)
+    torch.testing.assert_close(answer.logits, plain, atol=1e-5, rtol=1e-5)
+
+
+def test_an_answer_keeps_the_adapter_that_its_prompt_was_routed_to(speaker: DomainBank, monkeypatch):
+    speaker.distances.mul_(4)
+    calls: list[int] = []
+    plain = DomainBank.route
+    monkeypatch.setattr(DomainBank, "route", lambda bank, *given: calls.append(1) or plain(bank, *given))
+    spoken = speaker.generate(said("red")[0], max_new_tokens=5, do_sample=False)
+    ids, _ = banks.prompts(speaker, said("red")[:1])
+    speaker.model.set_adapter("t2", inference_mode=True)
+    wanted = speaker.model.generate(
+        input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=5, do_sample=False, pad_token_id=1
+    )
+    assert spoken == speaker.tokenizer.decode(wanted[0, ids.shape[1] :], skip_special_tokens=True)
+    assert len(calls) == 1
+
+
+@torch.inference_mode()
+def test_evaluating_domains_leaves_every_adapter_as_it_was(speaker: DomainBank):
+    ids, lengths = banks.prompts(speaker, [*said("calm"), *said("red")])
+    first = speaker(input_ids=ids, prompts=lengths).logits
+    assert torch.equal(first, speaker(input_ids=ids, prompts=lengths).logits)
+    assert speaker.changed() == ()
+
+
+def test_each_text_is_scored_under_the_adapter_of_its_own_prompt(speaker: DomainBank):
+    speaker.distances.mul_(4)
+    ids = [speaker.tokenizer(text)["input_ids"][:length] for text, length in zip(
+        [*said("calm")[:3], *said("red")[:3]], (9, 30, 20, 12, 30, 7), strict=True)]  # fmt: skip
+    examples = [(one[:-1], one[1:]) for one in ids]
+    precision = choose(speaker, bf16=False)
+    scorer = Scorer(model=speaker, precision=precision, pad=1, rows=4, tick=lambda done: None)
+    sums, counts = scorer.losses(examples)
+    for at, (inputs, targets) in enumerate(examples):
+        speaker.model.set_adapter("t1" if at < 3 else "t2", inference_mode=True)
+        logits = speaker.model(input_ids=torch.tensor([inputs])).logits[0]
+        wanted = torch.nn.functional.cross_entropy(logits, torch.tensor(targets), reduction="sum").item()
+        assert sums[at] == pytest.approx(wanted, abs=1e-4)
+    assert counts.tolist() == [len(one) - 1 for one in ids]
+
+
+def test_only_the_best_domains_by_the_prior_are_asked(speaker: DomainBank, monkeypatch: pytest.MonkeyPatch):
+    prior = torch.tensor([[0.1, 0.9, 0.5, 0.2, 0.3]], dtype=torch.float64)
+    asked: list[int] = []
+
+    def ask(prompts, looked, scores, pairs):
+        asked.extend(domain for _, domain in pairs)
+        for row, domain in pairs:
+            scores[row, domain] = -domain
+
+    monkeypatch.setattr(speaker, "_ask", ask)
+    speaker.means = torch.zeros(5, 1)
+    scores, rounds = speaker._refined(None, None, prior)  # type: ignore[arg-type]
+    assert (asked, rounds) == ([1, 2], [1])
+    assert scores.tolist() == [[NEVER, -1, -2, NEVER, NEVER]]
+
+
+def test_the_prompt_is_what_stands_before_the_first_target_that_counts():
+    answered = [-100, -100, 7, 8, -100, -100]
+    text = [5, 6, 7, 8, 9, -100]
+    assert prompt_lengths(torch.tensor([answered, text])).tolist() == [3, 5]
+
+
+# --- files -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["head.safetensors", "router.safetensors", "adapters/t1/adapter_model.safetensors"])
+def test_a_bank_with_a_changed_file_is_refused(tmp_path: Path, classes_at: Path, bert: Path, name: str):
+    import shutil
+
+    shutil.copytree(classes_at, tmp_path / "bank")
+    content = bytearray((tmp_path / "bank" / name).read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "bank" / name).write_bytes(content)
+    with pytest.raises(Refused, match=r"t1|head|router"):
+        banks.opened(bert, tmp_path / "bank", "classification")
+
+
+def test_a_bank_on_another_base_is_refused(tmp_path: Path, classes_at: Path):
+    from tests import models
+
+    with pytest.raises(Refused, match="another base model"):
+        banks.opened(models.bert(tmp_path / "other", seed=8), classes_at, "classification")
+
+
+def test_a_bank_of_a_newer_format_is_refused_by_name(tmp_path: Path, classes_at: Path, bert: Path):
+    import shutil
+
+    shutil.copytree(classes_at, tmp_path / "bank")
+    path = tmp_path / "bank" / "router.json"
+    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
+    with pytest.raises(Refused, match="upgrade"):
+        banks.opened(bert, tmp_path / "bank", "classification")
