@@ -96,8 +96,9 @@ def factor_of(covariance: Tensor) -> Tensor:
         return covariance.clamp_min(0).sqrt()
     unit = covariance.diagonal().mean().clamp_min(1e-12) * torch.eye(len(covariance), dtype=covariance.dtype)
     for jitter in (0.0, *(10.0**power for power in range(-10, -1))):
-        factor, failed = torch.linalg.cholesky_ex(covariance + jitter * unit)
-        if not int(failed):
+        found = torch.linalg.cholesky_ex(covariance + jitter * unit)
+        if not int(found.info):
+            factor: Tensor = found.L
             return factor
     raise BadState("a class covariance has no Cholesky factor; make the statistics anew")
 

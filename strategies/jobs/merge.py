@@ -11,7 +11,7 @@ from torch import Tensor
 
 from strategies.contract import JobResult, JobSpec, MergeWork
 from strategies.errors import BadPlan
-from strategies.jobs.bench import Bench, open_bench
+from strategies.jobs.workbench import Bench, open_bench
 from strategies.jobs.repair import repair
 from strategies.jobs.runtime import Runtime
 from strategies.merging.greedy import greedy_soup

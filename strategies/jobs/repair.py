@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from strategies.errors import BadPlan
-from strategies.jobs.bench import Bench
+from strategies.jobs.workbench import Bench
 from strategies.merging.blocks import block_of, draw_half
 from strategies.merging.choice import Judged, choose, gain, within
 from strategies.merging.methods import maker_for
