@@ -11,9 +11,9 @@ from torch import Tensor
 
 from strategies.contract import JobResult, JobSpec, MergeWork
 from strategies.errors import BadPlan
-from strategies.jobs.workbench import Bench, open_bench
 from strategies.jobs.repair import repair
 from strategies.jobs.runtime import Runtime
+from strategies.jobs.workbench import Bench, open_bench
 from strategies.merging.greedy import greedy_soup
 from strategies.merging.methods import maker_for, mean_change
 from strategies.merging.models import WEIGHTS, Shards
