@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,6 +56,11 @@ class Inputs:
         packed = self.data / f"{name}.gz"
         return packed if packed.is_file() else self.data / name
 
+    def cut_fixed(self, domain: str, documents: int, out: Path) -> None:
+        """Write a domain's first validation documents by hash."""
+        rows = _by_hash(_rows(self.fixed(domain)))[:documents]
+        out.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
     def cut(self, domain: str, parts: Sequence[tuple[Path, int]]) -> list[int]:
         """Write files of documents, evenly spread over the source and none in two files; the tokens of each.
 
@@ -69,7 +74,7 @@ class Inputs:
 
         tokenizer = Tokenizer.from_file(str(self.model / "tokenizer.json"))
         source = self.train(domain)
-        rows = iter(sorted(_rows(source), key=lambda row: hashlib.sha256(str(row["text"]).encode()).digest()))
+        rows = iter(_by_hash(_rows(source)))
         written = [_fill(out, rows, tokenizer, tokens) for out, tokens in parts]
         if written[-1] < parts[-1][1]:
             raise Missing(f"{source} has fewer than {sum(one for _, one in parts)} tokens; choose a smaller preset")
@@ -83,6 +88,10 @@ def _fill(out: Path, rows: Iterator[dict[str, object]], tokenizer: Tokenizer, to
             file.write(json.dumps({"id": row["id"], "text": row["text"]}, ensure_ascii=False) + "\n")
             written += len(tokenizer.encode(str(row["text"])).ids) + 1
     return written
+
+
+def _by_hash(rows: Iterable[dict[str, object]]) -> list[dict[str, object]]:
+    return sorted(rows, key=lambda row: hashlib.sha256(str(row["text"]).encode()).digest())
 
 
 def _rows(path: Path) -> Iterator[dict[str, object]]:

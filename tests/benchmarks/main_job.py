@@ -51,11 +51,20 @@ class Preset:
     seeds: tuple[int, ...]
     train_batch_size: int
     stage_s: float
+    fixed_documents: int | None
+    """Documents of each fixed validation file that are scored; None: all."""
 
 
 PRESETS = {
-    "quick": Preset(name="quick", tokens=50_000, seeds=(1234,), train_batch_size=4, stage_s=1200),
-    "standard": Preset(name="standard", tokens=400_000, seeds=(1234, 2345, 3456), train_batch_size=16, stage_s=7200),
+    "quick": Preset(name="quick", tokens=50_000, seeds=(1234,), train_batch_size=4, stage_s=1200, fixed_documents=12),
+    "standard": Preset(
+        name="standard",
+        tokens=400_000,
+        seeds=(1234, 2345, 3456),
+        train_batch_size=16,
+        stage_s=7200,
+        fixed_documents=None,
+    ),
 }
 
 
@@ -123,13 +132,23 @@ class Bench:
             tokens = self._inputs.cut(domain, parts)[0]
             facts.write_text(json.dumps({"tokens": tokens, "sha256": file_hash(path)}))
         kept: Record = json.loads(facts.read_text())
-        return kept | {"fixed_sha256": file_hash(self._inputs.fixed(domain))}
+        return kept | {"fixed_sha256": file_hash(self._fixed(domain))}
 
     def _text(self, domain: str) -> Path:
         return self._texts / f"{domain}.jsonl"
 
     def _tuning_text(self) -> Path:
         return self._texts / "tuning.jsonl"
+
+    def _fixed(self, domain: str) -> Path:
+        """The fixed validation file, or its first documents where the preset takes no more."""
+        count = self._preset.fixed_documents
+        if count is None:
+            return self._inputs.fixed(domain)
+        path = self._texts / f"{domain}.fixed.jsonl"
+        if not path.is_file():
+            self._inputs.cut_fixed(domain, count, path)
+        return path
 
     def _all(self, cells: list[Cell]) -> list[Record]:
         with concurrent.futures.ThreadPoolExecutor(SLOTS) as pool:
@@ -156,7 +175,7 @@ class Bench:
         facts = [asdict(cell), asdict(self._preset), TUNING_TOKENS, self._code]
         facts += [file_hash(self._inputs.model / "model.safetensors")]
         facts += [file_hash(self._text(domain)) for domain in DOMAINS]
-        facts += [file_hash(self._inputs.fixed(domain)) for domain in DOMAINS]
+        facts += [file_hash(self._fixed(domain)) for domain in DOMAINS]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     def _register(self, stream: str, cell: Cell) -> None:
@@ -188,7 +207,7 @@ class Bench:
         }
 
     def _evaluations(self, cell: Cell) -> dict[str, str]:
-        fixed = {f"fixed-{domain}": str(self._inputs.fixed(domain)) for domain in DOMAINS}
+        fixed = {f"fixed-{domain}": str(self._fixed(domain)) for domain in DOMAINS}
         return fixed | ({"tuning": str(self._tuning_text())} if cell.tuning else {})
 
     def _stage(self, stream: str, domain: str, number: int) -> Record:
