@@ -22,7 +22,7 @@ def cell(arm: str, seed: int, *, anchor: float, new: float, tokens: int) -> dict
 def result(*, replay_new: float = 2.02) -> dict[str, Any]:
     """Two seeds of each arm."""
     cells = [cell("naive", seed, anchor=5.0, new=2.0, tokens=100) for seed in (1, 2)]
-    cells += [cell("rewarm-replay", seed, anchor=4.2, new=replay_new, tokens=100) for seed in (2, 1)]
+    cells += [cell("rewarm-replay", seed, anchor=4.1, new=replay_new, tokens=100) for seed in (2, 1)]
     cells += [cell("retrain", seed, anchor=4.0, new=2.0, tokens=250) for seed in (1, 2)]
     preset = {"name": "quick", "tokens": 50_000, "seeds": [1, 2]}
     machine = {"torch": "2.13.0", "cores": 2}
@@ -42,7 +42,7 @@ def measured(found: dict[str, Any]) -> dict[str, float]:
 
 
 def test_the_rise_of_the_anchor_is_a_share_of_naives():
-    assert measured(result())["rise of novels-en after speeches-en, as a share of naive's"] == pytest.approx(0.2)
+    assert measured(result())["rise of novels-en after speeches-en, as a share of naive's"] == pytest.approx(0.1)
 
 
 def test_tokens_are_a_share_of_retrainings():
@@ -54,7 +54,7 @@ def test_new_domains_are_compared_with_naive_at_their_own_stage():
 
 
 def test_a_missed_goal_is_stated():
-    text = summary.markdown(result(replay_new=2.1))
+    text = summary.markdown(result(replay_new=2.062))
     assert "Missed: loss on speeches-en at its own stage, above naive's." in text
     assert "**no**" in text
 
