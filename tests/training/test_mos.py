@@ -131,7 +131,7 @@ def plain(loop, job, model: Path, start: dict[str, torch.Tensor]):
         (batch,) = loop.collate(mixer.draw(step))
         loss = cross_entropy(logits_of(body, head, batch.inputs), batch.targets, reduction="sum") / batch.weight
         loss.backward()
-        torch.nn.utils.clip_grad_norm_([*adapter, *head.parameters()], 1.0)
+        torch.nn.utils.clip_grad_norm_([*head.parameters(), *adapter], 1.0)
         optimizer.step()
         optimizer.zero_grad()
     return body.eval(), head
@@ -196,7 +196,7 @@ def test_means_of_earlier_classes_stand_with_the_batch(tmp_path: Path, bert: Pat
     alone = Local(LocalObjective(orthogonality=0), own=(2, 3))
     features = run.model.features(micro[0].inputs)
     means = torch.stack([one.mean.float() for one in read_statistics(first)[0].values()])
-    wanted = apart(torch.cat([means, features]), 0.8, normalise=True)
+    wanted = apart(torch.cat([means, features]), 0.8, normalise=True).detach()
     both = [float(one.gradients(run, micro)) for one in (objective, alone)]
     assert both[0] - both[1] == pytest.approx(float(wanted), rel=1e-4)
 
