@@ -27,7 +27,7 @@ MAX_JOINED = 400_000
 """Pairs of proposal and domain in one pass: a batch is worked off in pieces, so that memory stays bounded."""
 
 LEAST_CONSERVATIVE = 0.01
-"""beta never falls below this share of where it began."""
+"""beta stays between this share of where it began and all of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,9 +192,10 @@ class Learner:
         return Proposals(mixtures=torch.cat(drawn, 2).exp().float(), log_densities=torch.cat(densities, 2).float())
 
     def _tune(self, gap: float) -> None:
-        """beta shrinks while logged mixtures are valued above proposals, and grows while they are valued below."""
+        """beta shrinks while logged mixtures are valued above proposals, and recovers while they are valued below."""
+        most = self.learning.conservative
         moved = self.conservative * math.exp(-self.learning.tuning_rate * max(-1.0, min(1.0, gap)))
-        self.conservative = max(moved, LEAST_CONSERVATIVE * self.learning.conservative)
+        self.conservative = min(most, max(moved, LEAST_CONSERVATIVE * most))
 
     def _cloning(self) -> float:
         """lambda, linear from ``clone_start`` to ``clone_end`` over the updates of Q-learning."""
