@@ -16,7 +16,6 @@ from torch import Tensor
 
 from strategies.contract import JobResult
 from strategies.errors import BadPlan, Refused
-from strategies.jobs.runtime import Stopped
 from strategies.merging.fisher import save_importance
 from tests import models
 from tests.training import makers
@@ -483,44 +482,3 @@ def test_only_select_rows_are_read(tmp_path: Path, llama: Path, pair: dict[str, 
 def test_choosing_needs_eval_sets(tmp_path: Path, llama: Path, kind: str):
     with pytest.raises(BadPlan, match="name"):
         merge(tmp_path, llama, {"one": llama}, {"kind": kind})
-
-
-# --- the average of a training -----------------------------------------------------------------------------------
-
-
-def averaging(tmp_path: Path, model: Path, decay: float | None = 0.8) -> dict[str, Any]:
-    return makers.train_job(
-        tmp_path, model, makers.text_documents(20), steps=6, consolidation={"kind": "ema", "decay": decay}
-    )
-
-
-def test_the_result_is_the_average_of_the_weights_after_each_step(tmp_path: Path, llama: Path):
-    plain = makers.loop(tmp_path / "plain", averaging(tmp_path, llama))
-    plain.parts.pop("consolidation")
-    expected = makers.weights(plain)
-
-    class Spy:
-        def after_step(self, run, step):
-            for name, one in run.parameters.items():
-                expected[name] = 0.8 * expected[name] + 0.2 * one.detach()
-
-    plain._after_step = [Spy()]
-    plain.train()
-    averaged = makers.loop(tmp_path / "averaged", averaging(tmp_path, llama))
-    averaged.train()
-    found = makers.weights(averaged)
-    assert all(torch.allclose(found[name], expected[name], atol=1e-6) for name in expected)
-    assert averaged.progress.log.points == plain.progress.log.points
-
-
-def test_an_interrupted_average_is_the_same_bit_for_bit(tmp_path: Path, llama: Path):
-    job = averaging(tmp_path, llama, None)
-    whole = makers.loop(tmp_path / "whole", job)
-    whole.train()
-    for step in (1, 3, 5):
-        with pytest.raises(Stopped):
-            makers.loop(tmp_path / f"stopped-{step}", job, stop_at=step).train()
-        resumed = makers.loop(tmp_path / f"stopped-{step}", job)
-        resumed.train()
-        assert resumed.progress.resumed_from == [step]
-        makers.assert_equal(makers.weights(resumed), makers.weights(whole))
