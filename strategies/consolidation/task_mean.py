@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from strategies.contract import TaskMeanConsolidation
 from strategies.errors import BadPlan
+from strategies.parts import TaskMeanConsolidation
 from strategies.settings import Json
 from strategies.training.seams import Part, PartState, Run
 

@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from strategies.contract import AlignSettings
 from strategies.errors import BadState
 from strategies.inference.bank.files import file_digest
+from strategies.parts import AlignSettings
 
 FORMAT = 1
 FILE = "statistics.json"

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from strategies.contract import TaskMeanConsolidation
 from strategies.errors import Refused
 from strategies.inference.bank.adapted import AdaptedClassifier
 from strategies.inference.bank.domains import PROMPT, Prompts, prompt_lengths
@@ -44,6 +43,7 @@ from strategies.inference.statistics import (
     read_statistics,
     write_statistics,
 )
+from strategies.parts import TaskMeanConsolidation
 from strategies.settings import Json, TrainingSettings
 from strategies.training.adapters import Adaptation
 from strategies.training.precision import Precision

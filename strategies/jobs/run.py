@@ -9,15 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from strategies.contract import (
-    EXIT_CANCELLED,
-    EXIT_REFUSED,
-    EvaluateWork,
-    JobResult,
-    JobSpec,
-    MeasureWork,
-    MergeWork,
-)
+from strategies.contract import EXIT_CANCELLED, EXIT_REFUSED, EvaluateWork, JobResult, JobSpec, MeasureWork, MergeWork
 from strategies.errors import BadPlan, BadState, Diverged, Refused, StrategyError
 from strategies.jobs.runtime import Runtime, Stopped, say
 

@@ -12,17 +12,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 
 from strategies.consolidation import TaskMean, consolidation_for
-from strategies.contract import (
-    AdapterSelection,
-    Consumed,
-    JobResult,
-    JobSpec,
-    LocalObjective,
-    SourceFile,
-    TaskMeanConsolidation,
-    TrainTemplate,
-    TrainWork,
-)
+from strategies.contract import Consumed, JobResult, JobSpec, SourceFile, TrainTemplate, TrainWork
 from strategies.errors import BadState, Refused
 from strategies.inference.encoding import IGNORED, Encoder
 from strategies.inference.export import save_adapter, save_model, save_tokenizer
@@ -34,6 +24,7 @@ from strategies.jobs.runtime import Runtime, say
 from strategies.mixing import ReplayMixer
 from strategies.objective import OBJECTIVES, Objective
 from strategies.objective.local import Local
+from strategies.parts import AdapterSelection, LocalObjective, TaskMeanConsolidation
 from strategies.settings import Json
 from strategies.training import precision as precisions
 from strategies.training import randomness

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from strategies.contract import Mixing, ReplayMixing, WeightedMixing
 from strategies.mixing.exact import fraction
 from strategies.mixing.replay import ReplayMixer, old_rows
 from strategies.mixing.skill_it import SkillIt
 from strategies.mixing.weighted import Reweighting, WeightedMixer
+from strategies.parts import Mixing, ReplayMixing, WeightedMixing
 from strategies.settings import Json
 
 

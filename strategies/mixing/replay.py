@@ -13,12 +13,12 @@ from math import lcm
 
 import numpy as np
 
-from strategies.contract import ReplayMixing
 from strategies.errors import BadPlan, BadState
 from strategies.mixing.cursor import FORMAT, checkpointed, continued, read_cursors
 from strategies.mixing.exact import fraction
 from strategies.mixing.order import permuted
 from strategies.mixing.stream import Stream
+from strategies.parts import ReplayMixing
 from strategies.settings import Json
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from strategies.contract import MixtureLimits
 from strategies.errors import BadPlan, BadState
+from strategies.parts import MixtureLimits
 from strategies.settings import Json
 
 Weights = Mapping[str, float]

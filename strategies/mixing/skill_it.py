@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from strategies.contract import SkillItReweighting
 from strategies.errors import BadPlan
 from strategies.mixing.simplex import Weights, normalised
+from strategies.parts import SkillItReweighting
 from strategies.settings import Json
 
 Graph = Mapping[str, Mapping[str, float]]

@@ -15,7 +15,6 @@ from typing import Protocol
 
 import numpy as np
 
-from strategies.contract import WeightedMixing
 from strategies.errors import BadPlan, BadState, Diverged
 from strategies.mixing.cursor import FORMAT, checkpointed, continued, read_cursors
 from strategies.mixing.exact import decimals, fraction, rounded
@@ -23,6 +22,7 @@ from strategies.mixing.order import permuted
 from strategies.mixing.simplex import caps, within
 from strategies.mixing.stream import Stream
 from strategies.mixing.trajectory import MixturePoint
+from strategies.parts import WeightedMixing
 from strategies.settings import Json
 
 

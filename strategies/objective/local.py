@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
 
-from strategies.contract import LocalObjective
 from strategies.objective.base import Objective
+from strategies.parts import LocalObjective
 from strategies.training.batches import Batch
 from strategies.training.seams import Run
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from strategies.composition import Composition, CosineSettings
-from strategies.contract import CosineSchedule, Explained, Plan, Signals, TrainTemplate
+from strategies.contract import Explained, Plan, Signals, TrainTemplate
+from strategies.parts import CosineSchedule
 from strategies.planning import resolve
 from strategies.planning.stage import Stage, in_words, parents_cursor, resolve_stage, sources_of, train_job
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from strategies.contract import CosineSchedule, Explained, Signals, SourceFacts, TaskObjective
+from strategies.contract import Explained, Signals, SourceFacts
 from strategies.errors import BadPlan
+from strategies.parts import CosineSchedule, TaskObjective
 from strategies.settings import Task, TrainingSettings
 
 DEFAULT, SETTINGS = "default", "settings"

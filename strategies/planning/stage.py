@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 from strategies import selection
 from strategies.composition import Composition, ReplaySettings
-from strategies.contract import Explained, ReplayMixing, Schedule, Selection, Signals, SourceFacts, TrainTemplate
+from strategies.contract import Explained, Signals, SourceFacts, TrainTemplate
+from strategies.parts import ReplayMixing, Schedule, Selection
 from strategies.planning import resolve, share
 from strategies.settings import Json
 

@@ -10,8 +10,9 @@ import math
 from typing import Any
 
 from strategies.composition import Composition, InfiniteSettings
-from strategies.contract import Explained, InfiniteSchedule, Plan, Signals, SourceFacts, TrainTemplate
+from strategies.contract import Explained, Plan, Signals, SourceFacts, TrainTemplate
 from strategies.mixing import old_rows
+from strategies.parts import InfiniteSchedule
 from strategies.planning import resolve, share
 from strategies.planning.stage import Stage, in_words, parents_cursor, resolve_stage, sources_of, train_job
 from strategies.settings import Json

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from strategies.contract import CosineSchedule, InfiniteSchedule, Schedule
+from strategies.parts import CosineSchedule, InfiniteSchedule, Schedule
 from strategies.schedule import cosine, infinite
 
 SCHEDULES: dict[type[Schedule], Callable[[Any, int], float]] = {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from strategies.contract import CosineSchedule
 from strategies.errors import BadPlan
+from strategies.parts import CosineSchedule
 
 
 def rate(schedule: CosineSchedule, step: int) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from strategies.contract import InfiniteSchedule
+from strategies.parts import InfiniteSchedule
 
 
 def rate(schedule: InfiniteSchedule, step: int) -> float:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from strategies.contract import Explained, FullSelection, HalfSelection, LoraSelection, Selection, Signals
+from strategies.contract import Explained, Signals
 from strategies.errors import BadPlan
+from strategies.parts import FullSelection, HalfSelection, LoraSelection, Selection
 from strategies.selection import half
 from strategies.selection.settings import AllSettings, HalfSettings
 from strategies.settings import TrainingSettings

@@ -10,8 +10,9 @@ import itertools
 import random
 from collections.abc import Iterable, Sequence
 
-from strategies.contract import FrozenSlice, HalfSelection, Parameter
+from strategies.contract import Parameter
 from strategies.errors import BadPlan
+from strategies.parts import FrozenSlice, HalfSelection
 from strategies.selection.roles import (
     Layer,
     Piece,

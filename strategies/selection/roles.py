@@ -9,8 +9,9 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from strategies.contract import FrozenSlice, Parameter
+from strategies.contract import Parameter
 from strategies.errors import BadPlan
+from strategies.parts import FrozenSlice
 from strategies.settings import LoraSettings
 
 ATTENTION = ("q", "k", "v", "o")

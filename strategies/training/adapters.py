@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from strategies.consolidation.task_mean import Predecessor
-from strategies.contract import AdapterSelection
 from strategies.errors import BadPlan, BadState
 from strategies.inference.bank import BadBank, Manifest
 from strategies.inference.bank.adapted import AdaptedClassifier
 from strategies.inference.bank.files import ADAPTERS, HEAD, base_digest, read_adapter, read_tensors
 from strategies.inference.load import grow_head, name_labels, read_bank
 from strategies.inference.statistics import read_statistics
+from strategies.parts import AdapterSelection
 from strategies.settings import LoraSettings, Task
 
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from strategies.contract import FrozenSlice, HalfSelection
 from strategies.errors import Refused
+from strategies.parts import FrozenSlice, HalfSelection
 from strategies.training.seams import Part, Run
 
 

@@ -10,9 +10,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from strategies.contract import Schedule
 from strategies.errors import BadPlan, Diverged, StrategyError
 from strategies.objective.base import Objective
+from strategies.parts import Schedule
 from strategies.schedule import factor
 from strategies.settings import Json, TrainingSettings
 from strategies.training import randomness

@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from strategies.contract import FullSelection, HalfSelection, HeadSelection, LoraSelection, Schedule
-from strategies.contract import Selection as SelectionSettings
 from strategies.errors import BadState, Refused
 from strategies.inference.checks import check_folder
 from strategies.inference.load import grow_head, head_of
+from strategies.parts import FullSelection, HalfSelection, HeadSelection, LoraSelection, Schedule
+from strategies.parts import Selection as SelectionSettings
 from strategies.settings import LoraSettings, Task, TrainingSettings
 from strategies.training.halves import freeze_adapters, freeze_half
 

@@ -23,11 +23,11 @@ import numpy as np
 import torch
 import transformers
 
-from strategies.contract import CosineSchedule, ReplayMixing
 from strategies.jobs.facts import LIBRARIES, _version
 from strategies.mixing import ReplayMixer
 from strategies.objective.base import token_loss
 from strategies.objective.causal_lm import CausalLm
+from strategies.parts import CosineSchedule, ReplayMixing
 from strategies.schedule import factor
 from strategies.settings import TrainingSettings
 from strategies.training import precision

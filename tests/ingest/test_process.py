@@ -7,9 +7,7 @@ import errno
 import gzip
 import hashlib
 import json
-import os
 import random
-import signal
 import subprocess
 import sys
 import threading
@@ -137,8 +135,9 @@ def killing_children_after(delay_s: float) -> Iterator[None]:
     def kill() -> None:
         if not stop.wait(delay_s):
             for child in psutil.Process().children():
-                if "orchestrator.ingest" in child.cmdline():
-                    os.kill(child.pid, signal.SIGKILL)
+                with contextlib.suppress(psutil.Error):  # ended by itself meanwhile
+                    if "orchestrator.ingest" in child.cmdline():
+                        child.kill()
 
     thread = threading.Thread(target=kill)
     thread.start()

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from strategies.contract import FrozenSlice, HalfSelection, Parameter
+from strategies.contract import Parameter
 from strategies.errors import BadPlan
+from strategies.parts import FrozenSlice, HalfSelection
 from strategies.selection.half import choose, new_share, realised
 from strategies.selection.roles import Unit, adapted_layers, blocks, embeddings, layers
 from strategies.selection.settings import HalfSettings

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strategies.contract import ReplayMixing
 from strategies.errors import BadPlan, BadState
 from strategies.mixing import ReplayMixer, old_rows
+from strategies.parts import ReplayMixing
 
 GOLDEN = [("batch-2", 34), ("batch-3", 19), ("batch-3", 4), ("anchor", 24)]
 ROWS = {"batch-2": 40, "batch-3": 23, "anchor": 31, "batch-1": 17}

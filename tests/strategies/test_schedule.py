@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strategies.contract import CosineSchedule, InfiniteSchedule
 from strategies.errors import BadPlan
+from strategies.parts import CosineSchedule, InfiniteSchedule
 from strategies.schedule import factor, rate
 
 COSINE = CosineSchedule(steps=1000, warmup=10, lr=3e-4, min_lr=3e-5)

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from strategies.contract import SkillItReweighting
 from strategies.errors import BadPlan
 from strategies.mixing import SkillIt
 from strategies.mixing.skill_it import edges, identity, weights
+from strategies.parts import SkillItReweighting
 
 GRAPH = {"x": {"x": 1, "y": 0.5}, "y": {"y": 1, "z": 0.5}, "z": {"z": 1}}
 LOSSES = [[2, 1.5, 1], [1.8, 1.4, 1], [1.5, 1.3, 0.9]]

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strategies.contract import MixtureLimits, ReplayMixing, SkillItReweighting, WeightedMixing
 from strategies.errors import BadPlan, BadState, Diverged
 from strategies.mixing import ReplayMixer, WeightedMixer, mixer
 from strategies.mixing.exact import decimals, rounded
 from strategies.mixing.simplex import Guard, caps, limit_change, project, within
 from strategies.mixing.trajectory import read_trajectory, write_trajectory
+from strategies.parts import MixtureLimits, ReplayMixing, SkillItReweighting, WeightedMixing
 
 ROWS = {"a1": 30, "a2": 17, "b": 23, "c": 41}
 DOMAINS = {"a": ("a1", "a2"), "b": ("b",), "c": ("c",)}

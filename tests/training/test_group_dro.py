@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from strategies.contract import GroupDroObjective
 from strategies.errors import BadPlan, Refused
 from strategies.jobs.runtime import Stopped
 from strategies.mixing.doremi import step as adversary_step
 from strategies.objective.group_dro import GroupDro
+from strategies.parts import GroupDroObjective
 from strategies.training.loop import Loop
 from tests import models
 from tests.training import makers

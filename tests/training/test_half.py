@@ -10,11 +10,12 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from strategies.contract import HalfSelection, ModelFiles
+from strategies.contract import ModelFiles
 from strategies.errors import Refused
 from strategies.inference.load import load
 from strategies.inference.score import Scorer
 from strategies.jobs.runtime import Stopped
+from strategies.parts import HalfSelection
 from strategies.selection.half import choose, realised
 from strategies.selection.settings import HalfSettings
 from strategies.settings import LoraSettings

@@ -12,12 +12,13 @@ import transformers
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 
-from strategies.contract import JobSpec, LocalObjective
+from strategies.contract import JobSpec
 from strategies.errors import BadPlan, BadState, Refused
 from strategies.inference.bank.files import WEIGHTS, read_manifest, stored_digest
 from strategies.inference.statistics import read_statistics
 from strategies.mixing import ReplayMixer
 from strategies.objective.local import Local, apart
+from strategies.parts import LocalObjective
 from strategies.schedule import factor
 from strategies.training.seams import Run
 from tests import models

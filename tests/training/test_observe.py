@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from strategies.contract import MixtureLimits, SkillItReweighting, WeightedMixing
 from strategies.errors import BadPlan
 from strategies.jobs.runtime import Stopped
 from strategies.mixing import WeightedMixer, mixer
+from strategies.parts import MixtureLimits, SkillItReweighting, WeightedMixing
 from strategies.training.loop import Loop
 from tests.training import makers
 

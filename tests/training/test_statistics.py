@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from strategies.contract import AlignSettings
 from strategies.errors import BadState
 from strategies.inference.calibration import Domain, router_vectors
 from strategies.inference.statistics import (
@@ -21,6 +20,7 @@ from strategies.inference.statistics import (
     read_statistics,
     write_statistics,
 )
+from strategies.parts import AlignSettings
 
 
 def samples(count: int, dimensions: int = 3, seed: int = 0) -> Tensor:

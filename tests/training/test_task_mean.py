@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from strategies.consolidation.task_mean import Predecessor, TaskMean, pull, relative_gap, truncated_mean
-from strategies.contract import TaskMeanConsolidation
 from strategies.errors import BadPlan
+from strategies.parts import TaskMeanConsolidation
 from strategies.training.seams import Run
 from tests.benchmarks.mos_released import Released
 

@@ -1,0 +1,253 @@
+"""The parts of a plan, seam by seam: mixing, selection, schedule, objective, consolidation; records only, no torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from strategies.merging.settings import EmaConsolidation
+from strategies.settings import Closed, LoraSettings, Task
+
+Reference = Annotated[str, Field(pattern=r"^@[a-z0-9][a-z0-9_-]*/[a-z0-9_/-]+$")]
+"""An artifact of a version or an earlier job: ``@live/answer/model``, ``@base/answer/model``, ``@job/state/trunk``."""
+
+
+class ReplayMixing(Closed):
+    """Which rows each step takes: ``share`` of every step from ``old`` (weighted), the rest from ``new``.
+
+    Exact and deterministic (METHODS 1.4): after n steps of ``batch`` rows, floor(share * batch * n) rows were old.
+    ``share`` and the weights are kept as decimal strings, so that the arithmetic is rational and the same everywhere.
+    """
+
+    kind: Literal["replay"] = "replay"
+    new: tuple[str, ...]
+    old: dict[str, str] = Field(default_factory=dict)
+    share: str = "0"
+    batch: int = Field(ge=1)
+    order: int
+    cursor: Reference | None = None
+
+
+class SkillItReweighting(Closed):
+    """Skill-It (METHODS 4.3): weights follow what is still hard, through a graph of what helps what.
+
+    ``graph[domain][set]`` is how much training on the domain helps the eval set; a missing edge is 0.
+    """
+
+    kind: Literal["skill-it"] = "skill-it"
+    eta: float = Field(gt=0)
+    window: int = Field(3, ge=1)
+    graph: dict[str, dict[str, float]]
+    mean_loss: bool = False
+    """With target skills only: the mean of the sets' losses takes the place of each one's own."""
+
+
+class MixtureLimits(Closed):
+    """What no re-weighting may exceed (METHODS 4.1)."""
+
+    floor: float = Field(0.1, ge=0, le=1)
+    """Least weight of a domain, over the equal weight 1/K."""
+    max_change: float = Field(0.3, gt=0, le=2)
+    """Most change at once, as the sum of the weights' absolute differences."""
+    epochs_max: float | None = Field(None, gt=0)
+    """How often a domain's rows may be taken over the whole job."""
+
+
+class WeightedMixing(Closed):
+    """Which rows each step takes: every domain by its weight, which may change at each ``observe_every`` steps.
+
+    A domain is one or more sources whose rows are one stream. ``weights`` are decimal strings, one for every domain but
+    ``rest``, which takes what the others leave.
+    """
+
+    kind: Literal["weighted"] = "weighted"
+    domains: dict[str, tuple[str, ...]]
+    weights: dict[str, str]
+    rest: str
+    batch: int = Field(ge=1)
+    order: int
+    cursor: Reference | None = None
+    observe_every: int | None = Field(None, ge=1)
+    reweight: SkillItReweighting | None = None
+    """None: the weights stay; with ``observe_every`` they are recorded with the losses they led to."""
+    limits: MixtureLimits | None = None
+
+
+Mixing = Annotated[ReplayMixing | WeightedMixing, Field(discriminator="kind")]
+
+
+class FullSelection(Closed):
+    """Every parameter moves."""
+
+    kind: Literal["full"] = "full"
+    lora: None = None
+
+
+class LoraSelection(Closed):
+    """Only a low-rank adapter (and a classification head) moves; continues the parent's adapter if it has one."""
+
+    kind: Literal["lora"] = "lora"
+    lora: LoraSettings
+
+
+class FrozenSlice(Closed):
+    """A part of a fused matrix that stays: ``start:stop`` along ``dim``."""
+
+    dim: int = Field(ge=0)
+    start: int = Field(ge=0)
+    stop: int = Field(ge=1)
+
+
+class HalfSelection(Closed):
+    """Half of the parameter matrices moves (METHODS 2); what was drawn stands here by value.
+
+    ``frozen`` are tensors that stay as they are, ``slices`` the frozen parts of fused ones; all else moves. With
+    ``lora`` the names are those of the adapted modules' weights, and what stays are their adapters.
+    ``detach_embeddings``: the input look-up gives no gradient, so that the backward pass ends at the lowest block that
+    moves (a tied head still moves the shared matrix).
+    """
+
+    kind: Literal["half"] = "half"
+    level: Literal["category", "model", "layer", "bottom"]
+    frozen: tuple[str, ...]
+    slices: dict[str, tuple[FrozenSlice, ...]] = Field(default_factory=dict)
+    detach_embeddings: bool = False
+    lora: LoraSettings | None = None
+
+
+class AdapterSelection(Closed):
+    """A task's own low-rank adapter and the shared head move (METHODS 3.6); it starts as a copy of ``start``."""
+
+    kind: Literal["adapter"] = "adapter"
+    name: str
+    start: str | None = None
+    lora: LoraSettings
+    head_rate: float = Field(0.1, gt=0)
+    """The head's learning rate over the adapter's."""
+    pooling: Literal["mean", "cls", "last"] = "mean"
+    """Which hidden states make a text's feature: all of them, the first token's, or the last token's."""
+
+
+class HeadSelection(Closed):
+    """Only the classification head moves."""
+
+    kind: Literal["head"] = "head"
+    lora: None = None
+
+
+Selection = Annotated[
+    FullSelection | LoraSelection | HalfSelection | AdapterSelection | HeadSelection, Field(discriminator="kind")
+]
+
+
+class CosineSchedule(Closed):
+    """Linear warm-up, then cosine to ``min_lr`` (METHODS 1.2 a). ``warmup`` 0: start at the peak."""
+
+    kind: Literal["cosine"] = "cosine"
+    steps: int = Field(ge=1)
+    warmup: int = Field(ge=0)
+    lr: float = Field(gt=0)
+    min_lr: float = Field(ge=0)
+    warmup_start: Literal["zero", "eta_min", "last_lr"] = "zero"
+    last_lr: float | None = None
+
+
+class InfiniteSchedule(Closed):
+    """Warm-up, cooldown, constant, anneal, each an explicit length in steps; any may be 0 (METHODS 1.2 b)."""
+
+    kind: Literal["infinite"] = "infinite"
+    warmup: int = Field(ge=0)
+    cooldown: int = Field(ge=0)
+    constant: int = Field(ge=0)
+    anneal: int = Field(ge=0)
+    lr: float = Field(gt=0)
+    constant_lr: float = Field(gt=0)
+    min_lr: float = Field(ge=0)
+    style: Literal["cosine", "rsqrt", "linear"] = "cosine"
+    timescale: float = 10.0
+
+
+Schedule = Annotated[CosineSchedule | InfiniteSchedule, Field(discriminator="kind")]
+
+
+class TaskObjective(Closed):
+    """Next token, answer only, or classes, as the task says."""
+
+    kind: Task
+
+
+class GroupDroObjective(Closed):
+    """DoReMi's proxy (METHODS 4.4): next token, each domain weighted by how far it is behind the frozen reference."""
+
+    kind: Literal["group-dro"] = "group-dro"
+    prior: dict[str, float]
+    """Weight that each domain is sampled with; the first weights of the objective too."""
+    eta: float = Field(1.0, gt=0)
+    smoothing: float = Field(1e-3, ge=0, lt=1)
+
+
+class LocalObjective(Closed):
+    """Cross-entropy over the task's own classes, and features that keep apart (METHODS 3.2); classification only."""
+
+    kind: Literal["local"] = "local"
+    orthogonality: float = Field(0.1, ge=0)
+    """Weight of the term that keeps apart a step's features and the means of earlier classes; 0: without it."""
+    temperature: float = Field(0.8, gt=0)
+    normalise: bool = True
+    """Take features and means at length 1; else the term grows with the square of their length."""
+
+
+Objective = Annotated[TaskObjective | LocalObjective, Field(discriminator="kind")]
+
+
+class KeepConsolidation(Closed):
+    """The trained weights are the result."""
+
+    kind: Literal["keep"] = "keep"
+
+
+class AlignSettings(Closed):
+    """The head trained on samples of every class's Gaussian after the task (METHODS 3.2)."""
+
+    epochs: int = Field(30, ge=1)
+    batches: int = Field(5, ge=1)
+    """Features drawn of each class in an epoch, in batches; one step takes as many."""
+    lr: float = Field(0.005, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(5e-4, ge=0)
+
+
+class RouterSettings(Closed):
+    """Which adapter answers a request (METHODS 3.3, 3.6, 3.7); ``prior`` and what follows are for language models."""
+
+    rounds: int = Field(4, ge=1)
+    prior: Literal["cosine", "gaussian"] = "cosine"
+    temperature: float | None = Field(None, gt=0)
+    """Multiplies the cosines; None: the number of domains."""
+    threshold: float = Field(0.3, ge=0, le=1)
+    """A request whose best domain is less probable goes to the base model."""
+    percentile: float = Field(99.0, gt=0, le=100)
+    """A request farther from every domain than this share of the domain's own prompts goes to the base model."""
+    documents: int = Field(512, ge=8)
+    """At most this many prompts of a domain are looked at when its statistics are made."""
+
+
+class TaskMeanConsolidation(Closed):
+    """A bank of adapters, one a task, each pulled towards the mean of those before it (METHODS 3.2, 3.6)."""
+
+    kind: Literal["task-mean"] = "task-mean"
+    alpha: float = Field(0.1, ge=0, le=1)
+    merge_every: Literal["step", "epoch", "task"] = "epoch"
+    scale_alpha_by_lr: bool = True
+    """Where ``merge_every`` is step: alpha falls with the learning rate, so that its end does not erase the task."""
+    space: Literal["auto", "factor", "delta"] = "auto"
+    """Average the factors, or their products (delta); auto: the products once the two differ by more than ``gap``."""
+    gap: float = Field(0.1, ge=0)
+    covariance: Literal["auto", "full", "diagonal"] = "auto"
+    """Of class statistics; auto: diagonal above 1024 dimensions, whose full matrices would not fit."""
+    align: AlignSettings | None = AlignSettings()
+    router: RouterSettings = RouterSettings()
+
+
+Consolidation = Annotated[KeepConsolidation | EmaConsolidation | TaskMeanConsolidation, Field(discriminator="kind")]
