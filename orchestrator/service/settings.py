@@ -58,6 +58,9 @@ def _explain_one(detail: ErrorDetails, model: type[BaseModel]) -> str:
         return f"{where} is missing; give it in the settings"
     if where == "format":
         return f"format {_shown(detail['input'])} is not known to this Rekindle, which reads format 1; upgrade Rekindle"
+    if detail["type"] == "union_tag_invalid":
+        ctx = detail.get("ctx", {})
+        return f"{where}: {_shown(ctx.get('tag'))} {_is_none_of(str(ctx.get('tag')), str(ctx.get('expected_tags')))}"
     said = detail["msg"].removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
     return f"{where or 'settings'}: {_shown(detail['input'])} {_is_wrong(detail, said)}"
 
@@ -65,10 +68,12 @@ def _explain_one(detail: ErrorDetails, model: type[BaseModel]) -> str:
 def _is_wrong(detail: ErrorDetails, said: str) -> str:
     if detail["type"] != "literal_error":
         return f"is not valid: {said}"
-    known = [
-        word.strip(" '") for word in str(detail.get("ctx", {}).get("expected", "")).replace(" or ", ", ").split(",")
-    ]
-    close = get_close_matches(str(detail["input"]), known, n=1)
+    return _is_none_of(str(detail["input"]), str(detail.get("ctx", {}).get("expected", "")))
+
+
+def _is_none_of(given: str, expected: str) -> str:
+    known = [word.strip(" '") for word in expected.replace(" or ", ", ").split(",")]
+    close = get_close_matches(given, known, n=1)
     return f"is not one of {', '.join(known)}" + (f"; did you mean {close[0]}?" if close else "")
 
 

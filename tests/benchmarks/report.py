@@ -32,13 +32,20 @@ TITLES = {
 
 def readme_part() -> str:
     """What belongs between the marks: nothing where there are no results."""
-    parts = [f"### Forgetting, learning and cost\n\n{summary.markdown(found)}" for found in [_main_job()] if found]
+    parts = [_main_part(found) for found in [_main_job()] if found]
     tables = {"cli": start_up, "overhead": overhead, "publish": plain, "ingest": plain}
     for name, table in tables.items():
         found = _read(f"{name}.json")
         if found is not None:
             parts.append(f"### {TITLES[name]}\n\n{_origin(found)}\n\n{table(found['measured'])}\n")
     return "\n".join(parts)
+
+
+def _main_part(found: Record) -> str:
+    picture = (RESULTS / f"main_job-{found['preset']['name']}.png").relative_to(ROOT)
+    return (
+        f"### Forgetting, learning and cost\n\n{summary.markdown(found)}\n![loss of each domain by stage]({picture})\n"
+    )
 
 
 def _origin(found: Record) -> str:
