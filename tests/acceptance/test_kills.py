@@ -48,7 +48,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     daemon = Daemon(root / "home").start()
     daemon.cli("stream", "add", "s", "--model", str(model), "--set", f"anchor={anchor}", *SETTINGS)
     daemon.cli("ingest", "s", str(batch))
-    daemon.wait(lambda: {job["state"] for job in daemon.json("job", "list")} == {"succeeded"})
+    # Only once both sets are scored is no further job begun, which would outlive this daemon and belong to no copy.
+    daemon.wait(lambda: {"anchor", "batch-2"} <= daemon.json("version", "show", "s/1")["scores"].keys())
     daemon.stop()
     return root / "home"
 
