@@ -167,7 +167,7 @@ class _Steps(transformers.TrainerCallback):
         self.stopwatch.at(state.global_step)
 
 
-def trainer(model: Any, ids: np.ndarray, steps: int) -> float:
+def with_trainer(model: Any, ids: np.ndarray, steps: int) -> float:
     """transformers' Trainer with its checks, logs and saves off, and the same loss kernel."""
     stopwatch = Stopwatch(steps)
 
@@ -199,17 +199,19 @@ def trainer(model: Any, ids: np.ndarray, steps: int) -> float:
             disable_tqdm=True,
             optim="adamw_torch_fused",
         )
-        transformers.Trainer(
+        trainer = transformers.Trainer(
             model=model,
             args=arguments,
             train_dataset=Dataset(),
             compute_loss_func=loss_of,
             callbacks=[_Steps(stopwatch)],
-        ).train()
+        )
+        trainer.remove_callback(transformers.PrinterCallback)  # standard output is for the figures alone
+        trainer.train()
     return stopwatch.per_step_ms()
 
 
-METHODS: dict[str, Callable[[Any, np.ndarray, int], float]] = {"ours": ours, "bare": bare, "trainer": trainer}
+METHODS: dict[str, Callable[[Any, np.ndarray, int], float]] = {"ours": ours, "bare": bare, "trainer": with_trainer}
 
 
 def interval(values: list[float]) -> dict[str, Any]:
