@@ -10,7 +10,6 @@ from typing import Any
 import peft
 import torch
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from strategies.consolidation.task_mean import Predecessor
 from strategies.errors import BadPlan, BadState
@@ -21,6 +20,7 @@ from strategies.inference.load import grow_head, name_labels, read_bank
 from strategies.inference.statistics import read_statistics
 from strategies.parts import AdapterSelection
 from strategies.settings import LoraSettings, Task
+from strategies.training.lora import lora_config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,18 +127,13 @@ def _stored(bank: Path | None, manifest: Manifest | None) -> dict[str, dict[str,
 
 
 def _config(base: Any, lora: LoraSettings, task: Task) -> Any:
-    targets = lora.target_modules
     # A pooler does not reach the feature; an adapter on it would only be stored.
     pooler = any(name.split(".")[0] == "pooler" for name, _ in base.named_modules())
-    return peft.LoraConfig(
+    return lora_config(
+        base,
+        lora,
         task_type="FEATURE_EXTRACTION" if task == "classification" else "CAUSAL_LM",
-        r=lora.r,
-        lora_alpha=lora.lora_alpha,
-        lora_dropout=lora.lora_dropout,
-        use_rslora=lora.use_rslora,
-        fan_in_fan_out=any(isinstance(module, Conv1D) for module in base.modules()),
-        target_modules=targets if isinstance(targets, str) else list(targets),
-        exclude_modules=r"pooler\..*" if pooler and targets == "all-linear" else None,
+        exclude_modules=r"pooler\..*" if pooler and lora.target_modules == "all-linear" else None,
     )
 
 

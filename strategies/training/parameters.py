@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import peft
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from strategies.errors import BadState, Refused
 from strategies.inference.checks import check_folder
@@ -18,6 +18,7 @@ from strategies.parts import FullSelection, HalfSelection, HeadSelection, LoraSe
 from strategies.parts import Selection as SelectionSettings
 from strategies.settings import LoraSettings, Task, TrainingSettings
 from strategies.training.halves import freeze_adapters, freeze_half
+from strategies.training.lora import lora_config
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER = "default"
@@ -45,8 +46,6 @@ def prepare(
 
 def is_adapted(model: Any) -> bool:
     """Whether what moves is an adapter on the model, so that the answer is an adapter too."""
-    import peft
-
     return isinstance(model, peft.PeftModel)
 
 
@@ -187,8 +186,6 @@ def _put_head(model: Any, tensors: dict[str, Tensor]) -> None:
 def _with_adapter(
     model: Any, settings: LoraSettings | None, *, task: Task, adapter: Path | None, tensors: Mapping[str, Tensor]
 ) -> Any:
-    import peft
-
     if adapter is not None:
         config = peft.PeftConfig.from_pretrained(str(adapter))
         config.inference_mode = False
@@ -207,19 +204,10 @@ def _with_adapter(
 
 
 def _fresh(model: Any, settings: LoraSettings, task: Task) -> Any:
-    import peft
-
-    targets = settings.target_modules
-    return peft.LoraConfig(
-        task_type="SEQ_CLS" if task == "classification" else "CAUSAL_LM",
-        r=settings.r,
-        lora_alpha=settings.lora_alpha,
-        lora_dropout=settings.lora_dropout,
-        use_rslora=settings.use_rslora,
-        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
-        target_modules=targets if isinstance(targets, str) else list(targets),
-        modules_to_save=[head_of(model)[0].rpartition(".")[2]] if task == "classification" else None,
-    )
+    if task != "classification":
+        return lora_config(model, settings, task_type="CAUSAL_LM")
+    head = head_of(model)[0].rpartition(".")[2]
+    return lora_config(model, settings, task_type="SEQ_CLS", modules_to_save=[head])
 
 
 def _check_same_shape(config: Any, settings: LoraSettings) -> None:
