@@ -12,6 +12,7 @@ SHORT_FORMS = {
     "strategy.mixing": "kind",
     "strategy.selection": "kind",
     "strategy.schedule": "kind",
+    "strategy.consolidation": "kind",
 }
 """Settings that may be written as one word, and the key that the word stands for."""
 

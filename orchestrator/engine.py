@@ -9,7 +9,7 @@ import structlog
 
 from orchestrator.alarm import AlarmClock
 from orchestrator.app import App
-from orchestrator.flow import decision, evaluation, housekeeping, promotion, registration, trigger
+from orchestrator.flow import decision, evaluation, housekeeping, merging, promotion, registration, trigger
 from orchestrator.flow.arrival import Arrivals
 from orchestrator.jobs.supervisor import Supervisor
 from storage.errors import DatabaseUnavailable, LeaseLost
@@ -41,6 +41,7 @@ class Engine:
             ("trigger", trigger.step),
             ("decision", decision.step),
             jobs,
+            ("merging", merging.step),
             ("evaluation", evaluation.step),
             ("promotion", promotion.step),
             ("housekeeping", housekeeping.every(app.clock)),

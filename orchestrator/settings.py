@@ -86,6 +86,9 @@ class GateSettings(Closed):
     mode: Literal["enforce", "record"] = Field(
         "enforce", description="record: store the verdict, go live anyway, marked"
     )
+    repair: bool = Field(
+        True, description="take a candidate that only forgot some steps back towards the live version, and judge that"
+    )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="of the one-sided bounds")
     resamples: int = Field(2000, ge=100, le=100_000, description="paired bootstrap resamples, by document")
     new_data_margin: float = Field(0.01, ge=0, description="upper bound of the change on new data, relative for losses")

@@ -239,6 +239,8 @@ class MergeWork(Closed):
     """
 
     kind: Literal["merge"] = "merge"
+    base: str = "base"
+    """What facts and lineage call the job's ``model``."""
     method: Merge
     parents: tuple[MergeParent, ...] = Field(min_length=1)
     into: Literal["model", "adapter"] = "model"

@@ -82,6 +82,7 @@ def show_job(job: Id) -> None:
             ("error", found["error"]),
             ("decision", found["decision"]),
             ("version", found["version"]),
+            ("made version", found["made"]),
             ("needs", found["needs"]),
             ("cores, GPUs", f"{found['cpus']}, {found['gpus']}"),
             ("created", when(found["created_at"])),

@@ -79,7 +79,7 @@ def show_version(name: Which) -> None:
         [
             ("version", f"{found['stream']}/{found['number']}, {found['state']}"),
             ("strategy", found["strategy"]),
-            ("parents", found["parents"]),
+            ("parents", [_edge(one) for one in found["edges"]]),
             ("batches", found["batches"]),
             ("decision", found["decision"]),
             ("job", found["job"]),
@@ -208,6 +208,11 @@ def _measured(asked: dict[str, Any], ask: Callable[[], dict[str, Any]]) -> dict[
 
 def _has_ended(job: dict[str, Any]) -> bool:
     return job["state"] in ("succeeded", "failed", "cancelled")
+
+
+def _edge(edge: dict[str, Any]) -> str:
+    """The parent's number; of a merge with the weight that it had."""
+    return f"{edge['parent']} (merged, {edge['weight']:.3g})" if edge["role"] == "merged" else str(edge["parent"])
 
 
 def _path(name: VersionName) -> str:

@@ -161,11 +161,24 @@ def good_versions(session: Session, stream_id: str) -> list[Version]:
     return list(session.scalars(select(Version).where(Version.id.in_(merited)).order_by(Version.number)))
 
 
+def own_batches(session: Session, candidate: Version) -> list[int]:
+    """The data batches that a candidate stands for: its decision's, or those behind what it was merged from."""
+    if candidate.decision_id is not None:
+        return list(session.get_one(Decision, candidate.decision_id).batches)
+    return data_behind(session, candidate)
+
+
+def data_behind(session: Session, version: Version) -> list[int]:
+    """The data batches that a version or any version it came from was trained on."""
+    behind = {one.batch_id for one in lineage.batches_behind(session, version.id) if one.role == "trained"}
+    return sorted(one.id for one in records.batches_by_id(session, behind).values() if one.kind == "data")
+
+
 def judged_sets(session: Session, candidate: Version) -> list[EvalSet]:
-    """The eval sets that a candidate is judged on: none of batches that are held or came after its decision."""
+    """The eval sets that a candidate is judged on: of batches only what is trained or its own."""
     sets = records.active_sets(session, candidate.stream_id)
     batches = records.batches_by_id(session, [one.batch_id for one in sets if one.kind == "batch" and one.batch_id])
-    own = session.get_one(Decision, candidate.decision_id).batches if candidate.decision_id else []
+    own = own_batches(session, candidate)
     return [
         one
         for one in sets

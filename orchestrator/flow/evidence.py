@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from orchestrator.app import App
 from orchestrator.flow import evaluation, records
 from orchestrator.policies.evidence import Comparison, Evidence, SetEvidence, Values
-from storage.tables import Decision, EvalSet, Evaluation, Stream, Version
+from storage.tables import EvalSet, Evaluation, Stream, Version
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,17 +27,35 @@ class Results:
 def gather(app: App, session: Session, *, stream: Stream, candidate: Version, live: Version) -> Evidence:
     """The candidate beside the live version, and on older sets beside the best that was ever live."""
     settings = records.settings_of(session, stream.id)
-    new = set(session.get_one(Decision, candidate.decision_id).batches) if candidate.decision_id else set()
+    sets = evaluation.judged_sets(session, candidate)
+    new, old = _by_role(session, candidate, live, sets)
     pairing = _Pairing(app, session, stream, candidate, live, evaluation.settings_hash(settings))
     best = [one for one in evaluation.good_versions(session, stream.id) if one.id != live.id]
     return Evidence(
         candidate=f"{stream.name}/{candidate.number}",
         live=f"{stream.name}/{live.number}",
-        sets=tuple(
-            pairing.compare(one, is_new=one.batch_id in new, best=best)
-            for one in evaluation.judged_sets(session, candidate)
+        sets=(
+            *(pairing.compare(one, is_new=True, best=best) for one in new),
+            *(pairing.compare(one, is_new=False, best=best) for one in old),
         ),
     )
+
+
+def _by_role(
+    session: Session, candidate: Version, live: Version, sets: Sequence[EvalSet]
+) -> tuple[list[EvalSet], list[EvalSet]]:
+    """What a candidate must be better on, and what it must not have forgotten.
+
+    A merge is no better for being another model: where the live version has seen all that is behind it, it must be
+    better on all data taken together and forget none of it. A root of the lineage stands for no data.
+    """
+    own = set(evaluation.own_batches(session, candidate))
+    if candidate.decision_id is None:
+        unseen = own - set(evaluation.data_behind(session, live))
+        if own and not any(one.batch_id in unseen for one in sets):
+            return [one for one in sets if one.kind in ("batch", "pool")], list(sets)
+        own = unseen
+    return [one for one in sets if one.batch_id in own], [one for one in sets if one.batch_id not in own]
 
 
 def results_of(app: App, evaluation_row: Evaluation, *, half: str | None = "judge") -> Results:

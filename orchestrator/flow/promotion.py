@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from orchestrator.app import App
 from orchestrator.errors import BadInput, Conflict, GateRefused, NotFound
-from orchestrator.flow import alerts, evaluation, evidence, publication, records, revisions
+from orchestrator.flow import alerts, evaluation, evidence, publication, records, repair, revisions
 from orchestrator.flow.signals import REFUSED
 from orchestrator.policies.gate import judge
 from orchestrator.policies.verdict import GateVerdict
@@ -131,12 +131,12 @@ def _is_judgeable(session: Session, stream: Stream, version: Version, live: Vers
 
 
 def _is_undecided(session: Session, version: Version) -> bool:
-    """Whether the flow still has to act: its decision is open, or it is a rebased root that nothing stands against."""
+    """Whether the flow still has to act: its decision is open, or it has none and nothing stands against it."""
     if version.decision_id is not None:
         return session.get_one(Decision, version.decision_id).closed_at is None
     verdicts = session.scalars(select(Verdict).where(Verdict.version_id == version.id)).all()
     live = lineage.live_version(session, version.stream_id)
-    return live is not None and not any(one.compared_with_id == live.id and one.outcome != "pass" for one in verdicts)
+    return live is not None and not any(one.compared_with_id == live.id and not _goes_live(one) for one in verdicts)
 
 
 def _advance(app: App, version_id: int) -> bool:
@@ -151,7 +151,7 @@ def _advance(app: App, version_id: int) -> bool:
             return False
         verdict = _known_verdict(session, version.id, live.id)
         if verdict is not None and not _goes_live(verdict):
-            return _decline(app, session, version, verdict)
+            return _decline(app, session, version, live, verdict)
     if verdict is None:
         return app.background.start(f"judge:{version_id}", partial(_judge, app, version_id, live.id))
     if not publication.is_ready(app, stream.name, version.number):
@@ -188,14 +188,13 @@ def _go_live(app: App, version_id: int, verdict: Verdict) -> bool:
 
 def _end_decision(app: App, session: Session, stream: Stream, version: Version, how: str) -> None:
     """The batches behind a version that went live are trained, whatever the gate had said of them before."""
-    if version.decision_id is None:
-        return
-    decision = session.get_one(Decision, version.decision_id)
     reason = f"trained into {stream.name}/{version.number}"
-    for batch in records.batches_by_id(session, decision.batches).values():
+    for batch in records.batches_by_id(session, evaluation.own_batches(session, version)).values():
         if batch.state in ("pending", "held"):
             move(session, batch, "trained", actor="daemon", reason=reason, epoch=app.epoch, state_reason=reason)
-    if decision.closed_at is None:
+    decision = None if version.decision_id is None else session.get_one(Decision, version.decision_id)
+    if decision is not None and decision.closed_at is None:
+        repair.drop(session, decision, reason)
         outcome = f"{stream.name}/{version.number} is live {how}"
         evaluation.close_decision(app, session, decision.id, plan_state="succeeded", outcome=outcome)
 
@@ -245,28 +244,39 @@ def _write_verdict(
     return verdict
 
 
-def _decline(app: App, session: Session, version: Version, verdict: Verdict) -> bool:
-    """Inconclusive: the candidate stays, the batches wait for the next. Failed: it is rejected, once."""
+def _decline(app: App, session: Session, version: Version, live: Version, verdict: Verdict) -> bool:
+    """Inconclusive: the candidate stays, the batches wait for the next. Failed: it is repaired, or rejected."""
     if verdict.outcome == "inconclusive":
         if version.decision_id is not None:
             outcome = f"inconclusive: {verdict.reason}"
             evaluation.close_decision(app, session, version.decision_id, plan_state="succeeded", outcome=outcome)
         return True
-    move(session, version, "rejected", actor="daemon", reason=verdict.reason, epoch=app.epoch)
-    if version.decision_id is not None:
-        decision = session.get_one(Decision, version.decision_id)
-        _count_refusal(app, session, decision, verdict)
-        outcome = f"{REFUSED}: {verdict.reason}"
-        evaluation.close_decision(app, session, decision.id, plan_state="succeeded", outcome=outcome)
+    repaired = repair.advance(app, session, candidate=version, live=live, verdict=verdict)
+    if repaired is not None and repaired.waiting:
+        return False
+    reason = verdict.reason if repaired is None else f"{verdict.reason}; {repaired.reason}"
+    move(session, version, "rejected", actor="daemon", reason=reason, epoch=app.epoch)
+    if repaired is None or repaired.made is None:
+        _refuse(app, session, version, reason)
     return True
 
 
-def _count_refusal(app: App, session: Session, decision: Decision, verdict: Verdict) -> None:
+def _refuse(app: App, session: Session, version: Version, reason: str) -> None:
+    """The decision ends, and its batches count one refusal more."""
+    if version.decision_id is None:
+        return
+    decision = session.get_one(Decision, version.decision_id)
+    _count_refusal(app, session, decision, reason)
+    outcome = f"{REFUSED}: {reason}"
+    evaluation.close_decision(app, session, decision.id, plan_state="succeeded", outcome=outcome)
+
+
+def _count_refusal(app: App, session: Session, decision: Decision, reason: str) -> None:
     for batch in records.batches_by_id(session, decision.batches).values():
         batch.refusals += 1
         session.flush()
         if batch.refusals >= HELD_AFTER_REFUSALS and batch.state == "pending":
-            _hold(app, session, batch, f"held after {batch.refusals} refusals: {verdict.reason}")
+            _hold(app, session, batch, f"held after {batch.refusals} refusals: {reason}")
 
 
 def _hold(app: App, session: Session, batch: Batch, reason: str) -> None:

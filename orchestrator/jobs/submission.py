@@ -19,7 +19,12 @@ from storage.artifacts import ArtifactStore
 from storage.files import write_json_atomic
 from strategies.contract import JobSpec
 
-PATH_LISTS = ("sources", "sets", "forbidden")
+PATHS = ("path", "adapter", "fisher", "optimizer", "cursor")
+"""Fields of a record that name a file or folder."""
+RECORDS = ("model", "file", "rows")
+"""Fields of a record that are such records themselves."""
+LISTS = ("sources", "sets", "forbidden", "parents")
+"""Fields of a job's work that list such records."""
 
 
 class UnresolvableSpec(RekindleError):  # noqa: N818 - named like the other errors that users see
@@ -83,13 +88,12 @@ def resolve(made_to: Order, store: ArtifactStore, models: Path) -> JobSpec:
     """
     places = _Places(store, models, made_to.artifacts)
     try:
-        work = dict(made_to.spec["work"])
-        work |= {key: [places.within(one, "path") for one in work[key]] for key in PATH_LISTS if key in work}
+        work = places.within(made_to.spec["work"])
         return JobSpec.model_validate(
             {
                 **made_to.spec,
-                "model": places.within(made_to.spec["model"], "path", "adapter"),
-                "work": places.within(work, "optimizer", "cursor"),
+                "model": places.within(made_to.spec["model"]),
+                "work": {**work, **{key: [places.within(one) for one in work[key]] for key in LISTS if key in work}},
                 "job": made_to.job,
                 "attempt": made_to.attempt,
                 "stream": made_to.stream,
@@ -111,10 +115,11 @@ class _Places:
         self._models = models
         self._artifacts = artifacts
 
-    def within(self, values: Mapping[str, Any], *names: str) -> dict[str, Any]:
-        """A copy whose fields ``names`` hold real paths."""
-        real = {name: str(self.path(values[name])) for name in names if values.get(name) is not None}
-        return {**values, **real}
+    def within(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """A copy of a record whose fields hold real paths, and so do those of the records in it."""
+        real = {name: str(self.path(values[name])) for name in PATHS if values.get(name) is not None}
+        inner = {name: self.within(values[name]) for name in RECORDS if values.get(name) is not None}
+        return {**values, **real, **inner}
 
     def path(self, symbol: str) -> Path:
         kind, _, rest = symbol.partition(":")

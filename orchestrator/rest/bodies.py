@@ -49,6 +49,17 @@ class Retrain(Closed):
     dry_run: bool = False
 
 
+class Merge(Closed):
+    """Versions to merge, and how."""
+
+    versions: tuple[int, ...] = Field(max_length=64, description="numbers, in the order that the weights have")
+    method: str = Field(description="ties, soup, interpolate …; a wrong one is answered with the list")
+    settings: dict[str, Any] = Field(default_factory=dict, description="dotted key -> value, of the method")
+    weights: tuple[float, ...] = Field((), description="one for each version, for methods that heed them")
+    base: int | None = Field(None, ge=1, description="counted from; none: the nearest version that all came from")
+    dry_run: bool = False
+
+
 class Promote(Closed):
     """A promotion by hand."""
 

@@ -59,6 +59,7 @@ ROUTES: tuple[Route, ...] = (
     _route("GET", "/streams/{name}/matrix", versions.matrix, "reader"),
     _route("GET", "/streams/{name}/transfer", versions.transfer, "reader"),
     _route("GET", "/streams/{name}/compare/{a}/{b}", versions.compare, "reader"),
+    _route("POST", "/streams/{name}/merge", versions.merge, "operator"),
     _route("POST", "/streams/{name}/versions/{number}/promote", versions.promote, "operator"),
     _route("POST", "/streams/{name}/versions/{version}/evaluate", versions.evaluate, "operator"),
     _route("POST", "/streams/{name}/versions/{version}/export", versions.export, "admin"),

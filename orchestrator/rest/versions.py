@@ -8,7 +8,7 @@ from fastapi import Request
 
 from orchestrator.rest import bodies
 from orchestrator.rest.depends import Actor, Before, Limit, Named, Rekindle, RowId, check_role
-from orchestrator.service.commands import exports, versions
+from orchestrator.service.commands import exports, merging, versions
 from orchestrator.service.names import VersionName
 from orchestrator.service.records import (
     Comparison,
@@ -17,6 +17,7 @@ from orchestrator.service.records import (
     ExportRecord,
     LineageRecord,
     LiveRecord,
+    MergeRecord,
     TransferRecord,
     VersionDetail,
     VersionRecord,
@@ -64,6 +65,11 @@ def compare(rekindle: Rekindle, name: str, a: RowId, b: RowId) -> Comparison:
 def promote(rekindle: Rekindle, actor: Actor, name: str, number: RowId, body: bodies.Promote) -> LiveRecord:
     """Make a version live at a user's word."""
     return versions.promote(rekindle, name, number, force=body.force, reason=body.reason, actor=actor)
+
+
+def merge(rekindle: Rekindle, name: str, body: bodies.Merge) -> MergeRecord:
+    """Merge versions into a candidate, which is measured and gated like any other."""
+    return merging.merge(rekindle, name, **dict(body))
 
 
 def evaluate(rekindle: Rekindle, actor: Actor, request: Request, named: Named, body: bodies.Evaluate) -> EvaluateRecord:

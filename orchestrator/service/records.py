@@ -185,6 +185,7 @@ class JobDetail(JobRecord):
     """A job with its attempts, what it was told and what it answered."""
 
     attempts: tuple[AttemptRecord, ...]
+    made: int | None
     spec: dict[str, Any]
     result: dict[str, Any] | None
     artifacts: dict[str, Any] | None
@@ -263,9 +264,18 @@ class PromotionRecord(Closed):
     created_at: datetime
 
 
-class VersionDetail(VersionRecord):
-    """A version with its evaluations, verdicts, promotions and artifacts."""
+class Edge(Closed):
+    """An edge of the lineage."""
 
+    parent: int
+    role: str
+    weight: float
+
+
+class VersionDetail(VersionRecord):
+    """A version with its edges, evaluations, verdicts, promotions and artifacts."""
+
+    edges: tuple[Edge, ...]
     pinned: bool
     model_hash: str
     evaluations: tuple[EvaluationRecord, ...]
@@ -275,12 +285,20 @@ class VersionDetail(VersionRecord):
     facts: dict[str, Any]
 
 
-class Edge(Closed):
-    """An edge of the lineage."""
+class MergeRecord(Closed):
+    """A merge as it is queued, or with ``dry_run`` as it would be; ``made`` is the version once there is one."""
 
-    parent: int
-    role: str
-    weight: float
+    stream: str
+    dry_run: bool
+    method: dict[str, Any]
+    base: int
+    parents: tuple[int, ...]
+    weights: tuple[float, ...]
+    into: str
+    batches: tuple[int, ...]
+    job: int | None = None
+    state: str | None = None
+    made: int | None = None
 
 
 class LineageRecord(Closed):

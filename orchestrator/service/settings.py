@@ -60,7 +60,8 @@ def _explain_one(detail: ErrorDetails, model: type[BaseModel]) -> str:
         return f"format {_shown(detail['input'])} is not known to this Rekindle, which reads format 1; upgrade Rekindle"
     if detail["type"] == "union_tag_invalid":
         ctx = detail.get("ctx", {})
-        return f"{where}: {_shown(ctx.get('tag'))} {_is_none_of(str(ctx.get('tag')), str(ctx.get('expected_tags')))}"
+        tag, known = ctx.get("tag"), _words(str(ctx.get("expected_tags")))
+        return f"{where}: {_shown(tag)} {is_none_of(str(tag), known)}"
     said = detail["msg"].removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
     return f"{where or 'settings'}: {_shown(detail['input'])} {_is_wrong(detail, said)}"
 
@@ -68,11 +69,15 @@ def _explain_one(detail: ErrorDetails, model: type[BaseModel]) -> str:
 def _is_wrong(detail: ErrorDetails, said: str) -> str:
     if detail["type"] != "literal_error":
         return f"is not valid: {said}"
-    return _is_none_of(str(detail["input"]), str(detail.get("ctx", {}).get("expected", "")))
+    return is_none_of(str(detail["input"]), _words(str(detail.get("ctx", {}).get("expected", ""))))
 
 
-def _is_none_of(given: str, expected: str) -> str:
-    known = [word.strip(" '") for word in expected.replace(" or ", ", ").split(",")]
+def _words(expected: str) -> list[str]:
+    return [word.strip(" '") for word in expected.replace(" or ", ", ").split(",")]
+
+
+def is_none_of(given: str, known: Sequence[str]) -> str:
+    """The rest of a sentence that begins with what was given: the words there are, and the nearest of them."""
     close = get_close_matches(given, known, n=1)
     return f"is not one of {', '.join(known)}" + (f"; did you mean {close[0]}?" if close else "")
 

@@ -88,7 +88,7 @@ class Bench:
     def facts(self) -> Json:
         """What every merge says about how it came to be."""
         precision = Precision(device=torch.device("cpu"), bf16=False, autocast=nullcontext)
-        models = {"base": self.inputs.base, **{member.role: member.model for member in self.inputs.members}}
+        models = {self.work.base: self.inputs.base, **{member.role: member.model for member in self.inputs.members}}
         return {
             **common(self.spec, precision),
             "method": self.work.method.model_dump(mode="json"),

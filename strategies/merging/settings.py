@@ -130,6 +130,40 @@ Merge = Annotated[
 ]
 
 
+BY_HAND: dict[str, type[Closed]] = {
+    str(one.model_fields["kind"].default): one
+    for one in (
+        SoupMerge,
+        GreedySoupMerge,
+        TaskArithmeticMerge,
+        TiesMerge,
+        DareMerge,
+        FisherMerge,
+        LinesMerge,
+        InterpolateMerge,
+        HalfResetMerge,
+    )
+}
+"""Methods that a user may ask for by name; a repair is the gate's own."""
+
+
+def share_gone_back(method: Merge) -> float | None:
+    """How much of the version gone back to is in the result; None for methods that count changes from a base alike.
+
+    For LiNeS the mean over the blocks, for half-reset the half that its matrices stand for.
+    """
+    match method:
+        case InterpolateMerge():
+            return method.share
+        case HalfResetMerge():
+            return 0.5
+        case LinesMerge(after=None, alpha=float(alpha)):
+            beta = 1 - alpha if method.beta is None else method.beta
+            return 1 - (alpha + beta / 2)
+        case _:
+            return None
+
+
 class EmaConsolidation(Closed):
     """The result is a moving average of the weights over the optimizer steps of this stage.
 

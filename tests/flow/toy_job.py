@@ -1,7 +1,8 @@
 """A job process whose model is a list of words: it speaks the job directory's contract and starts in a blink.
 
 A known word costs 1 nat, an unknown one 5. Training learns the words of its train rows; without replay it forgets the
-rest, with replay it keeps what it knew. So the flow's tests can tell forgetting from learning without torch.
+rest, with replay it keeps what it knew. A merge knows what any of its models knew; a repair finds nothing for a
+candidate that knows the word "hopeless". So the flow's tests can tell forgetting from learning without torch.
 """
 
 from __future__ import annotations
@@ -17,7 +18,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from strategies.contract import Consumed, EvaluateWork, JobResult, JobSpec, Measured, MeasureWork, Score, TrainWork
+from strategies.contract import (
+    Consumed,
+    EvaluateWork,
+    JobResult,
+    JobSpec,
+    Measured,
+    MeasureWork,
+    MergeWork,
+    Score,
+    TrainWork,
+)
 
 KNOWN, UNKNOWN = 1.0, 5.0
 HEADER = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).ljust(64).encode()
@@ -38,7 +49,7 @@ def main(directory: Path) -> int:
     if os.environ.get("TOY_FAIL") == spec.work.kind or (Path(spec.model.path) / "break").exists():
         print("toy failure")
         return 1
-    words = set(json.loads((Path(spec.model.path) / "tokenizer_words.json").read_text()))
+    words = _words(Path(spec.model.path))
     result = _WORK[spec.work.kind](directory, spec.work, words)
     temporary = directory / "result.json.tmp"
     temporary.write_text(result.model_dump_json())
@@ -135,6 +146,24 @@ def _score(directory: Path, one: Any, words: set[str]) -> Score:
     )  # fmt: skip
 
 
+def _merge(directory: Path, work: MergeWork, words: set[str]) -> JobResult:
+    """The union of all words; the trials of a repair look like those of the real job."""
+    known = [_words(Path(one.model.path)) for one in work.parents]
+    facts: dict[str, Any] = {"kept": [one.role for one in work.parents][:1]}
+    if work.method.kind == "repair":
+        trial = {"method": {"kind": "interpolate", "share": 0.25}}
+        hopeless = "hopeless" in known[0]
+        facts = {"trials": {"interpolate-0.25": trial}, "chosen": None if hopeless else "interpolate-0.25"}
+        if hopeless:
+            return JobResult(kind="merge", facts=facts)
+    write_model(directory / "out" / "model", words.union(*known))
+    return JobResult(kind="merge", artifacts={"answer/model": "out/model"}, facts=facts)
+
+
+def _words(folder: Path) -> set[str]:
+    return set(json.loads((folder / "tokenizer_words.json").read_text()))
+
+
 def _mean(results: list[dict[str, Any]]) -> float:
     tokens = sum(row["tokens"] for row in results)
     return sum(row["loss"] for row in results) / tokens if tokens else 0.0
@@ -144,7 +173,7 @@ def _nats(text: str, words: set[str]) -> float:
     return sum(KNOWN if word in words else UNKNOWN for word in text.split())
 
 
-_WORK: dict[str, Any] = {"train": _train, "measure": _measure, "evaluate": _evaluate}
+_WORK: dict[str, Any] = {"train": _train, "measure": _measure, "evaluate": _evaluate, "merge": _merge}
 
 if __name__ == "__main__":
     sys.exit(main(Path(sys.argv[1])))

@@ -11,7 +11,7 @@ from orchestrator.app import App
 from orchestrator.errors import NotFound
 from orchestrator.service.records import AttemptRecord, JobDetail, JobRecord, LogPiece
 from orchestrator.service.views import common
-from storage.tables import Attempt, Job
+from storage.tables import Attempt, Job, Version
 
 ENDED = ("succeeded", "failed", "lost", "cancelled")
 LOG_PIECE_BYTES = 256 * 1024
@@ -36,7 +36,13 @@ def show_job(app: App, job_id: int) -> JobDetail:
         row = common.find_job(session, job_id)
         record = job_records(session, [row])[0].model_dump()
         attempts = tuple(_attempt(one) for one in _attempts(session, job_id))
-    return JobDetail(**record, attempts=attempts, spec=row.spec, result=row.result, artifacts=row.artifacts)
+        made = made_by(session, job_id)
+    return JobDetail(**record, attempts=attempts, made=made, spec=row.spec, result=row.result, artifacts=row.artifacts)
+
+
+def made_by(session: Session, job_id: int) -> int | None:
+    """The number of the version whose answer a job made."""
+    return session.scalar(select(Version.number).where(Version.job_id == job_id))
 
 
 def job_records(session: Session, rows: list[Job]) -> list[JobRecord]:

@@ -10,6 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from orchestrator.app import App
+from orchestrator.flow.merge_job import MERGED
 from orchestrator.service.names import VersionName
 from orchestrator.service.records import (
     Edge,
@@ -41,7 +42,8 @@ class Facts:
 
     numbers: dict[int, int]
     parents: dict[int, list[VersionParent]] = field(default_factory=dict)
-    batches: dict[int, list[VersionBatch]] = field(default_factory=dict)
+    batches: dict[int, list[lineage.BatchUse]] = field(default_factory=dict)
+    """What a version consumed itself; of a merged one, what is behind all that it was merged from."""
     evaluations: dict[int, list[EvaluationRecord]] = field(default_factory=dict)
 
 
@@ -68,6 +70,7 @@ def show_version(app: App, name: VersionName) -> VersionDetail:
         facts = gather(session, [row])
         return VersionDetail(
             **_record(row, stream.name, facts).model_dump(),
+            edges=_edges(row, facts),
             pinned=row.pinned,
             model_hash=row.model_hash,
             evaluations=tuple(facts.evaluations.get(row.id, ())),
@@ -103,7 +106,7 @@ def show_lineage(app: App, name: VersionName, *, whole: bool) -> list[LineageRec
 
 
 def gather(session: Session, rows: Sequence[Version]) -> Facts:
-    """Parents, batches and scores of several versions, in four queries however many there are."""
+    """Parents, batches and scores of several versions, in four queries, and one more for each that was merged."""
     ids = [row.id for row in rows]
     parents = list(
         session.scalars(
@@ -115,6 +118,7 @@ def gather(session: Session, rows: Sequence[Version]) -> Facts:
     batches = session.scalars(
         select(VersionBatch).where(VersionBatch.version_id.in_(ids)).order_by(VersionBatch.batch_id)
     )
+    merged = {edge.child_id for edge in parents if edge.role == MERGED}
     facts = Facts(
         numbers=common.version_numbers(session, (edge.parent_id for edge in parents)),
         parents=defaultdict(list),
@@ -124,7 +128,9 @@ def gather(session: Session, rows: Sequence[Version]) -> Facts:
     for edge in parents:
         facts.parents[edge.child_id].append(edge)
     for batch in batches:
-        facts.batches[batch.version_id].append(batch)
+        facts.batches[batch.version_id].append(lineage.BatchUse(batch_id=batch.batch_id, role=batch.role))
+    for version_id in merged:
+        facts.batches[version_id] = lineage.batches_behind(session, version_id)
     return facts
 
 
@@ -195,13 +201,12 @@ def _record(row: Version, stream: str, facts: Facts) -> VersionRecord:
 
 
 def _lineage_record(row: Version, facts: Facts) -> LineageRecord:
-    edges = facts.parents.get(row.id, ())
     return LineageRecord(
         number=row.number,
         state=row.state,
         strategy=row.strategy,
         parents=_parents(row, facts),
-        edges=tuple(Edge(parent=facts.numbers[one.parent_id], role=one.role, weight=one.weight) for one in edges),
+        edges=_edges(row, facts),
         batches=_batches(row, facts, "trained"),
         replayed=_batches(row, facts, "replayed"),
         created_at=row.created_at,
@@ -210,6 +215,11 @@ def _lineage_record(row: Version, facts: Facts) -> LineageRecord:
 
 def _parents(row: Version, facts: Facts) -> tuple[int, ...]:
     return tuple(dict.fromkeys(facts.numbers[edge.parent_id] for edge in facts.parents.get(row.id, ())))
+
+
+def _edges(row: Version, facts: Facts) -> tuple[Edge, ...]:
+    edges = facts.parents.get(row.id, ())
+    return tuple(Edge(parent=facts.numbers[one.parent_id], role=one.role, weight=one.weight) for one in edges)
 
 
 def _batches(row: Version, facts: Facts, role: str) -> tuple[int, ...]:
