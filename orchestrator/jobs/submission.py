@@ -19,7 +19,7 @@ from storage.artifacts import ArtifactStore
 from storage.files import write_json_atomic
 from strategies.contract import JobSpec
 
-PATH_LISTS = ("sources", "sets", "forbidden")
+PATH_LISTS = ("sources", "sets", "forbidden", "select")
 
 
 class UnresolvableSpec(RekindleError):  # noqa: N818 - named like the other errors that users see
@@ -85,11 +85,15 @@ def resolve(made_to: Order, store: ArtifactStore, models: Path) -> JobSpec:
     try:
         work = dict(made_to.spec["work"])
         work |= {key: [places.within(one, "path") for one in work[key]] for key in PATH_LISTS if key in work}
+        if "runs" in work:
+            work["runs"] = [str(places.path(one)) for one in work["runs"]]
+        if work.get("reference") is not None:
+            work["reference"] = places.within(work["reference"], "path", "adapter")
         return JobSpec.model_validate(
             {
                 **made_to.spec,
                 "model": places.within(made_to.spec["model"], "path", "adapter"),
-                "work": places.within(work, "optimizer", "cursor"),
+                "work": places.within(work, "optimizer", "cursor", "mixture", "space"),
                 "job": made_to.job,
                 "attempt": made_to.attempt,
                 "stream": made_to.stream,
