@@ -10,6 +10,8 @@ SHORT_FORMS = {
     "strategy": "name",
     "source": "uri",
     "strategy.mixing": "kind",
+    "strategy.mixing.reweight": "kind",
+    "strategy.mixing.domains": "by",
     "strategy.selection": "kind",
     "strategy.schedule": "kind",
     "strategy.consolidation": "kind",

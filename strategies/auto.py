@@ -75,6 +75,7 @@ def _turned_down(signals: Signals, chosen: Named) -> dict[str, str]:
         "naive": "without replay the loss on what came before rises",
         "rewarm-replay": "there is nothing to replay",
         "half-finetune": "replay keeps more of what came before for the same tokens",
+        "data-mixing": "replay's share follows from what was measured; weights of domains pay off over many domains",
         "retrain": f"it would train the base on {all_rows} rows instead of {new}",
     }
     return {name: reason for name, reason in reasons.items() if name != chosen.name}

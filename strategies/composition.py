@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from strategies.mixing.settings import WeightedSettings
 from strategies.selection.settings import AllSettings, HalfSettings
 from strategies.settings import Closed
 
@@ -33,7 +34,9 @@ class EverythingSettings(Closed):
     kind: Literal["everything"] = Field("everything", description="anchor, trained batches and new ones, jointly")
 
 
-MixingSettings = Annotated[NewSettings | ReplaySettings | EverythingSettings, Field(discriminator="kind")]
+MixingSettings = Annotated[
+    NewSettings | ReplaySettings | EverythingSettings | WeightedSettings, Field(discriminator="kind")
+]
 
 # --- selection: which parameters move ----------------------------------------------------------------------------
 

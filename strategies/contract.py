@@ -24,8 +24,20 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from strategies.agent.settings import ProxySettings
 from strategies.merging.settings import Merge
-from strategies.parts import Consolidation, KeepConsolidation, Objective, Reference, ReplayMixing, Schedule, Selection
+from strategies.mixing.domains import ClusterSettings
+from strategies.mixing.regmix import FitSettings
+from strategies.parts import (
+    Consolidation,
+    KeepConsolidation,
+    Mixing,
+    Objective,
+    Reference,
+    Schedule,
+    Selection,
+    WeightedMixing,
+)
 from strategies.settings import Closed, Task, TrainingSettings
 
 FORMAT = 1
@@ -44,15 +56,46 @@ class TrainTemplate(Closed):
     kind: Literal["train"] = "train"
     init: Reference
     optimizer: Reference | None = None
-    mixing: ReplayMixing
+    mixing: Mixing
     selection: Selection
     schedule: Schedule
     objective: Objective
+    reference: Reference | None = None
+    """The frozen model that the objective compares with."""
     consolidation: Consolidation = KeepConsolidation()
     steps: int = Field(ge=1)
     training: TrainingSettings
     state: tuple[str, ...] = ()
     """Which ``state/*`` artifacts the job leaves for later stages, beside its answer."""
+
+
+class ProxyTemplate(Closed):
+    """Tiny runs on constant mixtures, one after the other, of a proxy that shares only the tokenizer of ``init``."""
+
+    kind: Literal["proxy"] = "proxy"
+    init: Reference
+    mixing: WeightedMixing
+    """The domains and their eval sets; its weights are not used."""
+    mixtures: tuple[dict[str, float], ...] = Field(min_length=1)
+    targets: tuple[str, ...]
+    """Domains that the training is for."""
+    proxy: ProxySettings
+    training: TrainingSettings
+    state: tuple[str, ...] = ("evidence/runs",)
+
+
+class FitTemplate(Closed):
+    """RegMix's regression over the tiny runs of earlier jobs, and the mixture that it chooses."""
+
+    kind: Literal["regmix"] = "regmix"
+    init: Reference
+    runs: tuple[Reference, ...] = Field(min_length=1)
+    fit: FitSettings
+    training: TrainingSettings
+    state: tuple[str, ...] = ("state/mixture", "evidence/regmix")
+
+
+Template = Annotated[TrainTemplate | ProxyTemplate | FitTemplate, Field(discriminator="kind")]
 
 
 class Explained(Closed):
@@ -67,7 +110,7 @@ class Plan(Closed):
 
     format: Literal[1] = 1
     strategy: str
-    jobs: dict[str, TrainTemplate]
+    jobs: dict[str, Template]
     result: str
     reason: str
     values: dict[str, Explained] = Field(default_factory=dict)
@@ -92,6 +135,15 @@ class Parameter(Closed):
         return math.prod(self.shape)
 
 
+class ClassFacts(Closed):
+    """What one source holds of one class of documents."""
+
+    name: str
+    documents: int
+    tokens: int
+    rows: int
+
+
 class SourceFacts(Closed):
     """What was measured of one source of rows under the live model, on its train side."""
 
@@ -105,6 +157,10 @@ class SourceFacts(Closed):
     """Mean loss a token of documents in 256-token windows; None where it could not be measured."""
     seen_rows: int = 0
     """Rows that versions in the live line already consumed of it."""
+    eval_set: str | None = None
+    """The eval set made of its own held-out documents, while it is kept apart."""
+    classes: tuple[ClassFacts, ...] = ()
+    """Where documents were told apart: its share of every class that it has."""
 
 
 class Signals(Closed):
@@ -129,6 +185,10 @@ class Signals(Closed):
     stage: int = 1
     parameters: tuple[Parameter, ...] = ()
     """The live model's parameters, as the measure job found them."""
+    pools: tuple[str, ...] = ()
+    """Eval sets of the documents held out of batches whose own set is no longer kept apart."""
+    space: str | None = None
+    """The domain space that the measure job told documents apart by, where it found one."""
 
 
 # --- job.json ----------------------------------------------------------------------------------------------------
@@ -174,8 +234,32 @@ class TrainWork(Closed):
     sources: tuple[SourceFile, ...]
     forbidden: tuple[EvalFile, ...]
     """Eval sets: the job refuses to start if one of their digests is among its rows."""
+    select: tuple[EvalFile, ...] = ()
+    """Eval sets whose ``select`` halves are measured while the model trains."""
     optimizer: str | None = None
     cursor: str | None = None
+    mixture: str | None = None
+    space: str | None = None
+    reference: ModelFiles | None = None
+
+
+class ProxyWork(Closed):
+    """Tiny runs as a plan's template says."""
+
+    kind: Literal["proxy"] = "proxy"
+    template: ProxyTemplate
+    sources: tuple[SourceFile, ...]
+    forbidden: tuple[EvalFile, ...]
+    select: tuple[EvalFile, ...]
+    space: str | None = None
+
+
+class FitWork(Closed):
+    """A regression as a plan's template says; ``runs`` are the folders that its proxies left."""
+
+    kind: Literal["regmix"] = "regmix"
+    template: FitTemplate
+    runs: tuple[str, ...]
 
 
 class MeasureWork(Closed):
@@ -190,6 +274,10 @@ class MeasureWork(Closed):
     window: int = 256
     training: TrainingSettings
     sample: SampleWork | None = None
+    divide: Literal["column", "clusters"] | None = None
+    """Tell documents apart by the column ``domain``, or by clusters: those of ``space``, or found anew."""
+    space: str | None = None
+    clusters: ClusterSettings = ClusterSettings()
 
 
 class SampleWork(Closed):
@@ -252,7 +340,7 @@ class MergeWork(Closed):
 
 
 MeasureWork.model_rebuild()
-Work = Annotated[TrainWork | MeasureWork | EvaluateWork | MergeWork, Field(discriminator="kind")]
+Work = Annotated[TrainWork | ProxyWork | FitWork | MeasureWork | EvaluateWork | MergeWork, Field(discriminator="kind")]
 
 
 class JobSpec(Closed):
@@ -333,13 +421,14 @@ class Measured(Closed):
     tokens: int
     rows: int
     loss: float | None
+    classes: tuple[ClassFacts, ...] = ()
 
 
 class JobResult(Closed):
     """``result.json``. Paths are relative to the job directory."""
 
     format: Literal[1] = 1
-    kind: Literal["train", "measure", "evaluate", "merge"]
+    kind: Literal["train", "fit", "measure", "evaluate", "merge"]
     artifacts: dict[str, str] = Field(default_factory=dict)
     """Role (``answer/model``, ``answer/adapter``, ``state/trunk``, ``state/optimizer``, …) -> folder under out/."""
     consumed: tuple[Consumed, ...] = ()

@@ -28,6 +28,10 @@ class ReplayMixing(Closed):
     order: int
     cursor: Reference | None = None
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return (*self.new, *self.old)
+
 
 class SkillItReweighting(Closed):
     """Skill-It (METHODS 4.3): weights follow what is still hard, through a graph of what helps what.
@@ -43,15 +47,34 @@ class SkillItReweighting(Closed):
     """With target skills only: the mean of the sets' losses takes the place of each one's own."""
 
 
+class AgentReweighting(Closed):
+    """A taught agent proposes the weights; a guard gives up for a constant mixture that promises more (METHODS 4.1).
+
+    The agent is a folder with ``agent.json`` and ``agent.safetensors``; ``targets`` are the domains that the training
+    is for, ``prior`` every domain's share of all tokens.
+    """
+
+    kind: Literal["agent"] = "agent"
+    folder: str
+    targets: tuple[str, ...]
+    prior: dict[str, float]
+    patience: int = Field(3, ge=1)
+    """Steps in a row that a constant mixture must promise more before it takes over."""
+
+
+Reweighting = Annotated[SkillItReweighting | AgentReweighting, Field(discriminator="kind")]
+
+
 class MixtureLimits(Closed):
     """What no re-weighting may exceed (METHODS 4.1)."""
 
-    floor: float = Field(0.1, ge=0, le=1)
-    """Least weight of a domain, over the equal weight 1/K."""
-    max_change: float = Field(0.3, gt=0, le=2)
-    """Most change at once, as the sum of the weights' absolute differences."""
-    epochs_max: float | None = Field(None, gt=0)
-    """How often a domain's rows may be taken over the whole job."""
+    floor: float = Field(0.1, ge=0, le=1, description="least weight of a domain, over the equal weight 1/K")
+    max_change: float = Field(
+        0.3, gt=0, le=2, description="most change at once, as the sum of the weights' absolute differences"
+    )
+    epochs_max: float | None = Field(
+        None, gt=0, description="how often a domain's rows may be taken over the whole job"
+    )
 
 
 class WeightedMixing(Closed):
@@ -59,6 +82,9 @@ class WeightedMixing(Closed):
 
     A domain is one or more sources whose rows are one stream. ``weights`` are decimal strings, one for every domain but
     ``rest``, which takes what the others leave.
+
+    A source is a batch, or with ``divide`` a batch's documents of one class, named ``BATCH/CLASS``: the class is the
+    value of the column ``domain``, or the cluster that ``space`` (a folder that a measure job left) assigns.
     """
 
     kind: Literal["weighted"] = "weighted"
@@ -68,10 +94,22 @@ class WeightedMixing(Closed):
     batch: int = Field(ge=1)
     order: int
     cursor: Reference | None = None
+    mixture: Reference | None = None
+    """A mixture that an earlier job of the plan found; its weights take the place of ``weights``."""
+    new: tuple[str, ...] = ()
+    """Sources of the decision's own batches; all others were trained on before."""
+    measured: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """The eval sets whose mean loss stands for a domain; one without any counts as the mean of the others."""
+    divide: Literal["column", "clusters"] | None = None
+    space: str | None = None
     observe_every: int | None = Field(None, ge=1)
-    reweight: SkillItReweighting | None = None
+    reweight: Reweighting | None = None
     """None: the weights stay; with ``observe_every`` they are recorded with the losses they led to."""
     limits: MixtureLimits | None = None
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return tuple(source for sources in self.domains.values() for source in sources)
 
 
 Mixing = Annotated[ReplayMixing | WeightedMixing, Field(discriminator="kind")]
@@ -198,7 +236,7 @@ class LocalObjective(Closed):
     """Take features and means at length 1; else the term grows with the square of their length."""
 
 
-Objective = Annotated[TaskObjective | LocalObjective, Field(discriminator="kind")]
+Objective = Annotated[TaskObjective | LocalObjective | GroupDroObjective, Field(discriminator="kind")]
 
 
 class KeepConsolidation(Closed):

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from typing import NamedTuple
 
-from strategies.contract import Plan, TrainTemplate
+from strategies.contract import FitTemplate, Plan, Template, TrainTemplate
 from strategies.errors import BadPlan
+from strategies.mixing.domains import batch_of
+from strategies.parts import WeightedMixing
 
 VERSIONS = ("base", "live")
 """Names a reference may use besides the plan's own jobs: version 1, and the version the decision started from."""
@@ -34,11 +36,26 @@ def parse_reference(reference: str) -> Artifact:
     return Artifact(of=of, role=role)
 
 
-def references(job: TrainTemplate) -> Iterator[Artifact]:
+def references(job: Template) -> Iterator[Artifact]:
     """Every artifact the job reads."""
-    for reference in (job.init, job.optimizer, job.mixing.cursor):
+    for reference in (job.init, *_further(job)):
         if reference is not None:
             yield parse_reference(reference)
+
+
+def _further(job: Template) -> tuple[str | None, ...]:
+    if isinstance(job, FitTemplate):
+        return job.runs
+    if isinstance(job, TrainTemplate):
+        mixture = job.mixing.mixture if isinstance(job.mixing, WeightedMixing) else None
+        return (job.optimizer, job.reference, job.mixing.cursor, mixture)
+    return ()
+
+
+def batches_drawn(plan: Plan) -> set[str]:
+    """Names of the batches that jobs of the plan draw rows from."""
+    mixings = [job.mixing for job in plan.jobs.values() if not isinstance(job, FitTemplate)]
+    return {batch_of(source) for mixing in mixings for source in mixing.sources}
 
 
 def needs(plan: Plan, name: str) -> tuple[str, ...]:
@@ -72,7 +89,8 @@ def _check_exists(plan: Plan, name: str, artifact: Artifact) -> None:
         return
     if artifact.of not in plan.jobs:
         raise BadPlan(f"job {name} needs {artifact.of}/{artifact.role}, but the plan has no job {artifact.of}")
-    if artifact.role not in (*ANSWERS, *plan.jobs[artifact.of].state):
+    owner = plan.jobs[artifact.of]
+    if artifact.role not in (*(ANSWERS if isinstance(owner, TrainTemplate) else ()), *owner.state):
         raise BadPlan(
             f"job {name} needs {artifact.of}/{artifact.role}, but that job does not leave it; add it to state"
         )

@@ -23,6 +23,7 @@ from strategies.choice import StrategySettings
 from strategies.contract import Plan as PlanRecord
 from strategies.contract import Signals
 from strategies.errors import StrategyError
+from strategies.plan import batches_drawn
 from strategies.settings import Closed
 
 INCONCLUSIVE = "inconclusive"
@@ -241,8 +242,8 @@ def _advance(app: App, decision_id: int) -> bool:
 def _held(session: Session, decision: Decision) -> list[int]:
     """Batches of the decision, or of its plan's sources, that were held or erased since."""
     plan = session.scalar(select(Plan).where(Plan.decision_id == decision.id))
-    mixings = [] if plan is None else [one["mixing"] for one in plan.spec["jobs"].values()]
-    named_ones = {name for mixing in mixings for name in (*mixing["new"], *mixing["old"])}
+    record = None if plan is None else PlanRecord.model_validate(plan.spec)
+    named_ones = set() if record is None else batches_drawn(record)
     out = session.scalars(
         select(Batch)
         .where(Batch.stream_id == decision.stream_id, Batch.state.in_(("held", "erased")))

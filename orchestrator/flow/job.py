@@ -26,8 +26,10 @@ from storage.tables import (
     VersionBatch,
     VersionParent,
 )
+from strategies.contract import FitTemplate, Template, TrainTemplate
 from strategies.contract import Plan as PlanRecord
-from strategies.contract import TrainTemplate
+from strategies.mixing.domains import batch_of
+from strategies.parts import WeightedMixing
 from strategies.plan import needs, order, parse_reference
 
 
@@ -47,7 +49,7 @@ def queue_plan(
 ) -> list[Job]:
     """One row for each job of the plan, in an order in which their references can be resolved."""
     return [
-        _queue_train(session, decision=decision, plan=plan, name=name, record=record, settings=settings)
+        _queue_job(session, decision=decision, plan=plan, name=name, record=record, settings=settings)
         for name in order(record)
     ]
 
@@ -81,16 +83,17 @@ def directory_of(session: Session, job: Job) -> Path:
     return Path(newest.directory)
 
 
-def _queue_train(
+def _queue_job(
     session: Session, *, decision: Decision, plan: Plan, name: str, record: PlanRecord, settings: StreamSettings
 ) -> Job:
+    template = record.jobs[name]
     return queue.queue(
         session,
         stream_id=decision.stream_id,
-        kind="train",
+        kind="train" if isinstance(template, TrainTemplate) else "fit",
         name=name,
         key=f"plan:{plan.id}:{name}:0",
-        spec=_train_spec(session, decision, record.jobs[name], settings),
+        spec=_spec(session, decision, template, settings),
         needs=needs(record, name),
         decision_id=decision.id,
         plan_id=plan.id,
@@ -102,21 +105,7 @@ def _queue_train(
     )
 
 
-def _train_spec(
-    session: Session, decision: Decision, template: TrainTemplate, settings: StreamSettings
-) -> dict[str, Any]:
-    names = {*template.mixing.new, *template.mixing.old}
-    sources = [
-        source_file(batch, "new" if records.source_name(batch) in template.mixing.new else "old")
-        for batch in _named_batches(session, decision, names)
-    ]
-    forbidden = session.scalars(
-        select(EvalSet)
-        .where(
-            EvalSet.stream_id == decision.stream_id, EvalSet.kind != "pool"
-        )  # a pool's rows stand in the batches' own sets
-        .order_by(EvalSet.id)
-    ).all()
+def _spec(session: Session, decision: Decision, template: Template, settings: StreamSettings) -> dict[str, Any]:
     return {
         "task": settings.task,
         "seed": template.training.seed,
@@ -124,14 +113,60 @@ def _train_spec(
         "device": "cuda" if settings.resources.gpus else "auto",
         "model": _initial_model(session, decision, template, settings),
         "work": {
-            "kind": "train",
+            "kind": template.kind,
             "template": template.model_dump(mode="json"),
-            "sources": sources,
-            "forbidden": [evaluation.eval_file(one) for one in forbidden],
-            "optimizer": _symbolic(session, decision, template.optimizer),
-            "cursor": _symbolic(session, decision, template.mixing.cursor),
+            **_files(session, decision, template, settings),
         },
     }
+
+
+def _files(session: Session, decision: Decision, template: Template, settings: StreamSettings) -> dict[str, Any]:
+    """All that the job reads beside its model."""
+    if isinstance(template, FitTemplate):
+        return {"runs": [_symbolic(session, decision, run) for run in template.runs]}
+    mixing = template.mixing
+    new = {batch_of(source) for source in mixing.new}
+    data: dict[str, Any] = {
+        "sources": [
+            source_file(batch, "new" if records.source_name(batch) in new else "old")
+            for batch in _named_batches(session, decision, {batch_of(source) for source in mixing.sources})
+        ],
+        "forbidden": [evaluation.eval_file(one) for one in _forbidden(session, decision)],
+    }
+    if isinstance(mixing, WeightedMixing):
+        data |= {"select": _selected(session, decision, mixing), "space": mixing.space}
+    if isinstance(template, TrainTemplate):
+        data |= _artifacts_read(session, decision, template, settings)
+    return data
+
+
+def _artifacts_read(
+    session: Session, decision: Decision, template: TrainTemplate, settings: StreamSettings
+) -> dict[str, Any]:
+    mixing = template.mixing
+    found = {
+        "optimizer": _symbolic(session, decision, template.optimizer),
+        "cursor": _symbolic(session, decision, mixing.cursor),
+    }
+    if isinstance(mixing, WeightedMixing):
+        found["mixture"] = _symbolic(session, decision, mixing.mixture)
+    if template.reference is not None:
+        asked = template.model_copy(update={"init": template.reference})
+        return {**found, "reference": _initial_model(session, decision, asked, settings)}
+    return found
+
+
+def _forbidden(session: Session, decision: Decision) -> Sequence[EvalSet]:
+    """Eval sets whose documents no job may train on; a pool's rows stand in the batches' own sets."""
+    query = select(EvalSet).where(EvalSet.stream_id == decision.stream_id, EvalSet.kind != "pool")
+    return session.scalars(query.order_by(EvalSet.id)).all()
+
+
+def _selected(session: Session, decision: Decision, mixing: WeightedMixing) -> list[dict[str, Any]]:
+    """The eval sets that stand for the mixing's domains."""
+    wanted = {batch_of(name) for names in mixing.measured.values() for name in names}
+    active = records.active_sets(session, decision.stream_id)
+    return [evaluation.eval_file(one) for one in active if one.name in wanted]
 
 
 def _named_batches(session: Session, decision: Decision, names: set[str]) -> list[Batch]:
@@ -151,7 +186,7 @@ def _origin(session: Session, decision: Decision, owner: str) -> Version:
 
 
 def _initial_model(
-    session: Session, decision: Decision, template: TrainTemplate, settings: StreamSettings
+    session: Session, decision: Decision, template: Template, settings: StreamSettings
 ) -> dict[str, Any]:
     """The model that a job starts from: a version's answer or trunk, or what an earlier job of the plan made."""
     init = parse_reference(template.init)
@@ -160,7 +195,7 @@ def _initial_model(
     model = {**evaluation.model_of(session, origin, settings), "labels": labels}
     if not init.is_job and init.role == "answer/model":
         return model
-    if template.selection.lora is not None:
+    if isinstance(template, TrainTemplate) and template.selection.lora is not None:
         return {
             **model,
             "adapter": _symbolic(session, decision, template.init.replace("answer/model", "answer/adapter")),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import func, select
@@ -16,6 +16,8 @@ from strategies.contract import Signals, SourceFacts
 
 REFUSED = "refused by the gate"
 """How the outcome of a refused decision begins."""
+OWN_SETS = ("anchor", "batch")
+"""Kinds of eval sets that are made of the held-out documents of one batch."""
 
 
 def old_batches(session: Session, stream: Stream, *, exclude: Sequence[int]) -> list[Batch]:
@@ -42,12 +44,13 @@ def gather(
     seen = _samples_seen(session, parent)
     old = old_batches(session, stream, exclude=[batch.id for batch in batches])
     anchor = next((batch for batch in old if batch.kind == "anchor"), None)
+    apart = {one.batch_id: one.name for one in records.active_sets(session, stream.id) if one.kind in OWN_SETS}
     return Signals(
         task=settings.task,
         training=settings.training,
-        new=tuple(_facts(batch, found, 0) for batch in batches),
-        old=tuple(_facts(batch, found, seen.get(batch.id, 0)) for batch in old if batch.kind == "data"),
-        anchor=None if anchor is None else _facts(anchor, found, None),
+        new=tuple(_facts(batch, found, 0, apart) for batch in batches),
+        old=tuple(_facts(batch, found, seen.get(batch.id, 0), apart) for batch in old if batch.kind == "data"),
+        anchor=None if anchor is None else _facts(anchor, found, None, apart),
         labels=tuple(_labels(session, parent, [*batches, *old])),
         parent=f"{stream.name}/{parent.number}",
         parent_state=_available_state(session, parent),
@@ -57,7 +60,14 @@ def gather(
         refused=tuple(refusals(session, stream.id, [batch.id for batch in batches])),
         stage=promotions_made(session, stream),
         parameters=tuple((measured.result or {}).get("parameters", ())),
+        pools=tuple(one.name for one in records.active_sets(session, stream.id) if one.kind == "pool"),
+        space=_space(measured),
     )
+
+
+def _space(measured: Job) -> str | None:
+    manifest = (measured.artifacts or {}).get("state/domains")
+    return None if manifest is None else f"manifest:{manifest}"
 
 
 def refusals(session: Session, stream_id: str, batches: Sequence[int]) -> list[dict[str, Any]]:
@@ -95,7 +105,7 @@ def _samples_seen(session: Session, parent: Version) -> dict[int, int]:
     return {batch_id: int(samples) for batch_id, samples in rows}
 
 
-def _facts(batch: Batch, found: dict[str, Any], seen_rows: int | None) -> SourceFacts:
+def _facts(batch: Batch, found: dict[str, Any], seen_rows: int | None, apart: Mapping[int | None, str]) -> SourceFacts:
     name = records.source_name(batch)
     one = found[name]
     return SourceFacts(
@@ -106,6 +116,8 @@ def _facts(batch: Batch, found: dict[str, Any], seen_rows: int | None) -> Source
         rows=one["rows"],
         loss=one["loss"],
         seen_rows=one["rows"] if seen_rows is None else seen_rows,
+        eval_set=apart.get(batch.id),
+        classes=one.get("classes", ()),
     )
 
 

@@ -19,12 +19,12 @@ from storage.artifacts import ArtifactStore
 from storage.files import write_json_atomic
 from strategies.contract import JobSpec
 
-PATHS = ("path", "adapter", "fisher", "optimizer", "cursor")
+PATHS = ("path", "adapter", "bank", "fisher", "optimizer", "cursor", "mixture", "space")
 """Fields of a record that name a file or folder."""
-RECORDS = ("model", "file", "rows")
+RECORDS = ("model", "file", "rows", "reference")
 """Fields of a record that are such records themselves."""
-LISTS = ("sources", "sets", "forbidden", "parents")
-"""Fields of a job's work that list such records."""
+LISTS = ("sources", "sets", "forbidden", "select", "parents", "runs")
+"""Fields of a job's work that list such records, or such paths."""
 
 
 class UnresolvableSpec(RekindleError):  # noqa: N818 - named like the other errors that users see
@@ -93,7 +93,7 @@ def resolve(made_to: Order, store: ArtifactStore, models: Path) -> JobSpec:
             {
                 **made_to.spec,
                 "model": places.within(made_to.spec["model"]),
-                "work": {**work, **{key: [places.within(one) for one in work[key]] for key in LISTS if key in work}},
+                "work": {**work, **{key: [places.real(one) for one in work[key]] for key in LISTS if key in work}},
                 "job": made_to.job,
                 "attempt": made_to.attempt,
                 "stream": made_to.stream,
@@ -120,6 +120,10 @@ class _Places:
         real = {name: str(self.path(values[name])) for name in PATHS if values.get(name) is not None}
         inner = {name: self.within(values[name]) for name in RECORDS if values.get(name) is not None}
         return {**values, **real, **inner}
+
+    def real(self, listed: Mapping[str, Any] | str) -> dict[str, Any] | str:
+        """A record with real paths, or the real path of a symbol."""
+        return str(self.path(listed)) if isinstance(listed, str) else self.within(listed)
 
     def path(self, symbol: str) -> Path:
         kind, _, rest = symbol.partition(":")

@@ -23,7 +23,7 @@ from sklearn.metrics import silhouette_samples
 from sklearn.preprocessing import normalize
 
 from strategies.errors import BadState, Refused
-from strategies.mixing.domains import Domain, DomainSettings, DomainSpace, Silhouette, smallest_as_good
+from strategies.mixing.domains import ClusterSettings, Domain, DomainSpace, Silhouette, smallest_as_good
 from strategies.training.data import CHUNK, Documents
 
 Numbers = NDArray[np.float32]
@@ -89,7 +89,7 @@ class Domains:
         return found
 
 
-def find_domains(texts: Sequence[str], settings: DomainSettings) -> Domains:
+def find_domains(texts: Sequence[str], settings: ClusterSettings) -> Domains:
     """Cluster ``texts`` (give them in the order of their digests, so that the first are a fair sample)."""
     texts = _cut(texts[: settings.documents], settings)
     if len(texts) < _FEWEST:
@@ -123,11 +123,11 @@ def divide(documents: Documents, domains: Sequence[str]) -> dict[str, Documents]
     return {name: documents.where(assigned == name) for name in sorted(set(domains))}
 
 
-def _vectorizer(settings: DomainSettings, **options: Any) -> Any:
+def _vectorizer(settings: ClusterSettings, **options: Any) -> Any:
     return TfidfVectorizer(sublinear_tf=True, dtype=np.float32, **options)
 
 
-def _cut(texts: Sequence[str], settings: DomainSettings) -> list[str]:
+def _cut(texts: Sequence[str], settings: ClusterSettings) -> list[str]:
     return [text[: settings.characters] for text in texts]
 
 
@@ -135,7 +135,7 @@ def _clusters(places: Numbers, count: int, seed: int) -> Any:
     return KMeans(count, n_init=_STARTS, random_state=seed).fit(places)
 
 
-def _silhouettes(places: Numbers, settings: DomainSettings) -> dict[int, Silhouette]:
+def _silhouettes(places: Numbers, settings: ClusterSettings) -> dict[int, Silhouette]:
     """By number of domains; a number that would leave fewer than ten documents a domain is not tried."""
     sample = places[: settings.sample]
     most = max(settings.least, min(settings.most, len(places) // 10))

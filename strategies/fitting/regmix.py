@@ -16,7 +16,6 @@ from strategies.mixing.exact import decimals, rounded
 from strategies.mixing.order import permuted
 from strategies.mixing.regmix import FitSettings, ProxyRun, RegMixFit, Regression, Table
 
-LEAST_RUNS = 24
 Part = Literal["train", "validation", "test"]
 
 
@@ -29,8 +28,8 @@ def fit(runs: Sequence[ProxyRun], settings: FitSettings) -> RegMixFit:
 
     Boosting stops early on a validation part; the test part only compares the two. Of equals the linear one is taken.
     """
-    if len(runs) < LEAST_RUNS:
-        raise Refused(f"{len(runs)} tiny runs are too few to fit; make at least {LEAST_RUNS}, better 64")
+    if len(runs) < regmix.LEAST_RUNS:
+        raise Refused(f"{len(runs)} tiny runs are too few to fit; make at least {regmix.LEAST_RUNS}, better 64")
     domains = tuple(sorted(settings.prior))
     features, losses = regmix.features(runs, domains), np.array(regmix.targets(runs, settings))
     if not np.isfinite(losses).all() or np.ptp(losses) == 0:

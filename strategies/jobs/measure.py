@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from typing import Any
 
 import numpy as np
 
-from strategies.contract import JobResult, JobSpec, Measured, MeasureWork, SourceFile
+from strategies.contract import ClassFacts, JobResult, JobSpec, Measured, MeasureWork, SourceFile
 from strategies.errors import Refused
+from strategies.fitting.domains import find_domains
 from strategies.inference.bank import DomainBank
 from strategies.inference.encoding import IGNORED, Encoder
 from strategies.inference.load import Loaded, load
 from strategies.inference.sample import sample
 from strategies.inference.score import Scorer, windows
+from strategies.jobs.dividing import Classes, classes_by, parts, texts_of
 from strategies.jobs.facts import common
 from strategies.jobs.runtime import Runtime
 from strategies.training import precision as precisions
@@ -31,17 +34,66 @@ def measure(spec: JobSpec, work: MeasureWork, runtime: Runtime) -> JobResult:
     loaded = load(spec.model, spec.task, device=precisions.device_for(spec.device), seed=spec.seed)
     precision = precisions.choose(loaded.model, work.training.bf16)
     packing = can_pack(spec, loaded, precision, wanted=work.training.packing)
+    space = _space(spec, work, runtime)
+    classes = classes_by(work.divide, space and str(runtime.directory / space), spec.task)
     measured = []
     for index, source in enumerate(work.sources):
         runtime.enter(f"measuring {source.name}", step=index, steps=len(work.sources))
-        measured.append(_one(source, spec, work, loaded, precision, packing=packing["passed"], runtime=runtime))
+        found = _one(source, spec, work, loaded, precision, packing=packing["passed"], runtime=runtime)
+        held = _classes(source, spec, work, loaded, classes, packing=packing["passed"], runtime=runtime)
+        measured.append(found.model_copy(update={"classes": held}))
     return JobResult(
         kind="measure",
+        artifacts={} if space is None else {"state/domains": space},
         measured=tuple(measured),
         labels=loaded.labels,
         samples=_samples(spec, work, loaded, precision, runtime) if work.sample else None,
         parameters=parameter_table(loaded.model),
         facts={**common(spec, precision), "packing": packing},
+    )
+
+
+def _space(spec: JobSpec, work: MeasureWork, runtime: Runtime) -> str | None:
+    """Where the clusters lie under the job's directory: those of the parent, or found in all documents."""
+    if work.divide != "clusters":
+        return None
+    place = runtime.directory / "out" / "space"
+    if work.space is not None:
+        shutil.copytree(work.space, place, dirs_exist_ok=True)
+        return "out/space"
+    runtime.enter("finding domains")
+    documents = [training_side(source, spec.task) for source in work.sources]
+    digested = sorted(
+        (digest, text) for one in documents for digest, text in zip(one.digests, texts_of(one, spec.task), strict=True)
+    )
+    find_domains([text for _, text in digested], work.clusters).save(place)
+    return "out/space"
+
+
+def _classes(
+    source: SourceFile,
+    spec: JobSpec,
+    work: MeasureWork,
+    loaded: Loaded,
+    classes: Classes | None,
+    *,
+    packing: object,
+    runtime: Runtime,
+) -> tuple[ClassFacts, ...]:
+    """How much the source holds of every class."""
+    if classes is None:
+        return ()
+    encoder = Encoder(loaded.tokenizer, work.training.max_length)
+    found = parts("", training_side(source, spec.task), classes)
+    rows = {
+        name.removeprefix("/"): encode_rows(
+            one, encoder, spec.task, packing=bool(packing), labels=loaded.labels, tick=runtime.check
+        )
+        for name, one in found.items()
+    }
+    return tuple(
+        ClassFacts(name=name, documents=len(found[f"/{name}"]), tokens=one.tokens, rows=len(one))
+        for name, one in rows.items()
     )
 
 

@@ -10,6 +10,7 @@ from strategies.contract import EvalFile
 from strategies.errors import BadPlan
 from strategies.inference.encoding import Encoder, Example
 from strategies.inference.score import Scorer, windows
+from strategies.jobs.dividing import Classes, parts
 from strategies.jobs.measure import class_losses
 from strategies.settings import Task
 from strategies.training.data import Documents, eval_side, messages_of
@@ -19,7 +20,8 @@ class SelectLosses:
     """Mean loss on each eval set: a token (of texts, of answers), or a document (of classes that the model knows).
 
     Calling it measures the model as it is. At most ``documents`` of each set are used, those of the lowest digests, and
-    they are encoded once. ``labels`` are the model's classes.
+    they are encoded once. ``labels`` are the model's classes. With ``classes`` a set's documents of each class are a
+    set of their own, named as :func:`strategies.mixing.domains.part`. A set with nothing to measure is left out.
     """
 
     def __init__(
@@ -31,15 +33,18 @@ class SelectLosses:
         scorer: Scorer,
         labels: Sequence[str] = (),
         documents: int = 200,
+        classes: Classes | None = None,
     ) -> None:
         self._scorer = scorer
         self._classes = len(labels) if task == "classification" else 0
-        self._sets = {
-            file.name: _encoded(_select_half(file, task).first(documents), task, encoder, labels) for file in files
+        sets = {
+            name: _encoded(found.first(documents), task, encoder, labels)
+            for file in files
+            for name, found in parts(file.name, _select_half(file, task), classes).items()
         }
-        empty = sorted(name for name, examples in self._sets.items() if not examples)
-        if empty:
-            raise BadPlan(f"eval set {empty[0]} has nothing to measure on its select half; leave it out")
+        self._sets = {name: examples for name, examples in sets.items() if examples}
+        if not self._sets:
+            raise BadPlan("no eval set has anything to measure on its select half; wait for larger batches")
 
     def __call__(self) -> dict[str, float]:
         """Loss by name of the eval set."""

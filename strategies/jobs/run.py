@@ -9,7 +9,17 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from strategies.contract import EXIT_CANCELLED, EXIT_REFUSED, EvaluateWork, JobResult, JobSpec, MeasureWork, MergeWork
+from strategies.contract import (
+    EXIT_CANCELLED,
+    EXIT_REFUSED,
+    EvaluateWork,
+    FitWork,
+    JobResult,
+    JobSpec,
+    MeasureWork,
+    MergeWork,
+    ProxyWork,
+)
 from strategies.errors import BadPlan, BadState, Diverged, Refused, StrategyError
 from strategies.jobs.runtime import Runtime, Stopped, say
 
@@ -69,6 +79,14 @@ def work(spec: JobSpec, runtime: Runtime) -> JobResult:
         from strategies.jobs.merge import merge
 
         return merge(spec, spec.work, runtime)
+    if isinstance(spec.work, ProxyWork):
+        from strategies.jobs.proxy import run_proxies
+
+        return run_proxies(spec, spec.work, runtime)
+    if isinstance(spec.work, FitWork):
+        from strategies.jobs.fit import fit
+
+        return fit(spec.work, runtime, threads=spec.threads)
     from strategies.jobs.train import train
 
     return train(spec, spec.work, runtime)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors.torch import load_file, save_file
 
 from strategies.consolidation import TaskMean, consolidation_for
@@ -17,15 +20,27 @@ from strategies.errors import BadState, Refused
 from strategies.inference.encoding import IGNORED, Encoder
 from strategies.inference.export import save_adapter, save_model, save_tokenizer
 from strategies.inference.load import Loaded, load
+from strategies.inference.score import Scorer
+from strategies.jobs import mixing as mixings
 from strategies.jobs.bank import Trained, write_bank
+from strategies.jobs.dividing import classes_by, parts
 from strategies.jobs.facts import common
 from strategies.jobs.measure import can_pack
 from strategies.jobs.runtime import Runtime, say
-from strategies.mixing import ReplayMixer
+from strategies.mixing import WeightedMixer
+from strategies.mixing.domains import batch_of
+from strategies.mixing.trajectory import MixturePoint
 from strategies.objective import OBJECTIVES, Objective
+from strategies.objective.group_dro import REFERENCE, GroupDro
 from strategies.objective.local import Local
-from strategies.parts import AdapterSelection, LocalObjective, TaskMeanConsolidation
-from strategies.settings import Json
+from strategies.parts import (
+    AdapterSelection,
+    GroupDroObjective,
+    LocalObjective,
+    TaskMeanConsolidation,
+    WeightedMixing,
+)
+from strategies.settings import Json, TrainingSettings
 from strategies.training import precision as precisions
 from strategies.training import randomness
 from strategies.training.adapters import Adaptation, adapt, earlier_means, scale_of, slow_head
@@ -60,6 +75,7 @@ class Prepared:
 def train(spec: JobSpec, work: TrainWork, runtime: Runtime) -> JobResult:
     """Train and leave artifacts, consumed rows and facts under ``out/``."""
     _check(spec, work)
+    work = mixings.bound(work)
     prepared = prepare_run(spec, work, runtime)
     loop = make_loop(spec, work, prepared, runtime)
     # What was made so far stays until the end; the collector need not look at it again in every sweep.
@@ -73,9 +89,13 @@ def train(spec: JobSpec, work: TrainWork, runtime: Runtime) -> JobResult:
         runtime.enter("making the bank")
         facts["bank"] = _bank(spec, work, prepared, loop, runtime)
     runtime.enter("saving", stoppable=False)
+    course = _course(loop)
+    evidence = _evidence(spec, work, loop, course, runtime.directory / "out")
+    if course:
+        facts["mixture"] = mixings.thinned(course)
     return JobResult(
         kind="train",
-        artifacts=_artifacts(spec, work, prepared, progress, runtime.directory),
+        artifacts={**_artifacts(spec, work, prepared, progress, runtime.directory), **evidence},
         consumed=tuple(_consumed(source, prepared, progress, runtime.directory) for source in work.sources),
         labels=_labels(spec, prepared),
         facts=facts,
@@ -105,16 +125,15 @@ def _bank(spec: JobSpec, work: TrainWork, prepared: Prepared, loop: Loop, runtim
 
 def _check(spec: JobSpec, work: TrainWork) -> None:
     template = work.template
-    fits = "classification" if template.objective.kind == "local" else template.objective.kind
-    if fits != spec.task:
-        raise Refused(f"objective {template.objective.kind} does not fit task {spec.task}")
+    kind = template.objective.kind
+    classes = spec.task == "classification"
+    if not (kind == spec.task or (kind == "local" and classes) or (kind == "group-dro" and not classes)):
+        raise Refused(f"objective {kind} does not fit task {spec.task}")
     adapts = isinstance(template.selection, AdapterSelection)
-    if adapts != isinstance(template.consolidation, TaskMeanConsolidation) or (
-        not adapts and fits != template.objective.kind
-    ):
+    if adapts != isinstance(template.consolidation, TaskMeanConsolidation) or (not adapts and kind == "local"):
         raise Refused("an adapter a task, its consolidation and its objective belong together; use all or none")
     names = [source.name for source in work.sources]
-    missing = sorted({*template.mixing.new, *template.mixing.old} - set(names))
+    missing = sorted({batch_of(source) for source in template.mixing.sources} - set(names))
     if missing or len(set(names)) != len(names):
         raise Refused(f"sources {', '.join(names)} do not cover the mixing: {', '.join(missing) or 'a name is twice'}")
 
@@ -135,7 +154,7 @@ def prepare_run(spec: JobSpec, work: TrainWork, runtime: Runtime) -> Prepared:
     encoder = Encoder(loaded.tokenizer, settings.max_length)
     rows = {
         name: _rows(name, found, spec, encoder, packing=bool(packing["passed"]), labels=labels, runtime=runtime)
-        for name, found in documents.items()
+        for name, found in _sources(spec, work, documents).items()
     }
     model, adaptation = _prepared(spec, template, loaded, labels)
     model = model.to(precision.device)
@@ -148,6 +167,16 @@ def prepare_run(spec: JobSpec, work: TrainWork, runtime: Runtime) -> Prepared:
     if work.optimizer is not None:
         put_moments(optimizer, parameters, _moments_at(Path(work.optimizer)))
     run = Run(model=model, precision=precision, parameters=parameters, optimizer=optimizer)
+    run.losses = mixings.losses_of(
+        spec,
+        work,
+        encoder=encoder,
+        scorer=_scorer(run, loaded, settings, runtime),
+        labels=labels,
+        tick=runtime.check,
+    )
+    if work.reference is not None:
+        run.frozen_models[REFERENCE] = load(work.reference, spec.task, device=precision.device, seed=spec.seed).model
     return Prepared(
         loaded=loaded,
         precision=precision,
@@ -156,6 +185,26 @@ def prepare_run(spec: JobSpec, work: TrainWork, runtime: Runtime) -> Prepared:
         packing=packing,
         compared=compared,
         adaptation=adaptation,
+    )
+
+
+def _sources(spec: JobSpec, work: TrainWork, documents: dict[str, Documents]) -> dict[str, Documents]:
+    """The documents of every source that the mixing draws from: batches, or their classes."""
+    mixing = work.template.mixing
+    if not isinstance(mixing, WeightedMixing):
+        return documents
+    classes = classes_by(mixing.divide, work.space, spec.task)
+    found = {name: one for batch, whole in documents.items() for name, one in parts(batch, whole, classes).items()}
+    return {name: one for name, one in found.items() if name in mixing.sources}
+
+
+def _scorer(run: Run, loaded: Loaded, settings: TrainingSettings, runtime: Runtime) -> Scorer:
+    return Scorer(
+        model=run.model,
+        precision=run.precision,
+        pad=loaded.tokenizer.pad_token_id,
+        rows=settings.per_device_eval_batch_size,
+        tick=lambda done: runtime.check(),
     )
 
 
@@ -226,7 +275,7 @@ def make_loop(spec: JobSpec, work: TrainWork, prepared: Prepared, runtime: Runti
         prepared.run,
         objective=_objective(spec, template, prepared),
         parts={"consolidation": _consolidation(template, prepared), "selection": PlainNames()},
-        mixing=ReplayMixer(template.mixing, sizes, _cursor(work)),
+        mixing=mixings.sampler(spec, work, sizes, _cursor(work)),
         collate=Collator(prepared.rows, spec.task, pad=prepared.loaded.tokenizer.pad_token_id, micro=micro),
         schedule=template.schedule,
         settings=settings,
@@ -237,6 +286,10 @@ def make_loop(spec: JobSpec, work: TrainWork, prepared: Prepared, runtime: Runti
 
 
 def _objective(spec: JobSpec, template: TrainTemplate, prepared: Prepared) -> Objective:
+    if isinstance(template.objective, GroupDroObjective):
+        assert isinstance(template.mixing, WeightedMixing)
+        owners = {source: name for name, sources in template.mixing.domains.items() for source in sources}
+        return GroupDro(template.objective, owners)
     if not isinstance(template.objective, LocalObjective):
         return OBJECTIVES[spec.task]()
     own = {int(place) for rows in prepared.rows.values() if rows.labels is not None for place in rows.labels}
@@ -325,8 +378,31 @@ def _artifacts(
     return artifacts
 
 
+def _course(loop: Loop) -> Sequence[MixturePoint]:
+    """Every mixture that was in force, or the weights that group DRO gave the domains; none of a plain replay."""
+    if isinstance(loop.objective, GroupDro):
+        return loop.objective.trajectory()
+    return loop.mixing.trajectory if isinstance(loop.mixing, WeightedMixer) else ()
+
+
+def _evidence(spec: JobSpec, work: TrainWork, loop: Loop, course: Sequence[MixturePoint], out: Path) -> dict[str, str]:
+    artifacts: dict[str, str] = {}
+    if course:
+        artifacts |= mixings.keep_course(spec, work, course, loop.progress.tokens, out)
+    if isinstance(loop.objective, GroupDro):
+        mixings.write_mixture(out / "found", loop.objective.mixture())
+        artifacts["state/mixture"] = "out/found"
+    if work.space is not None:
+        shutil.copytree(work.space, out / "space", dirs_exist_ok=True)
+        artifacts["state/domains"] = "out/space"
+    return artifacts
+
+
 def _consumed(source: SourceFile, prepared: Prepared, progress: Progress, directory: Path) -> Consumed:
-    flags = prepared.rows[source.name].touched(progress.ledger.drawn[source.name])
+    """Documents that the batch's rows touched, those of all its parts together."""
+    own = [name for name in prepared.rows if batch_of(name) == source.name]
+    touched = [prepared.rows[name].touched(progress.ledger.drawn[name]) for name in own]
+    flags = np.logical_or.reduce(touched) if touched else np.zeros(0, np.bool_)
     path = f"out/consumed/{source.batch}-{source.role}.bits"
     (directory / "out" / "consumed").mkdir(parents=True, exist_ok=True)
     (directory / path).write_bytes(bitmap(flags))
@@ -336,7 +412,7 @@ def _consumed(source: SourceFile, prepared: Prepared, progress: Progress, direct
         role="trained" if source.role == "new" else "replayed",
         bitmap=path,
         documents=int(flags.sum()),
-        samples=progress.ledger.samples[source.name],
+        samples=sum(progress.ledger.samples[name] for name in own),
     )
 
 
@@ -358,13 +434,13 @@ def _facts(spec: JobSpec, work: TrainWork, prepared: Prepared, loop: Loop) -> Js
         "eval_documents_compared": prepared.compared,
         "fingerprint": loop.store.fingerprint,
         "sources": {
-            source.name: {
-                "sha256": source.sha256,
-                "rows": len(prepared.rows[source.name]),
-                "tokens": prepared.rows[source.name].tokens,
-                "dropped_tokens": prepared.rows[source.name].dropped,
+            name: {
+                "sha256": next(source.sha256 for source in work.sources if source.name == batch_of(name)),
+                "rows": len(rows),
+                "tokens": rows.tokens,
+                "dropped_tokens": rows.dropped,
             }
-            for source in work.sources
+            for name, rows in prepared.rows.items()
         },
         **counts(prepared.run.model, prepared.run.parameters),
     }

@@ -8,7 +8,7 @@ from strategies.mixing.exact import fraction
 from strategies.mixing.replay import ReplayMixer, old_rows
 from strategies.mixing.skill_it import SkillIt
 from strategies.mixing.weighted import Reweighting, WeightedMixer
-from strategies.parts import Mixing, ReplayMixing, WeightedMixing
+from strategies.parts import Mixing, ReplayMixing, SkillItReweighting, WeightedMixing
 from strategies.settings import Json
 
 
@@ -27,7 +27,7 @@ def mixer(
 
 
 def _policy(mixing: WeightedMixing) -> Reweighting | None:
-    if mixing.reweight is None:
+    if not isinstance(mixing.reweight, SkillItReweighting):
         return None
     weights = {name: float(fraction(weight, f"weight of {name}")) for name, weight in mixing.weights.items()}
     return SkillIt(mixing.reweight, {**weights, mixing.rest: 1 - sum(weights.values())})

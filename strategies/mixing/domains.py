@@ -6,7 +6,8 @@ of several domains is several sources, named by :func:`part`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Literal
 
 from pydantic import Field
@@ -19,20 +20,17 @@ MOST = 64
 OTHER = "other"
 
 
-class DomainSettings(Closed):
+class ClusterSettings(Closed):
     """How documents are clustered."""
 
-    documents: int = Field(20_000, ge=20)
-    """At most this many documents are clustered, the first given; the others are only assigned."""
-    characters: int = Field(20_000, ge=100)
-    """A document is read up to here."""
-    terms: int = Field(20_000, ge=10)
-    dimensions: int = Field(64, ge=2)
-    least: int = Field(2, ge=2)
-    most: int = Field(12, ge=2, le=MOST)
-    sample: int = Field(2_000, ge=20)
-    """Documents that the silhouette is taken over."""
-    seed: int = 1234
+    documents: int = Field(20_000, ge=20, description="documents that are clustered, the first by digest; all assigned")
+    characters: int = Field(20_000, ge=100, description="a document is read up to here")
+    terms: int = Field(20_000, ge=10, description="words that are looked at, the most frequent")
+    dimensions: int = Field(64, ge=2, description="dimensions that the words' counts are reduced to")
+    least: int = Field(2, ge=2, description="fewest domains that are tried")
+    most: int = Field(12, ge=2, le=MOST, description="most domains that are tried")
+    sample: int = Field(2_000, ge=20, description="documents that the silhouette is taken over")
+    seed: int = Field(1234, ge=0, description="of the reduction and the clustering")
 
 
 class Silhouette(Closed):
@@ -63,7 +61,7 @@ class DomainSpace(Closed):
     )
     silhouettes: dict[int, Silhouette]
     documents: int
-    settings: DomainSettings
+    settings: ClusterSettings
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -91,6 +89,21 @@ def by_column(values: Sequence[object]) -> list[str]:
 def part(source: str, domain: str) -> str:
     """Name of the source that holds a batch's documents of one domain."""
     return f"{source}/{domain}"
+
+
+def batch_of(source: str) -> str:
+    """The batch that a source is, or is a part of."""
+    return source.partition("/")[0]
+
+
+def by_domain(losses: Mapping[str, float], measured: Mapping[str, Sequence[str]]) -> dict[str, float]:
+    """Each domain's loss, the mean over its eval sets; one of which nothing was measured counts as the others' mean."""
+    found = {name: [losses[one] for one in sets if one in losses] for name, sets in measured.items()}
+    means = {name: fmean(values) for name, values in found.items() if values}
+    if not means:
+        raise BadPlan("no domain has an eval set to measure; wait for larger batches or leave re-weighting out")
+    rest = fmean(means.values())
+    return {name: means.get(name, rest) for name in measured}
 
 
 def _few(domains: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:

@@ -19,6 +19,8 @@ from strategies.mixing.simplex import Weights, caps, normalised, project
 from strategies.settings import Closed
 
 Table = NDArray[np.float64]
+LEAST_RUNS = 24
+"""Fewer leave nothing to choose the regression by."""
 _BLOCK = 8192
 _MAX_BLOCKS = 4096
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from strategies.composition import Composition, CosineSettings
 from strategies.contract import Explained, Plan, Signals, TrainTemplate
 from strategies.parts import CosineSchedule
-from strategies.planning import resolve
+from strategies.planning import mixing, resolve
 from strategies.planning.stage import Stage, in_words, parents_cursor, resolve_stage, sources_of, train_job
 
 
@@ -17,11 +17,13 @@ def plan(signals: Signals, composition: Composition, schedule: CosineSettings, *
     stage = stage.with_values(
         optimizer=_optimizer(signals, composition), warmup_start=_warmup_start(signals, schedule.warmup_start)
     )
+    main = _train(stage)
+    stage = stage.with_values(**mixing.explained(stage, main.mixing))
     reason = f"Re-warms the {composition.start} model to rate {stage.rate():g} and decays it over {stage.steps} steps"
     return Plan(
         strategy=strategy,
-        jobs={"train": _train(stage)},
-        result="train",
+        jobs=mixing.with_search(stage, main),
+        result=mixing.MAIN,
         reason=f"{reason}, {in_words(stage)}.",
         values=stage.values,
     )
@@ -29,12 +31,13 @@ def plan(signals: Signals, composition: Composition, schedule: CosineSettings, *
 
 def _train(stage: Stage) -> TrainTemplate:
     kept = ("state/optimizer",) if stage.composition.keep_optimizer else ()
+    cursor = parents_cursor(stage.signals) if stage.composition.start == "live" else None
     return train_job(
         stage,
         _schedule(stage),
+        mixing.of(stage, cursor=cursor, steps=stage.steps),
         init=f"@{stage.composition.start}/answer/model",
         optimizer="@live/state/optimizer" if stage.values["optimizer"].value == "continued" else None,
-        cursor=parents_cursor(stage.signals) if stage.composition.start == "live" else None,
         steps=stage.steps,
         state=("state/mixing", *kept),
     )

@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from strategies import selection
 from strategies.composition import Composition, ReplaySettings
 from strategies.contract import Explained, Signals, SourceFacts, TrainTemplate
-from strategies.parts import ReplayMixing, Schedule, Selection
-from strategies.planning import resolve, share
+from strategies.mixing.settings import WeightedSettings
+from strategies.parts import Mixing, ReplayMixing, Schedule, Selection
+from strategies.planning import domains, resolve, share
+from strategies.planning.domains import Domain
 from strategies.settings import Json
 
 
@@ -23,6 +25,8 @@ class Stage:
     new: tuple[SourceFacts, ...]
     old: tuple[SourceFacts, ...]
     values: dict[str, Explained]
+    domains: tuple[Domain, ...] = ()
+    """What a weighted mixing mixes."""
 
     @property
     def steps(self) -> int:
@@ -48,7 +52,7 @@ def sources_of(signals: Signals, composition: Composition) -> tuple[tuple[Source
             return signals.new, ()
         case "everything":
             return everything(signals), ()
-        case "replay":
+        case "replay" | "weighted":
             return signals.new, share.replayable(signals)
 
 
@@ -68,11 +72,10 @@ def resolve_stage(
     rate: Explained,
 ) -> Stage:
     """Resolve shares, rates and lengths; replay is raised or the rate halved until no refused decision had both."""
-    asked = composition.mixing.share if isinstance(composition.mixing, ReplaySettings) else None
-    shares = share.resolve_share(signals, asked, old=old)
+    found = domains.find(signals, composition.mixing) if isinstance(composition.mixing, WeightedSettings) else ()
+    shares, pinned = _shares(signals, composition, old, found)
     screws = {name: Explained(value=kind, origin=f"strategy {strategy}") for name, kind in _kinds(composition).items()}
     refused = _refused(signals, strategy, _kinds(composition))
-    pinned = not old or asked is not None
     shares["replay"], rate = _differ(refused, replay=shares["replay"], rate=rate, pinned=pinned)
     chosen, drawn = selection.resolve(signals, composition.selection)
     values = {
@@ -91,7 +94,21 @@ def resolve_stage(
         new=new,
         old=old,
         values=values,
+        domains=found,
     )
+
+
+def _shares(
+    signals: Signals, composition: Composition, old: tuple[SourceFacts, ...], found: tuple[Domain, ...]
+) -> tuple[dict[str, Explained], bool]:
+    """How much of every step is old, and whether that stays after a refusal."""
+    mixing = composition.mixing
+    if isinstance(mixing, WeightedSettings) and mixing.weights != "replay":
+        first = domains.weights(found, mixing, replay=0.0)
+        value = float(sum(first[domain.name] for domain in found if not domain.new))
+        return {"replay": Explained(value=value, origin="the first weights of old domains")}, True
+    asked = mixing.share if isinstance(mixing, ReplaySettings) else None
+    return share.resolve_share(signals, asked, old=old), not old or asked is not None
 
 
 def _kinds(composition: Composition) -> dict[str, str]:
@@ -130,23 +147,15 @@ def _changed(before: Explained, value: float, how: str) -> Explained:
 def train_job(
     stage: Stage,
     schedule: Schedule,
+    mixing: Mixing,
     *,
     init: str,
     steps: int,
     optimizer: str | None = None,
-    cursor: str | None = None,
     state: tuple[str, ...] = (),
 ) -> TrainTemplate:
-    """One run of the loop over the stage's sources."""
+    """One run of the loop over the rows that ``mixing`` draws."""
     signals = stage.signals
-    mixing = ReplayMixing(
-        new=resolve.names(stage.new),
-        old=share.weights(stage.old, signals.anchor),
-        share=stage.share,
-        batch=signals.training.train_batch_size,
-        order=stage.values["order"].value,
-        cursor=cursor,
-    )
     return TrainTemplate(
         init=init,
         optimizer=optimizer,
@@ -157,6 +166,18 @@ def train_job(
         steps=steps,
         training=signals.training,
         state=state,
+    )
+
+
+def replay(stage: Stage, *, cursor: str | None) -> ReplayMixing:
+    """The stage's old sources in place of its share of the new ones."""
+    return ReplayMixing(
+        new=resolve.names(stage.new),
+        old=share.weights(stage.old, stage.signals.anchor),
+        share=stage.share,
+        batch=stage.signals.training.train_batch_size,
+        order=stage.values["order"].value,
+        cursor=cursor,
     )
 
 
@@ -175,8 +196,18 @@ def _mixing_in_words(stage: Stage) -> str:
         return "on the new data alone"
     if stage.composition.mixing.kind == "everything":
         return f"on {len(stage.new)} sources jointly, {stage.values['rows'].value} rows in all"
+    if isinstance(stage.composition.mixing, WeightedSettings):
+        return _domains_in_words(stage, stage.composition.mixing)
     if not stage.old:
         return "without replay, because there is nothing to replay"
     replay = stage.values["replay"]
     count = f"{len(stage.old)} old source{'s' if len(stage.old) > 1 else ''}"
     return f"with {replay.value:.0%} replay of {count} in every step ({replay.origin})"
+
+
+def _domains_in_words(stage: Stage, mixing: WeightedSettings) -> str:
+    first = "given weights" if isinstance(mixing.weights, dict) else f"{mixing.weights} weights"
+    after = "" if mixing.reweight.kind == "none" else f", re-weighted by {mixing.reweight.kind}"
+    count = len(stage.domains)
+    old = f"{stage.values['replay'].value:.0%} of old data ({stage.values['replay'].origin})"
+    return f"over {count} domain{'s' if count > 1 else ''} with {first}{after}, first with {old}"

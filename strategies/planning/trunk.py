@@ -14,7 +14,7 @@ from strategies.contract import Explained, Plan, Signals, SourceFacts, TrainTemp
 from strategies.mixing import old_rows
 from strategies.parts import InfiniteSchedule
 from strategies.planning import resolve, share
-from strategies.planning.stage import Stage, in_words, parents_cursor, resolve_stage, sources_of, train_job
+from strategies.planning.stage import Stage, in_words, parents_cursor, replay, resolve_stage, sources_of, train_job
 from strategies.settings import Json
 
 STATE = ("state/trunk", "state/optimizer", "state/mixing")
@@ -145,9 +145,9 @@ def _trunk(stage: Stage, settings: InfiniteSettings, *, resumed: bool) -> TrainT
     return train_job(
         stage,
         _schedule(stage, settings, **lengths),
+        replay(stage, cursor=parents_cursor(stage.signals)),
         init="@live/state/trunk" if resumed else "@live/answer/model",
         optimizer="@live/state/optimizer" if resumed else None,
-        cursor=parents_cursor(stage.signals),
         steps=_trunk_steps(stage),
         state=STATE,
     )
@@ -158,9 +158,9 @@ def _release(stage: Stage, settings: InfiniteSettings) -> TrainTemplate:
     return train_job(
         stage,
         _schedule(stage, settings, anneal=anneal),
+        replay(stage, cursor="@trunk/state/mixing"),
         init="@trunk/answer/model",
         optimizer="@trunk/state/optimizer",
-        cursor="@trunk/state/mixing",
         steps=anneal,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
@@ -25,6 +25,10 @@ COLUMNS: dict[Task, tuple[str, ...]] = {
     "sft": ("messages",),
     "classification": ("text", "label"),
 }
+Tick = Callable[[], None]
+"""Called now and then during long work; may raise."""
+CLASS_COLUMN = "domain"
+"""The class that a document was declared to be of; snapshots from before there was such a column lack it."""
 CHUNK = 1000
 """Documents tokenised at a time."""
 
@@ -34,7 +38,7 @@ class Documents:
     """Documents of one file, ordered by digest: the same order whatever arrived first, and in every stage.
 
     ``rows`` are their row numbers in the file, ``size`` is the number of rows in the file, ``table`` has the task's
-    columns and those in ``extra``, in that order.
+    columns and the class that documents declare, where there is one.
     """
 
     rows: NDArray[np.int64]
@@ -119,7 +123,9 @@ def _read(path: str, sha256: str, columns: tuple[str, ...]) -> Any:
         found = _sha256(Path(path))
         if found != sha256:
             raise Refused(f"{path} has sha256 {found[:12]}…, not {sha256[:12]}…; restore it from a backup")
-        return pq.read_table(path, columns=list(columns), use_threads=False)
+        has_class = "split" in columns or "half" in columns
+        extra = [CLASS_COLUMN] if has_class and CLASS_COLUMN in pq.read_schema(path).names else []
+        return pq.read_table(path, columns=[*columns, *extra], use_threads=False)
     except FileNotFoundError as error:
         raise Refused(f"{path} is missing; restore it from a backup") from error
     except (pa.ArrowInvalid, KeyError) as error:

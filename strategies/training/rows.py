@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 
 from strategies.inference.encoding import IGNORED, Encoder, Example
 from strategies.settings import Task
-from strategies.training.data import Documents, messages_of
+from strategies.training.data import Documents, Tick, messages_of
 from strategies.training.packing import best_fit
 
 Ids = NDArray[np.int32]
 Places = NDArray[np.int64]
-Tick = Callable[[], None]
 
 
 @dataclass(frozen=True, kw_only=True)

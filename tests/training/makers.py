@@ -70,7 +70,7 @@ def template(
     """A train job of a plan."""
     made = {
         "init": "@live/answer/model",
-        "mixing": {"new": list(new), "batch": 4, "order": 11, **changes.pop("mixing", {})},
+        "mixing": {"kind": "replay", "new": list(new), "batch": 4, "order": 11, **changes.pop("mixing", {})},
         "selection": changes.pop("selection", {"kind": "full"}),
         "schedule": {"kind": "cosine", "steps": steps, "warmup": 2, "lr": 1e-3, "min_lr": 1e-4},
         "objective": {"kind": task},

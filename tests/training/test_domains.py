@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from strategies.errors import BadPlan, BadState, Refused
 from strategies.fitting.domains import Domains, divide, find_domains
-from strategies.mixing.domains import DomainSettings, Silhouette, by_batch, by_column, part, smallest_as_good
+from strategies.mixing.domains import ClusterSettings, Silhouette, by_batch, by_column, part, smallest_as_good
 from strategies.training.data import training_side
 from tests.training import makers
 
@@ -39,7 +39,7 @@ DOCUMENTS = corpus({"cooking": 120, "sailing": 60, "law": 30})
 
 @pytest.fixture(scope="module")
 def found() -> Domains:
-    return find_domains([text for _, text in DOCUMENTS], DomainSettings())
+    return find_domains([text for _, text in DOCUMENTS], ClusterSettings())
 
 
 def test_documents_of_three_topics_make_three_domains(found: Domains):
@@ -71,7 +71,7 @@ def test_new_documents_are_assigned_to_the_domain_of_their_topic(found: Domains)
 
 
 def test_the_same_documents_and_seed_give_the_same_domains(found: Domains):
-    again = find_domains([text for _, text in DOCUMENTS], DomainSettings())
+    again = find_domains([text for _, text in DOCUMENTS], ClusterSettings())
     assert again.space == found.space
     assert again.vocabulary == found.vocabulary
     assert np.array_equal(again.centroids, found.centroids)
@@ -117,12 +117,12 @@ def test_damaged_domains_are_refused(found: Domains, tmp_path: Path, damage):
 )
 def test_documents_without_domains_are_refused(texts, reason):
     with pytest.raises(Refused, match=reason):
-        find_domains(texts, DomainSettings())
+        find_domains(texts, ClusterSettings())
 
 
 def test_only_the_first_documents_and_characters_are_read():
     texts = [text + " x" * 500 for _, text in DOCUMENTS]
-    few = find_domains(texts, DomainSettings(documents=100, characters=100, sample=50))
+    few = find_domains(texts, ClusterSettings(documents=100, characters=100, sample=50))
     assert few.space.documents == sum(domain.documents for domain in few.space.domains) == 100
 
 

@@ -1,0 +1,48 @@
+"""Documents told apart into the classes that a domain space has: by a column, or by clusters (METHODS 4.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from strategies.errors import Refused
+from strategies.fitting.domains import Domains, divide
+from strategies.mixing.domains import by_column, part
+from strategies.settings import Task
+from strategies.training.data import CLASS_COLUMN, Documents, messages_of
+
+Classes = Callable[[Documents], list[str]]
+"""The class of each document."""
+
+
+def classes_by(how: Literal["column", "clusters"] | None, space: str | None, task: Task) -> Classes | None:
+    """What tells documents apart; None where they are not."""
+    if how is None:
+        return None
+    if how == "column":
+        return _in_column
+    if space is None:
+        raise Refused("the mixing's domains are clusters, but no space is given; ask for the retrain again")
+    found = Domains.load(Path(space))
+    return lambda documents: found.assign(texts_of(documents, task))
+
+
+def parts(name: str, documents: Documents, classes: Classes | None) -> dict[str, Documents]:
+    """A batch's documents under its own name, or those of each class under the name of that part."""
+    if classes is None:
+        return {name: documents}
+    return {part(name, one): found for one, found in divide(documents, classes(documents)).items()}
+
+
+def texts_of(documents: Documents, task: Task) -> list[str]:
+    """What a document says: its text, or the contents of its messages."""
+    if task != "sft":
+        return list(map(str, documents.column("text")))
+    dialogues = messages_of(documents.column("messages"))
+    return ["\n".join(message["content"] for message in dialogue) for dialogue in dialogues]
+
+
+def _in_column(documents: Documents) -> list[str]:
+    has_it = CLASS_COLUMN in documents.table.column_names
+    return by_column(documents.column(CLASS_COLUMN) if has_it else [None] * len(documents))

@@ -1,0 +1,156 @@
+"""What a train job does for its mixing: weights found by earlier jobs, the policy, the losses, and the course kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+from strategies.agent.steering import Steering
+from strategies.agent.trajectories import Domain, Head, Provenance, Trajectory, append, versions
+from strategies.contract import JobSpec, TrainWork
+from strategies.errors import BadState
+from strategies.inference.encoding import Encoder
+from strategies.inference.score import Scorer
+from strategies.jobs.dividing import classes_by
+from strategies.jobs.observe import SelectLosses
+from strategies.mixing import ReplayMixer, WeightedMixer, mixer
+from strategies.mixing.domains import by_domain
+from strategies.mixing.exact import decimals, fraction, rounded
+from strategies.mixing.trajectory import MixturePoint, write_trajectory
+from strategies.parts import AgentReweighting, WeightedMixing
+from strategies.settings import Json
+from strategies.training.data import Tick
+
+MIXTURE_FILE = "mixture.json"
+COURSE_FILE = "mixture.jsonl"
+TRAJECTORY_FILE = "trajectory.jsonl"
+MOST_POINTS = 200
+"""Points of a mixture's course that stand in the lineage; the artifact has all."""
+
+
+def bound(work: TrainWork) -> TrainWork:
+    """The work with the weights that an earlier job of the plan found in the place of its own."""
+    mixing = work.template.mixing
+    if not isinstance(mixing, WeightedMixing) or mixing.mixture is None or work.mixture is None:
+        return work
+    weights = read_mixture(Path(work.mixture))
+    if set(weights) != set(mixing.domains):
+        raise BadState("the mixture that was found is of other domains; ask for the retrain again")
+    exact = {name: fraction(weights[name], f"weight of {name}") for name in mixing.domains if name != mixing.rest}
+    found = mixing.model_copy(
+        update={"weights": {name: decimals(weight) for name, weight in exact.items()}, "mixture": None}
+    )
+    return work.model_copy(update={"template": work.template.model_copy(update={"mixing": found})})
+
+
+def write_mixture(folder: Path, weights: Mapping[str, float] | Mapping[str, str]) -> None:
+    """A mixture for a later job, as decimal strings that sum to 1."""
+    floats = {name: float(weight) for name, weight in weights.items()}
+    exact = rounded(floats, max(floats, key=floats.__getitem__))
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {name: decimals(weight) for name, weight in exact.items()}
+    (folder / MIXTURE_FILE).write_text(json.dumps({"format": 1, "weights": found}))
+
+
+def read_mixture(folder: Path) -> dict[str, str]:
+    """What :func:`write_mixture` left."""
+    try:
+        return dict(json.loads((folder / MIXTURE_FILE).read_bytes())["weights"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadState(f"the mixture at {folder} cannot be read; ask for the retrain again") from error
+
+
+def sampler(
+    spec: JobSpec, work: TrainWork, sizes: Mapping[str, int], state: Json | None
+) -> ReplayMixer | WeightedMixer:
+    """The job's mixing, with the policy that its re-weighting names."""
+    mixing = work.template.mixing
+    policy = None
+    if isinstance(mixing, WeightedMixing) and isinstance(mixing.reweight, AgentReweighting):
+        total = work.template.steps // (mixing.observe_every or work.template.steps)
+        policy = Steering(mixing.reweight, environment=_environment(spec), total=max(1, total))
+    return mixer(mixing, sizes, steps=work.template.steps, state=state, policy=policy)
+
+
+def losses_of(
+    spec: JobSpec, work: TrainWork, *, encoder: Encoder, scorer: Scorer, labels: Sequence[str], tick: Tick
+) -> Callable[[], Mapping[str, float]] | None:
+    """Measures each domain's loss on ``select`` halves; None where nobody looks at it."""
+    mixing = work.template.mixing
+    if not isinstance(mixing, WeightedMixing) or mixing.observe_every is None:
+        return None
+    tick()
+    measure = SelectLosses(
+        work.select,
+        spec.task,
+        encoder=encoder,
+        scorer=scorer,
+        labels=labels,
+        classes=classes_by(mixing.divide, work.space, spec.task),
+    )
+    return lambda: by_domain(measure(), mixing.measured)
+
+
+def keep_course(spec: JobSpec, work: TrainWork, course: Sequence[MixturePoint], tokens: int, out: Path) -> Json:
+    """Leave the course as evidence; returns roles and folders under ``out``."""
+    write_trajectory(out / "mixture" / COURSE_FILE, course)
+    found = trajectory(spec, work, course, tokens)
+    if found is None:
+        return {"evidence/mixture": "out/mixture"}
+    (out / "trajectory").mkdir(exist_ok=True)
+    (out / "trajectory" / TRAJECTORY_FILE).unlink(missing_ok=True)
+    append(out / "trajectory" / TRAJECTORY_FILE, [found])
+    return {"evidence/mixture": "out/mixture", "evidence/trajectory": "out/trajectory"}
+
+
+def trajectory(spec: JobSpec, work: TrainWork, course: Sequence[MixturePoint], tokens: int) -> Trajectory | None:
+    """The run as an agent may learn from it; None where losses were not measured twice."""
+    mixing = work.template.mixing
+    seen = [point for point in course if point.losses]
+    if not isinstance(mixing, WeightedMixing) or len(seen) < 2:
+        return None
+    names, new = list(mixing.domains), set(mixing.new)
+    share = 1 / len(names)
+    prior = mixing.reweight.prior if isinstance(mixing.reweight, AgentReweighting) else dict.fromkeys(names, share)
+    head = Head(
+        environment=_environment(spec),
+        domains=tuple(
+            Domain(name=name, target=bool(new & set(mixing.domains[name])), prior=prior[name]) for name in names
+        ),
+        total=len(seen) - 1,
+        provenance=Provenance(
+            seeds={"data": mixing.order, "job": spec.seed},
+            settings=work.template.model_dump(mode="json", include={"schedule", "steps", "mixing"}),
+            data={source.name: source.sha256 for source in work.sources},
+            versions=versions(),
+        ),
+    )
+    found = Trajectory(
+        **{name: getattr(head, name) for name in Head.model_fields}, start=tuple(seen[0].losses[name] for name in names)
+    )
+    for before, after in pairwise(seen):
+        found = found.after(
+            weights=tuple(_floats(before.weights, names)),
+            losses=tuple(after.losses[name] for name in names),
+            tokens=tokens * (after.step - before.step) // max(1, work.template.steps),
+        )
+    return found
+
+
+def thinned(course: Sequence[MixturePoint]) -> list[Json]:
+    """At most :data:`MOST_POINTS` points, the last one among them."""
+    stride = -(-len(course) // MOST_POINTS)
+    kept = [*course[::stride]]
+    if course and kept[-1] is not course[-1]:
+        kept.append(course[-1])
+    return [point.model_dump(mode="json") for point in kept]
+
+
+def _floats(weights: Mapping[str, str], names: Sequence[str]) -> list[float]:
+    return [float(fraction(weights[name], name)) for name in names]
+
+
+def _environment(spec: JobSpec) -> str:
+    return f"{spec.stream}/job-{spec.job}"

@@ -1,0 +1,132 @@
+"""Tiny runs on constant mixtures: what RegMix's regression learns from (METHODS 4.2, step 6)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from strategies.agent.environment import DomainTokens, ProxyEnvironment
+from strategies.agent.rollout import constant, rollout
+from strategies.agent.rows import Ids
+from strategies.contract import JobResult, JobSpec, ProxyWork, SourceFile
+from strategies.errors import BadState, Refused
+from strategies.inference.encoding import Encoder
+from strategies.inference.load import load_tokenizer
+from strategies.jobs.dividing import Classes, classes_by, parts
+from strategies.jobs.runtime import Runtime
+from strategies.mixing.regmix import ProxyRun
+from strategies.settings import Task
+from strategies.training.data import Documents, eval_side, messages_of, refuse_leaks, training_side
+
+RUNS_FILE = "runs.jsonl"
+MOST_TOKENS = 1_000_000
+"""Of a domain: tiny runs see no more."""
+
+
+def run_proxies(spec: JobSpec, work: ProxyWork, runtime: Runtime) -> JobResult:
+    """One run a mixture; those that an earlier attempt finished are not made again."""
+    template = work.template
+    runtime.enter("reading data")
+    data = _data(spec, work, runtime)
+    runtime.enter("making the shared start")
+    environment = ProxyEnvironment(f"{spec.stream}/{spec.name}", data, template.proxy)
+    names = [domain.name for domain in environment.domains]
+    path = runtime.directory / "checkpoints" / RUNS_FILE
+    done = _earlier(spec)[: len(template.mixtures)]
+    _keep(path, done)
+    runtime.enter("training proxies", steps=len(template.mixtures), step=len(done))
+    for weights in template.mixtures[len(done) :]:
+        runtime.check()
+        mixture = [weights.get(name, 0.0) for name in names]
+        run = rollout(environment, constant(mixture), seed=spec.seed)
+        done.append(ProxyRun(weights=weights, losses=dict(zip(names, run.steps[-1].losses, strict=True))))
+        _keep(path, done)
+        runtime.step, runtime.tokens = len(done), environment.trained_tokens
+    _keep(runtime.directory / "out" / "runs" / RUNS_FILE, done)
+    return JobResult(
+        kind="fit",
+        artifacts={"evidence/runs": "out/runs"},
+        facts={
+            "runs": len(done),
+            "tokens": environment.trained_tokens,
+            "tokens_per_s": round(environment.tokens_per_s, 1),
+            "provenance": environment.head(spec.seed).provenance.model_dump(mode="json"),
+        },
+    )
+
+
+def read_runs(folder: Path) -> list[ProxyRun]:
+    """What :func:`run_proxies` left."""
+    try:
+        return [ProxyRun.model_validate_json(line) for line in (folder / RUNS_FILE).read_text().splitlines()]
+    except (OSError, ValueError) as error:
+        raise BadState(f"the tiny runs at {folder} cannot be read; ask for the retrain again") from error
+
+
+def _earlier(spec: JobSpec) -> list[ProxyRun]:
+    """The most runs that an earlier attempt finished."""
+    folders = [Path(folder) / "checkpoints" for folder in spec.resume_from]
+    found = [read_runs(folder) for folder in folders if (folder / RUNS_FILE).is_file()]
+    return max(found, key=len, default=[])
+
+
+def _keep(path: Path, runs: list[ProxyRun]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}")
+    beside.write_text("".join(run.model_dump_json() + "\n" for run in runs))
+    beside.replace(path)
+
+
+def _data(spec: JobSpec, work: ProxyWork, runtime: Runtime) -> list[DomainTokens]:
+    """Token ids of every domain: to train on, and of its eval sets' select halves."""
+    mixing = work.template.mixing
+    encoder = Encoder(load_tokenizer(spec.model), work.template.training.max_length)
+    classes = classes_by(mixing.divide, work.space, spec.task)
+    sources = _training(work.sources, spec.task, classes)
+    whole = [(source.name, training_side(source, spec.task)) for source in work.sources]
+    refuse_leaks(whole, work.forbidden)
+    held = {
+        name: found
+        for file in work.select
+        for name, found in parts(file.name, eval_side(file, spec.task, half="select"), classes).items()
+    }
+    made = []
+    for name, own in mixing.domains.items():
+        runtime.check()
+        train = _ids([sources[one] for one in own if one in sources], encoder, spec.task)
+        validation = _ids([held[one] for one in mixing.measured.get(name, ()) if one in held], encoder, spec.task)
+        made.append(_domain(name, name in work.template.targets, train, validation, work.template.proxy.length))
+    return made
+
+
+def _training(files: tuple[SourceFile, ...], task: Task, classes: Classes | None) -> dict[str, Documents]:
+    return {
+        name: found for file in files for name, found in parts(file.name, training_side(file, task), classes).items()
+    }
+
+
+def _domain(name: str, target: bool, train: Ids, validation: Ids, row: int) -> DomainTokens:
+    """A domain whose eval sets do not fill a row is measured on the last eighth of its own tokens, not trained on."""
+    if len(validation) < row:
+        cut = len(train) - max(row, len(train) // 8)
+        if cut < row:
+            raise Refused(f"domain {name} has {len(train)} tokens, too few for tiny runs; wait for more data")
+        train, validation = train[:cut], train[cut:]
+    return DomainTokens(name=name, target=target, train=train, validation=validation)
+
+
+def _ids(documents: list[Documents], encoder: Encoder, task: Task) -> Ids:
+    found: list[int] = []
+    for one in documents:
+        for ids in _encoded(one, encoder, task):
+            found += ids
+            if len(found) >= MOST_TOKENS:
+                return np.asarray(found[:MOST_TOKENS], dtype=np.int64)
+    return np.asarray(found, dtype=np.int64)
+
+
+def _encoded(documents: Documents, encoder: Encoder, task: Task) -> list[list[int]]:
+    if task == "sft":
+        return [list(ids) for ids, _ in encoder.dialogues(messages_of(documents.column("messages")))]
+    return [list(ids) for ids in encoder.documents(list(map(str, documents.column("text"))))]

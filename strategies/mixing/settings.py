@@ -1,0 +1,100 @@
+"""Weighted mixing as a user sets it: what a domain is, its first weight, and what changes the weights."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from strategies.mixing.domains import ClusterSettings
+from strategies.parts import MixtureLimits
+from strategies.settings import Closed
+
+
+class DomainSettings(Closed):
+    """What a domain is (METHODS 4.1: classes of content times old and new data)."""
+
+    by: Literal["batch", "column", "clusters"] = Field(
+        "batch",
+        description="every batch and the anchor is a domain; or the classes named in the column source.domain_field; "
+        "or classes found by clustering the documents; classes of new and of old data are domains of their own",
+    )
+    clusters: ClusterSettings = Field(default_factory=ClusterSettings, description="used when by is clusters")
+
+
+class NoReweighting(Closed):
+    """The weights stay as they are."""
+
+    kind: Literal["none"] = Field("none", description="the weights stay as they are")
+
+
+class SkillItSettings(Closed):
+    """Skill-It (METHODS 4.3)."""
+
+    kind: Literal["skill-it"] = Field("skill-it", description="weights follow what is still hard, online")
+    eta: float = Field(0.2, gt=0, description="how strongly weights follow losses")
+    window: int = Field(3, ge=1, description="evaluations whose losses are summed")
+    graph: dict[str, dict[str, float]] | None = Field(
+        None, description="how much training on a domain helps another; default: each helps itself alone"
+    )
+
+
+class DoReMiSettings(Closed):
+    """DoReMi (METHODS 4.4): a reference job, a proxy job that finds the weights, the main job."""
+
+    kind: Literal["doremi"] = Field("doremi", description="weights of the domains that lag a reference model")
+    share: float = Field(0.25, gt=0, le=1, description="steps of the reference and of the proxy over the stage's")
+    eta: float = Field(1.0, gt=0, description="how fast the weights move")
+    smoothing: float = Field(1e-3, ge=0, lt=1, description="share that is dealt out equally at every step")
+
+
+class RegMixSettings(Closed):
+    """RegMix (METHODS 4.2): tiny runs on many mixtures, a regression, the main job on the mixture that it chose."""
+
+    kind: Literal["regmix"] = Field("regmix", description="the mixture that a regression over tiny runs chooses")
+    runs: int = Field(64, ge=1, description="tiny runs, each on a mixture of its own")
+    tokens: int = Field(50_000, ge=1024, description="tokens of a tiny run")
+    jobs: int = Field(4, ge=1, description="jobs that the tiny runs are dealt out to")
+    old_weight: float = Field(0.5, ge=0, le=1, description="weight of the old domains' loss in what is minimised")
+    epochs_max: float = Field(4.0, gt=0, description="how often a domain may be repeated in the chosen mixture")
+
+
+class AgentMixSettings(Closed):
+    """Data Mixing Agent (METHODS 4.1)."""
+
+    kind: Literal["agent"] = Field("agent", description="a taught agent chooses; without one the guard's mixture stays")
+    folder: str | None = Field(
+        None, description="what `rekindle mixing train` left; default: none, for none ships, so the weights stay"
+    )
+    patience: int = Field(3, ge=1, description="steps in a row after which a better constant mixture takes over")
+
+
+ReweightSettings = Annotated[
+    NoReweighting | SkillItSettings | DoReMiSettings | RegMixSettings | AgentMixSettings, Field(discriminator="kind")
+]
+
+
+class WeightedSettings(Closed):
+    """Every domain by its weight (METHODS 4)."""
+
+    kind: Literal["weighted"] = Field("weighted", description="every domain by its weight, which may change")
+    weights: Literal["replay", "prior", "uniform"] | dict[str, float] = Field(
+        "replay",
+        description="first weights: replay (old domains share what replay would take), prior (by tokens), uniform, "
+        "or each domain's own; domains left out share what remains",
+    )
+    domains: DomainSettings = Field(default_factory=DomainSettings, description="what a domain is")
+    reweight: ReweightSettings = Field(default_factory=NoReweighting, description="what changes the weights")
+    updates: int = Field(10, ge=1, description="times that losses are looked at, evenly over the stage")
+    limits: MixtureLimits = Field(default_factory=MixtureLimits, description="what no re-weighting may exceed")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _words(cls, raw: Any) -> Any:
+        """A word is the kind of re-weighting, or what domains are told apart by."""
+        if not isinstance(raw, dict):
+            return raw
+        short = {"reweight": "kind", "domains": "by"}
+        return {
+            key: {short[key]: value} if key in short and isinstance(value, str) else value for key, value in raw.items()
+        }

@@ -1,0 +1,147 @@
+"""The domain space of a stage: which sources make which domain, what measures it, and its first weight."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+
+from strategies.contract import Signals, SourceFacts
+from strategies.errors import BadPlan
+from strategies.mixing.domains import MOST, part
+from strategies.mixing.exact import decimals, rounded
+from strategies.mixing.settings import WeightedSettings
+from strategies.mixing.simplex import normalised
+from strategies.planning import share
+
+EARLIER = "earlier"
+"""The domain of all batches whose own eval set is no longer kept apart."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Domain:
+    """One domain of a stage."""
+
+    name: str
+    new: bool
+    """Of the decision's own batches: what the training is for."""
+    sources: tuple[str, ...]
+    measured: tuple[str, ...]
+    tokens: int
+    seen: int
+    """Rows that were seen of it: what replay weighs old sources by."""
+
+
+def find(signals: Signals, settings: WeightedSettings) -> tuple[Domain, ...]:
+    """The domains that have rows, new ones first; raises BadPlan where they are none or too many."""
+    found = _batches(signals) if settings.domains.by == "batch" else _classes(signals)
+    if not any(domain.new for domain in found):
+        raise BadPlan("there are no rows to train on; wait for more data")
+    if len(found) > MOST:
+        raise BadPlan(f"{len(found)} domains are too many to mix; the most are {MOST}")
+    return found
+
+
+def weights(domains: tuple[Domain, ...], settings: WeightedSettings, *, replay: float) -> dict[str, Fraction]:
+    """The first weight of every domain; ``replay`` is the share of old data where the weights are replay's."""
+    if isinstance(settings.weights, dict):
+        return rounded(_given(domains, settings.weights), domains[0].name)
+    if settings.weights == "uniform":
+        return rounded({domain.name: 1 / len(domains) for domain in domains}, domains[0].name)
+    if settings.weights == "prior":
+        return rounded(prior(domains), domains[0].name)
+    sides = {new: [domain for domain in domains if domain.new is new] for new in (True, False)}
+    shares = {True: 1 - replay if sides[False] else 1.0, False: replay}
+    return rounded(
+        {
+            domain.name: shares[new] * weight
+            for new, side in sides.items()
+            for domain, weight in zip(side, _within(side), strict=True)
+        },
+        domains[0].name,
+    )
+
+
+def prior(domains: Iterable[Domain]) -> dict[str, float]:
+    """Every domain's share of all tokens."""
+    return normalised({domain.name: float(max(1, domain.tokens)) for domain in domains})
+
+
+def spelled(found: dict[str, Fraction]) -> dict[str, str]:
+    """Weights as decimal strings."""
+    return {name: decimals(weight) for name, weight in found.items()}
+
+
+def _within(side: list[Domain]) -> list[float]:
+    return list(normalised({domain.name: float(max(1, domain.seen)) for domain in side}).values()) if side else []
+
+
+def _given(domains: tuple[Domain, ...], asked: dict[str, float]) -> dict[str, float]:
+    names = [domain.name for domain in domains]
+    unknown = sorted(set(asked) - set(names))
+    if unknown:
+        raise BadPlan(f"mixing.weights names {unknown[0]}, which is no domain; the domains are {', '.join(names)}")
+    left = [name for name in names if name not in asked]
+    total = sum(asked.values())
+    if not left and abs(total - 1) > 1e-6:
+        raise BadPlan(f"mixing.weights names every domain but sums to {total:g}, not 1")
+    return {name: asked[name] if name in asked else (1 - total) / len(left) for name in names}
+
+
+def _batches(signals: Signals) -> tuple[Domain, ...]:
+    """Each batch with an eval set of its own, the anchor, and all older batches together."""
+    new = [_alone(source, new=True) for source in signals.new if source.rows]
+    old = share.replayable(signals)
+    apart = [_alone(source, new=False) for source in old if source.eval_set is not None]
+    rest = [source for source in old if source.eval_set is None]
+    earlier = Domain(
+        name=EARLIER,
+        new=False,
+        sources=tuple(source.name for source in rest),
+        measured=signals.pools,
+        tokens=sum(source.tokens for source in rest),
+        seen=sum(source.seen_rows or source.rows for source in rest),
+    )
+    return (*new, *apart, *([earlier] if rest else []))
+
+
+def _alone(source: SourceFacts, *, new: bool) -> Domain:
+    return Domain(
+        name=source.name,
+        new=new,
+        sources=(source.name,),
+        measured=() if source.eval_set is None else (source.eval_set,),
+        tokens=source.tokens,
+        seen=source.rows if new else source.seen_rows or source.rows,
+    )
+
+
+def _classes(signals: Signals) -> tuple[Domain, ...]:
+    """Each class of documents among the new batches, and among the old ones."""
+    old = share.replayable(signals)
+    sides = {"new": signals.new, "old": old}
+    if not any(source.classes for source in signals.new):
+        raise BadPlan("the documents' classes were not measured; ask for the retrain again")
+    return tuple(domain for side, sources in sides.items() for domain in _side(side, sources, signals.pools))
+
+
+def _side(side: str, sources: tuple[SourceFacts, ...], pools: tuple[str, ...]) -> list[Domain]:
+    found: dict[str, list[tuple[str, int, int]]] = defaultdict(list)
+    for source in sources:
+        for one in source.classes:
+            if one.rows:
+                found[one.name].append((part(source.name, one.name), one.tokens, one.rows))
+    sets = [source.eval_set for source in sources if source.eval_set is not None]
+    sets += pools if side == "old" else ()
+    return [
+        Domain(
+            name=f"{side}/{name}",
+            new=side == "new",
+            sources=tuple(source for source, _, _ in parts),
+            measured=tuple(part(one, name) for one in sets),
+            tokens=sum(tokens for _, tokens, _ in parts),
+            seen=sum(rows for _, _, rows in parts),
+        )
+        for name, parts in sorted(found.items())
+    ]

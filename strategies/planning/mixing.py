@@ -1,0 +1,188 @@
+"""The mixing of a stage's train job, and the jobs before it that find its weights (METHODS 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import ceil
+
+from strategies.agent.settings import ProxySettings
+from strategies.contract import Explained, FitTemplate, ProxyTemplate, Template, TrainTemplate
+from strategies.errors import BadPlan
+from strategies.mixing.regmix import FitSettings, MixtureSettings, candidates
+from strategies.mixing.settings import (
+    AgentMixSettings,
+    DoReMiSettings,
+    RegMixSettings,
+    SkillItSettings,
+    WeightedSettings,
+)
+from strategies.mixing.skill_it import identity
+from strategies.parts import (
+    AgentReweighting,
+    CosineSchedule,
+    GroupDroObjective,
+    Mixing,
+    Reweighting,
+    SkillItReweighting,
+    WeightedMixing,
+)
+from strategies.planning import domains, resolve, share
+from strategies.planning.domains import Domain
+from strategies.planning.stage import Stage, replay
+
+MAIN = "train"
+
+
+def of(stage: Stage, *, cursor: str | None, steps: int) -> Mixing:
+    """What the stage's rows are drawn by."""
+    settings = stage.composition.mixing
+    if not isinstance(settings, WeightedSettings):
+        return replay(stage, cursor=cursor)
+    found = stage.domains
+    first = domains.weights(found, settings, replay=float(stage.share))
+    rest = found[0].name
+    looked_at = any(domain.measured for domain in found)
+    return WeightedMixing(
+        domains={domain.name: domain.sources for domain in found},
+        weights={name: text for name, text in domains.spelled(first).items() if name != rest},
+        rest=rest,
+        batch=stage.signals.training.train_batch_size,
+        order=stage.values["order"].value,
+        cursor=cursor,
+        new=tuple(source for domain in found if domain.new for source in domain.sources),
+        measured={domain.name: domain.measured for domain in found},
+        divide=None if settings.domains.by == "batch" else settings.domains.by,
+        space=stage.signals.space,
+        observe_every=max(1, ceil(steps / settings.updates)) if looked_at else None,
+        reweight=_reweight(settings, found) if looked_at else None,
+        limits=settings.limits if looked_at else None,
+    )
+
+
+def _reweight(settings: WeightedSettings, found: tuple[Domain, ...]) -> Reweighting | None:
+    reweight = settings.reweight
+    names = [domain.name for domain in found]
+    if isinstance(reweight, SkillItSettings):
+        graph = identity(names) if reweight.graph is None else _graph(reweight.graph, names)
+        return SkillItReweighting(eta=reweight.eta, window=reweight.window, graph=graph)
+    if isinstance(reweight, AgentMixSettings) and reweight.folder is not None:
+        return AgentReweighting(
+            folder=reweight.folder,
+            targets=tuple(domain.name for domain in found if domain.new),
+            prior=domains.prior(found),
+            patience=reweight.patience,
+        )
+    return None
+
+
+def _graph(graph: dict[str, dict[str, float]], names: list[str]) -> dict[str, dict[str, float]]:
+    unknown = sorted({*graph, *(name for row in graph.values() for name in row)} - set(names))
+    if unknown:
+        raise BadPlan(f"the skill graph names {unknown[0]}, which is no domain; the domains are {', '.join(names)}")
+    return {name: {name: 1.0, **graph.get(name, {})} for name in names}
+
+
+def with_search(stage: Stage, main: TrainTemplate) -> dict[str, Template]:
+    """The stage's jobs: ``main`` alone, or after those that find its mixture."""
+    settings, mixing = stage.composition.mixing, main.mixing
+    if not isinstance(settings, WeightedSettings) or not isinstance(mixing, WeightedMixing) or len(mixing.domains) == 1:
+        return {MAIN: main}
+    if isinstance(settings.reweight, DoReMiSettings):
+        return _doremi(stage, main, mixing, settings.reweight)
+    if isinstance(settings.reweight, RegMixSettings):
+        return _regmix(stage, main, mixing, settings.reweight)
+    return {MAIN: main}
+
+
+def _doremi(stage: Stage, main: TrainTemplate, mixing: WeightedMixing, settings: DoReMiSettings) -> dict[str, Template]:
+    if stage.signals.task == "classification":
+        raise BadPlan("doremi compares the loss of every token; choose skill-it for classification")
+    steps = max(1, round(settings.share * stage.steps))
+    short = {"steps": steps, "schedule": _shortened(main, steps), "state": (), "optimizer": None}
+    plain = mixing.model_copy(update={"reweight": None, "cursor": None, "observe_every": None, "limits": None})
+    reference = main.model_copy(update={**short, "mixing": plain})
+    objective = GroupDroObjective(prior=_floats(mixing), eta=settings.eta, smoothing=settings.smoothing)
+    found = {"objective": objective, "reference": "@reference/answer/model", "state": ("state/mixture",)}
+    proxy = reference.model_copy(update=found)
+    return {"reference": reference, "proxy": proxy, MAIN: _bound(main, mixing, "@proxy/state/mixture")}
+
+
+def _shortened(main: TrainTemplate, steps: int) -> CosineSchedule:
+    assert isinstance(main.schedule, CosineSchedule)
+    return main.schedule.model_copy(update={"steps": steps, "warmup": min(main.schedule.warmup, steps // 2)})
+
+
+def _regmix(stage: Stage, main: TrainTemplate, mixing: WeightedMixing, settings: RegMixSettings) -> dict[str, Template]:
+    signals, found = stage.signals, stage.domains
+    if signals.task == "classification":
+        raise BadPlan("regmix's tiny runs are language models; choose skill-it for classification")
+    prior = domains.prior(found)
+    drawn = candidates(prior, MixtureSettings(runs=settings.runs), seed=f"regmix {stage.values['order'].value}")
+    share_of = ceil(settings.runs / settings.jobs)
+    proxy = ProxySettings(step_tokens=settings.tokens, steps=1, seed=signals.training.seed)
+    proxies: dict[str, Template] = {
+        f"proxy-{at + 1}": ProxyTemplate(
+            init=main.init,
+            mixing=mixing,
+            mixtures=tuple(drawn[first : first + share_of]),
+            targets=tuple(domain.name for domain in found if domain.new),
+            proxy=proxy,
+            training=signals.training,
+        )
+        for at, first in enumerate(range(0, settings.runs, share_of))
+    }
+    fit = FitTemplate(
+        init=main.init,
+        runs=tuple(f"@{name}/evidence/runs" for name in proxies),
+        fit=_fit(stage, prior, settings),
+        training=signals.training,
+    )
+    return {**proxies, "fit": fit, MAIN: _bound(main, mixing, "@fit/state/mixture")}
+
+
+def _fit(stage: Stage, prior: Mapping[str, float], settings: RegMixSettings) -> FitSettings:
+    found = stage.domains
+    old, new = (tuple(domain.name for domain in found if domain.new is side) for side in (False, True))
+    rows = max(1, resolve.total_rows((*stage.signals.new, *share.replayable(stage.signals))))
+    tokens_a_row = sum(domain.tokens for domain in found) / rows
+    return FitSettings(
+        prior=dict(prior),
+        tokens={domain.name: float(max(1, domain.tokens)) for domain in found},
+        budget=max(1.0, stage.steps * stage.signals.training.train_batch_size * tokens_a_row),
+        epochs_max=settings.epochs_max,
+        old=old,
+        new=new,
+        old_weight=settings.old_weight if old else 0.0,
+        seed=stage.signals.training.seed,
+    )
+
+
+def _bound(main: TrainTemplate, mixing: WeightedMixing, reference: str) -> TrainTemplate:
+    return main.model_copy(update={"mixing": mixing.model_copy(update={"mixture": reference})})
+
+
+def _floats(mixing: WeightedMixing) -> dict[str, float]:
+    weights = {name: float(weight) for name, weight in mixing.weights.items()}
+    return {**weights, mixing.rest: 1 - sum(weights.values())}
+
+
+def explained(stage: Stage, mixing: Mixing) -> dict[str, Explained]:
+    """What a weighted mixing resolved, worth recording."""
+    settings = stage.composition.mixing
+    if not isinstance(settings, WeightedSettings) or not isinstance(mixing, WeightedMixing):
+        return {}
+    given = "settings" if isinstance(settings.weights, dict) else f"weights: {settings.weights}"
+    return {
+        "domains": Explained(value=list(mixing.domains), origin=f"by {settings.domains.by}"),
+        "weights": Explained(value=_floats(mixing), origin=given),
+        "reweight": Explained(value=settings.reweight.kind, origin=_why(settings, mixing)),
+        "observe_every": Explained(value=mixing.observe_every, origin=f"{settings.updates} updates over the stage"),
+    }
+
+
+def _why(settings: WeightedSettings, mixing: WeightedMixing) -> str:
+    if settings.reweight.kind != "none" and mixing.observe_every is None:
+        return "settings, but no domain has an eval set: the weights stay"
+    if settings.reweight.kind == "agent" and mixing.reweight is None:
+        return "settings, but no agent is given and none ships, because none beat constant mixtures on unseen domains"
+    return resolve.SETTINGS
