@@ -28,7 +28,7 @@ from storage.tables import (
 )
 from strategies.contract import Plan as PlanRecord
 from strategies.contract import TrainTemplate
-from strategies.plan import needs, order, parse_reference
+from strategies.plan import BANK, MODEL, needs, order, parse_reference
 
 
 def source_file(batch: Batch, role: str) -> dict[str, Any]:
@@ -158,7 +158,7 @@ def _initial_model(
     labels = decision.signals.get("labels", [])
     origin = _origin(session, decision, "live" if init.is_job else init.of)
     model = {**evaluation.model_of(session, origin, settings), "labels": labels}
-    if not init.is_job and init.role == "answer/model":
+    if not init.is_job and init.role in (MODEL, BANK):
         return model
     if template.selection.lora is not None:
         return {

@@ -88,7 +88,7 @@ def resolve(made_to: Order, store: ArtifactStore, models: Path) -> JobSpec:
         return JobSpec.model_validate(
             {
                 **made_to.spec,
-                "model": places.within(made_to.spec["model"], "path", "adapter"),
+                "model": places.within(made_to.spec["model"], "path", "adapter", "bank"),
                 "work": places.within(work, "optimizer", "cursor"),
                 "job": made_to.job,
                 "attempt": made_to.attempt,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from strategies.named.contract import Named
 from strategies.named.half_finetune import HALF_FINETUNE
+from strategies.named.mos import MOS
 from strategies.named.naive import NAIVE
 from strategies.named.retrain import RETRAIN
 from strategies.named.rewarm_replay import REWARM_REPLAY
 
-NAMED: tuple[Named, ...] = (NAIVE, RETRAIN, REWARM_REPLAY, HALF_FINETUNE)
+NAMED: tuple[Named, ...] = (NAIVE, RETRAIN, REWARM_REPLAY, HALF_FINETUNE, MOS)
 
-__all__ = ["HALF_FINETUNE", "NAIVE", "NAMED", "RETRAIN", "REWARM_REPLAY", "Named"]
+__all__ = ["HALF_FINETUNE", "MOS", "NAIVE", "NAMED", "RETRAIN", "REWARM_REPLAY", "Named"]

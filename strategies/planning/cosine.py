@@ -5,6 +5,7 @@ from __future__ import annotations
 from strategies.composition import Composition, CosineSettings
 from strategies.contract import Explained, Plan, Signals, TrainTemplate
 from strategies.parts import CosineSchedule
+from strategies.plan import BANK, MODEL
 from strategies.planning import resolve
 from strategies.planning.stage import Stage, in_words, parents_cursor, resolve_stage, sources_of, train_job
 
@@ -17,7 +18,8 @@ def plan(signals: Signals, composition: Composition, schedule: CosineSettings, *
     stage = stage.with_values(
         optimizer=_optimizer(signals, composition), warmup_start=_warmup_start(signals, schedule.warmup_start)
     )
-    reason = f"Re-warms the {composition.start} model to rate {stage.rate():g} and decays it over {stage.steps} steps"
+    moved = "a new adapter" if composition.selection.kind == "adapter" else f"the {composition.start} model"
+    reason = f"Re-warms {moved} to rate {stage.rate():g} and decays it over {stage.steps} steps"
     return Plan(
         strategy=strategy,
         jobs={"train": _train(stage)},
@@ -32,12 +34,18 @@ def _train(stage: Stage) -> TrainTemplate:
     return train_job(
         stage,
         _schedule(stage),
-        init=f"@{stage.composition.start}/answer/model",
+        init=_init(stage),
         optimizer="@live/state/optimizer" if stage.values["optimizer"].value == "continued" else None,
         cursor=parents_cursor(stage.signals) if stage.composition.start == "live" else None,
         steps=stage.steps,
         state=("state/mixing", *kept),
     )
+
+
+def _init(stage: Stage) -> str:
+    """The model that training starts from: with a bank on top where a bank goes on."""
+    goes_on = stage.composition.selection.kind == "adapter" and BANK in stage.signals.parent_answer
+    return f"@{stage.composition.start}/{BANK if goes_on else MODEL}"
 
 
 def _schedule(stage: Stage) -> CosineSchedule:

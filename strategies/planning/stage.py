@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from strategies import selection
-from strategies.composition import Composition, ReplaySettings
+from strategies.composition import SCREWS, Composition, ReplaySettings
 from strategies.contract import Explained, Signals, SourceFacts, TrainTemplate
-from strategies.parts import ReplayMixing, Schedule, Selection
+from strategies.parts import Objective, ReplayMixing, Schedule, Selection
 from strategies.planning import resolve, share
 from strategies.settings import Json
 
@@ -20,6 +20,7 @@ class Stage:
     signals: Signals
     composition: Composition
     selection: Selection
+    objective: Objective
     new: tuple[SourceFacts, ...]
     old: tuple[SourceFacts, ...]
     values: dict[str, Explained]
@@ -88,6 +89,7 @@ def resolve_stage(
         signals=signals,
         composition=composition,
         selection=chosen,
+        objective=resolve.objective(signals, composition.objective),
         new=new,
         old=old,
         values=values,
@@ -95,12 +97,7 @@ def resolve_stage(
 
 
 def _kinds(composition: Composition) -> dict[str, str]:
-    return {
-        "start": composition.start,
-        "mixing": composition.mixing.kind,
-        "selection": composition.selection.kind,
-        "schedule": composition.schedule.kind,
-    }
+    return {"start": composition.start, **{screw: getattr(composition, screw).kind for screw in SCREWS}}
 
 
 def _refused(signals: Signals, strategy: str, kinds: dict[str, str]) -> list[Json]:
@@ -153,7 +150,8 @@ def train_job(
         mixing=mixing,
         selection=stage.selection,
         schedule=schedule,
-        objective=resolve.objective(signals),
+        objective=stage.objective,
+        consolidation=stage.composition.consolidation,
         steps=steps,
         training=signals.training,
         state=state,
