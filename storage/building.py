@@ -1,7 +1,8 @@
 """Build ordinary folders out of manifests: read-only hard links or copies, and an index that ``from_pretrained`` reads.
 
 In a folder that holds a whole model and an adapter, the adapter's configuration names the folder itself as its base, so
-that plain ``from_pretrained`` loads both.
+that plain ``from_pretrained`` loads both. A bank of adapters, which no ``from_pretrained`` can read, has its model in a
+folder of its own beneath, where none would take that model for the answer.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from storage.errors import ArtifactCorrupt, ArtifactMissing, ArtifactRefused, ArtifactWriteFailed
 from storage.files import CHUNK_BYTES, fsync_dir, read_json, sha256_file, write_json_atomic
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from storage.artifacts import ArtifactStore, Entry, Progress
 
 ADAPTER = "adapter_config.json"
+BANK = "router.json"
+"""Marks a bank of adapters, beside which a model stands in the folder :data:`BASE`."""
+BASE = "base"
 NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP)
 """Why a hard link may be impossible where a copy is not."""
 
@@ -44,18 +48,16 @@ LINKED = Manner()
 
 def build(store: ArtifactStore, names: Sequence[str], target: Path, manner: Manner = LINKED) -> Path:
     """See :meth:`storage.artifacts.ArtifactStore.materialise_all`."""
-    entries = _merged(store, names)
-    files, weight_map = _layout(entries)
+    files, indexes = _laid_out(store, names)
     if _is_whole(target, names, files, replace=manner.replace):
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.parent / f".{target.name[:64]}.{uuid.uuid4().hex}.tmp"
     try:
         _fill(store, temporary, files, manner)
-        if weight_map:
-            total = sum(entry.tensor_bytes for entry in entries if entry.kind == "tensor")
-            write_json_atomic(temporary / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
-        if weight_map and ADAPTER in files:
+        for path, index in indexes.items():
+            write_json_atomic(temporary / path, index)
+        if INDEX in indexes and ADAPTER in files:
             _point_adapter_at(target, temporary / ADAPTER)
         write_json_atomic(temporary / MARKER, {"format": 1, "manifests": list(names)})
         _put(temporary, target, names, files, replace=manner.replace)
@@ -66,22 +68,36 @@ def build(store: ArtifactStore, names: Sequence[str], target: Path, manner: Mann
     return target
 
 
-def _merged(store: ArtifactStore, names: Sequence[str]) -> list[Entry]:
+def _laid_out(store: ArtifactStore, names: Sequence[str]) -> tuple[dict[str, Entry], dict[str, Any]]:
+    """Files by their path, and the indexes of models by theirs."""
+    found = [store.read_manifest(name).entries for name in names]
+    banks = [entries for entries in found if any(entry.path == BANK for entry in entries)]
+    models = [entries for entries in found if entries not in banks]
+    files, index = _layout(_merged(models))
+    if not banks:
+        return files, index
+    below = {f"{BASE}/{path}": entry for path, entry in files.items()}
+    above, _ = _layout(_merged(banks))
+    return {**below, **above}, {f"{BASE}/{path}": one for path, one in index.items()}
+
+
+def _merged(manifests: Iterable[Sequence[Entry]]) -> list[Entry]:
     merged: dict[tuple[str, str], Entry] = {}
-    for name in names:
-        merged |= {(entry.kind, entry.path): entry for entry in store.read_manifest(name).entries}
+    for entries in manifests:
+        merged |= {(entry.kind, entry.path): entry for entry in entries}
     return [merged[key] for key in sorted(merged)]
 
 
-def _layout(entries: Iterable[Entry]) -> tuple[dict[str, Entry], dict[str, str]]:
-    """File name to entry, and tensor name to file name."""
+def _layout(entries: Sequence[Entry]) -> tuple[dict[str, Entry], dict[str, Any]]:
+    """File name to entry, and the index of the tensors among them, if there are any."""
     files: dict[str, Entry] = {}
     weight_map: dict[str, str] = {}
     for entry in entries:
         if entry.kind == "tensor":
             weight_map[entry.path] = f"tensor-{len(weight_map) + 1:05d}.safetensors"
         files[weight_map[entry.path] if entry.kind == "tensor" else entry.path] = entry
-    return files, weight_map
+    total = sum(entry.tensor_bytes for entry in entries if entry.kind == "tensor")
+    return files, {INDEX: {"metadata": {"total_size": total}, "weight_map": weight_map}} if weight_map else {}
 
 
 def _is_whole(target: Path, names: Sequence[str], files: dict[str, Entry], *, replace: bool) -> bool:

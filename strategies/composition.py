@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from strategies.mixing.settings import WeightedSettings
-from strategies.selection.settings import AllSettings, HalfSettings
+from strategies.parts import KeepConsolidation, LocalObjective, TaskMeanConsolidation
+from strategies.selection.settings import AdapterSettings, AllSettings, HalfSettings
 from strategies.settings import Closed
 
 # --- mixing: which rows, in which proportion ---------------------------------------------------------------------
@@ -40,7 +41,7 @@ MixingSettings = Annotated[
 
 # --- selection: which parameters move ----------------------------------------------------------------------------
 
-SelectionSettings = Annotated[AllSettings | HalfSettings, Field(discriminator="kind")]
+SelectionSettings = Annotated[AllSettings | HalfSettings | AdapterSettings, Field(discriminator="kind")]
 
 # --- schedule: how fast ------------------------------------------------------------------------------------------
 
@@ -73,9 +74,24 @@ class InfiniteSettings(Closed):
 
 ScheduleSettings = Annotated[CosineSettings | InfiniteSettings, Field(discriminator="kind")]
 
+# --- objective: what is minimised --------------------------------------------------------------------------------
+
+
+class TaskSettings(Closed):
+    """What the task says."""
+
+    kind: Literal["task"] = Field("task", description="next token, answer only, or classes, as the task says")
+
+
+ObjectiveSettings = Annotated[TaskSettings | LocalObjective, Field(discriminator="kind")]
+
+# --- consolidation: how the result joins what came before --------------------------------------------------------
+
+ConsolidationSettings = Annotated[KeepConsolidation | TaskMeanConsolidation, Field(discriminator="kind")]
+
 # --- together ----------------------------------------------------------------------------------------------------
 
-SCREWS = ("mixing", "selection", "schedule")
+SCREWS = ("mixing", "selection", "schedule", "objective", "consolidation")
 
 
 class Composition(Closed):
@@ -85,4 +101,6 @@ class Composition(Closed):
     mixing: MixingSettings = NewSettings()
     selection: SelectionSettings = AllSettings()
     schedule: ScheduleSettings = CosineSettings()
+    objective: ObjectiveSettings = TaskSettings()
+    consolidation: ConsolidationSettings = KeepConsolidation()
     keep_optimizer: bool = False

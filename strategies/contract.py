@@ -173,6 +173,10 @@ class Signals(Closed):
     anchor: SourceFacts | None
     labels: tuple[str, ...] = ()
     parent: str
+    parent_answer: tuple[str, ...] = ("answer/model",)
+    """Roles of the live version's ``answer/*`` artifacts: a model, and perhaps an adapter or a bank on top."""
+    parent_labels: tuple[str, ...] = ()
+    """Classes that the live version knows, in head order; ``labels`` goes on from them."""
     parent_state: tuple[str, ...] = ()
     """Roles of the live version's ``state/*`` artifacts, such as ``state/trunk``."""
     parent_settings: dict[str, Any] = Field(default_factory=dict)

@@ -13,8 +13,8 @@ from strategies.parts import WeightedMixing
 
 VERSIONS = ("base", "live")
 """Names a reference may use besides the plan's own jobs: version 1, and the version the decision started from."""
-ANSWERS = ("answer/model", "answer/adapter")
-"""What every train job leaves."""
+MODEL, ADAPTER, BANK = ANSWERS = ("answer/model", "answer/adapter", "answer/bank")
+"""What a train job leaves, one of them; an adapter or a bank stands on the model that it was trained on."""
 
 
 class Artifact(NamedTuple):

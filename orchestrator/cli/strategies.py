@@ -8,7 +8,7 @@ import typer
 
 from orchestrator.cli.base import command, group
 from orchestrator.cli.client import get, part
-from orchestrator.cli.output import Row, field, show_list, show_one
+from orchestrator.cli.output import Row, field, show_list, show_one, text
 
 strategies = group("See which ways of retraining there are.")
 
@@ -19,7 +19,7 @@ def _screws(row: Row) -> str:
     return " × ".join(kinds) if kinds else "chosen at each retrain"
 
 
-COLUMNS = (("NAME", field("name")), ("MIXING × SELECTION × SCHEDULE", _screws), ("SUMMARY", field("summary")))
+COLUMNS = (("NAME", field("name")), ("COMPOSED OF", _screws), ("SUMMARY", field("summary")))
 
 
 def add_to(app: typer.Typer) -> None:
@@ -46,7 +46,8 @@ def show_strategy(name: Annotated[str, typer.Argument(metavar="NAME", help="Name
 
 
 def _in_words(value: object) -> str:
+    """A screw's kind with its settings in brackets; settings within settings have brackets of their own."""
     if not isinstance(value, dict):
-        return str(value)
-    settings = ", ".join(f"{key} {one}" for key, one in value.items() if key != "kind" and one is not None)
-    return f"{value['kind']} ({settings})" if settings else str(value["kind"])
+        return text(value)
+    settings = ", ".join(f"{key} {_in_words(one)}" for key, one in value.items() if key != "kind" and one is not None)
+    return " ".join(part for part in (value.get("kind"), f"({settings})" if settings else "") if part)

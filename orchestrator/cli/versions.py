@@ -161,9 +161,9 @@ def promote_version(
 def export_version(
     name: Which,
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")],
-    as_adapter: Annotated[bool, typer.Option("--as-adapter", help="The adapter alone, as peft writes it.")] = False,
+    as_adapter: Annotated[bool, typer.Option("--as-adapter", help="The adapters alone, as peft writes them.")] = False,
 ) -> None:
-    """Write a version as a plain Hugging Face folder, adapters merged in."""
+    """Write a version as a plain Hugging Face folder, adapters merged in, or a bank that routes by itself."""
     body = {"directory": str(directory.expanduser().absolute()), "as_adapter": as_adapter}
     done = post(f"{_path(parse_version_name(name))}/export", body, timeout_s=LONG_S)
     if is_json():

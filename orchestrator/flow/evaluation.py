@@ -16,6 +16,7 @@ from storage import chain, lineage, manifests
 from storage.artifacts import Stored
 from storage.moves import move
 from storage.tables import Decision, EvalSet, Evaluation, Job, Plan, Stream, Version
+from strategies.plan import ADAPTER, BANK, MODEL
 
 Progress = Literal["complete", "waiting", "failed"]
 EVALUATION_FORMAT = 1
@@ -108,12 +109,12 @@ def evaluation_spec(
 
 
 def model_of(session: Session, version: Version, settings: StreamSettings) -> dict[str, Any]:
-    """The symbolic model of a job: its folder, its adapter if it has one, the classes it knows."""
-    artifacts = records.artifacts_of(session, version.id)
-    adapter = artifacts.get("answer/adapter")
+    """The symbolic model of a job: its folder, the adapter or bank on top if it has one, the classes it knows."""
+    answer = {role: f"manifest:{one}" for role, one in records.artifacts_of(session, version.id).items()}
     return {
-        "path": f"manifest:{artifacts['answer/model']}",
-        "adapter": None if adapter is None else f"manifest:{adapter}",
+        "path": answer[MODEL],
+        "adapter": answer.get(ADAPTER),
+        "bank": answer.get(BANK),
         "trust_remote_code": settings.trust_remote_code,
         "labels": records.known_labels(session, version),
     }

@@ -30,7 +30,7 @@ from strategies.contract import FitTemplate, Template, TrainTemplate
 from strategies.contract import Plan as PlanRecord
 from strategies.mixing.domains import batch_of
 from strategies.parts import WeightedMixing
-from strategies.plan import needs, order, parse_reference
+from strategies.plan import BANK, MODEL, needs, order, parse_reference
 
 
 def source_file(batch: Batch, role: str) -> dict[str, Any]:
@@ -193,7 +193,7 @@ def _initial_model(
     labels = decision.signals.get("labels", [])
     origin = _origin(session, decision, "live" if init.is_job else init.of)
     model = {**evaluation.model_of(session, origin, settings), "labels": labels}
-    if not init.is_job and init.role == "answer/model":
+    if not init.is_job and init.role in (MODEL, BANK):
         return model
     if isinstance(template, TrainTemplate) and template.selection.lora is not None:
         return {

@@ -13,6 +13,7 @@ from orchestrator.settings import StreamSettings
 from storage import lineage, manifests
 from storage.tables import Batch, Decision, Job, Plan, Promotion, Stream, Version, VersionBatch
 from strategies.contract import Signals, SourceFacts
+from strategies.plan import ANSWERS
 
 REFUSED = "refused by the gate"
 """How the outcome of a refused decision begins."""
@@ -53,6 +54,8 @@ def gather(
         anchor=None if anchor is None else _facts(anchor, found, None, apart),
         labels=tuple(_labels(session, parent, [*batches, *old])),
         parent=f"{stream.name}/{parent.number}",
+        parent_answer=tuple(sorted(role for role in records.artifacts_of(session, parent.id) if role in ANSWERS)),
+        parent_labels=tuple(records.known_labels(session, parent)),
         parent_state=_available_state(session, parent),
         parent_settings=_resolved(session, parent),
         anchor_rise=_anchor_rise(session, stream, parent, settings),

@@ -1,7 +1,8 @@
-"""Merge an adapter into its base: ``python -m strategies.inference SPEC.json``, for those who may not import torch.
+"""Export what stands on a base model: ``python -m strategies.inference SPEC.json``, for those who may not import torch.
 
-The specification holds ``model`` and ``adapter`` (folders), ``task``, ``trust_remote_code`` and ``folder`` (the result,
-which appears there whole or not at all).
+The specification holds ``model`` (a folder) with an ``adapter``, which is merged in, or a ``bank``, which becomes a
+folder that routes by itself; ``task``, ``trust_remote_code`` and ``folder`` (the result, which appears there whole or
+not at all).
 """
 
 from __future__ import annotations
@@ -15,32 +16,24 @@ from strategies.errors import StrategyError
 from strategies.settings import Closed, Task
 
 
-class MergeSpec(Closed):
-    """What is to be merged, and where to."""
+class ExportSpec(Closed):
+    """What is to be exported, and where to."""
 
     model: str
-    adapter: str
+    adapter: str | None = None
+    bank: str | None = None
     task: Task
     trust_remote_code: bool
     folder: str
 
 
 def main(path: str) -> int:
-    """Merge as the file at ``path`` says; the exit code of the process."""
-    from strategies.inference.export import export_merged
-    from strategies.inference.load import adapter_labels
-
-    spec = MergeSpec.model_validate_json(Path(path).read_bytes())
-    files = ModelFiles(
-        path=spec.model,
-        adapter=spec.adapter,
-        trust_remote_code=spec.trust_remote_code,
-        labels=adapter_labels(Path(spec.adapter)),
-    )
+    """Export as the file at ``path`` says; the exit code of the process."""
+    spec = ExportSpec.model_validate_json(Path(path).read_bytes())
     folder = Path(spec.folder)
-    beside = folder.with_name(f".{folder.name}.merging")
+    beside = folder.with_name(f".{folder.name}.making")
     try:
-        export_merged(files, spec.task, beside)
+        _write(spec, beside, place=folder)
         beside.rename(folder)
     except StrategyError as error:
         print(error, file=sys.stderr)
@@ -48,6 +41,25 @@ def main(path: str) -> int:
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return 0
+
+
+def _write(spec: ExportSpec, beside: Path, *, place: Path) -> None:
+    from strategies.inference.export import export_merged
+    from strategies.inference.export_bank import export_bank
+    from strategies.inference.load import adapter_labels
+
+    labels = adapter_labels(Path(spec.adapter)) if spec.adapter else ()
+    files = ModelFiles(
+        path=spec.model,
+        adapter=spec.adapter,
+        bank=spec.bank,
+        trust_remote_code=spec.trust_remote_code,
+        labels=labels,
+    )
+    if spec.bank is None:
+        export_merged(files, spec.task, beside)
+    else:
+        export_bank(files, spec.task, beside, place=place)
 
 
 if __name__ == "__main__":

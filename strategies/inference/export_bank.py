@@ -18,8 +18,8 @@ from strategies.settings import Task
 
 PACKAGE = "rekindle_bank"
 USE = {
-    "classes": 'bank.classify(["a text", "another"])       # [(class, probability), …]',
-    "domains": 'bank.generate("a prompt", max_new_tokens=64)   # routed once; the adapter stays for the answer',
+    "classes": 'bank.classify(["a text", "another"])  # [(class, probability), …]',
+    "domains": 'bank.generate("a prompt", max_new_tokens=64)  # routed once; the adapter stays for the answer',
 }
 BODY = {"classes": "AutoModel", "domains": "AutoModelForCausalLM"}
 README = """# A bank of adapters
@@ -30,12 +30,13 @@ Everything needed is in this folder; install `torch`, `transformers`, `peft` and
 ```python
 import sys
 
-sys.path.insert(0, "{folder}")                 # this folder
+folder = "{folder}"  # this folder
+sys.path.insert(0, folder)
 from {package} import load
 
-bank = load("{folder}", device="cpu")
+bank = load(folder, device="cpu")
 {use}
-bank.changed()                                 # () as long as every adapter is what was stored
+bank.changed()  # () as long as every adapter is what was stored
 ```
 
 ## Plain adapters
@@ -46,7 +47,8 @@ For a server that routes by itself, each folder under `adapters/` is an ordinary
 from peft import PeftModel
 from transformers import {body}
 
-model = PeftModel.from_pretrained({body}.from_pretrained("{folder}/base"), "{folder}/adapters/{adapter}")
+base = {body}.from_pretrained(f"{{folder}}/base")
+model = PeftModel.from_pretrained(base, f"{{folder}}/adapters/{adapter}")
 ```
 
 | adapter | answers for |
@@ -55,10 +57,10 @@ model = PeftModel.from_pretrained({body}.from_pretrained("{folder}/base"), "{fol
 """
 
 
-def export_bank(files: ModelFiles, task: Task, folder: Path) -> None:
+def export_bank(files: ModelFiles, task: Task, folder: Path, *, place: Path | None = None) -> None:
     """Write base, adapters, head, router and the code that reads them to ``folder``, with a README.
 
-    Statistics that only training needs stay behind.
+    Statistics that only training needs stay behind. ``place`` is where the folder will be found in the end.
 
     Raises:
         Refused: there is no bank, or it does not fit its base.
@@ -76,26 +78,27 @@ def export_bank(files: ModelFiles, task: Task, folder: Path) -> None:
     for name in (MANIFEST, VECTORS, HEAD):
         if (source / name).exists():
             shutil.copyfile(source / name, folder / name)
-    _copy_code(folder / PACKAGE)
-    (folder / "README.md").write_text(_readme(manifest, folder.name))
+    write_reader(folder, manifest, place=str((place or folder).absolute()))
 
 
-def _copy_code(folder: Path) -> None:
-    folder.mkdir()
+def write_reader(folder: Path, manifest: package.Manifest, *, place: str) -> None:
+    """Put the code that reads a bank beside it, and a README that says how, for a folder found at ``place``."""
+    (folder / PACKAGE).mkdir()
     for file in sorted(Path(str(package.__file__)).parent.glob("*.py")):
-        shutil.copyfile(file, folder / file.name)
+        shutil.copyfile(file, folder / PACKAGE / file.name)
+    (folder / "README.md").write_text(_readme(manifest, place))
 
 
-def _readme(manifest: package.Manifest, folder: str) -> str:
+def _readme(manifest: package.Manifest, place: str) -> str:
     owned = [
-        [label for label, owner in zip(manifest.labels, manifest.owners, strict=True) if owner == place]
-        for place in range(len(manifest.adapters))
+        [label for label, owner in zip(manifest.labels, manifest.owners, strict=True) if owner == at]
+        for at in range(len(manifest.adapters))
     ]
     rows = [
         f"| {name} | {', '.join(labels) or 'its domain'} |" for name, labels in zip(manifest.names, owned, strict=True)
     ]
     return README.format(
-        folder=folder,
+        folder=place,
         package=PACKAGE,
         use=USE[manifest.kind],
         body=BODY[manifest.kind],

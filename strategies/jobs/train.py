@@ -19,7 +19,8 @@ from strategies.contract import Consumed, JobResult, JobSpec, SourceFile, TrainT
 from strategies.errors import BadState, Refused
 from strategies.inference.encoding import IGNORED, Encoder
 from strategies.inference.export import save_adapter, save_model, save_tokenizer
-from strategies.inference.load import Loaded, load
+from strategies.inference.export_bank import write_reader
+from strategies.inference.load import Loaded, load, read_bank
 from strategies.inference.score import Scorer
 from strategies.jobs import mixing as mixings
 from strategies.jobs.bank import Trained, write_bank
@@ -119,7 +120,7 @@ def _bank(spec: JobSpec, work: TrainWork, prepared: Prepared, loop: Loop, runtim
     )
     folder = runtime.directory / "out" / "bank"
     made = write_bank(trained, folder)
-    save_tokenizer(prepared.loaded.tokenizer, folder, parent=spec.model.path)
+    write_reader(folder, read_bank(folder), place=".")
     return {**merging.facts, **made}
 
 

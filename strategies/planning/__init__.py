@@ -16,6 +16,8 @@ from strategies.planning import compose, cosine, trunk
 def plan(signals: Signals, composition: Composition, *, strategy: str) -> Plan:
     """The plan of a composition, under the strategy's name; raises BadPlan where there is none."""
     compose.check(composition, signals.training)
+    compose.check_parent(composition, signals)
+    signals = _tuned(signals, composition)
     schedule = composition.schedule
     if isinstance(schedule, CosineSettings):
         made = cosine.plan(signals, composition, schedule, strategy=strategy)
@@ -23,6 +25,13 @@ def plan(signals: Signals, composition: Composition, *, strategy: str) -> Plan:
         made = trunk.plan(signals, composition, schedule, strategy=strategy)
     validate(made)
     return made
+
+
+def _tuned(signals: Signals, composition: Composition) -> Signals:
+    """An adapter a stage is low-rank whatever the tuner, and its rate with it."""
+    if composition.selection.kind != "adapter":
+        return signals
+    return signals.model_copy(update={"training": signals.training.model_copy(update={"tuner": "lora"})})
 
 
 __all__ = ["plan"]

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from strategies.composition import Composition, InfiniteSettings
+from strategies.contract import Signals
 from strategies.errors import BadPlan
 from strategies.mixing.regmix import LEAST_RUNS
 from strategies.mixing.settings import WeightedSettings
+from strategies.plan import ADAPTER, BANK
 from strategies.settings import TrainingSettings
+
+LABELS_SHOWN = 5
 
 
 def check(composition: Composition, training: TrainingSettings) -> None:
@@ -15,6 +19,12 @@ def check(composition: Composition, training: TrainingSettings) -> None:
         _check_base(composition)
     if isinstance(composition.schedule, InfiniteSettings):
         _check_infinite(composition, composition.schedule, training)
+    if composition.selection.kind == "adapter":
+        _check_bank(composition)
+    elif composition.consolidation.kind == "task-mean":
+        raise BadPlan("task-mean is for adapters; set selection.kind to adapter or consolidation.kind to keep")
+    elif composition.objective.kind == "local":
+        raise BadPlan("local is for adapters; set selection.kind to adapter or objective.kind to task")
     if composition.selection.kind == "half" and composition.keep_optimizer:
         raise BadPlan("half draws anew what moves, so every stage needs a new optimizer; remove keep_optimizer")
     if isinstance(composition.mixing, WeightedSettings):
@@ -29,6 +39,49 @@ def _check_weighted(mixing: WeightedSettings) -> None:
         raise BadPlan("mixing.weights cannot be negative or sum to more than 1; domains left out share what remains")
     if isinstance(given, dict) and reweight.kind == "regmix":
         raise BadPlan("regmix finds the weights by itself; remove mixing.weights")
+
+
+def check_parent(composition: Composition, signals: Signals) -> None:
+    """Refuse what the live version cannot be gone on from, with what to do instead."""
+    is_bank, adapts = BANK in signals.parent_answer, composition.selection.kind == "adapter"
+    if is_bank and not adapts and composition.start == "live":
+        raise BadPlan(
+            "the live version is a bank of adapters, which goes on with an adapter a stage only; choose strategy mos,"
+            " or retrain, which starts from the base"
+        )
+    if not adapts or is_bank:
+        return
+    if ADAPTER in signals.parent_answer:
+        raise BadPlan("a bank cannot start on a model with an adapter; roll back to a version without one, or rebase")
+    if signals.parent_labels:
+        raise BadPlan(
+            f"the live version tells {_listed(signals.parent_labels)} apart by a head of its own, which a bank cannot"
+            " take over; roll back to a version that knows no classes, or register a stream on a model without a head"
+        )
+
+
+def _listed(labels: tuple[str, ...]) -> str:
+    """The first labels, and how many more there are."""
+    shown = ", ".join(labels[:LABELS_SHOWN])
+    more = len(labels) - LABELS_SHOWN
+    return f"{shown} and {more} more classes" if more > 0 else shown
+
+
+def _check_bank(composition: Composition) -> None:
+    """A bank's stage: a fresh adapter on a frozen base, its own rows alone, at rates that end."""
+    if composition.consolidation.kind != "task-mean":
+        raise BadPlan("an adapter a stage makes a bank; set consolidation.kind to task-mean or selection.kind to all")
+    if composition.start == "base":
+        raise BadPlan("a bank goes on from the live version's; set start to live")
+    if composition.mixing.kind != "new":
+        raise BadPlan("an adapter answers for the rows it was trained on; set mixing.kind to new")
+    if composition.schedule.kind == "infinite":
+        raise BadPlan("the infinite schedule goes on with one trunk, but every adapter is a new one; choose cosine")
+    if composition.keep_optimizer:
+        raise BadPlan("every adapter is a new one and has no moments; remove keep_optimizer")
+    merging = composition.consolidation
+    if merging.space == "delta" and merging.merge_every == "step":
+        raise BadPlan("products averaged after every step would reset the optimizer; set merge_every to epoch or task")
 
 
 def _check_base(composition: Composition) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from strategies.composition import Composition, CosineSettings
 from strategies.contract import Explained, Plan, Signals, TrainTemplate
 from strategies.parts import CosineSchedule
+from strategies.plan import BANK, MODEL
 from strategies.planning import mixing, resolve
 from strategies.planning.stage import Stage, in_words, parents_cursor, resolve_stage, sources_of, train_job
 
@@ -19,7 +20,8 @@ def plan(signals: Signals, composition: Composition, schedule: CosineSettings, *
     )
     main = _train(stage)
     stage = stage.with_values(**mixing.explained(stage, main.mixing))
-    reason = f"Re-warms the {composition.start} model to rate {stage.rate():g} and decays it over {stage.steps} steps"
+    moved = "a new adapter" if composition.selection.kind == "adapter" else f"the {composition.start} model"
+    reason = f"Re-warms {moved} to rate {stage.rate():g} and decays it over {stage.steps} steps"
     return Plan(
         strategy=strategy,
         jobs=mixing.with_search(stage, main),
@@ -36,11 +38,17 @@ def _train(stage: Stage) -> TrainTemplate:
         stage,
         _schedule(stage),
         mixing.of(stage, cursor=cursor, steps=stage.steps),
-        init=f"@{stage.composition.start}/answer/model",
+        init=_init(stage),
         optimizer="@live/state/optimizer" if stage.values["optimizer"].value == "continued" else None,
         steps=stage.steps,
         state=("state/mixing", *kept),
     )
+
+
+def _init(stage: Stage) -> str:
+    """The model that training starts from: with a bank on top where a bank goes on."""
+    goes_on = stage.composition.selection.kind == "adapter" and BANK in stage.signals.parent_answer
+    return f"@{stage.composition.start}/{BANK if goes_on else MODEL}"
 
 
 def _schedule(stage: Stage) -> CosineSchedule:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from strategies.composition import TaskSettings
 from strategies.contract import Explained, Signals, SourceFacts
 from strategies.errors import BadPlan
-from strategies.parts import CosineSchedule, TaskObjective
+from strategies.parts import CosineSchedule, LocalObjective, Objective, TaskObjective
+from strategies.plan import BANK
 from strategies.settings import Task, TrainingSettings
 
 DEFAULT, SETTINGS = "default", "settings"
@@ -87,9 +89,11 @@ def cosine(values: dict[str, Explained]) -> CosineSchedule:
     )
 
 
-def objective(signals: Signals) -> TaskObjective:
-    """The task's own objective."""
-    return TaskObjective(kind=signals.task)
+def objective(signals: Signals, settings: TaskSettings | LocalObjective) -> Objective:
+    """The task's own objective, or the local one; a bank's first task has no earlier classes to keep apart from."""
+    if isinstance(settings, TaskSettings) or signals.task != "classification":
+        return TaskObjective(kind=signals.task)
+    return settings if BANK in signals.parent_answer else settings.model_copy(update={"orthogonality": 0.0})
 
 
 def names(sources: Iterable[SourceFacts]) -> tuple[str, ...]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from strategies import selection
-from strategies.composition import Composition, ReplaySettings
+from strategies.composition import SCREWS, Composition, ReplaySettings
 from strategies.contract import Explained, Signals, SourceFacts, TrainTemplate
 from strategies.mixing.settings import WeightedSettings
-from strategies.parts import Mixing, ReplayMixing, Schedule, Selection
+from strategies.parts import Mixing, Objective, ReplayMixing, Schedule, Selection
 from strategies.planning import domains, resolve, share
 from strategies.planning.domains import Domain
 from strategies.settings import Json
@@ -22,6 +22,7 @@ class Stage:
     signals: Signals
     composition: Composition
     selection: Selection
+    objective: Objective
     new: tuple[SourceFacts, ...]
     old: tuple[SourceFacts, ...]
     values: dict[str, Explained]
@@ -91,6 +92,7 @@ def resolve_stage(
         signals=signals,
         composition=composition,
         selection=chosen,
+        objective=resolve.objective(signals, composition.objective),
         new=new,
         old=old,
         values=values,
@@ -112,12 +114,7 @@ def _shares(
 
 
 def _kinds(composition: Composition) -> dict[str, str]:
-    return {
-        "start": composition.start,
-        "mixing": composition.mixing.kind,
-        "selection": composition.selection.kind,
-        "schedule": composition.schedule.kind,
-    }
+    return {"start": composition.start, **{screw: getattr(composition, screw).kind for screw in SCREWS}}
 
 
 def _refused(signals: Signals, strategy: str, kinds: dict[str, str]) -> list[Json]:
@@ -162,7 +159,8 @@ def train_job(
         mixing=mixing,
         selection=stage.selection,
         schedule=schedule,
-        objective=resolve.objective(signals),
+        objective=stage.objective,
+        consolidation=stage.composition.consolidation,
         steps=steps,
         training=signals.training,
         state=state,

@@ -1,20 +1,25 @@
-"""Which parameters move: all that the tuner has, or a half of it."""
+"""Which parameters move: all that the tuner has, a half of it, or an adapter of the stage's own."""
 
 from __future__ import annotations
 
 from strategies.contract import Explained, Signals
 from strategies.errors import BadPlan
-from strategies.parts import FullSelection, HalfSelection, LoraSelection, Selection
+from strategies.parts import AdapterSelection, FullSelection, HalfSelection, LoraSelection, Selection
+from strategies.plan import BANK
 from strategies.selection import half
-from strategies.selection.settings import AllSettings, HalfSettings
+from strategies.selection.settings import AdapterSettings, AllSettings, HalfSettings
 from strategies.settings import TrainingSettings
 
 
-def resolve(signals: Signals, settings: AllSettings | HalfSettings) -> tuple[Selection, dict[str, Explained]]:
+def resolve(
+    signals: Signals, settings: AllSettings | HalfSettings | AdapterSettings
+) -> tuple[Selection, dict[str, Explained]]:
     """The selection of this stage, drawn by value, and what is worth recording of it."""
     training = signals.training
     if isinstance(settings, AllSettings):
         return _all(training), {}
+    if isinstance(settings, AdapterSettings):
+        return _adapter(signals, settings)
     if not signals.parameters:
         raise BadPlan("the live model's parameters were not measured; ask for the retrain again")
     chosen = half.choose(
@@ -33,6 +38,9 @@ def resolve(signals: Signals, settings: AllSettings | HalfSettings) -> tuple[Sel
 
 def in_words(selection: Selection, values: dict[str, Explained]) -> str:
     """What stays, as the end of a sentence; nothing where all moves."""
+    if isinstance(selection, AdapterSelection):
+        start = f", started from {selection.start}," if selection.start else ""
+        return f", in adapter {selection.name}{start} while the base stays as it is"
     if not isinstance(selection, HalfSelection):
         return ""
     return f", while {1 - values['trainable_share'].value:.0%} of the blocks stays as it is ({selection.level} level)"
@@ -40,6 +48,24 @@ def in_words(selection: Selection, values: dict[str, Explained]) -> str:
 
 def _all(training: TrainingSettings) -> Selection:
     return LoraSelection(lora=training.lora) if training.tuner == "lora" else FullSelection()
+
+
+def _adapter(signals: Signals, settings: AdapterSettings) -> tuple[Selection, dict[str, Explained]]:
+    """The bank's next adapter, a copy of its last one; t1 where there is no bank yet."""
+    before = str(signals.parent_settings["adapter"]) if BANK in signals.parent_answer else None
+    name = f"t{int(before.removeprefix('t')) + 1 if before else 1}"
+    origin = f"starts as a copy of {before}" if before else "the bank's first"
+    chosen = AdapterSelection(
+        name=name,
+        start=before,
+        lora=signals.training.lora,
+        head_rate=settings.head_rate,
+        pooling=settings.pooling,
+    )
+    return chosen, {
+        "tuner": Explained(value="lora", origin="an adapter a stage, whatever training.tuner is"),
+        "adapter": Explained(value=name, origin=origin),
+    }
 
 
 __all__ = ["in_words", "resolve"]

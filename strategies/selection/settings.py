@@ -18,6 +18,18 @@ class AllSettings(Closed):
     kind: Literal["all"] = Field("all", description="every parameter, or the whole adapter where the tuner is lora")
 
 
+class AdapterSettings(Closed):
+    """A low-rank adapter of its own for each stage, on a base that stays (METHODS 3.6); ``training.lora`` shapes it."""
+
+    kind: Literal["adapter"] = Field(
+        "adapter", description="an adapter of its own for each stage, on a base that stays; shaped by training.lora"
+    )
+    head_rate: float = Field(0.1, gt=0, description="classification: the head's learning rate over the adapter's")
+    pooling: Literal["mean", "cls", "last"] = Field(
+        "mean", description="classification: which hidden states make a text's feature: all, the first, or the last"
+    )
+
+
 class HalfSettings(Closed):
     """Half fine-tuning (Hui et al. 2024, arXiv 2404.18466): which half of the parameter matrices stays as it is."""
 

@@ -1,7 +1,8 @@
-"""Exports: a version as a plain Hugging Face folder that no longer needs Rekindle."""
+"""Exports: a version as a folder that no longer needs Rekindle: a plain Hugging Face model, or a bank of adapters."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -20,13 +21,32 @@ from orchestrator.settings import StreamSettings
 from storage import events
 from storage.files import write_json_atomic
 from storage.tables import Version
+from strategies.plan import ADAPTER, BANK, MODEL
 
-MODEL, ADAPTER = "answer/model", "answer/adapter"
-MERGE_TIMEOUT_S = 1800
+TIMEOUT_S = 1800
+ROUTING = ("router.json", "head.safetensors")
+"""What of a bank goes along with its plain adapters: which classes each has, and the head that they share."""
+ADAPTERS_README = """# Adapters of {name}
+
+Each folder here is an ordinary PEFT adapter: {adapters}. For a server that routes by itself: put one on the base
+model, which stands as `base/` in what `rekindle version export {name} DIR` writes.
+
+```python
+from peft import PeftModel
+
+model = PeftModel.from_pretrained(base, "{directory}/{last}")
+```
+
+`router.json` says which adapter (by its place among `adapters`) owns which class. For classes, a text's feature is its
+pooled hidden state after layer normalisation without weights, and `head.safetensors` has a row a class, in the order of
+`labels`.
+"""
 
 
 def export(app: App, name: VersionName, directory: Path, *, as_adapter: bool, actor: str) -> ExportRecord:
     """Write a version to a new folder; an adapter is merged into its base unless it is wanted by itself.
+
+    A bank of adapters becomes a folder that routes by itself, or plain adapters, a folder each.
 
     The files are the user's own: copies, which share nothing with the store.
 
@@ -58,52 +78,72 @@ def _check_target(directory: Path) -> None:
 def _write(
     app: App, artifacts: dict[str, str], directory: Path, *, as_adapter: bool, settings: StreamSettings, name: str
 ) -> str:
-    adapter = artifacts.get(ADAPTER)
-    if as_adapter and adapter is None:
+    adapter, bank = artifacts.get(ADAPTER), artifacts.get(BANK)
+    if as_adapter and adapter is None and bank is None:
         raise Conflict(f"{name} has no adapter; export it without --as-adapter")
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         if directory.exists():
             directory.rmdir()
-        if adapter is None:
-            app.store.copy_out(artifacts[MODEL], directory)
-            return "model"
-        if as_adapter:
+        if as_adapter and bank is not None:
+            return _plain_adapters(app, bank, directory, name)
+        if as_adapter and adapter is not None:
             app.store.copy_out(adapter, directory)
             return "adapter"
-        _merge(app, model=artifacts[MODEL], adapter=adapter, directory=directory, settings=settings)
+        if adapter is None and bank is None:
+            app.store.copy_out(artifacts[MODEL], directory)
+            return "model"
+        _make(app, artifacts, directory, settings)
     except OSError as error:
         raise Unavailable(f"{directory} cannot be written ({error.strerror or error}); choose another") from error
-    return "merged model"
+    return "merged model" if bank is None else "bank"
 
 
-def _merge(app: App, *, model: str, adapter: str, directory: Path, settings: StreamSettings) -> None:
-    """Merging needs torch, so it happens in a process of its own."""
-    work = Path(tempfile.mkdtemp(prefix="merge-", dir=app.home.cache))
+def _plain_adapters(app: App, bank: str, directory: Path, name: str) -> str:
+    """The adapters of a bank as PEFT has them, and what a server needs that routes by itself."""
+    with tempfile.TemporaryDirectory(prefix="export-", dir=app.home.cache) as work:
+        whole = app.store.copy_out(bank, Path(work) / "bank")
+        shutil.copytree(whole / "adapters", directory)
+        for file in ROUTING:
+            if (whole / file).exists():
+                shutil.copyfile(whole / file, directory / file)
+    names = [one["name"] for one in json.loads((directory / ROUTING[0]).read_bytes())["adapters"]]
+    readme = ADAPTERS_README.format(name=name, adapters=", ".join(names), directory=directory, last=names[-1])
+    (directory / "README.md").write_text(readme)
+    return f"{len(names)} adapter{'s' if len(names) > 1 else ''}"
+
+
+def _make(app: App, artifacts: dict[str, str], directory: Path, settings: StreamSettings) -> None:
+    """What stands on a base needs torch to be exported, so that happens in a process of its own."""
+    work = Path(tempfile.mkdtemp(prefix="export-", dir=app.home.cache))
     try:
+        parts = {
+            key: str(app.store.materialise(artifacts[role], work / key))
+            for key, role in (("model", MODEL), ("adapter", ADAPTER), ("bank", BANK))
+            if role in artifacts
+        }
         spec = {
-            "model": str(app.store.materialise(model, work / "model")),
-            "adapter": str(app.store.materialise(adapter, work / "adapter")),
+            **parts,
             "task": settings.task,
             "trust_remote_code": settings.trust_remote_code,
             "folder": str(directory),
         }
-        write_json_atomic(work / "merge.json", spec)
-        argv = [sys.executable, "-P", "-m", "strategies.inference", str(work / "merge.json")]
+        write_json_atomic(work / "export.json", spec)
+        argv = [sys.executable, "-P", "-m", "strategies.inference", str(work / "export.json")]
         done = subprocess.run(
-            argv, capture_output=True, text=True, timeout=MERGE_TIMEOUT_S, check=False, env=_environment(), cwd=work
+            argv, capture_output=True, text=True, timeout=TIMEOUT_S, check=False, env=_environment(), cwd=work
         )
     except subprocess.TimeoutExpired as error:
-        raise RekindleError(f"merging took longer than {MERGE_TIMEOUT_S} s; export it with --as-adapter") from error
+        raise RekindleError(f"the export took longer than {TIMEOUT_S} s; export it with --as-adapter") from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
     if done.returncode != 0:
         said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise RekindleError(f"the adapter could not be merged: {said}")
+        raise RekindleError(f"the version could not be exported: {said}")
 
 
 def _environment() -> dict[str, str]:
-    """What the merging process may know: no secrets of the daemon, and no GPU."""
+    """What the exporting process may know: no secrets of the daemon, and no GPU."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR", "HF_HOME") if name in os.environ}
     return {
         **kept,

@@ -148,10 +148,13 @@ def adapter_digest(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> 
 def base_digest(base: nn.Module) -> str:
     """Names a base model by its parameters' names and shapes and the first numbers of each, in float32.
 
-    Buffers and adapters do not count, nor does the task's head, so the same body has the same name under any of them.
+    Buffers and adapters do not count, nor do the task's head and a pooler, which a body has or lacks depending on the
+    class that it was loaded as: the same body has the same name under any of them.
     """
     digest = hashlib.sha256()
     for name, parameter in base.named_parameters():
+        if name.startswith("pooler."):
+            continue
         digest.update(f"{name} {tuple(parameter.shape)}".encode())
         _add(digest, "", parameter.detach().flatten()[:SAMPLED].float())
     return digest.hexdigest()
