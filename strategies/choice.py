@@ -8,7 +8,14 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from strategies import auto, planning
-from strategies.composition import SCREWS, Composition, MixingSettings, ScheduleSettings, SelectionSettings
+from strategies.composition import (
+    SCREWS,
+    Composition,
+    ConsolidationSettings,
+    MixingSettings,
+    ScheduleSettings,
+    SelectionSettings,
+)
 from strategies.contract import Plan, Signals
 from strategies.errors import BadPlan
 from strategies.named import NAMED, REWARM_REPLAY, Named
@@ -26,6 +33,7 @@ class StrategySettings(Closed):
     mixing: MixingSettings | None = Field(None, description="which rows, in which proportion")
     selection: SelectionSettings | None = Field(None, description="which parameters move")
     schedule: ScheduleSettings | None = Field(None, description="how fast they move")
+    consolidation: ConsolidationSettings | None = Field(None, description="how the result joins what came before")
     keep_optimizer: bool | None = Field(None, description="continue the parent's optimizer moments")
 
     @model_validator(mode="before")

@@ -1,4 +1,4 @@
-"""The five screws of a strategy as a user turns them, and a composition of them."""
+"""The screws of a strategy as a user turns them, and a composition of them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from strategies.merging.settings import EmaConsolidation
+from strategies.parts import KeepConsolidation
 from strategies.selection.settings import AllSettings, HalfSettings
 from strategies.settings import Closed
 
@@ -70,9 +72,13 @@ class InfiniteSettings(Closed):
 
 ScheduleSettings = Annotated[CosineSettings | InfiniteSettings, Field(discriminator="kind")]
 
+# --- consolidation: how the result joins what came before ---------------------------------------------------------
+
+ConsolidationSettings = Annotated[KeepConsolidation | EmaConsolidation, Field(discriminator="kind")]
+
 # --- together ----------------------------------------------------------------------------------------------------
 
-SCREWS = ("mixing", "selection", "schedule")
+SCREWS = ("mixing", "selection", "schedule", "consolidation")
 
 
 class Composition(Closed):
@@ -82,4 +88,5 @@ class Composition(Closed):
     mixing: MixingSettings = NewSettings()
     selection: SelectionSettings = AllSettings()
     schedule: ScheduleSettings = CosineSettings()
+    consolidation: ConsolidationSettings = KeepConsolidation()
     keep_optimizer: bool = False

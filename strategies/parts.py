@@ -204,7 +204,7 @@ Objective = Annotated[TaskObjective | LocalObjective, Field(discriminator="kind"
 class KeepConsolidation(Closed):
     """The trained weights are the result."""
 
-    kind: Literal["keep"] = "keep"
+    kind: Literal["keep"] = Field("keep", description="the trained weights as they are")
 
 
 class AlignSettings(Closed):

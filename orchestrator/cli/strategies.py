@@ -19,7 +19,11 @@ def _screws(row: Row) -> str:
     return " × ".join(kinds) if kinds else "chosen at each retrain"
 
 
-COLUMNS = (("NAME", field("name")), ("MIXING × SELECTION × SCHEDULE", _screws), ("SUMMARY", field("summary")))
+COLUMNS = (
+    ("NAME", field("name")),
+    ("MIXING × SELECTION × SCHEDULE × CONSOLIDATION", _screws),
+    ("SUMMARY", field("summary")),
+)
 
 
 def add_to(app: typer.Typer) -> None:

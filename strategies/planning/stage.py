@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from strategies import selection
 from strategies.composition import Composition, ReplaySettings
 from strategies.contract import Explained, Signals, SourceFacts, TrainTemplate
-from strategies.parts import ReplayMixing, Schedule, Selection
+from strategies.merging.settings import EmaConsolidation
+from strategies.parts import KeepConsolidation, ReplayMixing, Schedule, Selection
 from strategies.planning import resolve, share
 from strategies.settings import Json
 
@@ -83,6 +84,7 @@ def resolve_stage(
         **shares,
         **drawn,
     }
+    values |= _decay(composition.consolidation, int(values["steps"].value))
     return Stage(
         strategy=strategy,
         signals=signals,
@@ -100,6 +102,7 @@ def _kinds(composition: Composition) -> dict[str, str]:
         "mixing": composition.mixing.kind,
         "selection": composition.selection.kind,
         "schedule": composition.schedule.kind,
+        "consolidation": composition.consolidation.kind,
     }
 
 
@@ -154,10 +157,28 @@ def train_job(
         selection=stage.selection,
         schedule=schedule,
         objective=resolve.objective(signals),
+        consolidation=_consolidation(stage),
         steps=steps,
         training=signals.training,
         state=state,
     )
+
+
+def _consolidation(stage: Stage) -> KeepConsolidation | EmaConsolidation:
+    """With the decay by value: it means nothing without the stage's length."""
+    settings = stage.composition.consolidation
+    if isinstance(settings, EmaConsolidation):
+        return settings.model_copy(update={"decay": stage.values["decay"].value})
+    return settings
+
+
+def _decay(consolidation: KeepConsolidation | EmaConsolidation, steps: int) -> dict[str, Explained]:
+    if not isinstance(consolidation, EmaConsolidation):
+        return {}
+    origin = (
+        resolve.SETTINGS if consolidation.decay else f"horizon of {consolidation.horizon:g} stages of {steps} steps"
+    )
+    return {"decay": Explained(value=consolidation.decay_over(steps), origin=origin)}
 
 
 def parents_cursor(signals: Signals) -> str | None:
@@ -166,8 +187,9 @@ def parents_cursor(signals: Signals) -> str | None:
 
 
 def in_words(stage: Stage) -> str:
-    """What the stage trains on, and what of the model moves, as the end of a sentence."""
-    return _mixing_in_words(stage) + selection.in_words(stage.selection, stage.values)
+    """What the stage trains on, what of the model moves and what becomes of it, as the end of a sentence."""
+    averaged = ", averaged over its steps" if stage.composition.consolidation.kind == "ema" else ""
+    return _mixing_in_words(stage) + selection.in_words(stage.selection, stage.values) + averaged
 
 
 def _mixing_in_words(stage: Stage) -> str:

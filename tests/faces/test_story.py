@@ -146,7 +146,7 @@ def test_metrics_count_what_is_there(story: Face) -> None:
 
 
 def test_a_retrain_that_the_gate_refuses_exits_with_three(working: Face) -> None:
-    working.add_stream()
+    working.add_stream("news", "--set", "gate.repair=false")
     working.rekindle("ingest", "news", str(write_documents(working.root / "a.jsonl", NEW, 40)))
     done = working.rekindle("retrain", "news", "--strategy", "naive", "--wait", "--output", "json")
     assert done.code == 3
