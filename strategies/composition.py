@@ -1,4 +1,4 @@
-"""The five screws of a strategy as a user turns them, and a composition of them."""
+"""The screws of a strategy as a user turns them, and a composition of them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from strategies.merging.settings import EmaConsolidation
 from strategies.mixing.settings import WeightedSettings
 from strategies.parts import KeepConsolidation, LocalObjective, TaskMeanConsolidation
 from strategies.selection.settings import AdapterSettings, AllSettings, HalfSettings
@@ -87,7 +88,9 @@ ObjectiveSettings = Annotated[TaskSettings | LocalObjective, Field(discriminator
 
 # --- consolidation: how the result joins what came before --------------------------------------------------------
 
-ConsolidationSettings = Annotated[KeepConsolidation | TaskMeanConsolidation, Field(discriminator="kind")]
+ConsolidationSettings = Annotated[
+    KeepConsolidation | EmaConsolidation | TaskMeanConsolidation, Field(discriminator="kind")
+]
 
 # --- together ----------------------------------------------------------------------------------------------------
 

@@ -244,7 +244,7 @@ Objective = Annotated[TaskObjective | LocalObjective | GroupDroObjective, Field(
 class KeepConsolidation(Closed):
     """The trained weights are the result."""
 
-    kind: Literal["keep"] = Field("keep", description="the trained weights are the result")
+    kind: Literal["keep"] = Field("keep", description="the trained weights as they are")
 
 
 class AlignSettings(Closed):

@@ -78,6 +78,7 @@ def show_version(name: Which) -> None:
         found,
         [
             ("version", f"{found['stream']}/{found['number']}, {found['state']}"),
+            ("reason", found["state_reason"]),
             ("strategy", found["strategy"]),
             ("parents", [_edge(one) for one in found["edges"]]),
             ("batches", found["batches"]),

@@ -39,6 +39,8 @@ anchor: {anchor}
 split:
   heldout: 0.2
 strategy: rewarm-replay
+gate:
+  repair: false
 triggers:
   - kind: interval
     every_seconds: {every_s}
@@ -180,6 +182,11 @@ class Story:
 
     def _refuse(self, domain: str) -> None:
         self._head(f"A batch arrives: {TOLD[domain]} - and is trained on without care")
+        self._console.print(
+            "A candidate that only forgot would be taken some steps back and judged again; this stream has "
+            "gate.repair off, so that a refusal can be seen.",
+            soft_wrap=True,
+        )
         self._shell.must("trigger", "pause", STREAM)
         self._drop(domain)
         self._watcher.until(self._pending_batch)

@@ -118,7 +118,7 @@ class _Places:
     def within(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """A copy of a record whose fields hold real paths, and so do those of the records in it."""
         real = {name: str(self.path(values[name])) for name in PATHS if values.get(name) is not None}
-        inner = {name: self.within(values[name]) for name in RECORDS if values.get(name) is not None}
+        inner = {name: self.within(values[name]) for name in RECORDS if isinstance(values.get(name), Mapping)}
         return {**values, **real, **inner}
 
     def real(self, listed: Mapping[str, Any] | str) -> dict[str, Any] | str:

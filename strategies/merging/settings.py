@@ -171,9 +171,9 @@ class EmaConsolidation(Closed):
     average 5 % of the way (METHODS 5.2). A schedule that decays the rate already averages; both together lag.
     """
 
-    kind: Literal["ema"] = "ema"
+    kind: Literal["ema"] = Field("ema", description="a moving average of the weights over the stage's steps")
     decay: float | None = Field(
-        None, gt=0, lt=1, description="what stays of the average each step; default: 1 - 1 / (horizon * steps)"
+        None, ge=0, lt=1, description="what stays of the average each step; default: 1 - 1 / (horizon * steps)"
     )
     horizon: float = Field(1.0, gt=0, le=5, description="length of the average's memory, in stages")
 

@@ -25,6 +25,8 @@ def check(composition: Composition, training: TrainingSettings) -> None:
         raise BadPlan("task-mean is for adapters; set selection.kind to adapter or consolidation.kind to keep")
     elif composition.objective.kind == "local":
         raise BadPlan("local is for adapters; set selection.kind to adapter or objective.kind to task")
+    if composition.consolidation.kind == "ema":
+        _check_ema(composition)
     if composition.selection.kind == "half" and composition.keep_optimizer:
         raise BadPlan("half draws anew what moves, so every stage needs a new optimizer; remove keep_optimizer")
     if isinstance(composition.mixing, WeightedSettings):
@@ -91,6 +93,17 @@ def _check_base(composition: Composition) -> None:
         raise BadPlan("the infinite schedule goes on from the live version's trunk; set start to live")
     if composition.keep_optimizer:
         raise BadPlan("the base has no optimizer moments; remove keep_optimizer or set start to live")
+
+
+def _check_ema(composition: Composition) -> None:
+    if composition.schedule.kind == "infinite":
+        raise BadPlan(
+            "the infinite schedule goes on from its trunk's own weights, not an average; choose cosine or keep"
+        )
+    if composition.keep_optimizer:
+        raise BadPlan(
+            "the moments belong to the last weights, not to their average; remove keep_optimizer or choose keep"
+        )
 
 
 def _check_infinite(composition: Composition, schedule: InfiniteSettings, training: TrainingSettings) -> None:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from strategies import selection
 from strategies.composition import SCREWS, Composition, ReplaySettings
 from strategies.contract import Explained, Signals, SourceFacts, TrainTemplate
+from strategies.merging.settings import EmaConsolidation
 from strategies.mixing.settings import WeightedSettings
-from strategies.parts import Mixing, Objective, ReplayMixing, Schedule, Selection
+from strategies.parts import Consolidation, Mixing, Objective, ReplayMixing, Schedule, Selection
 from strategies.planning import domains, resolve, share
 from strategies.planning.domains import Domain
 from strategies.settings import Json
@@ -87,6 +88,7 @@ def resolve_stage(
         **shares,
         **drawn,
     }
+    values |= _decay(composition.consolidation, int(values["steps"].value))
     return Stage(
         strategy=strategy,
         signals=signals,
@@ -160,7 +162,7 @@ def train_job(
         selection=stage.selection,
         schedule=schedule,
         objective=stage.objective,
-        consolidation=stage.composition.consolidation,
+        consolidation=_consolidation(stage),
         steps=steps,
         training=signals.training,
         state=state,
@@ -179,14 +181,32 @@ def replay(stage: Stage, *, cursor: str | None) -> ReplayMixing:
     )
 
 
+def _consolidation(stage: Stage) -> Consolidation:
+    """With the decay by value: it means nothing without the stage's length."""
+    settings = stage.composition.consolidation
+    if isinstance(settings, EmaConsolidation):
+        return settings.model_copy(update={"decay": stage.values["decay"].value})
+    return settings
+
+
+def _decay(consolidation: Consolidation, steps: int) -> dict[str, Explained]:
+    if not isinstance(consolidation, EmaConsolidation):
+        return {}
+    origin = (
+        resolve.SETTINGS if consolidation.decay else f"horizon of {consolidation.horizon:g} stages of {steps} steps"
+    )
+    return {"decay": Explained(value=consolidation.decay_over(steps), origin=origin)}
+
+
 def parents_cursor(signals: Signals) -> str | None:
     """Where the parent's sources stood, if it left that."""
     return "@live/state/mixing" if "state/mixing" in signals.parent_state else None
 
 
 def in_words(stage: Stage) -> str:
-    """What the stage trains on, and what of the model moves, as the end of a sentence."""
-    return _mixing_in_words(stage) + selection.in_words(stage.selection, stage.values)
+    """What the stage trains on, what of the model moves and what becomes of it, as the end of a sentence."""
+    averaged = ", averaged over its steps" if stage.composition.consolidation.kind == "ema" else ""
+    return _mixing_in_words(stage) + selection.in_words(stage.selection, stage.values) + averaged
 
 
 def _mixing_in_words(stage: Stage) -> str:

@@ -6,6 +6,8 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
+
 from storage.tables import EvalSet
 from tests.faces.face import Face
 from tests.flow.harness import NEW, write_documents
@@ -138,6 +140,32 @@ def test_an_evaluation_prints_what_is_there_already(story: Face) -> None:
     assert {row["eval_set"] for row in story.data("evaluate", "news")} >= {"anchor"}
 
 
+def test_a_dry_merge_shows_what_would_be_merged(story: Face) -> None:
+    shown = story.data("merge", "news/1", "news/2", "--weight", "1", "--weight", "3", "--dry-run")
+    assert (shown["method"], shown["base"], shown["parents"], shown["weights"]) == ({"kind": "soup"}, 1, [1, 2], [1, 3])
+    assert shown["job"] is None
+    told = story.rekindle("merge", "news/1", "news/2", "--method", "interpolate", "--set", "share=0.3", "--dry-run")
+    assert "interpolate (share 0.3)" in told.out
+    assert "news/1, news/2 (weight 1)" in told.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("news/1",), "at least two versions"),
+        (("news/1", "other/2"), "are of different streams"),
+        (("news/1", "news@live"), "names no version number"),
+        (("news/1", "news/2", "--method", "tise"), "did you mean ties?"),
+        (("news/1", "news/2", "--method", "ties", "--set", "densty=0.3"), "did you mean density?"),
+        (("news/1", "news/2", "--set", "density"), "is no assignment"),
+    ],
+)
+def test_a_merge_that_makes_no_sense_is_one_line(story: Face, arguments: tuple[str, ...], said: str) -> None:
+    done = story.rekindle("merge", *arguments)
+    assert done.code == 2
+    assert said in done.error
+
+
 def test_metrics_count_what_is_there(story: Face) -> None:
     status, text = story.call("GET", "/metrics")
     assert status == 200
@@ -146,7 +174,7 @@ def test_metrics_count_what_is_there(story: Face) -> None:
 
 
 def test_a_retrain_that_the_gate_refuses_exits_with_three(working: Face) -> None:
-    working.add_stream()
+    working.add_stream("news", "--set", "gate.repair=false")
     working.rekindle("ingest", "news", str(write_documents(working.root / "a.jsonl", NEW, 40)))
     done = working.rekindle("retrain", "news", "--strategy", "naive", "--wait", "--output", "json")
     assert done.code == 3

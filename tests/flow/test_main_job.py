@@ -33,7 +33,7 @@ def test_a_retrain_with_replay_learns_and_goes_live(daemon: Daemon) -> None:
 
 
 def test_a_candidate_that_forgot_is_refused_and_its_batch_stays_pending(daemon: Daemon) -> None:
-    daemon.add_stream()
+    daemon.add_stream(gate={"repair": False})
     batch = daemon.ingest(NEW)
     made = daemon.retrain("naive")
     assert (made.outcome or "").startswith("refused by the gate")
@@ -42,7 +42,7 @@ def test_a_candidate_that_forgot_is_refused_and_its_batch_stays_pending(daemon: 
 
 
 def test_after_two_refusals_the_batch_is_held_and_later_batches_go_on(daemon: Daemon) -> None:
-    daemon.add_stream()
+    daemon.add_stream(gate={"repair": False})
     batch = daemon.ingest(NEW)
     daemon.retrain("naive")
     second = daemon.retrain("naive")
@@ -92,7 +92,7 @@ def test_rollback_to_a_number_and_forward_again(daemon: Daemon) -> None:
 
 
 def test_only_force_makes_a_refused_version_live(daemon: Daemon) -> None:
-    daemon.add_stream()
+    daemon.add_stream(gate={"repair": False})
     daemon.ingest(NEW)
     daemon.retrain("naive")
     with pytest.raises(GateRefused):
@@ -160,7 +160,7 @@ def test_released_batches_are_trained_again_after_a_rollback(daemon: Daemon) -> 
 
 
 def test_the_batches_behind_a_forced_version_are_trained(daemon: Daemon) -> None:
-    daemon.add_stream()
+    daemon.add_stream(gate={"repair": False})
     batch = daemon.ingest(NEW)
     daemon.retrain("naive")
     promotion.promote(daemon.app, "s", 2, force=True, reason="we accept it", actor="test")

@@ -8,9 +8,12 @@ import pytest
 from sqlalchemy import select
 
 from orchestrator.errors import GateRefused
-from orchestrator.flow import decision, promotion, repair
+from orchestrator.flow import decision, promotion, repair, rollback
+from orchestrator.policies.evidence import Evidence
+from orchestrator.policies.verdict import GateVerdict
+from orchestrator.settings import GateSettings
 from storage import lineage
-from storage.tables import Decision, Job, Version, VersionParent
+from storage.tables import Event, Job, Version, VersionParent
 from tests.flow.harness import BASE, NEW, Daemon
 
 HOPELESS = NEW + " hopeless"
@@ -31,8 +34,6 @@ def repairs(daemon: Daemon) -> list[Job]:
 
 def reason_of(daemon: Daemon, number: int) -> str:
     """Why a version was moved last."""
-    from storage.tables import Event
-
     with daemon.app.database.read() as session:
         version = session.scalars(select(Version).where(Version.number == number)).one()
         moves = select(Event).where(Event.subject == "version", Event.subject_id == str(version.id))
@@ -74,16 +75,15 @@ def test_where_no_repair_is_found_the_candidate_is_refused_with_that_reason(daem
     assert daemon.batch_states() == {batch: "pending"}
 
 
-def test_a_repair_that_fails_leaves_the_refusal_standing(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_repair_that_fails_leaves_the_refusal_standing(daemon: Daemon) -> None:
     daemon.add_stream(budget={"max_attempts": 1})
-    daemon.ingest(NEW)
-    monkeypatch.setenv("REKINDLE_TOY", "x")
-    monkeypatch.setattr(repair, "JOB", repair.JOB)
-    made = decision.request(daemon.app, "s", strategy="naive", actor="test")
-    (daemon.root / "fail-merge").touch()
-    daemon.settle()
-    with daemon.app.database.read() as session:
-        assert (session.get_one(Decision, made.id).outcome or "").startswith(("refused", "s/3"))
+    daemon.ingest(NEW + " broken")
+    made = daemon.retrain("naive")
+    (job,) = repairs(daemon)
+    assert job.state == "failed"
+    assert (made.outcome or "").startswith("refused by the gate")
+    assert f"repair job {job.id} failed" in (made.outcome or "")
+    assert daemon.versions() == {1: "live", 2: "rejected"}
 
 
 def test_with_repair_off_nothing_is_tried(daemon: Daemon) -> None:
@@ -95,13 +95,12 @@ def test_with_repair_off_nothing_is_tried(daemon: Daemon) -> None:
 
 
 def test_what_came_of_a_repair_is_not_repaired_again(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
-    daemon.add_stream(gate={"tolerance_loss": 0, "best_tolerance_loss": 0, "max_flips_loss": 0})
+    daemon.add_stream()
     daemon.ingest(NEW)
     real = promotion.judge
 
-    def strict(seen, settings):
-        said = real(seen, settings)
-        return said.model_copy(update={"outcome": "fail", "only_forgot": True})
+    def strict(seen: Evidence, settings: GateSettings) -> GateVerdict:
+        return real(seen, settings).model_copy(update={"outcome": "fail", "only_forgot": True})
 
     monkeypatch.setattr(promotion, "judge", strict)
     made = daemon.retrain("naive")
@@ -111,8 +110,6 @@ def test_what_came_of_a_repair_is_not_repaired_again(daemon: Daemon, monkeypatch
 
 
 def test_a_rollback_from_a_repaired_version_holds_its_batches(daemon: Daemon) -> None:
-    from orchestrator.flow import rollback
-
     daemon.add_stream()
     batch = daemon.ingest(NEW)
     daemon.retrain("naive")

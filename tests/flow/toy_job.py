@@ -2,7 +2,8 @@
 
 A known word costs 1 nat, an unknown one 5. Training learns the words of its train rows; without replay it forgets the
 rest, with replay it keeps what it knew. A merge knows what any of its models knew; a repair finds nothing for a
-candidate that knows the word "hopeless". So the flow's tests can tell forgetting from learning without torch.
+candidate that knows the word "hopeless", and fails where it knows "broken". So the flow's tests can tell forgetting
+from learning without torch.
 """
 
 from __future__ import annotations
@@ -152,6 +153,8 @@ def _merge(directory: Path, work: MergeWork, words: set[str]) -> JobResult:
     facts: dict[str, Any] = {"kept": [one.role for one in work.parents][:1]}
     if work.method.kind == "repair":
         trial = {"method": {"kind": "interpolate", "share": 0.25}}
+        if "broken" in known[0]:
+            raise ValueError("a toy failure")
         hopeless = "hopeless" in known[0]
         facts = {"trials": {"interpolate-0.25": trial}, "chosen": None if hopeless else "interpolate-0.25"}
         if hopeless:

@@ -155,6 +155,25 @@ def test_symbolic_paths_become_real_ones(store: ArtifactStore, finished: Path, t
     assert (written["job"], written["attempt"], written["threads"]) == (3, 2, 4)
 
 
+def test_the_models_rows_and_eval_sets_of_a_merge_become_real_paths(
+    store: ArtifactStore, finished: Path, tmp_path: Path
+) -> None:
+    manifest, rows = store.add_folder(finished / "out" / "model").hash, store.add_bytes(b"rows").hash
+    file = {"name": "batch-1", "path": f"object:{rows}", "sha256": rows}
+    parent = {
+        "role": "v2",
+        "model": {"path": f"manifest:{manifest}", "adapter": f"manifest:{manifest}"},
+        "fisher": f"manifest:{manifest}",
+        "rows": {**file, "batch": 1, "role": "old"},
+    }
+    work = {"kind": "merge", "method": {"kind": "fisher"}, "parents": [parent], "sets": [{"file": {**file, "id": 1}}]}
+    resolved = resolve(order({**spec(store), "work": work}, tmp_path), store, tmp_path / "models").work
+    (merged,), (seen,) = resolved.parents, resolved.sets
+    folder = str(tmp_path / "models" / manifest)
+    assert (merged.model.path, merged.model.adapter, merged.fisher) == (folder, folder, folder)
+    assert Path(merged.rows.path).read_bytes() == Path(seen.file.path).read_bytes() == b"rows"
+
+
 @pytest.mark.parametrize(
     "path", ["manifest:", "relative/model", "@other/answer/model", "https://example.org/model", ""]
 )

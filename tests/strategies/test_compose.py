@@ -24,6 +24,8 @@ HALF = {"kind": "half"}
         ({"schedule": INFINITE, "selection": HALF}, {}, "half needs a new one"),
         ({"schedule": INFINITE, "mixing": {"kind": "everything"}}, {}, "has seen the old rows"),
         ({"selection": HALF, "keep_optimizer": True}, {}, "remove keep_optimizer"),
+        ({"schedule": INFINITE, "consolidation": "ema"}, {}, "its trunk's own weights"),
+        ({"consolidation": {"kind": "ema"}, "keep_optimizer": True}, {}, "not to their average"),
         ({"start": "base"}, {}, "would be lost"),
         ({"start": "base", "mixing": {"kind": "everything"}, "schedule": INFINITE}, {}, "set start to live"),
         ({"start": "base", "mixing": {"kind": "everything"}, "keep_optimizer": True}, {}, "no optimizer moments"),

@@ -190,3 +190,25 @@ def test_the_peak_rate_follows_task_and_tuner(task, training, rate):
 def test_the_order_of_rows_changes_from_stage_to_stage():
     orders = {plan(signals(stage=stage)).jobs["train"].mixing.order for stage in (1, 2, 3)}
     assert len(orders) == 3
+
+
+# --- consolidation -----------------------------------------------------------------------------------------------
+
+
+def test_an_average_stands_in_the_plan_with_its_decay_by_value():
+    made = plan(name="naive", consolidation={"kind": "ema", "horizon": 2})
+    assert made.values["consolidation"].value == "ema"
+    assert made.values["decay"].value == pytest.approx(1 - 1 / 200)
+    assert made.jobs["train"].consolidation.decay == made.values["decay"].value
+    assert made.reason.endswith("averaged over its steps.")
+
+
+def test_a_stage_of_one_step_averages_nothing_and_is_still_a_plan():
+    made = plan(signals({"max_steps": 1}), name="naive", consolidation="ema")
+    assert type(made).model_validate_json(made.model_dump_json()).jobs["train"].consolidation.decay == 0
+
+
+def test_without_an_average_the_trained_weights_are_the_result():
+    made = plan()
+    assert made.jobs["train"].consolidation.kind == "keep"
+    assert "decay" not in made.values

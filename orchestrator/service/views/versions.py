@@ -26,6 +26,7 @@ from storage import lineage
 from storage.tables import (
     EvalSet,
     Evaluation,
+    Event,
     Promotion,
     Stream,
     Verdict,
@@ -71,6 +72,7 @@ def show_version(app: App, name: VersionName) -> VersionDetail:
         return VersionDetail(
             **_record(row, stream.name, facts).model_dump(),
             edges=_edges(row, facts),
+            state_reason=_state_reason(session, row.id),
             pinned=row.pinned,
             model_hash=row.model_hash,
             evaluations=tuple(facts.evaluations.get(row.id, ())),
@@ -171,6 +173,14 @@ def artifacts_of(session: Session, version_id: int) -> dict[str, str]:
     """Role -> manifest hash."""
     query = select(VersionArtifact).where(VersionArtifact.version_id == version_id).order_by(VersionArtifact.role)
     return {row.role: row.manifest_hash for row in session.scalars(query)}
+
+
+def _state_reason(session: Session, version_id: int) -> str | None:
+    """Why the version was moved last."""
+    moves = select(Event.reason).where(
+        Event.subject == "version", Event.subject_id == str(version_id), Event.action == "move"
+    )
+    return session.scalar(moves.order_by(Event.id.desc()).limit(1))
 
 
 def _evaluation(row: Evaluation, eval_set: EvalSet, number: int) -> EvaluationRecord:

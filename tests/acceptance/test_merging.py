@@ -1,0 +1,84 @@
+"""Merges and repairs by a real daemon, through the command line, on tiny real models."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from tests import models
+from tests.acceptance.daemon import Daemon, write_jsonl
+
+TRAINING = ("--set", "training.max_steps=20", "--set", "training.train_batch_size=8", "--set", "training.max_length=64")
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    made = Daemon(tmp_path / "home").start()
+    yield made
+    made.stop()
+    made.kill_jobs()
+
+
+def stream(daemon: Daemon, tmp_path: Path, *more: str) -> None:
+    """Stream ``s`` on a tiny model with an anchor."""
+    anchor = write_jsonl(tmp_path / "anchor.jsonl", models.texts(40))
+    daemon.cli(
+        *("stream", "add", "s", "--model", str(models.llama(tmp_path / "base"))),
+        *("--set", f"anchor={anchor}", "--strategy", "naive", *TRAINING, *more),
+    )
+
+
+def retrain(daemon: Daemon, tmp_path: Path, start: int) -> None:
+    batch = write_jsonl(tmp_path / f"batch-{start}.jsonl", models.texts(40, start=start))
+    daemon.cli("ingest", "s", str(batch))
+    daemon.cli("retrain", "s", "--wait")
+
+
+def test_two_adapters_are_merged_into_a_third_that_is_measured_and_judged(daemon: Daemon, tmp_path: Path) -> None:
+    stream(
+        daemon, tmp_path, "--set", "gate.mode=record", "--set", "training.tuner=lora",
+        "--set", "training.learning_rate=0.01",
+    )  # fmt: skip
+    for start in (100, 200):
+        retrain(daemon, tmp_path, start)
+    shown = daemon.json("merge", "s/2", "s/3", "--method", "ties", "--set", "density=0.3", "--dry-run")
+    assert (shown["base"], shown["into"], shown["job"]) == (1, "adapter", None)
+    made = daemon.json("merge", "s/2", "s/3", "--method", "ties", "--set", "density=0.3", "--wait")
+    assert made["state"] == "live"
+    assert made["edges"] == [{"parent": n, "role": "merged", "weight": 1.0} for n in (2, 3)]
+    behind = {batch for n in (2, 3) for batch in daemon.json("version", "show", f"s/{n}")["batches"]}
+    assert set(made["batches"]) == behind
+    assert set(made["scores"]) == set(daemon.json("version", "show", "s/3")["scores"])
+    assert made["facts"]["jobs"]["merge"]["method"]["density"] == 0.3
+    daemon.cli("version", "export", "s/4", str(tmp_path / "adapter"), "--as-adapter")
+    assert load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    daemon.cli("rollback", "s", "--to", "2", "--reason", "the merge was worse")
+    held = [one["id"] for one in daemon.json("batch", "list", "s") if one["state"] == "held"]
+    assert held == sorted(behind - set(daemon.json("version", "show", "s/2")["batches"]))
+
+
+def test_a_candidate_that_forgot_is_repaired_after_the_daemon_was_killed(daemon: Daemon, tmp_path: Path) -> None:
+    stream(daemon, tmp_path, "--set", "training.learning_rate=0.01", "--set", "split.heldout=0.4")
+    retrain(daemon, tmp_path, 100)
+    numbers = (" ".join(hashlib.sha256(f"{at} {n}".encode()).hexdigest() for n in range(4)) for at in range(60))
+    daemon.cli("ingest", "s", str(write_jsonl(tmp_path / "numbers.jsonl", numbers)))
+    made = daemon.json("retrain", "s")
+    job = daemon.wait(lambda: next((one for one in daemon.json("job", "list", "s") if one["name"] == "repair"), None))
+    daemon.kill()
+    daemon.start()
+    ended = daemon.wait(lambda: closed(daemon, made["id"]))
+    first, live = (daemon.json("version", "show", f"s/{number}") for number in (3, ended["version"]))
+    print(ended["outcome"], daemon.json("job", "show", str(job["id"]))["result"], daemon.cli("version", "list", "s"))
+    assert job["decision"] == made["id"]
+    assert first["verdict"]["details"]["only_forgot"]
+    assert live["state"] == "live", ended["outcome"]
+
+
+def closed(daemon: Daemon, decision: int) -> dict[str, Any] | None:
+    found: dict[str, Any] = daemon.json("decision", "show", str(decision))
+    return found if found["state"] == "closed" else None
