@@ -21,6 +21,13 @@ RESULTS = ROOT / "tests" / "benchmarks" / "results"
 CACHE = ROOT / ".bench"
 SLOTS = 2
 """Cells at a time, of one thread each."""
+QUIET = {
+    "OMP_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+"""Environment of the processes that carry cells out."""
 Record = dict[str, Any]
 
 
@@ -118,7 +125,7 @@ class Work(Protocol):
 
 def carry_out_all(work: Sequence[Work], place: Path) -> list[Record]:
     """Every cell's result, in order; what is not kept is made by :data:`SLOTS` processes of one thread."""
-    os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+    os.environ.update(QUIET)
     code = code_hash()
     with ProcessPoolExecutor(SLOTS, mp_context=get_context("spawn")) as pool:
         made: list[Future[Record]] = [pool.submit(_one, one, place, code) for one in work]

@@ -33,7 +33,6 @@ from strategies.jobs.runtime import Runtime
 from strategies.plan import order, parse_reference
 from strategies.settings import Json, Task, TrainingSettings
 from tests.benchmarks.batches import Batch
-from tests.benchmarks.exact import exact_matches
 
 ANSWERS = {"answer/model": "path", "answer/adapter": "adapter", "answer/bank": "bank"}
 """What a job leaves as its answer, and where a model's files name it."""
@@ -132,6 +131,8 @@ class Line:
 
     def exact_matches(self, file: EvalFile) -> float:
         """Share of an eval set's answers that the live version gives word for word."""
+        from tests.benchmarks.exact import exact_matches
+
         return exact_matches(self.live.model, file, self._setting.training)
 
     def close(self) -> None:
@@ -166,7 +167,15 @@ class Line:
             anchor_rise=self._anchor_rise(),
             stage=self.live.number,
             parameters=done.result.parameters,
+            **self._parent(),
         )
+
+    def _parent(self) -> Json:
+        """What the live version answers with and knows, as far as signals have a field for it."""
+        model = self.live.model
+        answer = tuple(role for role, name in ANSWERS.items() if getattr(model, name) is not None)
+        found = {"parent_answer": answer, "parent_labels": model.labels}
+        return {name: value for name, value in found.items() if name in Signals.model_fields}
 
     def _anchor_rise(self) -> float | None:
         """Relative rise of the anchor's loss from the base to the live version, on the ``select`` half."""

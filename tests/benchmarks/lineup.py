@@ -18,7 +18,7 @@ from strategies import choice
 from strategies.choice import StrategySettings
 from strategies.contract import EvalFile, ModelFiles, Plan, Score, Signals
 from strategies.settings import Json, Task, TrainingSettings
-from tests.benchmarks import harness
+from tests.benchmarks import harness, mos_plan
 from tests.benchmarks.batches import Batch
 from tests.benchmarks.harness import Record
 from tests.benchmarks.inputs import file_hash
@@ -38,6 +38,8 @@ class Arm:
     """Retrains once this many batches have come."""
     all_seeds: bool = True
     """False: the first seed of a preset only."""
+    rates: tuple[float, ...] | None = None
+    """Three rates of its own, where what it trains takes others; else those of the grid."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,17 +85,15 @@ class Cell:
 
     def carry_out(self, folder: Path) -> Record:
         stream = self.stream
-        line = Line(
-            folder,
-            Setting(
-                task=stream.task,
-                model=stream.model,
-                training=self.settings(),
-                plan=planner(self.arm.strategy),
-                anchor=stream.anchor,
-                forbidden=stream.fixed,
-            ),
+        setting = Setting(
+            task=stream.task,
+            model=stream.model,
+            training=self.settings(),
+            plan=planner(self.arm.strategy),
+            anchor=stream.anchor,
+            forbidden=stream.fixed,
         )
+        line = self.line(folder, setting)
         base = {} if stream.seen_only else self._scored(line, stream.fixed)
         stages = [self._stage(line, *taken) for taken in grouped(stream.stages, self.arm.every)]
         held = [one.heldout for one in [*stream.stages, *([stream.anchor] if stream.anchor else [])]]
@@ -101,6 +101,10 @@ class Cell:
         line.close()
         cell = {"arm": self.arm.name, "seed": self.seed, "rate": self.rate}
         return {"cell": cell, "base": base, "stages": stages, "select": select}
+
+    def line(self, folder: Path, setting: Setting) -> Line:
+        """What retrains and is scored."""
+        return Line(folder, setting)
 
     def _stage(self, line: Line, number: int, batches: Sequence[Batch]) -> Record:
         made = line.retrain(batches)
@@ -130,6 +134,8 @@ def grouped(stages: Sequence[Batch], every: int) -> Iterable[tuple[int, Sequence
 
 def planner(strategy: Json) -> Callable[[Signals], Plan]:
     """The chooser with a stream's strategy."""
+    if strategy["name"] == "mos" and "mos" not in choice.NAMES:
+        return mos_plan.plan
     return partial(choice.plan, settings=StrategySettings.model_validate(strategy))
 
 
@@ -142,16 +148,19 @@ def run(
     stream: Stream,
     training: Json,
     place: Path,
+    kind: type[Cell] = Cell,
 ) -> Record:
     """Tune every arm, then run it; chosen rates, what they were chosen by, and the cells."""
     tried = [
-        Cell(arm=arm, seed=TUNING_SEED, rate=rate, stream=tuning, training=training) for arm in arms for rate in rates
+        kind(arm=arm, seed=TUNING_SEED, rate=rate, stream=tuning, training=training)
+        for arm in arms
+        for rate in arm.rates or rates
     ]
     found = [one["cell"] | {"select": one["select"]} for one in harness.carry_out_all(tried, place)]
     chosen = {arm.name: best_rate(found, arm.name) for arm in arms}
     harness.say(f"rates: {', '.join(f'{name} {rate:g}' for name, rate in chosen.items())}")
     cells = [
-        Cell(arm=arm, seed=seed, rate=chosen[arm.name], stream=stream, training=training)
+        kind(arm=arm, seed=seed, rate=chosen[arm.name], stream=stream, training=training)
         for arm in arms
         for seed in (seeds if arm.all_seeds else seeds[:1])
     ]
