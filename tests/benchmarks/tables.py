@@ -241,15 +241,17 @@ def class_table(grid: Record) -> str:
 
 
 def _class_row(grid: Record, arm: str) -> tuple[str, ...]:
-    whole = all(len(one["stages"]) > 1 for one in cells(grid, arm).values())
-    over_time = shown(over_seeds(grid, arm, lambda one: metrics.average_over_time(accuracies(one))), ".1%")
-    forgot = shown(over_seeds(grid, arm, lambda one: metrics.forgetting(accuracies(one))), ".1%") if whole else ""
+    figures: tuple[Callable[[Record], float], ...] = (
+        lambda one: metrics.average_over_time(accuracies(one)),
+        lambda one: metrics.forgetting(accuracies(one)),
+    )
+    # What was trained once, at the end, has no stages to look back on.
+    staged = all(len(one["stages"]) > 1 for one in cells(grid, arm).values())
     return (
         arm,
         f"{grid['rates'][arm]:g}",
         shown(over_seeds(grid, arm, average), ".1%"),
-        over_time if whole else "",
-        forgot,
+        *(shown(over_seeds(grid, arm, figure), ".1%") if staged else "" for figure in figures),
         f"{over_seeds(grid, arm, lambda one: cost(one)['cpu_s']).mean:,.0f}",
     )
 
