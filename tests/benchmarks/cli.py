@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from tests.benchmarks.main_job import RESULTS, commit, machine, say
+from tests.benchmarks import harness
 from tests.benchmarks.product import Product
 
 REPEATS = 7
@@ -60,10 +61,10 @@ def _daemon_starts(folder: Path) -> tuple[list[float], list[float]]:
 
 def main() -> int:
     """Measure and write the JSON."""
-    found = {"format": 1, "benchmark": "cli", "measured": measure(), "machine": machine(), "commit": commit()}
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / "cli.json").write_text(json.dumps(found, indent=1) + "\n")
-    say("wrote tests/benchmarks/results/cli.json")
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.cli")
+    harness.result_option(parser)
+    given = parser.parse_args()
+    harness.write_result(harness.stamped("cli", {"measured": measure()}), given.results / "cli.json")
     return 0
 
 

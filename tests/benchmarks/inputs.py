@@ -46,19 +46,15 @@ class Inputs:
 
     def fixed(self, domain: str) -> Path:
         """The fixed validation file of a domain, packed or plain."""
-        return self._packed_or_plain(f"{domain}.val.jsonl")
+        return packed_or_plain(self.data / f"{domain}.val.jsonl")
 
     def train(self, domain: str) -> Path:
         """The training file of a domain, packed or plain."""
-        return self._packed_or_plain(f"{domain}.train.jsonl")
-
-    def _packed_or_plain(self, name: str) -> Path:
-        packed = self.data / f"{name}.gz"
-        return packed if packed.is_file() else self.data / name
+        return packed_or_plain(self.data / f"{domain}.train.jsonl")
 
     def cut_fixed(self, domain: str, documents: int, out: Path) -> None:
         """Write a domain's first validation documents by hash."""
-        rows = _by_hash(_rows(self.fixed(domain)))[:documents]
+        rows = by_hash(rows_of(self.fixed(domain)))[:documents]
         out.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
     def cut(self, domain: str, parts: Sequence[tuple[Path, int]]) -> list[int]:
@@ -74,7 +70,7 @@ class Inputs:
 
         tokenizer = Tokenizer.from_file(str(self.model / "tokenizer.json"))
         source = self.train(domain)
-        rows = iter(_by_hash(_rows(source)))
+        rows = iter(by_hash(rows_of(source)))
         written = [_fill(out, rows, tokenizer, tokens) for out, tokens in parts]
         if written[-1] < parts[-1][1]:
             raise Missing(f"{source} has fewer than {sum(one for _, one in parts)} tokens; choose a smaller preset")
@@ -84,17 +80,36 @@ class Inputs:
 def _fill(out: Path, rows: Iterator[dict[str, object]], tokenizer: Tokenizer, tokens: int) -> int:
     written = 0
     with out.open("w", encoding="utf-8") as file:
-        while written < tokens and (row := next(rows, None)) is not None:
+        for row, size in first_tokens(rows, tokenizer, tokens):
             file.write(json.dumps({"id": row["id"], "text": row["text"]}, ensure_ascii=False) + "\n")
-            written += len(tokenizer.encode(str(row["text"])).ids) + 1
+            written += size
     return written
 
 
-def _by_hash(rows: Iterable[dict[str, object]]) -> list[dict[str, object]]:
+def first_tokens(
+    rows: Iterator[dict[str, object]], tokenizer: Tokenizer, tokens: int
+) -> Iterator[tuple[dict[str, object], int]]:
+    """The next rows and their tokens, up to the row that brings them to ``tokens``."""
+    taken = 0
+    while taken < tokens and (row := next(rows, None)) is not None:
+        size = len(tokenizer.encode(str(row["text"])).ids) + 1
+        taken += size
+        yield row, size
+
+
+def packed_or_plain(path: Path) -> Path:
+    """``path`` with .gz, or as it is where there is no such file."""
+    packed = path.with_name(f"{path.name}.gz")
+    return packed if packed.is_file() else path
+
+
+def by_hash(rows: Iterable[dict[str, object]]) -> list[dict[str, object]]:
+    """Rows in the order of their texts' hashes: any first part is evenly spread over the source."""
     return sorted(rows, key=lambda row: hashlib.sha256(str(row["text"]).encode()).digest())
 
 
-def _rows(path: Path) -> Iterator[dict[str, object]]:
+def rows_of(path: Path) -> Iterator[dict[str, object]]:
+    """Rows of a JSONL file, packed or plain."""
     try:
         with gzip.open(path, "rt") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
             yield from (json.loads(line) for line in file if line.strip())

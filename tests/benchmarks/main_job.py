@@ -17,11 +17,7 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
-import hashlib
 import json
-import os
-import platform
-import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -30,17 +26,16 @@ from typing import Any
 
 import yaml
 
+from tests.benchmarks import harness
 from tests.benchmarks import inputs as cutting
+from tests.benchmarks.harness import CACHE, SLOTS, Cells, Record, code_hash, say
 from tests.benchmarks.inputs import ANCHOR, BATCHES, DOMAINS, Inputs, Missing, file_hash
-from tests.benchmarks.product import Product, ProductError, Record
+from tests.benchmarks.product import Product, ProductError
 
-ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ROOT / "tests" / "benchmarks" / "results"
 ARMS = ("naive", "rewarm-replay", "retrain")
 RATES = (1e-4, 3e-4, 1e-3)
 TUNING_SEED = 1234
 TUNING_TOKENS = 30_000
-SLOTS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,14 +83,13 @@ class Bench:
         self._preset = preset
         self._code = code_hash()
         self._place = place / preset.name
-        self._cells = self._place / "cells"
+        self._cells = Cells(self._place / "cells")
         self._texts = self._place / f"texts-{self._cutting()}"
         self._product = Product(self._place / f"home-{self._code[:12]}")
 
     def run(self) -> Record:
         """All cells, tuning first; the whole result."""
-        self._cells.mkdir(parents=True, exist_ok=True)
-        self._texts.mkdir(exist_ok=True)
+        self._texts.mkdir(parents=True, exist_ok=True)
         sources = {domain: self._cut(domain) for domain in DOMAINS}
         began = time.monotonic()
         with self._product.serving():
@@ -109,19 +103,16 @@ class Bench:
                 Cell(arm=arm, seed=seed, rate=rate, batches=BATCHES) for seed in self._preset.seeds for arm in ARMS
             ]
             found = self._all(cells)
-        return {
-            "format": 1,
-            "benchmark": "main_job",
+        measured = {
             "preset": asdict(self._preset),
             "learning_rate": rate,
             "tuning": tuned,
             "sources": sources,
             "cells": found,
-            "machine": machine(),
             "code": self._code,
-            "commit": commit(),
             "wall_s": round(time.monotonic() - began, 1),
         }
+        return harness.stamped("main_job", measured)
 
     def _cut(self, domain: str) -> Record:
         path = self._text(domain)
@@ -163,28 +154,22 @@ class Bench:
             return list(pool.map(self._one, cells))
 
     def _one(self, cell: Cell) -> Record:
-        key = self._key(cell)
-        path = self._cells / f"{key}.json"
-        if path.is_file():
-            kept: Record = json.loads(path.read_text())
-            return kept
+        return self._cells.kept(self._facts_of(cell), lambda key: self._made(cell, key))
+
+    def _made(self, cell: Cell, key: str) -> Record:
         stream = f"{cell.arm}-{cell.seed}-{key[:10]}"
         say(f"{stream}: rate {cell.rate:g}")
         self._register(stream, cell)
         sets = 1 + len(self._evaluations(cell))
         base = self._product.wait_for_base(stream, sets=sets, timeout_s=self._preset.stage_s)
         stages = [self._stage(stream, domain, number) for number, domain in enumerate(cell.batches)]
-        found = {"cell": asdict(cell), "stream": stream, "base": fixed_scores(base), "stages": stages}
-        path.with_suffix(".part").write_text(json.dumps(found, indent=1))
-        path.with_suffix(".part").replace(path)
-        return found
+        return {"cell": asdict(cell), "stream": stream, "base": fixed_scores(base), "stages": stages}
 
-    def _key(self, cell: Cell) -> str:
+    def _facts_of(self, cell: Cell) -> list[Any]:
         facts = [asdict(cell), asdict(self._preset), TUNING_TOKENS, self._code]
         facts += [file_hash(self._inputs.model / "model.safetensors")]
         facts += [file_hash(self._text(domain)) for domain in DOMAINS]
-        facts += [file_hash(self._fixed(domain)) for domain in DOMAINS]
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        return [*facts, *(file_hash(self._fixed(domain)) for domain in DOMAINS)]
 
     def _register(self, stream: str, cell: Cell) -> None:
         states = {one["name"]: one["state"] for one in self._product.ask("stream", "list")}
@@ -272,39 +257,9 @@ def _took_s(job: Record) -> float | None:
     return round(ends.total_seconds(), 1)
 
 
-def code_hash() -> str:
-    """sha256 over the code that trains, and the settings that it is given."""
-    digest = hashlib.sha256()
-    for path in [*sorted((ROOT / "strategies").rglob("*.py")), ROOT / "orchestrator" / "settings.py"]:
-        digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
-
-
-def commit() -> str | None:
-    """The commit, marked if files differ from it."""
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or None
-
-
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    from importlib.metadata import version
-
-    packages = {name: version(name) for name in ("rekindle", "torch", "transformers")}
-    return {"python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count(), **packages}
-
-
-def say(text: str) -> None:
-    """A line of progress."""
-    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of this benchmark and of the driver that runs them all."""
-    shared = Path(os.environ.get("REKINDLE_BENCH_DATA", ROOT.parent / "shared"))
-    usual = Inputs.under(shared)
+def options(parser: argparse.ArgumentParser) -> None:
+    """Options of this benchmark."""
+    usual = Inputs.under(harness.shared_data())
     parser.add_argument("--preset", choices=sorted(PRESETS), default="quick")
     parser.add_argument(
         "--model", type=Path, default=usual.model, help="base model (default: below REKINDLE_BENCH_DATA)"
@@ -312,24 +267,22 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", type=Path, default=usual.data, help="folder with DOMAIN.train.jsonl.gz and DOMAIN.val.jsonl"
     )
+    harness.result_option(parser)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the preset and write its JSON; 1 with one line if the data is not there or something failed."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.main_job")
-    arguments(parser)
+    options(parser)
     given = parser.parse_args(argv)
     inputs = Inputs(model=given.model.absolute(), data=given.data.absolute())
     try:
         inputs.check()
-        found = Bench(inputs, PRESETS[given.preset], ROOT / ".bench" / "main_job").run()
+        found = Bench(inputs, PRESETS[given.preset], CACHE / "main_job").run()
     except (Missing, ProductError) as error:
         print(f"main_job: {error}", file=sys.stderr)
         return 1
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    out = RESULTS / f"main_job-{given.preset}.json"
-    out.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
-    say(f"wrote {out.relative_to(ROOT)}")
+    harness.write_result(found, given.results / f"main_job-{given.preset}.json")
     return 0
 
 

@@ -12,13 +12,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import summary
-from tests.benchmarks.inputs import BATCHES, DOMAINS
+from tests.benchmarks import plots, strategies_report, summary, tables
+from tests.benchmarks.harness import RESULTS, ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ROOT / "tests" / "benchmarks" / "results"
 README = ROOT / "README.md"
 MARKS = re.compile(r"(<!-- benchmarks: begin -->\n).*?(<!-- benchmarks: end -->)", re.DOTALL)
+PRESETS = ("full", "standard", "quick")
+"""The largest first."""
 Record = dict[str, Any]
 
 
@@ -26,6 +26,7 @@ TITLES = {
     "cli": "Start-up",
     "overhead": "The training loop beside a bare loop and transformers' Trainer (CPU time a step, paired)",
     "publish": "Storing, publishing and rolling back one model",
+    "half_cost": "What half fine-tuning saves (paired with full fine-tuning)",
     "ingest": "Ingest beside its bare parts: the first batch, then a second against the history of the first",
 }
 
@@ -33,8 +34,19 @@ TITLES = {
 def readme_part() -> str:
     """What belongs between the marks: nothing where there are no results."""
     parts = [_main_part(found) for found in [_main_job()] if found]
-    tables = {"cli": start_up, "overhead": overhead, "publish": plain, "ingest": plain}
-    for name, table in tables.items():
+    parts += [
+        f"### {title}\n\n{part(found)}\n![{title}]({_shown(picture_of(path))})\n"
+        for name, (title, part, _) in strategies_report.GRIDS.items()
+        for path, found in _largest(name)
+    ]
+    printed = {
+        "cli": start_up,
+        "overhead": overhead,
+        "half_cost": tables.half_cost_table,
+        "publish": plain,
+        "ingest": plain,
+    }
+    for name, table in printed.items():
         found = _read(f"{name}.json")
         if found is not None:
             parts.append(f"### {TITLES[name]}\n\n{_origin(found)}\n\n{table(found['measured'])}\n")
@@ -42,7 +54,7 @@ def readme_part() -> str:
 
 
 def _main_part(found: Record) -> str:
-    picture = (RESULTS / f"main_job-{found['preset']['name']}.png").relative_to(ROOT)
+    picture = _shown(RESULTS / f"main_job-{found['preset']['name']}.png")
     return (
         f"### Forgetting, learning and cost\n\n{summary.markdown(found)}\n![loss of each domain by stage]({picture})\n"
     )
@@ -93,40 +105,24 @@ def plain(measured: Record) -> str:
     return "\n".join(rows)
 
 
-def plot(found: Record, path: Path) -> None:
-    """Loss of every domain after every stage, one line an arm."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, len(DOMAINS), figsize=(4 * len(DOMAINS), 3.2), sharex=True)
-    stages = ["base", *BATCHES]
-    for axis, domain in zip(axes, DOMAINS, strict=True):
-        for arm in dict.fromkeys(cell["cell"]["arm"] for cell in found["cells"]):
-            cells = summary.by_seed(found, arm)
-            lines = [[cell["base"][domain], *(stage["scores"][domain] for stage in cell["stages"])] for cell in cells]
-            means = [statistics.fmean(at) for at in zip(*lines, strict=True)]
-            (line,) = axis.plot(stages, means, marker="o", label=arm)
-            axis.fill_between(
-                stages,
-                [min(at) for at in zip(*lines, strict=True)],
-                [max(at) for at in zip(*lines, strict=True)],
-                alpha=0.2,
-                color=line.get_color(),
-            )
-        axis.set_title(domain)
-        axis.tick_params(axis="x", rotation=30)
-    axes[0].set_ylabel("loss, nats a token")
-    axes[0].legend()
-    figure.tight_layout()
-    figure.savefig(path, dpi=110, metadata={"Software": None})
-    pyplot.close(figure)
-
-
 def _main_job() -> Record | None:
     """The larger preset's result, where there are several."""
-    return _read("main_job-standard.json") or _read("main_job-quick.json")
+    return next((found for _, found in _largest("main_job")), None)
+
+
+def _largest(name: str) -> list[tuple[Path, Record]]:
+    """The result of a grid's largest preset; none where there is none."""
+    found = [(RESULTS / f"{name}-{preset}.json", _read(f"{name}-{preset}.json")) for preset in PRESETS]
+    return [(path, one) for path, one in found if one is not None][:1]
+
+
+def picture_of(path: Path) -> Path:
+    """Where the plot of a result goes."""
+    return path.with_suffix(".png")
+
+
+def _shown(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
 
 
 def _read(name: str) -> Record | None:
@@ -139,8 +135,14 @@ def main() -> int:
     for path in sorted(RESULTS.glob("main_job-*.json")):
         found = json.loads(path.read_text(encoding="utf-8"))
         path.with_suffix(".md").write_text(summary.markdown(found), encoding="utf-8")
-        plot(found, path.with_suffix(".png"))
+        plots.main_job(found, picture_of(path))
         print(f"wrote {path.stem}.md and .png")
+    for name, (_, part, plot) in strategies_report.GRIDS.items():
+        for path in sorted(RESULTS.glob(f"{name}-*.json")):
+            found = json.loads(path.read_text(encoding="utf-8"))
+            path.with_suffix(".md").write_text(part(found), encoding="utf-8")
+            plot(found, picture_of(path))
+            print(f"wrote {path.stem}.md and .png")
     README.write_text(with_part(README.read_text(encoding="utf-8"), readme_part()), encoding="utf-8")
     return 0
 

@@ -1,7 +1,7 @@
-"""All benchmarks, then the report: ``python -m tests.benchmarks.run --preset quick|standard``.
+"""All benchmarks, then the report: ``python -m tests.benchmarks.run --preset quick|standard|full``.
 
 Each benchmark is a process of its own; one that fails is named at the end and does not keep the others from running.
-``main_job`` and ``cli`` write their results themselves; what the others print is kept, with commit and machine.
+Most write their results themselves; what the others print is kept, with commit and machine.
 """
 
 from __future__ import annotations
@@ -11,26 +11,36 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
-from tests.benchmarks.main_job import RESULTS, ROOT, arguments, commit, machine, say
+from tests.benchmarks.harness import RESULTS, ROOT, grid_options, say, stamped, write_result
 
+PRESETS = ("quick", "standard", "full")
 PRINTING: dict[str, dict[str, list[str]]] = {
-    "overhead": {"quick": ["--quick"], "standard": []},
-    "publish": {"quick": ["--megabytes", "256"], "standard": []},
-    "ingest": {"quick": ["5000"], "standard": ["20000"]},
+    "overhead": {"quick": ["--quick"]},
+    "half_cost": {"quick": ["--quick"]},
+    "publish": {"quick": ["--megabytes", "256"]},
+    "ingest": {"quick": ["5000"], "standard": ["20000"], "full": ["20000"]},
 }
+"""Options by preset; none where there is no entry."""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run them all; 1 if any failed."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.run")
-    arguments(parser)
+    grid_options(parser, PRESETS)
     given = parser.parse_args(argv)
-    shared = ["--preset", given.preset, "--model", str(given.model), "--data", str(given.data)]
-    done = {"cli": _run("cli", [])}
-    done |= {name: _keep(name, options[given.preset]) for name, options in PRINTING.items()}
-    done |= {"main_job": _run("main_job", shared)}
-    done |= {"report": _run("report", [])}
+    preset, data, results = ["--preset", given.preset], ["--data", str(given.data)], ["--results", str(given.results)]
+    model = ["--model", str(given.model)]
+    done = {"cli": _run("cli", results)}
+    done |= {name: _keep(name, options.get(given.preset, []), given.results) for name, options in PRINTING.items()}
+    main_data = ["--data", str(given.data / "lm_domains")]
+    main_preset = ["--preset", "quick" if given.preset == "quick" else "standard"]
+    done |= {"main_job": _run("main_job", [*main_preset, *model, *main_data, *results])}
+    done |= {name: _run(name, [*preset, *model, *data, *results]) for name in ("domains", "sft")}
+    done |= {"classes": _run("classes", [*preset, *data, *results])}
+    if given.results == RESULTS:
+        done |= {"report": _run("report", [])}
     failed = [name for name, worked in done.items() if not worked]
     if failed:
         say(f"failed: {', '.join(failed)}")
@@ -45,7 +55,7 @@ def _run(name: str, options: list[str]) -> bool:
     )
 
 
-def _keep(name: str, options: list[str]) -> bool:
+def _keep(name: str, options: list[str], results: Path) -> bool:
     """Run a benchmark that prints JSON, and keep it."""
     say(f"== {name}")
     command = [sys.executable, "-m", f"tests.benchmarks.{name}", *options]
@@ -54,16 +64,7 @@ def _keep(name: str, options: list[str]) -> bool:
     )
     if ran.returncode != 0:
         return False
-    found = {
-        "format": 1,
-        "benchmark": name,
-        "measured": json.loads(ran.stdout),
-        "machine": machine(),
-        "commit": commit(),
-    }
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
-    say(f"wrote tests/benchmarks/results/{name}.json")
+    write_result(stamped(name, {"measured": json.loads(ran.stdout)}), results / f"{name}.json")
     return True
 
 

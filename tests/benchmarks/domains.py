@@ -1,0 +1,228 @@
+"""Strategies and mixing methods on streams of texts: domains that shift weakly and strongly, and one source by year.
+
+``python -m tests.benchmarks.domains --preset quick|standard|full [--model DIR] [--data DIR]``
+
+``domains``: an English base, its own domain as the anchor, then five domains in turn. ``temporal``: minutes of one
+committee, a batch a year. Rates are tuned for every arm alike; reported are losses on fixed validation files, which no
+arm sees. By year, ``retrain`` starts again at every fifth year only, and there the others are compared with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from strategies.contract import EvalFile, ModelFiles
+from strategies.settings import Json
+from tests.benchmarks import harness, lineup
+from tests.benchmarks.batches import Batch, documents, write_batch, write_set
+from tests.benchmarks.harness import Record
+from tests.benchmarks.inputs import Missing, by_hash, first_tokens, packed_or_plain, rows_of
+from tests.benchmarks.lineup import Arm, Stream
+
+LM, TEMPORAL = "lm_domains", "temporal_fomc"
+"""Folders below the data."""
+ANCHOR = "novels-en"
+DOMAINS = ("speeches-en", "reviews-en", "peps-en", "novels-de", "code-python")
+"""In the order of the stages; the last two are strong shifts."""
+TUNED_ON = ("speeches-en", "novels-de")
+RETRAIN_EVERY = 5
+RATES = (1e-4, 3e-4, 1e-3)
+ARMS = (
+    Arm(name="naive", strategy={"name": "naive"}),
+    Arm(name="retrain", strategy={"name": "retrain"}),
+    Arm(name="replay", strategy={"name": "rewarm-replay"}),
+    Arm(name="half", strategy={"name": "half-finetune"}),
+    Arm(name="half, replay", strategy={"name": "half-finetune", "mixing": "replay"}),
+    Arm(name="infinite", strategy={"name": "rewarm-replay", "schedule": "infinite"}),
+    Arm(name="auto", strategy={"name": "auto"}),
+    Arm(name="replay 5 %", strategy={"name": "rewarm-replay", "mixing": {"share": 0.05}}, all_seeds=False),
+    Arm(name="replay 25 %", strategy={"name": "rewarm-replay", "mixing": {"share": 0.25}}, all_seeds=False),
+)
+"""A method more is a line more; with the first seed alone unless it is one of the seven that are always compared."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """How much is done."""
+
+    name: str
+    tokens: int
+    """Of each domain's batch and of the anchor."""
+    year_tokens: int
+    years: int
+    seeds: tuple[int, ...]
+    tuning_tokens: int
+    fixed_documents: int
+    year_documents: int
+    """Documents of each fixed validation file that are scored, of a domain and of a year."""
+    train_batch_size: int
+    max_length: int = 256
+
+
+SEEDS = (1234, 2345, 3456)
+PRESETS = {
+    "smoke": Preset(
+        name="smoke",
+        tokens=1500,
+        year_tokens=900,
+        years=3,
+        seeds=(1234,),
+        tuning_tokens=900,
+        fixed_documents=2,
+        year_documents=1,
+        train_batch_size=4,
+        max_length=32,
+    ),
+    "quick": Preset(
+        name="quick",
+        tokens=50_000,
+        year_tokens=10_000,
+        years=10,
+        seeds=SEEDS[:1],
+        tuning_tokens=10_000,
+        fixed_documents=6,
+        year_documents=2,
+        train_batch_size=4,
+    ),
+    "standard": Preset(
+        name="standard",
+        tokens=250_000,
+        year_tokens=60_000,
+        years=31,
+        seeds=SEEDS,
+        tuning_tokens=60_000,
+        fixed_documents=16,
+        year_documents=4,
+        train_batch_size=8,
+    ),
+    "full": Preset(
+        name="full",
+        tokens=400_000,
+        year_tokens=100_000,
+        years=31,
+        seeds=SEEDS,
+        tuning_tokens=100_000,
+        fixed_documents=45,
+        year_documents=12,
+        train_batch_size=8,
+    ),
+}
+
+
+class Texts:
+    """Cuts batches and eval sets of the preset's sizes."""
+
+    def __init__(self, model: Path, data: Path, place: Path, preset: Preset) -> None:
+        from tokenizers import Tokenizer
+
+        if not (model / "tokenizer.json").is_file():
+            raise Missing(f"{model / 'tokenizer.json'} is not there; give --model")
+        self._tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+        self._data = data
+        self._place = place
+        self._numbers = 0
+        self.preset = preset
+        self.model = ModelFiles(path=str(model))
+
+    def batch(self, name: str, tokens: int, *, folder: str = "batches") -> Batch:
+        """A batch of about so many tokens of a source, evenly spread over it."""
+        rows = iter(by_hash(rows_of(packed_or_plain(self._data / f"{name}.train.jsonl"))))
+        taken = [row for row, _ in first_tokens(rows, self._tokenizer, tokens)]
+        return write_batch(
+            self._place / folder,
+            documents(taken, "causal-lm"),
+            "causal-lm",
+            name=Path(name).name,
+            number=self._number(),
+        )
+
+    def fixed(self, name: str, count: int) -> EvalFile:
+        """The first documents by hash of a source's validation file."""
+        rows = by_hash(rows_of(packed_or_plain(self._data / f"{name}.val.jsonl")))[:count]
+        found = documents(rows, "causal-lm")
+        return write_set(self._place / "fixed", found, "causal-lm", name=Path(name).name, number=self._number())
+
+    def years(self) -> list[str]:
+        """The sources of the temporal stream, in order."""
+        found = sorted(path.name.split(".")[0] for path in (self._data / TEMPORAL).glob("*.train.jsonl*"))
+        if not found:
+            raise Missing(f"{self._data / TEMPORAL} has no YEAR.train.jsonl; give --data")
+        return [f"{TEMPORAL}/{year}" for year in found[: self.preset.years]]
+
+    def _number(self) -> int:
+        self._numbers += 1
+        return self._numbers
+
+
+def domain_streams(texts: Texts) -> dict[str, Stream]:
+    """The stream, and the shorter one that rates are tuned on."""
+    preset = texts.preset
+    anchor, tuned_on, stages = ([f"{LM}/{name}" for name in names] for names in ((ANCHOR,), TUNED_ON, DOMAINS))
+    tuning = _stream(texts, anchor[0], preset.tuning_tokens, tuned_on, preset.tuning_tokens, folder="tuning")
+    stream = _stream(texts, anchor[0], preset.tokens, stages, preset.tokens)
+    fixed = tuple(texts.fixed(name, preset.fixed_documents) for name in (*anchor, *stages))
+    return {"tuning": tuning, "stream": replace(stream, fixed=fixed)}
+
+
+def temporal_streams(texts: Texts) -> dict[str, Stream]:
+    """The same of a batch a year; scored at every fifth year."""
+    preset, years, anchor = texts.preset, texts.years(), f"{LM}/{ANCHOR}"
+    tuning = _stream(texts, anchor, preset.tuning_tokens, years[:3], preset.year_tokens, folder="tuning")
+    stream = _stream(texts, anchor, preset.tokens, years, preset.year_tokens)
+    fixed = (
+        texts.fixed(anchor, preset.fixed_documents),
+        *(texts.fixed(year, preset.year_documents) for year in years),
+    )
+    return {"tuning": tuning, "stream": replace(stream, fixed=fixed, score_every=RETRAIN_EVERY)}
+
+
+def _stream(
+    texts: Texts, anchor: str, anchor_tokens: int, names: Sequence[str], tokens: int, *, folder: str = "batches"
+) -> Stream:
+    return Stream(
+        task="causal-lm",
+        model=texts.model,
+        anchor=texts.batch(anchor, anchor_tokens, folder=folder),
+        stages=tuple(texts.batch(name, tokens, folder=folder) for name in names),
+    )
+
+
+def by_year(arms: Sequence[Arm]) -> tuple[Arm, ...]:
+    """The arms as the temporal stream runs them: retraining on everything waits for every fifth year."""
+    return tuple(replace(arm, every=RETRAIN_EVERY) if arm.name == "retrain" else arm for arm in arms)
+
+
+def measure(model: Path, data: Path, preset: Preset) -> Record:
+    """Both streams under every arm."""
+    place = harness.CACHE / "domains" / preset.name
+    training: Json = {"train_batch_size": preset.train_batch_size, "max_length": preset.max_length, "save_seconds": 1e9}
+    began = time.monotonic()
+    found: Record = {"preset": asdict(preset)}
+    streams = {"domains": (domain_streams, ARMS), "temporal": (temporal_streams, by_year(ARMS))}
+    for name, (made, arms) in streams.items():
+        texts = Texts(model, data, place / "texts" / name, preset)
+        found[name] = lineup.run(arms, rates=RATES, seeds=preset.seeds, training=training, place=place, **made(texts))
+    return {**found, "wall_s": round(time.monotonic() - began, 1)}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a preset and write its JSON; 1 with one line if the data is not there."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.domains")
+    harness.grid_options(parser, PRESETS)
+    given = parser.parse_args(argv)
+    try:
+        found = measure(given.model.absolute(), given.data.absolute(), PRESETS[given.preset])
+    except Missing as error:
+        print(f"domains: {error}", file=sys.stderr)
+        return 1
+    harness.write_result(harness.stamped("domains", found), given.results / f"domains-{given.preset}.json")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

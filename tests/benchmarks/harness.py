@@ -1,0 +1,140 @@
+"""What all benchmarks share: where results go, what they were measured on, and cells that are kept."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Protocol
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "tests" / "benchmarks" / "results"
+CACHE = ROOT / ".bench"
+SLOTS = 2
+"""Cells at a time, of one thread each."""
+QUIET = {
+    "OMP_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+"""Environment of the processes that carry cells out."""
+Record = dict[str, Any]
+
+
+def shared_data() -> Path:
+    """The folder with ``models`` and ``data`` that the experiments read."""
+    return Path(os.environ.get("REKINDLE_BENCH_DATA", ROOT.parent / "shared"))
+
+
+def hash_of(facts: Any) -> str:
+    """sha256 over the canonical JSON of something."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def code_hash() -> str:
+    """sha256 over the code that trains, and the settings that it is given."""
+    digest = hashlib.sha256()
+    for path in [*sorted((ROOT / "strategies").rglob("*.py")), ROOT / "orchestrator" / "settings.py"]:
+        digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def commit() -> str | None:
+    """The commit, marked if files differ from it."""
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() or None
+
+
+def machine() -> Record:
+    """What the figures were measured on."""
+    from importlib.metadata import version
+
+    packages = {name: version(name) for name in ("rekindle", "torch", "transformers")}
+    return {"python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count(), **packages}
+
+
+def say(text: str) -> None:
+    """A line of progress."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+def stamped(benchmark: str, found: Record) -> Record:
+    """A result with what it was measured on."""
+    return {"format": 1, "benchmark": benchmark, **found, "machine": machine(), "commit": commit()}
+
+
+def write_result(found: Record, path: Path) -> None:
+    """Keep a result as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    say(f"wrote {path}")
+
+
+def result_option(parser: argparse.ArgumentParser) -> None:
+    """Where a benchmark's result goes."""
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON results")
+
+
+def grid_options(parser: argparse.ArgumentParser, presets: Iterable[str]) -> None:
+    """Options of the grids: how much is done, with which model, on which data."""
+    parser.add_argument("--preset", choices=sorted(presets), default="quick")
+    parser.add_argument("--model", type=Path, default=shared_data() / "models" / "base-en", help="base model")
+    parser.add_argument("--data", type=Path, default=shared_data() / "data", help="folder of the data sets")
+    result_option(parser)
+
+
+class Cells:
+    """Results of cells by the hash of all that they follow from: an interrupted run goes on where it was."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def kept(self, facts: Any, make: Callable[[str], Record]) -> Record:
+        """The cell that ``facts`` name: read, or made by ``make(key)`` and kept."""
+        key = hash_of(facts)
+        path = self._folder / f"{key}.json"
+        if path.is_file():
+            found: Record = json.loads(path.read_text(encoding="utf-8"))
+            return found
+        found = make(key)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path.with_suffix(".part").write_text(json.dumps(found, indent=1), encoding="utf-8")
+        path.with_suffix(".part").replace(path)
+        return found
+
+
+class Work(Protocol):
+    """A cell's work, as a worker process is handed it: plain values only."""
+
+    def facts(self) -> Any: ...
+
+    def carry_out(self, folder: Path) -> Record: ...
+
+
+def carry_out_all(work: Sequence[Work], place: Path) -> list[Record]:
+    """Every cell's result, in order; what is not kept is made by :data:`SLOTS` processes of one thread."""
+    os.environ.update(QUIET)
+    code = code_hash()
+    with ProcessPoolExecutor(SLOTS, mp_context=get_context("spawn")) as pool:
+        made: list[Future[Record]] = [pool.submit(_one, one, place, code) for one in work]
+        try:
+            return [one.result() for one in made]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _one(work: Work, place: Path, code: str) -> Record:
+    return Cells(place / "cells").kept([work.facts(), code], lambda key: work.carry_out(place / "work" / key[:16]))

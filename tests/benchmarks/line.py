@@ -1,0 +1,285 @@
+"""A stream's live line without a daemon: the chooser plans from measured signals, the jobs' own code carries it out.
+
+Every candidate goes live, as with ``gate.mode: record``. A grid of hundreds of stages cannot pay a process and its
+imports for every job; everything else is as the daemon does it: measure, plan, train, all from ``strategies``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from strategies.contract import (
+    EvalFile,
+    EvaluateWork,
+    JobResult,
+    JobSpec,
+    MeasureWork,
+    ModelFiles,
+    Plan,
+    Score,
+    Signals,
+    SourceFacts,
+    TrainTemplate,
+    TrainWork,
+    Work,
+)
+from strategies.jobs.run import work
+from strategies.jobs.runtime import Runtime
+from strategies.plan import order, parse_reference
+from strategies.settings import Json, Task, TrainingSettings
+from tests.benchmarks.batches import Batch
+
+ANSWERS = {"answer/model": "path", "answer/adapter": "adapter", "answer/bank": "bank"}
+"""What a job leaves as its answer, and where a model's files name it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Version:
+    """A model that is or was live, its state by role, and what was resolved when it was made."""
+
+    number: int
+    model: ModelFiles
+    state: Mapping[str, Path] = field(default_factory=dict)
+    settings: Json = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What a stream is registered with."""
+
+    task: Task
+    model: ModelFiles
+    training: TrainingSettings
+    plan: Callable[[Signals], Plan]
+    """The chooser with the stream's strategy."""
+    anchor: Batch | None = None
+    forbidden: tuple[EvalFile, ...] = ()
+    """Fixed eval sets, which no batch may hold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """What one decision did and cost; ``cpu_s`` by the kind of job."""
+
+    strategy: str
+    reason: str
+    values: Json
+    tokens: int
+    steps: int
+    cpu_s: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """A finished job."""
+
+    result: JobResult
+    folder: Path
+
+    def place(self, role: str) -> Path:
+        return self.folder / self.result.artifacts[role]
+
+
+class Line:
+    """Versions of one stream, the last of them live; only the live one's files (and the base's) are kept."""
+
+    def __init__(self, folder: Path, setting: Setting) -> None:
+        self._folder = folder
+        self._setting = setting
+        self.base = Version(number=1, model=setting.model)
+        self.live = self.base
+        self._trained: list[Batch] = []
+        self._seen: dict[int, int] = {}
+        self._jobs = 0
+        self._anchor_base: float | None = None
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def retrain(self, batches: Sequence[Batch]) -> Made:
+        """Decide on new batches, train, and make the result live."""
+        cpu: dict[str, float] = {}
+        with _clocked(cpu, "measure"):
+            signals = self._signals(batches)
+        plan = self._setting.plan(signals)
+        known = {one.source.name: one for one in [*self._old(), *batches]}
+        done: dict[str, Done] = {}
+        with _clocked(cpu, "train"):
+            for name in order(plan):
+                done[name] = self._train(plan.jobs[name], name, known, done, labels=signals.labels)
+        self._promote(plan, done)
+        self._trained += batches
+        facts = [one.result.facts for one in done.values()]
+        return Made(
+            strategy=plan.strategy,
+            reason=plan.reason,
+            values={name: one.value for name, one in plan.values.items()},
+            tokens=sum(int(one["tokens"]) for one in facts),
+            steps=sum(int(one["steps"]) for one in facts),
+            cpu_s=cpu,
+        )
+
+    def scores(self, sets: Sequence[EvalFile], *, version: Version | None = None) -> dict[str, Score]:
+        """Scores of the live version (or another) by the eval set's name."""
+        todo = EvaluateWork(sets=tuple(sets), training=self._setting.training)
+        done = self._run("evaluate", (version or self.live).model, todo)
+        shutil.rmtree(done.folder)
+        return {score.name: score for score in done.result.scores}
+
+    def exact_matches(self, file: EvalFile) -> float:
+        """Share of an eval set's answers that the live version gives word for word."""
+        from tests.benchmarks.exact import exact_matches
+
+        return exact_matches(self.live.model, file, self._setting.training)
+
+    def close(self) -> None:
+        """Remove all files."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _old(self) -> list[Batch]:
+        anchor = [] if self._setting.anchor is None else [self._setting.anchor]
+        return [*anchor, *self._trained]
+
+    def _signals(self, batches: Sequence[Batch]) -> Signals:
+        setting, anchor = self._setting, self._setting.anchor
+        sources = (*(one.source for one in batches), *(one.as_old() for one in self._old()))
+        done = self._run("measure", self.live.model, MeasureWork(sources=sources, training=setting.training))
+        facts = {
+            one.batch: SourceFacts(**one.model_dump(), seen_rows=self._seen.get(one.batch, 0))
+            for one in done.result.measured
+        }
+        known = self.live.model.labels
+        fresh = sorted({label for one in [*batches, *self._trained] for label in one.labels} - set(known))
+        measured = None if anchor is None else facts[anchor.source.batch]
+        return Signals(
+            task=setting.task,
+            training=setting.training,
+            new=tuple(facts[one.source.batch] for one in batches),
+            old=tuple(facts[one.source.batch] for one in self._trained),
+            anchor=None if measured is None else measured.model_copy(update={"seen_rows": measured.rows}),
+            labels=(*known, *fresh),
+            parent=f"benchmark/{self.live.number}",
+            parent_state=tuple(self.live.state),
+            parent_settings=self.live.settings,
+            anchor_rise=self._anchor_rise(),
+            stage=self.live.number,
+            parameters=done.result.parameters,
+            **self._parent(),
+        )
+
+    def _parent(self) -> Json:
+        """What the live version answers with and knows, as far as signals have a field for it."""
+        model = self.live.model
+        answer = tuple(role for role, name in ANSWERS.items() if getattr(model, name) is not None)
+        found = {"parent_answer": answer, "parent_labels": model.labels}
+        return {name: value for name, value in found.items() if name in Signals.model_fields}
+
+    def _anchor_rise(self) -> float | None:
+        """Relative rise of the anchor's loss from the base to the live version, on the ``select`` half."""
+        if self._setting.anchor is None:
+            return None
+        if self._anchor_base is None:
+            self._anchor_base = self._anchor_loss(self.base)
+        now = self._anchor_loss(self.live)
+        return None if not self._anchor_base or now is None else now / self._anchor_base - 1
+
+    def _anchor_loss(self, version: Version) -> float | None:
+        assert self._setting.anchor is not None
+        found = self.scores([self._setting.anchor.heldout], version=version)
+        return next((score.value_select for score in found.values()), None)
+
+    def _train(
+        self,
+        template: TrainTemplate,
+        name: str,
+        known: Mapping[str, Batch],
+        earlier: Mapping[str, Done],
+        *,
+        labels: tuple[str, ...],
+    ) -> Done:
+        mixing = template.mixing
+        todo = TrainWork(
+            template=template,
+            sources=(*(known[one].source for one in mixing.new), *(known[one].as_old() for one in mixing.old)),
+            forbidden=(*(one.heldout for one in known.values()), *self._setting.forbidden),
+            optimizer=self._place(template.optimizer, earlier),
+            cursor=self._place(mixing.cursor, earlier),
+        )
+        model = self._initial(template, earlier).model_copy(update={"labels": labels})
+        return self._run(name, model, todo)
+
+    def _initial(self, template: TrainTemplate, earlier: Mapping[str, Done]) -> ModelFiles:
+        """A version's answer or trunk, or what an earlier job of the plan made."""
+        init = parse_reference(template.init)
+        model = self._origin(init.of).model
+        if not init.is_job and init.role in ANSWERS:
+            return model
+        if template.selection.lora is not None:
+            adapter = template.init.replace("answer/model", "answer/adapter")
+            return model.model_copy(update={"adapter": self._place(adapter, earlier)})
+        return model.model_copy(update={"path": self._place(template.init, earlier), "adapter": None})
+
+    def _origin(self, owner: str) -> Version:
+        return self.base if owner == "base" else self.live
+
+    def _place(self, reference: str | None, earlier: Mapping[str, Done]) -> str | None:
+        if reference is None:
+            return None
+        artifact = parse_reference(reference)
+        if artifact.is_job:
+            return str(earlier[artifact.of].place(artifact.role))
+        return str(self._origin(artifact.of).state[artifact.role])
+
+    def _promote(self, plan: Plan, done: Mapping[str, Done]) -> None:
+        owners = {parse_reference(job.init).of for job in plan.jobs.values()}
+        origin = self._origin("base" if "base" in owners else "live")
+        answer = done[plan.result]
+        files = {ANSWERS[role]: str(answer.place(role)) for role in answer.result.artifacts if role in ANSWERS}
+        state = {
+            role: one.place(role) for one in done.values() for role in one.result.artifacts if role.startswith("state/")
+        }
+        for used in (used for one in done.values() for used in one.result.consumed):
+            self._seen[used.batch] = self._seen.get(used.batch, 0) + used.samples
+        self.live = Version(
+            number=self.live.number + 1,
+            model=origin.model.model_copy(update={"labels": answer.result.labels, **files}),
+            state=state,
+            settings={"strategy": plan.strategy, **{name: one.value for name, one in plan.values.items()}},
+        )
+        self._remove_all_but({one.folder for one in done.values()})
+
+    def _remove_all_but(self, kept: set[Path]) -> None:
+        for folder in self._folder.iterdir():
+            if folder not in kept:
+                shutil.rmtree(folder)
+
+    def _run(self, name: str, model: ModelFiles, todo: Work) -> Done:
+        """Carry a job out in this process, with the code that a job process runs."""
+        self._jobs += 1
+        setting = self._setting
+        folder = self._folder / f"{self._jobs}-{name}"
+        folder.mkdir(parents=True)
+        spec = JobSpec(
+            job=self._jobs,
+            attempt=1,
+            stream="benchmark",
+            name=name,
+            task=setting.task,
+            seed=setting.training.seed,
+            threads=1,
+            model=model,
+            work=todo,
+        )
+        with (folder / "job.log").open("w") as log, contextlib.redirect_stdout(log):
+            return Done(result=work(spec, Runtime(folder)), folder=folder)
+
+
+@contextlib.contextmanager
+def _clocked(spent: dict[str, float], what: str) -> Iterator[None]:
+    """Add this process's CPU seconds to ``spent``."""
+    began = time.process_time()
+    yield
+    spent[what] = spent.get(what, 0.0) + round(time.process_time() - began, 3)

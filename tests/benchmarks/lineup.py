@@ -1,0 +1,179 @@
+"""Arms, each with its own tuned learning rate, over one stream of stages: what every grid of the strategies is made of.
+
+A cell is one arm with one seed and one rate over one stream. Every arm is tuned alike: three rates, one seed, a shorter
+stream of its own, and of these the rate with the least mean over the ``select`` halves of all that was held out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from strategies import choice
+from strategies.choice import StrategySettings
+from strategies.contract import EvalFile, ModelFiles, Plan, Score, Signals
+from strategies.settings import Json, Task, TrainingSettings
+from tests.benchmarks import harness, mos_plan
+from tests.benchmarks.batches import Batch
+from tests.benchmarks.harness import Record
+from tests.benchmarks.inputs import file_hash
+from tests.benchmarks.line import Line, Setting
+
+TUNING_SEED = 1234
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One way to retrain: a stream's ``strategy``, and the ``training`` that goes with it."""
+
+    name: str
+    strategy: Json
+    training: Json = field(default_factory=dict)
+    every: int = 1
+    """Retrains once this many batches have come."""
+    all_seeds: bool = True
+    """False: the first seed of a preset only."""
+    rates: tuple[float, ...] | None = None
+    """Three rates of its own, where what it trains takes others; else those of the grid."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stream:
+    """What an arm goes through: an anchor, then one batch a stage; ``fixed`` sets are scored and never chosen by."""
+
+    task: Task
+    model: ModelFiles
+    stages: tuple[Batch, ...]
+    anchor: Batch | None = None
+    fixed: tuple[EvalFile, ...] = ()
+    score_every: int = 1
+    seen_only: bool = False
+    """Score only the fixed sets of the stages so far; there is one a stage, in their order."""
+    exact: tuple[str, ...] = ()
+    """Fixed sets whose exact matches are counted too."""
+
+    def hashes(self) -> list[str]:
+        """What names the stream's files."""
+        batches = [*self.stages, *([self.anchor] if self.anchor else [])]
+        files = [one.source.sha256 for one in batches] + [one.sha256 for one in self.fixed]
+        return [file_hash(Path(self.model.path) / "model.safetensors"), *files]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One arm, one seed and one rate over a stream; the work of one worker."""
+
+    arm: Arm
+    seed: int
+    rate: float
+    stream: Stream
+    training: Json
+
+    def facts(self) -> Any:
+        stream = [*self.stream.hashes(), self.stream.score_every, self.stream.seen_only, self.stream.exact]
+        return [asdict(self.arm), self.seed, self.rate, self.training, stream]
+
+    def settings(self) -> TrainingSettings:
+        """The stream's training, with what the arm and the cell change in it."""
+        given = {**self.training, **self.arm.training, "learning_rate": self.rate, "seed": self.seed}
+        return TrainingSettings.model_validate(given)
+
+    def carry_out(self, folder: Path) -> Record:
+        stream = self.stream
+        setting = Setting(
+            task=stream.task,
+            model=stream.model,
+            training=self.settings(),
+            plan=planner(self.arm.strategy),
+            anchor=stream.anchor,
+            forbidden=stream.fixed,
+        )
+        line = self.line(folder, setting)
+        base = {} if stream.seen_only else self._scored(line, stream.fixed)
+        stages = [self._stage(line, *taken) for taken in grouped(stream.stages, self.arm.every)]
+        held = [one.heldout for one in [*stream.stages, *([stream.anchor] if stream.anchor else [])]]
+        select = statistics.fmean(_as_loss(one) for one in line.scores(held).values())
+        line.close()
+        cell = {"arm": self.arm.name, "seed": self.seed, "rate": self.rate}
+        return {"cell": cell, "base": base, "stages": stages, "select": select}
+
+    def line(self, folder: Path, setting: Setting) -> Line:
+        """What retrains and is scored."""
+        return Line(folder, setting)
+
+    def _stage(self, line: Line, number: int, batches: Sequence[Batch]) -> Record:
+        made = line.retrain(batches)
+        due = number % self.stream.score_every == 0 or number == len(self.stream.stages)
+        fixed = self.stream.fixed[:number] if self.stream.seen_only else self.stream.fixed
+        return {
+            "name": batches[-1].source.name,
+            "batches": number,
+            "scores": self._scored(line, fixed) if due else {},
+            **dataclasses.asdict(made),
+        }
+
+    def _scored(self, line: Line, fixed: Sequence[EvalFile]) -> Record:
+        if not fixed:
+            return {}
+        found: Record = {name: one.value for name, one in line.scores(fixed).items()}
+        exact = [one for one in fixed if one.name in self.stream.exact]
+        return found | {f"{one.name}:exact": line.exact_matches(one) for one in exact}
+
+
+def grouped(stages: Sequence[Batch], every: int) -> Iterable[tuple[int, Sequence[Batch]]]:
+    """How many batches have come, and those of them that are new, each time that an arm retrains."""
+    for start in range(0, len(stages), every):
+        taken = stages[start : start + every]
+        yield start + len(taken), taken
+
+
+def planner(strategy: Json) -> Callable[[Signals], Plan]:
+    """The chooser with a stream's strategy."""
+    if strategy["name"] == "mos" and "mos" not in choice.NAMES:
+        return mos_plan.plan
+    return partial(choice.plan, settings=StrategySettings.model_validate(strategy))
+
+
+def run(
+    arms: Sequence[Arm],
+    *,
+    rates: Sequence[float],
+    seeds: Sequence[int],
+    tuning: Stream,
+    stream: Stream,
+    training: Json,
+    place: Path,
+    kind: type[Cell] = Cell,
+) -> Record:
+    """Tune every arm, then run it; chosen rates, what they were chosen by, and the cells."""
+    tried = [
+        kind(arm=arm, seed=TUNING_SEED, rate=rate, stream=tuning, training=training)
+        for arm in arms
+        for rate in arm.rates or rates
+    ]
+    found = [one["cell"] | {"select": one["select"]} for one in harness.carry_out_all(tried, place)]
+    chosen = {arm.name: best_rate(found, arm.name) for arm in arms}
+    harness.say(f"rates: {', '.join(f'{name} {rate:g}' for name, rate in chosen.items())}")
+    cells = [
+        kind(arm=arm, seed=seed, rate=chosen[arm.name], stream=stream, training=training)
+        for arm in arms
+        for seed in (seeds if arm.all_seeds else seeds[:1])
+    ]
+    return {"tuning": found, "rates": chosen, "cells": harness.carry_out_all(cells, place)}
+
+
+def best_rate(tuned: Iterable[Record], arm: str) -> float:
+    """The rate with which an arm was best on ``select``."""
+    own = [one for one in tuned if one["arm"] == arm]
+    return float(min(own, key=lambda one: one["select"])["rate"])
+
+
+def _as_loss(score: Score) -> float:
+    """A score on ``select``, the lower the better; of a set that is too small to be halved, on all of it."""
+    value = score.value if score.value_select is None else score.value_select
+    return value if score.metric == "loss" else 1 - value

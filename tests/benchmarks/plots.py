@@ -1,0 +1,97 @@
+"""Plots of results, one file each."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks import domains, inputs, sft, summary, tables
+
+Record = dict[str, Any]
+Lines = dict[str, list[list[float]]]
+"""Arm -> a line for each seed."""
+
+
+def main_job(found: Record, path: Path) -> None:
+    """Loss of every domain after every stage, one line an arm."""
+    stages = ["base", *inputs.BATCHES]
+    panels = {
+        domain: {
+            arm: [[cell["base"][domain], *(stage["scores"][domain] for stage in cell["stages"])] for cell in cells]
+            for arm in dict.fromkeys(cell["cell"]["arm"] for cell in found["cells"])
+            for cells in [summary.by_seed(found, arm)]
+        }
+        for domain in inputs.DOMAINS
+    }
+    draw(panels, path, x=stages, ylabel="loss, nats a token")
+
+
+def domain_losses(found: Record, path: Path) -> None:
+    """Loss of the anchor and of every domain after every stage; and the mean over the years so far."""
+    grid, by_year = found["domains"], found["temporal"]
+    panels = {name: _losses(grid, name) for name in (domains.ANCHOR, *domains.DOMAINS)}
+    draw(panels, path, x=["base", *domains.DOMAINS], ylabel="loss, nats a token")
+    due = sorted(tables.scored_stages(by_year["cells"][0]))
+    years = {
+        arm: [[tables.so_far(cell, at) for at in due] for cell in tables.cells(by_year, arm).values()]
+        for arm in tables.arms(by_year)
+    }
+    panels = {"anchor and years so far": years}
+    draw(panels, path.with_name(f"{path.stem}-years.png"), x=[str(at) for at in due], ylabel="loss, nats a token")
+
+
+def _losses(grid: Record, name: str) -> Lines:
+    return {
+        arm: [
+            [cell["base"][name], *(stage["scores"][name] for stage in cell["stages"])]
+            for cell in tables.cells(grid, arm).values()
+        ]
+        for arm in tables.arms(grid)
+    }
+
+
+def class_accuracies(found: Record, path: Path) -> None:
+    """Accuracy over all classes so far, after every stage; joint training is a point at the end."""
+    sets = [name for name in found if isinstance(found[name], dict) and "cells" in found[name]]
+    panels = {name: _by_stage(found[name], lambda cell, at: tables.average(cell, at)) for name in sets}
+    longest = max(len(line) for lines in panels.values() for each in lines.values() for line in each)
+    draw(panels, path, x=[str(at + 1) for at in range(longest)], ylabel="accuracy over classes so far")
+
+
+def _by_stage(grid: Record, figure: Callable[[Record, int], float]) -> Lines:
+    return {
+        arm: [[figure(cell, at) for at in range(len(cell["stages"]))] for cell in tables.cells(grid, arm).values()]
+        for arm in tables.arms(grid)
+    }
+
+
+def sft_losses(found: Record, path: Path) -> None:
+    """Loss of every family's answers after every stage."""
+    panels = {name: _losses(found["families"], name) for name in (*sft.FAMILIES, sft.GENERAL)}
+    draw(panels, path, x=["base", *sft.FAMILIES], ylabel="loss of the answer, nats a token")
+
+
+def draw(panels: dict[str, Lines], path: Path, *, x: Sequence[str], ylabel: str) -> None:
+    """A row of panels with a line an arm: its mean over seeds, and the range of them. Lines end at the right."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, len(panels), figsize=(4 * len(panels), 3.4), sharex=True, squeeze=False)
+    for axis, (title, lines) in zip(axes[0], panels.items(), strict=True):
+        for arm, each in lines.items():
+            at = list(range(len(x) - len(each[0]), len(x)))
+            means = [statistics.fmean(values) for values in zip(*each, strict=True)]
+            (line,) = axis.plot(at, means, marker="o", markersize=3, label=arm)
+            least, most = ([of(values) for values in zip(*each, strict=True)] for of in (min, max))
+            axis.fill_between(at, least, most, alpha=0.2, color=line.get_color())
+        axis.set_title(title)
+        axis.set_xticks(range(len(x)), x, rotation=30)
+    axes[0][0].set_ylabel(ylabel)
+    axes[0][0].legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+    pyplot.close(figure)

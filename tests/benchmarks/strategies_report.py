@@ -1,0 +1,68 @@
+"""The grids of strategies in the report: title, markdown and plot of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks import plots, tables
+
+Record = dict[str, Any]
+
+
+def domains(found: Record) -> str:
+    """Both streams."""
+    preset = found["preset"]
+    return "\n\n".join(
+        [
+            origin(found, f"{preset['tokens']:,} tokens a domain, {preset['year_tokens']:,} a year"),
+            "Five domains in turn. Losses are nats a token on fixed files at the end; `forgetting` is the mean over "
+            "earlier domains of how far the loss ended above its least, `own loss` the mean right after each stage.",
+            tables.domains_table(found["domains"]),
+            "Forgetting of each:",
+            tables.forgetting_table(found["domains"]),
+            tables.goals_table(tables.domain_goals(found["domains"])),
+            "A batch a year; mean loss over the anchor and the years so far. `retrain` starts again every fifth year.",
+            tables.temporal_table(found["temporal"]),
+            tables.goals_table(tables.temporal_goals(found["temporal"])),
+        ]
+    )
+
+
+def classes(found: Record) -> str:
+    """Each data set."""
+    parts = [origin(found, "accuracy over all classes so far, on the published test split")]
+    for name in ("clinc150", "banking77"):
+        goals = tables.class_goals(found[name], near_joint=name == "clinc150")
+        parts += [f"{name}:", tables.class_table(found[name]), tables.goals_table(goals)]
+    return "\n\n".join(parts)
+
+
+def sft(found: Record) -> str:
+    """The six families."""
+    preset = found["preset"]
+    return "\n\n".join(
+        [
+            origin(found, f"{preset['examples']} examples a family, {preset['epochs']:g} passes"),
+            tables.sft_table(found["families"]),
+        ]
+    )
+
+
+def origin(found: Record, more: str) -> str:
+    """Where the figures come from."""
+    preset, on = found["preset"], found["machine"]
+    seeds = len(preset["seeds"])
+    return (
+        f"Preset `{preset['name']}`: {more}, {seeds} seed{'s' if seeds > 1 else ''}, commit `{found['commit']}`, "
+        f"torch {on['torch']} on {on['cores']} cores, {found['wall_s'] / 60:.0f} minutes. "
+        "The learning rate of every arm is tuned alike: three rates, one seed, on `select`."
+    )
+
+
+GRIDS: dict[str, tuple[str, Callable[[Record], str], Callable[[Record, Path], None]]] = {
+    "domains": ("Strategies on domains and on years", domains, plots.domain_losses),
+    "classes": ("Classes that come in tasks", classes, plots.class_accuracies),
+    "sft": ("Instruction tuning that goes on", sft, plots.sft_losses),
+}

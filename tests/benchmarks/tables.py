@@ -1,0 +1,325 @@
+"""Tables of the grids of strategies: pure functions from a result's JSON to figures, goals and markdown."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from strategies import metrics
+from tests.benchmarks import sft
+from tests.benchmarks.domains import ANCHOR, DOMAINS
+from tests.benchmarks.summary import Goal, Spread
+
+Record = dict[str, Any]
+STRONG = DOMAINS[-2:]
+WEAK = DOMAINS[0]
+
+
+def arms(grid: Record) -> list[str]:
+    """Names of a grid's arms, in their order."""
+    return list(dict.fromkeys(cell["cell"]["arm"] for cell in grid["cells"]))
+
+
+def cells(grid: Record, arm: str) -> dict[int, Record]:
+    """An arm's cells by seed."""
+    return {int(one["cell"]["seed"]): one for one in grid["cells"] if one["cell"]["arm"] == arm}
+
+
+def over_seeds(grid: Record, arm: str, figure: Callable[[Record], float]) -> Spread:
+    """A figure of an arm's cells."""
+    return Spread(values=tuple(figure(one) for _, one in sorted(cells(grid, arm).items())))
+
+
+def paired(grid: Record, arm: str, other: str, figure: Callable[[Record, Record], float]) -> Spread:
+    """A figure of two arms' cells with the same seed."""
+    own, others = cells(grid, arm), cells(grid, other)
+    return Spread(values=tuple(figure(own[seed], others[seed]) for seed in sorted(own.keys() & others.keys())))
+
+
+def shown(spread: Spread, form: str = ".3f") -> str:
+    """A mean, and half of its 95 % interval where there are several seeds."""
+    half = spread.half_width
+    return f"{spread.mean:{form}}" + ("" if half is None else f" ± {half:{form}}")
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table whose first column is text and whose others are figures."""
+    lines = [f"| {' | '.join(head)} |", "| --- |" + " ---: |" * (len(head) - 1)]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def goals_table(goals: Iterable[Goal]) -> str:
+    """Everything that is claimed beside what was measured, and what was missed in words."""
+    found = list(goals)
+    rows = [
+        (one.what, shown(one.measured, ".1%"), f"≤ {one.limit:.1%}", "yes" if one.met else "**no**") for one in found
+    ]
+    missed = [one.what for one in found if not one.met]
+    said = f"Missed: {'; '.join(missed)}." if missed else "No goal was missed."
+    return markdown_table(("measured", "value", "goal", "met"), rows) + f"\n\n{said}"
+
+
+def cost(cell: Record) -> Record:
+    """Tokens, and CPU seconds of all jobs, over all stages."""
+    stages = cell["stages"]
+    return {
+        "tokens": sum(stage["tokens"] for stage in stages),
+        "cpu_s": sum(sum(stage["cpu_s"].values()) for stage in stages),
+    }
+
+
+def end(cell: Record) -> Record:
+    """Scores after the last stage."""
+    found: Record = cell["stages"][-1]["scores"]
+    return found
+
+
+def average(cell: Record, stage: int = -1, names: Sequence[str] | None = None) -> float:
+    """Mean score after a stage over fixed sets (None: over all of them)."""
+    scores = cell["stages"][stage]["scores"]
+    return statistics.fmean(scores[name] for name in names or scores)
+
+
+def rise(cell: Record, stage: int = -1) -> float:
+    """Relative rise of the anchor's loss from the base to the version of a stage."""
+    return float(cell["stages"][stage]["scores"][ANCHOR] / cell["base"][ANCHOR] - 1)
+
+
+def scores_matrix(cell: Record, names: Sequence[str]) -> np.ndarray:
+    """Stages × sets, losses with their sign turned; NaN where a set was not scored."""
+    return -np.array([[stage["scores"].get(name, math.nan) for name in names] for stage in cell["stages"]])
+
+
+# --- domains -----------------------------------------------------------------------------------------------------
+
+
+def domains_table(grid: Record) -> str:
+    """Average loss at the end, forgetting and cost of every arm."""
+    head = ("arm", "rate", "average loss", "anchor's rise", "forgetting", "own loss", "tokens", "CPU s")
+    return markdown_table(head, (_domain_row(grid, arm) for arm in arms(grid)))
+
+
+def _domain_row(grid: Record, arm: str) -> tuple[str, ...]:
+    forgetting = over_seeds(grid, arm, lambda one: metrics.forgetting(scores_matrix(one, DOMAINS)))
+    learned = over_seeds(grid, arm, lambda one: -metrics.plasticity(scores_matrix(one, DOMAINS)))
+    return (
+        arm,
+        f"{grid['rates'][arm]:g}",
+        shown(over_seeds(grid, arm, average)),
+        shown(over_seeds(grid, arm, rise), ".1%"),
+        shown(forgetting),
+        shown(learned),
+        f"{over_seeds(grid, arm, lambda one: cost(one)['tokens']).mean:,.0f}",
+        f"{over_seeds(grid, arm, lambda one: cost(one)['cpu_s']).mean:,.0f}",
+    )
+
+
+def forgetting_table(grid: Record) -> str:
+    """For each arm and fixed set, how far the loss ended above its least since the set's own stage (or the base)."""
+    sets = (ANCHOR, *DOMAINS[:-1])
+    rows = ((arm, *(shown(over_seeds(grid, arm, _forgot(name))) for name in sets)) for arm in arms(grid))
+    return markdown_table(("arm", *sets), rows)
+
+
+def _forgot(name: str) -> Callable[[Record], float]:
+    first = 0 if name == ANCHOR else DOMAINS.index(name)
+
+    def figure(cell: Record) -> float:
+        losses = [stage["scores"][name] for stage in cell["stages"][first:]]
+        best = min([*losses, cell["base"][name]] if name == ANCHOR else losses)
+        return float(losses[-1] - best)
+
+    return figure
+
+
+def domain_goals(grid: Record) -> list[Goal]:
+    """What METHODS and the papers lead to expect of the domains."""
+    left = lambda stage: lambda a, b: rise(a, stage) / rise(b, stage)  # noqa: E731
+    own = lambda stage: (  # noqa: E731
+        lambda a, b: a["stages"][stage]["scores"][DOMAINS[stage]] / b["stages"][stage]["scores"][DOMAINS[stage]] - 1
+    )
+    found = []
+    for name in STRONG:
+        stage = DOMAINS.index(name)
+        found.append(_goal(grid, f"anchor's rise after {name}: replay's share of naive's", "replay", left(stage), 0.10))
+        found.append(_goal(grid, f"loss on {name} at its own stage: replay above naive", "replay", own(stage), 0.01))
+    found += [
+        _goal(grid, f"anchor's rise after {WEAK}: share of naive's at {share}", f"replay {share}", left(0), limit)
+        for share, limit in (("5 %", 0.60), ("25 %", 1 / 3))
+    ]
+    found.append(_goal(grid, "anchor's rise at the end: half's share of naive's", "half", left(-1), 0.90))
+    halves = paired(grid, "half, replay", "replay", left(-1))
+    found.append(Goal(what="anchor's rise at the end: half with replay over replay alone", measured=halves, limit=1.0))
+    return [*found, auto_goal(grid)]
+
+
+def _goal(grid: Record, what: str, arm: str, figure: Callable[[Record, Record], float], limit: float) -> Goal:
+    return Goal(what=what, measured=paired(grid, arm, "naive", figure), limit=limit)
+
+
+def auto_goal(grid: Record) -> Goal:
+    """Auto beside the best single choice; retraining on everything is none."""
+    single = [arm for arm in arms(grid) if arm not in ("auto", "retrain")]
+    best = min(single, key=lambda arm: over_seeds(grid, arm, average).mean)
+    apart = paired(grid, "auto", best, lambda a, b: average(a) / average(b) - 1)
+    return Goal(what=f"average loss at the end: auto above the best single choice ({best})", measured=apart, limit=0.01)
+
+
+# --- years -------------------------------------------------------------------------------------------------------
+
+
+def scored_stages(cell: Record) -> dict[int, Record]:
+    """Batches so far -> scores, for the stages that were scored."""
+    return {int(stage["batches"]): stage["scores"] for stage in cell["stages"] if stage["scores"]}
+
+
+def years_of(cell: Record) -> list[str]:
+    """The fixed sets of the years, in order."""
+    return sorted(name for name in end(cell) if name != ANCHOR)
+
+
+def so_far(cell: Record, batches: int) -> float:
+    """Mean loss over the anchor and the years that have come."""
+    scores = scored_stages(cell)[batches]
+    return statistics.fmean(scores[name] for name in (ANCHOR, *years_of(cell)[:batches]))
+
+
+def temporal_table(grid: Record) -> str:
+    """Average loss over anchor and years so far at every scored year, and cost, of every arm."""
+    due = sorted(scored_stages(grid["cells"][0]))
+    due = [at for at in due if all(at in scored_stages(cell) for cell in grid["cells"])]
+    names = [f"year {at}" for at in due]
+    rows = (
+        (
+            arm,
+            f"{grid['rates'][arm]:g}",
+            *(shown(over_seeds(grid, arm, lambda one, at=at: so_far(one, at))) for at in due),
+            shown(over_seeds(grid, arm, rise), ".1%"),
+            f"{over_seeds(grid, arm, lambda one: cost(one)['tokens']).mean:,.0f}",
+            f"{over_seeds(grid, arm, lambda one: cost(one)['cpu_s']).mean:,.0f}",
+        )
+        for arm in arms(grid)
+    )
+    return markdown_table(("arm", "rate", *names, "anchor's rise", "tokens", "CPU s"), rows)
+
+
+def temporal_goals(grid: Record) -> list[Goal]:
+    """What is expected of many small increments."""
+    due = sorted(scored_stages(next(iter(cells(grid, "retrain").values()))))
+    worst = lambda a, b: max(so_far(a, at) / so_far(b, at) - 1 for at in due)  # noqa: E731
+    return [
+        Goal(
+            what="average loss so far, auto above retraining at every fifth year (the worst of them)",
+            measured=paired(grid, "auto", "retrain", worst),
+            limit=0.01,
+        ),
+        Goal(
+            what="tokens of auto, as a share of retraining's",
+            measured=paired(grid, "auto", "retrain", lambda a, b: cost(a)["tokens"] / cost(b)["tokens"]),
+            limit=1 / 2.6,
+        ),
+        Goal(
+            what="average loss at the end: infinite schedule above re-warming",
+            measured=paired(grid, "infinite", "replay", lambda a, b: average(a) / average(b) - 1),
+            limit=0.0,
+        ),
+        auto_goal(grid),
+    ]
+
+
+# --- classes -----------------------------------------------------------------------------------------------------
+
+
+def class_table(grid: Record) -> str:
+    """Final and average accuracy, and forgetting, over all classes so far."""
+    head = ("arm", "rate", "final", "average over stages", "forgetting", "CPU s")
+    return markdown_table(head, (_class_row(grid, arm) for arm in arms(grid)))
+
+
+def _class_row(grid: Record, arm: str) -> tuple[str, ...]:
+    figures: tuple[Callable[[Record], float], ...] = (
+        lambda one: metrics.average_over_time(accuracies(one)),
+        lambda one: metrics.forgetting(accuracies(one)),
+    )
+    # What was trained once, at the end, has no stages to look back on.
+    staged = all(len(one["stages"]) > 1 for one in cells(grid, arm).values())
+    return (
+        arm,
+        f"{grid['rates'][arm]:g}",
+        shown(over_seeds(grid, arm, average), ".1%"),
+        *(shown(over_seeds(grid, arm, figure), ".1%") if staged else "" for figure in figures),
+        f"{over_seeds(grid, arm, lambda one: cost(one)['cpu_s']).mean:,.0f}",
+    )
+
+
+def accuracies(cell: Record) -> np.ndarray:
+    """Stages × tasks; a task that has not come yet counts as 0, which no metric here looks at."""
+    names = list(end(cell))
+    return np.array([[stage["scores"].get(name, 0.0) for name in names] for stage in cell["stages"]])
+
+
+def class_goals(grid: Record, *, near_joint: bool) -> list[Goal]:
+    """mos beats both baselines; on clinc150 it comes near joint training."""
+    behind = lambda a, b: average(b) - average(a)  # noqa: E731
+    found = [
+        Goal(what=f"final accuracy: mos behind {other}", measured=paired(grid, "mos", other, behind), limit=0.0)
+        for other in ("lora", "nearest mean")
+    ]
+    if near_joint:
+        joint = paired(grid, "mos", "joint", behind)
+        found.append(Goal(what="final accuracy: mos behind joint", measured=joint, limit=0.05))
+    return found
+
+
+# --- instruction tuning ------------------------------------------------------------------------------------------
+
+
+def sft_table(grid: Record) -> str:
+    """OP and BWT of the answers' losses, exact matches on scan after its stage and at the end, the general set."""
+    exact = f"{sft.EXACT}:exact"
+    own = sft.FAMILIES.index(sft.EXACT)
+    figures: list[tuple[str, str, Callable[[Record], float]]] = [
+        ("OP (−loss)", ".3f", lambda one: metrics.average_performance(scores_matrix(one, sft.FAMILIES))),
+        ("BWT", ".3f", lambda one: metrics.backward_transfer(scores_matrix(one, sft.FAMILIES))),
+        (f"{sft.EXACT} exact, learned", ".1%", lambda one: one["stages"][own]["scores"][exact]),
+        (f"{sft.EXACT} exact, end", ".1%", lambda one: end(one)[exact]),
+        ("general, loss", ".3f", lambda one: end(one)[sft.GENERAL]),
+        ("tokens", ",.0f", lambda one: cost(one)["tokens"]),
+        ("CPU s", ",.0f", lambda one: cost(one)["cpu_s"]),
+    ]
+    rows = (
+        (arm, f"{grid['rates'][arm]:g}", *(shown(over_seeds(grid, arm, one), form) for _, form, one in figures))
+        for arm in arms(grid)
+    )
+    return markdown_table(("arm", "rate", *(name for name, _, _ in figures)), rows)
+
+
+# --- the cost of half fine-tuning --------------------------------------------------------------------------------
+
+
+def half_cost_table(measured: Record) -> str:
+    """Step time and optimizer memory over full fine-tuning's, beside what was promised."""
+    rows = [
+        _half_row(f"{device}, {one['parameters'] / 1e6:.0f} M", arm, figures)
+        for device, sizes in measured["sizes"].items()
+        for one in sizes.values()
+        for arm, figures in one["arms"].items()
+    ]
+    head = ("where", "what moves", "step over full", "bound", "optimizer memory over full", "trainable share + 0.02")
+    return markdown_table(head, rows)
+
+
+def _half_row(where: str, arm: str, figures: Record) -> tuple[str, ...]:
+    step = figures["step_ratio"]
+    return (
+        where,
+        arm,
+        f"{step['median']:.3f} ({step['low']:.3f} to {step['high']:.3f})",
+        f"{figures['step_bound']:.3f}",
+        f"{figures['optimizer_ratio']:.3f}",
+        f"{min(1.0, figures['trainable_share'] + 0.02):.3f}",
+    )

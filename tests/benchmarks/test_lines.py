@@ -1,0 +1,138 @@
+"""The grids' way to retrain: the chooser's plans, carried out by the jobs' own code, one version after the other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from strategies.contract import ModelFiles
+from tests import models
+from tests.benchmarks import classes, domains, lineup, sft, worlds
+from tests.benchmarks.classes import ClassCell
+from tests.benchmarks.lineup import Arm, Cell
+
+# Peft still asks transformers by a name that transformers has deprecated; nothing of ours can change that.
+pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+QUIET = {"train_batch_size": 4, "max_length": 32, "save_seconds": 1e9, "bf16": False}
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return models.llama(tmp_path_factory.mktemp("llama"), chat=True)
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return models.bert(tmp_path_factory.mktemp("bert"))
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory, llama: Path) -> domains.Texts:
+    folder = tmp_path_factory.mktemp("texts")
+    return domains.Texts(llama, worlds.lm_data(folder / "data"), folder / "batches", domains.PRESETS["smoke"])
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory: pytest.TempPathFactory, bert: Path) -> lineup.Stream:
+    folder = tmp_path_factory.mktemp("tasks")
+    data = worlds.class_data(folder / "data") / "cls" / "clinc150"
+    return classes.streams(bert, data, folder / "batches", classes.PRESETS["smoke"])["stream"]
+
+
+def arm_of(arms: tuple[Arm, ...], name: str) -> Arm:
+    return next(one for one in arms if one.name == name)
+
+
+def carried_out(folder: Path, cell: Cell) -> dict[str, Any]:
+    found = cell.carry_out(folder / "line")
+    assert not (folder / "line").exists()
+    return found
+
+
+def test_the_trunk_of_the_infinite_schedule_goes_on(tmp_path: Path, texts: domains.Texts):
+    stream = domains.domain_streams(texts)["tuning"]
+    arm = arm_of(domains.ARMS, "infinite")
+    found = carried_out(tmp_path, Cell(arm=arm, seed=1, rate=1e-3, stream=stream, training=QUIET))
+    first, second = found["stages"]
+    assert (first["values"]["trunk"], second["values"]["trunk"]) == ("new", "resumed")
+    assert first["values"]["replay"] > 0
+    assert first["tokens"] > 0
+    assert first["cpu_s"]["train"] > 0
+    assert 0 < found["select"] < 10
+
+
+def test_retraining_waits_for_its_batches_and_is_scored_on_what_is_due(tmp_path: Path, texts: domains.Texts):
+    stream = domains.temporal_streams(texts)["stream"]
+    arm = Arm(name="retrain", strategy={"name": "retrain"}, every=2)
+    found = carried_out(tmp_path, Cell(arm=arm, seed=1, rate=1e-3, stream=stream, training=QUIET))
+    assert [stage["batches"] for stage in found["stages"]] == [2, 3]
+    assert [bool(stage["scores"]) for stage in found["stages"]] == [False, True]
+    assert set(found["base"]) == set(found["stages"][1]["scores"]) == {"novels-en", "1993", "1994", "1995"}
+
+
+def test_a_cell_is_named_by_what_it_follows_from(texts: domains.Texts):
+    stream = domains.domain_streams(texts)["tuning"]
+    arm = arm_of(domains.ARMS, "naive")
+    cell = Cell(arm=arm, seed=1, rate=1e-3, stream=stream, training=QUIET)
+    same = Cell(arm=arm, seed=1, rate=1e-3, stream=domains.domain_streams(texts)["tuning"], training=QUIET)
+    others = [
+        Cell(arm=arm_of(domains.ARMS, "half"), seed=1, rate=1e-3, stream=stream, training=QUIET),
+        Cell(arm=arm, seed=2, rate=1e-3, stream=stream, training=QUIET),
+        Cell(arm=arm, seed=1, rate=3e-4, stream=stream, training=QUIET),
+        Cell(arm=arm, seed=1, rate=1e-3, stream=stream, training={**QUIET, "max_length": 16}),
+    ]
+    assert cell.facts() == same.facts()
+    assert all(one.facts() != cell.facts() for one in others)
+
+
+@pytest.mark.parametrize("name", ["lora", "mos", "mos, released", "nearest mean", "joint"])
+def test_classes_come_in_tasks(tmp_path: Path, tasks: lineup.Stream, name: str):
+    training = {**QUIET, "train_batch_size": 8}
+    cell = ClassCell(arm=arm_of(classes.ARMS, name), seed=1, rate=1e-2, stream=tasks, training=training)
+    stages = carried_out(tmp_path, cell)["stages"]
+    names = [list(stage["scores"]) for stage in stages]
+    assert names == ([["test-0", "test-1"]] if name == "joint" else [["test-0"], ["test-0", "test-1"]])
+    assert all(0 <= value <= 1 for stage in stages for value in stage["scores"].values())
+
+
+def test_a_nearest_mean_tells_apart_what_does_not_share_a_word(tmp_path: Path, tasks: lineup.Stream):
+    cell = ClassCell(arm=arm_of(classes.ARMS, "nearest mean"), seed=1, rate=1e-3, stream=tasks, training=QUIET)
+    assert min(carried_out(tmp_path, cell)["stages"][-1]["scores"].values()) > 0.5
+
+
+def test_exact_matches_are_what_greedy_decoding_gives(tmp_path: Path, llama: Path):
+    import torch
+    import transformers
+
+    from strategies.inference.encoding import Encoder
+    from strategies.settings import TrainingSettings
+    from strategies.training.data import eval_side, messages_of
+    from tests.benchmarks.exact import exact_matches
+
+    data = worlds.sft_data(tmp_path / "data") / "sft"
+    stream = sft.streams(llama, data, tmp_path / "batches", sft.PRESETS["smoke"])["stream"]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(llama)
+    encoder = Encoder(tokenizer, 32)
+    model = transformers.AutoModelForCausalLM.from_pretrained(llama)
+    dialogues = messages_of(eval_side(stream.fixed[0], "sft").column("messages"))
+    learned = encoder.dialogues(dialogues[:1])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(60):
+        logits = model(input_ids=torch.tensor([learned[0][0]])).logits[0]
+        torch.nn.functional.cross_entropy(logits, torch.tensor(learned[0][1])).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    trained = tmp_path / "trained"
+    model.save_pretrained(trained)
+    tokenizer.save_pretrained(trained)
+    matched = 0
+    for ids, targets in encoder.dialogues(dialogues):
+        answer = [target for target in targets if target >= 0]
+        prompt = torch.tensor([ids[: len(ids) + 1 - len(answer)]])
+        made = model.generate(prompt, max_new_tokens=len(answer), do_sample=False, eos_token_id=-1, pad_token_id=1)
+        matched += made[0, prompt.shape[1] :].tolist() == answer
+    found = exact_matches(ModelFiles(path=str(trained)), stream.fixed[0], TrainingSettings(max_length=32))
+    assert found == matched / len(dialogues)
+    assert matched >= 1

@@ -1,0 +1,185 @@
+"""The grids' tables follow from the results, and from nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.benchmarks import lineup, plots, sft, strategies_report, tables
+from tests.benchmarks.domains import ANCHOR, ARMS, DOMAINS
+from tests.benchmarks.summary import Goal, Spread
+
+SETS = (ANCHOR, *DOMAINS)
+ON = {"torch": "2.13.0", "cores": 2}
+
+
+def stage(number: int, scores: dict[str, float], *, tokens: int = 100, name: str = "") -> dict[str, Any]:
+    return {
+        "name": name,
+        "batches": number,
+        "scores": scores,
+        "tokens": tokens,
+        "cpu_s": {"measure": 1.0, "train": 9.0},
+    }
+
+
+def domain_cell(arm: str, seed: int = 1, *, anchor: float, new: float = 2.0) -> dict[str, Any]:
+    """The anchor's loss is ``anchor`` from the first stage on, a domain's ``new`` from its own stage on."""
+    stages = [
+        stage(at + 1, {ANCHOR: anchor} | {one: new if place <= at else 5.0 for place, one in enumerate(DOMAINS)})
+        for at in range(len(DOMAINS))
+    ]
+    return {"cell": {"arm": arm, "seed": seed}, "base": dict.fromkeys(SETS, 4.0), "stages": stages}
+
+
+def domain_grid(*, replay: float = 4.1) -> dict[str, Any]:
+    at = {"naive": 6.0, "replay": replay, "half": 5.6, "half, replay": 4.05, "replay 5 %": 5.1, "replay 25 %": 4.6}
+    found = [domain_cell(arm.name, anchor=at.get(arm.name, 4.05)) for arm in ARMS]
+    found.append(domain_cell("naive", 2, anchor=7.0))
+    return {"cells": found, "rates": {arm.name: 3e-4 for arm in ARMS}}
+
+
+def year_cell(arm: str, loss: float, *, tokens: int, every: int = 1) -> dict[str, Any]:
+    sets = (ANCHOR, "1993", "1994", "1995")
+    stages = [
+        stage(at, dict.fromkeys(sets, loss) if at in (2, 3) else {}, tokens=tokens) for at in (1, 2, 3) if at >= every
+    ]
+    return {"cell": {"arm": arm, "seed": 1}, "base": dict.fromkeys(sets, 4.0), "stages": stages}
+
+
+def year_grid() -> dict[str, Any]:
+    found = [year_cell(arm.name, 2.0, tokens=10) for arm in ARMS if arm.name != "retrain"]
+    found.append(year_cell("retrain", 1.99, tokens=60, every=2))
+    return {"cells": found, "rates": {arm.name: 3e-4 for arm in ARMS}}
+
+
+def class_grid(mos: float = 0.9) -> dict[str, Any]:
+    at = {"lora": 0.4, "lora, replay": 0.8, "nearest mean": 0.7, "mos": mos, "mos, released": 0.6}
+    found = [
+        {
+            "cell": {"arm": arm, "seed": 1},
+            "base": {},
+            "stages": [stage(1, {"test-0": 1.0}), stage(2, {"test-0": end, "test-1": end})],
+        }
+        for arm, end in at.items()
+    ]
+    joint = {"cell": {"arm": "joint", "seed": 1}, "base": {}, "stages": [stage(2, {"test-0": 0.94, "test-1": 0.94})]}
+    return {"cells": [*found, joint], "rates": dict.fromkeys([*at, "joint"], 1e-3)}
+
+
+def sft_grid() -> dict[str, Any]:
+    names = (*sft.FAMILIES, sft.GENERAL)
+    stages = [
+        stage(at + 1, {one: 1.0 if place == at else 2.0 for place, one in enumerate(names)} | {"scan:exact": 0.25})
+        for at in range(len(sft.FAMILIES))
+    ]
+    cell = {"cell": {"arm": "naive", "seed": 1}, "base": dict.fromkeys(names, 3.0), "stages": stages}
+    return {"cells": [cell], "rates": {"naive": 3e-4}}
+
+
+def result(**grids: Any) -> dict[str, Any]:
+    preset = {"name": "quick", "tokens": 10, "year_tokens": 5, "seeds": [1], "examples": 10, "epochs": 2.0}
+    return {"preset": preset, "machine": ON, "commit": "abc", "wall_s": 60.0, **grids}
+
+
+def by_what(goals: list[Goal]) -> dict[str, Goal]:
+    return {goal.what: goal for goal in goals}
+
+
+def test_replays_share_of_naives_forgetting_is_of_the_same_seed():
+    goal = by_what(tables.domain_goals(domain_grid()))["anchor's rise after novels-de: replay's share of naive's"]
+    assert goal.measured.values == (pytest.approx(0.05),)
+    assert goal.met
+
+
+def test_half_is_held_to_a_tenth_less_than_naive():
+    goal = by_what(tables.domain_goals(domain_grid()))["anchor's rise at the end: half's share of naive's"]
+    assert goal.measured.mean == pytest.approx(0.8)
+
+
+def test_auto_is_held_to_the_best_single_choice_but_not_to_retraining():
+    grid = domain_grid()
+    goal = tables.auto_goal(grid)
+    assert "(half, replay)" in goal.what
+    assert goal.measured.mean == pytest.approx(0.0)
+
+
+def test_forgetting_is_above_the_least_since_the_domains_own_stage():
+    cell = domain_cell("naive", anchor=6.0)
+    cell["stages"][-1]["scores"][DOMAINS[0]] = 3.0
+    grid = {"cells": [cell], "rates": {"naive": 1e-3}}
+    first = next(line for line in tables.forgetting_table(grid).splitlines() if line.startswith("| naive"))
+    assert first.split("|")[2:4] == [" 2.000 ", " 1.000 "]
+
+
+def test_a_missed_goal_is_said():
+    text = tables.goals_table(tables.domain_goals(domain_grid(replay=5.0)))
+    assert "Missed: anchor's rise after novels-de: replay's share of naive's" in text
+    assert "No goal was missed." in tables.goals_table([Goal(what="x", measured=Spread(values=(0.0,)), limit=0.0)])
+
+
+def test_years_are_compared_where_retraining_is_due():
+    goals = list(by_what(tables.temporal_goals(year_grid())).values())
+    assert goals[0].measured.mean == pytest.approx(2.0 / 1.99 - 1)
+    assert goals[1].measured.mean == pytest.approx(30 / 120)
+    assert "| year 2 | year 3 |" in tables.temporal_table(year_grid())
+
+
+def test_class_figures_follow_the_definitions():
+    row = next(line for line in tables.class_table(class_grid()).splitlines() if line.startswith("| mos |"))
+    assert row.split("|")[3:6] == [" 90.0% ", " 95.0% ", " 10.0% "]
+    assert all(goal.met for goal in tables.class_goals(class_grid(), near_joint=True))
+    assert not all(goal.met for goal in tables.class_goals(class_grid(mos=0.88), near_joint=True))
+
+
+def test_joint_training_has_a_final_accuracy_alone():
+    row = next(line for line in tables.class_table(class_grid()).splitlines() if line.startswith("| joint |"))
+    assert row.split("|")[3:6] == [" 94.0% ", "  ", "  "]
+
+
+def test_transfer_of_losses_is_negative_where_they_rose():
+    row = next(line for line in tables.sft_table(sft_grid()).splitlines() if line.startswith("| naive"))
+    assert row.split("|")[3:5] == [f" {-(5 * 2.0 + 1.0) / 6:.3f} ", " -1.000 "]
+
+
+def test_the_rate_is_the_best_on_select_of_the_arms_own():
+    tuned = [
+        {"arm": "a", "rate": 1e-4, "select": 3.0},
+        {"arm": "a", "rate": 1e-3, "select": 2.0},
+        {"arm": "b", "rate": 1e-4, "select": 1.0},
+    ]
+    assert (lineup.best_rate(tuned, "a"), lineup.best_rate(tuned, "b")) == (1e-3, 1e-4)
+
+
+def test_every_grid_has_a_report_and_a_plot(tmp_path):
+    found = {
+        "domains": result(domains=domain_grid(), temporal=year_grid()),
+        "classes": result(clinc150=class_grid(), banking77=class_grid()),
+        "sft": result(families=sft_grid()),
+    }
+    assert set(found) == set(strategies_report.GRIDS)
+    for name, (_, part, plot) in strategies_report.GRIDS.items():
+        assert "Preset `quick`" in part(found[name])
+        plot(found[name], tmp_path / f"{name}.png")
+        assert (tmp_path / f"{name}.png").stat().st_size > 10_000
+    assert (tmp_path / "domains-years.png").exists()
+
+
+def test_lines_of_one_point_are_drawn_at_the_end(tmp_path):
+    plots.draw({"set": {"joint": [[0.9]], "lora": [[1.0, 0.5]]}}, tmp_path / "x.png", x=["1", "2"], ylabel="accuracy")
+    assert (tmp_path / "x.png").exists()
+
+
+def half(step: float, memory: float) -> dict[str, Any]:
+    return {
+        "step_ratio": {"median": step, "low": step, "high": step},
+        "step_bound": 0.9,
+        "optimizer_ratio": memory,
+        "trainable_share": 0.6,
+    }
+
+
+def test_half_costs_stand_beside_what_was_promised():
+    measured = {"sizes": {"cpu": {"5M": {"parameters": 5_000_000, "arms": {"half": half(0.91, 0.6)}}}, "gpu": {}}}
+    assert "| cpu, 5 M | half | 0.910 (0.910 to 0.910) | 0.900 | 0.600 | 0.620 |" in tables.half_cost_table(measured)
