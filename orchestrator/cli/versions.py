@@ -78,7 +78,7 @@ def show_version(name: Which) -> None:
         found,
         [
             ("version", f"{found['stream']}/{found['number']}, {found['state']}"),
-            ("reason", found["state_reason"]),
+            ("rejected", found["rejection"]),
             ("strategy", found["strategy"]),
             ("parents", [_edge(one) for one in found["edges"]]),
             ("batches", found["batches"]),

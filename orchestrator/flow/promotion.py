@@ -131,12 +131,15 @@ def _is_judgeable(session: Session, stream: Stream, version: Version, live: Vers
 
 
 def _is_undecided(session: Session, version: Version) -> bool:
-    """Whether the flow still has to act: its decision is open, or it has none and nothing stands against it."""
+    """Whether the flow still has to act: its decision is open, or it has none and the gate could tell."""
     if version.decision_id is not None:
         return session.get_one(Decision, version.decision_id).closed_at is None
     verdicts = session.scalars(select(Verdict).where(Verdict.version_id == version.id)).all()
     live = lineage.live_version(session, version.stream_id)
-    return live is not None and not any(one.compared_with_id == live.id and not _goes_live(one) for one in verdicts)
+    if live is None:
+        return False
+    left = [one for one in verdicts if one.outcome == "inconclusive" and not _goes_live(one)]
+    return not any(one.compared_with_id == live.id for one in left)
 
 
 def _advance(app: App, version_id: int) -> bool:

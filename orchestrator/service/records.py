@@ -276,7 +276,7 @@ class VersionDetail(VersionRecord):
     """A version with its edges, evaluations, verdicts, promotions and artifacts."""
 
     edges: tuple[Edge, ...]
-    state_reason: str | None
+    rejection: str | None
     pinned: bool
     model_hash: str
     evaluations: tuple[EvaluationRecord, ...]

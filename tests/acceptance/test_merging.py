@@ -73,10 +73,14 @@ def test_a_candidate_that_forgot_is_repaired_after_the_daemon_was_killed(daemon:
     daemon.start()
     ended = daemon.wait(lambda: closed(daemon, made["id"]))
     first, live = (daemon.json("version", "show", f"s/{number}") for number in (3, ended["version"]))
-    print(ended["outcome"], daemon.json("job", "show", str(job["id"]))["result"], daemon.cli("version", "list", "s"))
     assert job["decision"] == made["id"]
     assert first["verdict"]["details"]["only_forgot"]
-    assert live["state"] == "live", ended["outcome"]
+    assert (first["state"], live["state"], live["strategy"]) == ("rejected", "live", "repair"), ended["outcome"]
+    assert f"repaired by job {job['id']}" in first["rejection"]
+    assert [(one["parent"], one["role"]) for one in live["edges"]] == [(2, "merged"), (3, "merged")]
+    assert sum(one["weight"] for one in live["edges"]) == pytest.approx(1)
+    assert live["scores"]["anchor"] < first["scores"]["anchor"]
+    assert {one["state"] for one in daemon.json("batch", "list", "s") if one["id"] in live["batches"]} == {"trained"}
 
 
 def closed(daemon: Daemon, decision: int) -> dict[str, Any] | None:

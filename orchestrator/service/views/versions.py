@@ -72,7 +72,7 @@ def show_version(app: App, name: VersionName) -> VersionDetail:
         return VersionDetail(
             **_record(row, stream.name, facts).model_dump(),
             edges=_edges(row, facts),
-            state_reason=_state_reason(session, row.id),
+            rejection=_rejection(session, row),
             pinned=row.pinned,
             model_hash=row.model_hash,
             evaluations=tuple(facts.evaluations.get(row.id, ())),
@@ -175,10 +175,12 @@ def artifacts_of(session: Session, version_id: int) -> dict[str, str]:
     return {row.role: row.manifest_hash for row in session.scalars(query)}
 
 
-def _state_reason(session: Session, version_id: int) -> str | None:
-    """Why the version was moved last."""
+def _rejection(session: Session, row: Version) -> str | None:
+    """Why a rejected version was rejected; with what came of its repair."""
+    if row.state != "rejected":
+        return None
     moves = select(Event.reason).where(
-        Event.subject == "version", Event.subject_id == str(version_id), Event.action == "move"
+        Event.subject == "version", Event.subject_id == str(row.id), Event.action == "move"
     )
     return session.scalar(moves.order_by(Event.id.desc()).limit(1))
 
