@@ -8,7 +8,18 @@ from collections.abc import Sequence
 
 import typer
 
-from orchestrator.cli import batches, daemon, jobs, shared_options, strategies, streams, tokens, triggers, versions
+from orchestrator.cli import (
+    batches,
+    daemon,
+    jobs,
+    mixing,
+    shared_options,
+    strategies,
+    streams,
+    tokens,
+    triggers,
+    versions,
+)
 from orchestrator.cli.base import OPTIONS, group, remember
 from orchestrator.cli.output import clean
 from orchestrator.errors import RekindleError
@@ -26,6 +37,7 @@ batches.add_to(app)
 triggers.add_to(app)
 jobs.add_to(app)
 versions.add_to(app)
+mixing.add_to(app)
 tokens.add_to(app)
 
 
