@@ -150,13 +150,18 @@ def test_tiny_runs_go_on_where_an_earlier_attempt_ended_and_are_fitted(tmp_path:
     resumed = makers.carry_out(tmp_path / "resumed", {**spec, "resume_from": [str(tmp_path / "torn")]})
     assert (tmp_path / "resumed" / "out" / "runs" / "runs.jsonl").read_text() == "".join(lines)
     assert resumed.facts["tokens"] < whole.facts["tokens"]
-    fit = {"prior": {"new": 0.5, "old": 0.5}, "tokens": {"new": 1e6, "old": 1e6}, "budget": 1e5, "old": ["old"], "new": ["new"]}  # fmt: skip
+    equal = {"new": 0.5, "old": 0.5}
+    sides = {"old": ["old"], "new": ["new"], "budget": 1e5, "tokens": {"new": 1e6, "old": 1e6}}
+    template = {
+        "init": "@live/answer/model",
+        "runs": ["@proxy-1/evidence/runs"],
+        "fit": {"prior": equal, **sides, "simulated": 500, "rounds": 20},
+        "training": makers.training(),
+    }
+    runs = [str(tmp_path / "whole" / "out" / "runs")]
     found = makers.carry_out(
-        tmp_path / "fit",
-        {**plain, "work": {"kind": "regmix", "runs": [str(tmp_path / "whole" / "out" / "runs")],
-                           "template": {"init": "@live/answer/model", "runs": ["@proxy-1/evidence/runs"],
-                                        "fit": {**fit, "simulated": 500, "rounds": 20}, "training": makers.training()}}},
-    )  # fmt: skip
+        tmp_path / "fit", {**plain, "work": {"kind": "regmix", "runs": runs, "template": template}}
+    )
     assert sum(map(float, read_mixture(tmp_path / "fit" / "out" / "found").values())) == pytest.approx(1)
     assert json.loads((tmp_path / "fit" / "out" / "regmix" / "regmix.json").read_text())["chosen"] in (
         "linear",
