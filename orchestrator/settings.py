@@ -25,6 +25,9 @@ class SourceSettings(Closed):
     text_fields: dict[str, str] = Field(
         default_factory=dict, description="task field -> column, where the columns have other names, e.g. text: body"
     )
+    domain_field: str | None = Field(
+        "domain", description="column of the class that data mixing tells documents apart by; not required to be there"
+    )
     id_field: str | None = Field("id", description="column of the external id; not required to be there")
 
 

@@ -80,6 +80,13 @@ def check(settings: StrategySettings, training: TrainingSettings) -> None:
         compose.check(get(settings.name).composition.model_copy(update=turned(settings)), training)
 
 
+def mixing_of(settings: StrategySettings) -> MixingSettings | None:
+    """The mixing that the user turned or named; None where it is yet to be chosen."""
+    if settings.mixing is not None or settings.name == auto.NAME:
+        return settings.mixing
+    return get(settings.name).composition.mixing
+
+
 def alternatives(signals: Signals, settings: StrategySettings) -> list[dict[str, str]]:
     """What was turned down and why; nothing where the user named the strategy."""
     return auto.alternatives(signals) if settings.name == auto.NAME else []

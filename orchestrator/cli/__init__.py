@@ -13,6 +13,7 @@ from orchestrator.cli import (
     daemon,
     jobs,
     merging,
+    mixing,
     shared_options,
     strategies,
     streams,
@@ -38,6 +39,7 @@ triggers.add_to(app)
 jobs.add_to(app)
 versions.add_to(app)
 merging.add_to(app)
+mixing.add_to(app)
 tokens.add_to(app)
 
 

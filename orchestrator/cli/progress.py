@@ -32,7 +32,7 @@ class Status:
 
 def wait(ask: Callable[[], Record], *, until: Callable[[Record], bool], tell: Callable[[Record], Status]) -> Record:
     """Ask again and again until it is so; the work goes on in the daemon even if nobody waits."""
-    with _shown() as show:
+    with showing() as show:
         while True:
             record = ask()
             if until(record):
@@ -70,7 +70,8 @@ def job_status(job: dict[str, Any]) -> Status:
 
 
 @contextlib.contextmanager
-def _shown() -> Iterator[Callable[[Status], None]]:
+def showing() -> Iterator[Callable[[Status], None]]:
+    """What shows a status: a bar on a terminal, a line a change elsewhere."""
     if not sys.stderr.isatty():
         yield _lines()
         return

@@ -11,6 +11,7 @@ import typer
 
 from orchestrator.cli.base import command, group
 from orchestrator.cli.client import LONG_S, get, part, post
+from orchestrator.cli.mixture import mixture_plot
 from orchestrator.cli.output import (
     clean,
     field,
@@ -91,6 +92,8 @@ def show_version(name: Which) -> None:
     )
     if is_json():
         return
+    for line in mixture_plot(found["facts"]):
+        say(line)
     if found["evaluations"]:
         print()
         _print_columns(found["evaluations"], EVALUATION_COLUMNS)

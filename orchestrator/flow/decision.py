@@ -15,7 +15,7 @@ from orchestrator.errors import BadInput, Conflict
 from orchestrator.flow import evaluation, job, records, signals
 from orchestrator.jobs import queue
 from orchestrator.settings import StreamSettings
-from storage import lineage
+from storage import lineage, manifests
 from storage.moves import move
 from storage.tables import Batch, Decision, Job, Plan, Stream, Version
 from strategies import choice
@@ -23,6 +23,7 @@ from strategies.choice import StrategySettings
 from strategies.contract import Plan as PlanRecord
 from strategies.contract import Signals
 from strategies.errors import StrategyError
+from strategies.mixing.settings import WeightedSettings
 from strategies.plan import batches_drawn
 from strategies.settings import Closed
 
@@ -170,19 +171,21 @@ def queue_measure(
     sources = [job.source_file(batch, "new") for batch in batches] + [job.source_file(batch, "old") for batch in old]
     question = records.fingerprint([[one["batch"], one["sha256"]] for one in sources])
     training = settings.training.model_dump(mode="json")
+    division = _division(session, parent, settings)
+    told = f":{records.fingerprint(division)[:16]}" if division else ""
     return queue.queue(
         session,
         stream_id=stream.id,
         kind="measure",
         name="measure",
-        key=f"measure:{parent.id}:{question[:24]}:{records.fingerprint(training)[:16]}",
+        key=f"measure:{parent.id}:{question[:24]}:{records.fingerprint(training)[:16]}{told}",
         spec={
             "task": settings.task,
             "seed": settings.training.seed,
             "threads": settings.resources.cpus,
             "device": "cuda" if settings.resources.gpus else "auto",
             "model": evaluation.model_of(session, parent, settings),
-            "work": {"kind": "measure", "sources": sources, "training": training},
+            "work": {"kind": "measure", "sources": sources, "training": training, **division},
         },
         cpus=settings.resources.cpus,
         gpus=settings.resources.gpus,
@@ -190,6 +193,19 @@ def queue_measure(
         timeout_s=int(settings.budget.max_hours * 3600),
         max_attempts=settings.budget.max_attempts,
     )
+
+
+def _division(session: Session, parent: Version, settings: StreamSettings) -> dict[str, Any]:
+    """How documents are told apart while they are measured; clusters are the parent's, unless it has none."""
+    mixing = choice.mixing_of(settings.strategy)
+    if not isinstance(mixing, WeightedSettings) or mixing.domains.by == "batch":
+        return {}
+    if mixing.domains.by == "column":
+        return {"divide": "column"}
+    known = records.artifacts_of(session, parent.id).get("state/domains")
+    usable = known is not None and manifests.is_available(session, known)
+    clusters = mixing.domains.clusters.model_dump(mode="json")
+    return {"divide": "clusters", "clusters": clusters, "space": f"manifest:{known}" if usable else None}
 
 
 def _with_strategy(settings: StreamSettings, strategy: str | None) -> StreamSettings:

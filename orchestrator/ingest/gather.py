@@ -14,6 +14,7 @@ from orchestrator.ingest.records import Bad, Kind, Progress, Refused, Row, excer
 from orchestrator.ingest.scratch import Scratch, Staged
 from orchestrator.ingest.snapshots import Writer
 from storage.database import Database
+from strategies.mixing.domains import CLASS_COLUMN
 
 CHUNK_ROWS = 256
 CHUNK_BYTES = 4 << 20
@@ -191,7 +192,7 @@ class Gatherer:
             self._scratch.join(row, other)
         self.counts.near_duplicates += bool(near or match.near)
         self.counts.staged += 1
-        self._writer.add({"row": row, **normal.fields})
+        self._writer.add({"row": row, **normal.fields, CLASS_COLUMN: normal.domain})
 
     def _tell(self) -> None:
         if time.monotonic() - self._told_at >= PROGRESS_S:

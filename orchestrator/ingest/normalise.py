@@ -50,6 +50,7 @@ class Normal(NamedTuple):
     external_id: str | None
     label: str | None
     group: str | None
+    domain: str | None = None
 
 
 class Normaliser:
@@ -62,9 +63,10 @@ class Normaliser:
         self.task = task
         self.mapping = {name: source.text_fields.get(name, name) for name in _COLUMNS[task]}
         self._id_field = source.id_field
+        self._domain_field = source.domain_field
         self._group_by = group_by
         self._max_nesting = max_nesting
-        optional = {name for name in (source.id_field, group_by) if name}
+        optional = {name for name in (source.id_field, source.domain_field, group_by) if name}
         self.columns = frozenset(self.mapping.values()) | optional
         self.task_columns = frozenset(self.mapping.values())
 
@@ -94,6 +96,7 @@ class Normaliser:
                 external_id=self._external_id(row),
                 label=label,
                 group=self._group(row),
+                domain=self._domain(row),
             )
         except UnicodeEncodeError:
             raise Unusable("not valid Unicode", "a lone surrogate") from None
@@ -147,6 +150,12 @@ class Normaliser:
         if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
             return None
         return storable_id(str(value))
+
+    def _domain(self, row: Mapping[str, Any]) -> str | None:
+        value = row.get(self._domain_field) if self._domain_field else None
+        if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
+            return None
+        return storable_id(str(value).strip())
 
     def _group(self, row: Mapping[str, Any]) -> str | None:
         value = row.get(self._group_by) if self._group_by else None

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from strategies.mixing.domains import CLASS_COLUMN
 from strategies.settings import Task
 
 MAX_GROUP_ROWS = 10_000
@@ -51,7 +52,10 @@ def stage_schema(task: Task) -> Any:
 
 
 def _task_fields(task: Task) -> list[Any]:
-    return [pa.field(name, pa.string(), nullable=False) for name in TASK_COLUMNS[task]]
+    return [
+        *(pa.field(name, pa.string(), nullable=False) for name in TASK_COLUMNS[task]),
+        pa.field(CLASS_COLUMN, pa.string()),
+    ]
 
 
 class Writer:

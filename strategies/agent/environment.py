@@ -53,7 +53,7 @@ class ProxyEnvironment:
         *,
         start: Mapping[str, Tensor] | None = None,
     ) -> None:
-        self.name, self.settings = name, settings
+        self.name, self.settings, self._data = name, settings, data
         kept = frequent([one.train for one in data], settings.vocabulary)
         trained = [compact(one.train, kept) for one in data]
         self.domains = _domains(data, trained, settings.vocabulary)
@@ -65,6 +65,10 @@ class ProxyEnvironment:
         self.trained_tokens, self.trained_seconds = 0, 0.0
         self.initial = dict(start) if start is not None else self._pretrain()
         self._start_sha256 = hashlib.sha256(save(self.initial)).hexdigest()
+
+    def under(self, settings: ProxySettings) -> ProxyEnvironment:
+        """The same data and shared start under other lengths."""
+        return ProxyEnvironment(self.name, self._data, settings, start=self.initial)
 
     @property
     def tokens_per_s(self) -> float:

@@ -1,4 +1,4 @@
-"""A taught agent as a re-weighting of a training run, with the guard of METHODS.md section 4.1."""
+"""A taught agent in a training run: its proposals within limits, and the guard of METHODS.md section 4.1."""
 
 from __future__ import annotations
 
@@ -16,59 +16,73 @@ from strategies.settings import Json
 REPLAY = (0.05, 0.25)
 
 
-class Steering:
-    """Shows the agent the run's history and takes its mixture, unless a constant one promises more for too long.
+class Guarded:
+    """Takes the agent's mixture, unless a constant one promises more for ``patience`` steps in a row.
 
-    What a mixture promises is the agent's own critic's estimate; the constant ones are uniform, prior and replay.
-    ``total`` is how many mixtures will be asked for.
+    What a mixture promises is the agent's own critic's estimate; the constant ones are uniform, prior, replay, and
+    those ``given``. Mixtures are raw: limits are the caller's.
     """
 
+    def __init__(
+        self, agent: Agent, head: Head, *, patience: int = 3, given: Mapping[str, Sequence[float]] | None = None
+    ) -> None:
+        self._agent = agent
+        self._names = head.names
+        self._constants = {**_constants(head), **(given or {})}
+        mixtures = {name: self.named(mixture) for name, mixture in self._constants.items()}
+        self.guard = Guard(mixtures, patience=patience)
+
+    def next(self, history: Trajectory) -> dict[str, float]:
+        """The mixture for the step after ``history``; histories are shown in turn."""
+        proposed = self._agent.next(history)
+        references = {name: self._agent.value(history, mixture) for name, mixture in self._constants.items()}
+        constant = self.guard.check(self._agent.value(history, proposed), references)
+        return self.named(proposed) if constant is None else constant
+
+    def named(self, mixture: Sequence[float]) -> dict[str, float]:
+        """Weights by domain."""
+        return dict(zip(self._names, mixture, strict=True))
+
+
+class Steering:
+    """Re-weights a run as a :class:`Guarded` agent says; ``total`` is how many mixtures it is planned for."""
+
     def __init__(self, settings: AgentReweighting, *, environment: str, total: int) -> None:
-        self._agent = Agent.load(Path(settings.folder))
-        prior, targets = settings.prior, set(settings.targets)
-        domains = tuple(Domain(name=name, target=name in targets, prior=share) for name, share in prior.items())
+        targets = set(settings.targets)
+        domains = tuple(
+            Domain(name=name, target=name in targets, prior=share) for name, share in settings.prior.items()
+        )
         self._head = Head(environment=environment, domains=domains, total=total)
-        self._names = self._head.names
-        self._constants = _constants(self._head)
-        self._guard = Guard({name: self._named(mixture) for name, mixture in self._constants.items()},
-                            patience=settings.patience)  # fmt: skip
+        self._guarded = Guarded(Agent.load(Path(settings.folder)), self._head, patience=settings.patience)
         self._history: Trajectory | None = None
 
     def update(self, step: int, before: Mapping[str, float], losses: Mapping[str, float]) -> dict[str, float]:
         """The mixture after ``step``, at which the domains had ``losses``; ``before`` was in force until then."""
-        if set(losses) != set(self._names):
+        if set(losses) != set(self._head.names):
             raise BadPlan("the agent needs the loss of every domain; give each an eval set")
         history = self._history = self._after(before, losses)
-        if history.complete:
-            return dict(before)
-        proposed = self._agent.next(history)
-        references = {name: self._agent.value(history, mixture) for name, mixture in self._constants.items()}
-        constant = self._guard.check(self._agent.value(history, proposed), references)
-        return self._named(proposed) if constant is None else constant
+        return dict(before) if history.complete else self._guarded.next(history)
 
     def state_dict(self) -> Json:
         history = None if self._history is None else self._history.model_dump(mode="json")
-        return {"history": history, "guard": self._guard.state_dict()}
+        return {"history": history, "guard": self._guarded.guard.state_dict()}
 
     def load_state_dict(self, state: Json) -> None:
         """Go on from :meth:`state_dict`."""
         found = state["history"]
         self._history = None if found is None else parse(found, where="the checkpoint")
-        self._guard.load_state_dict(state["guard"])
+        self._guarded.guard.load_state_dict(state["guard"])
 
     def _after(self, before: Mapping[str, float], losses: Mapping[str, float]) -> Trajectory:
-        seen = tuple(losses[name] for name in self._names)
+        seen = tuple(losses[name] for name in self._head.names)
         if self._history is None:
             return Trajectory(**{name: getattr(self._head, name) for name in Head.model_fields}, start=seen)
-        return self._history.after(weights=tuple(before[name] for name in self._names), losses=seen, tokens=0)
-
-    def _named(self, mixture: Sequence[float]) -> dict[str, float]:
-        return dict(zip(self._names, mixture, strict=True))
+        return self._history.after(weights=[before[name] for name in self._head.names], losses=seen, tokens=0)
 
 
-def _constants(head: Head) -> dict[str, tuple[float, ...]]:
+def _constants(head: Head) -> dict[str, Sequence[float]]:
     count = len(head.domains)
-    found = {"uniform": (1 / count,) * count, "prior": head.prior}
+    found: dict[str, Sequence[float]] = {"uniform": (1 / count,) * count, "prior": head.prior}
     if len({domain.target for domain in head.domains}) == 2:
         found |= {f"replay-{share:g}": replay(head.domains, share) for share in REPLAY}
     return found

@@ -8,9 +8,9 @@ from typing import Literal
 
 from strategies.errors import Refused
 from strategies.fitting.domains import Domains, divide
-from strategies.mixing.domains import by_column, part
+from strategies.mixing.domains import CLASS_COLUMN, by_column, part
 from strategies.settings import Task
-from strategies.training.data import CLASS_COLUMN, Documents, messages_of
+from strategies.training.data import Documents, messages_of
 
 Classes = Callable[[Documents], list[str]]
 """The class of each document."""

@@ -18,6 +18,7 @@ from strategies.jobs.observe import SelectLosses
 from strategies.mixing import ReplayMixer, WeightedMixer, mixer
 from strategies.mixing.domains import by_domain
 from strategies.mixing.exact import decimals, fraction, rounded
+from strategies.mixing.simplex import project
 from strategies.mixing.trajectory import MixturePoint, write_trajectory
 from strategies.parts import AgentReweighting, WeightedMixing
 from strategies.settings import Json
@@ -38,9 +39,15 @@ def bound(work: TrainWork) -> TrainWork:
     weights = read_mixture(Path(work.mixture))
     if set(weights) != set(mixing.domains):
         raise BadState("the mixture that was found is of other domains; ask for the retrain again")
-    exact = {name: fraction(weights[name], f"weight of {name}") for name in mixing.domains if name != mixing.rest}
+    floats = {name: float(fraction(weights[name], f"weight of {name}")) for name in mixing.domains}
+    if mixing.limits is not None:
+        floats = project(floats, floor=mixing.limits.floor / len(floats))
+    exact = rounded(floats, mixing.rest)
     found = mixing.model_copy(
-        update={"weights": {name: decimals(weight) for name, weight in exact.items()}, "mixture": None}
+        update={
+            "weights": {name: decimals(weight) for name, weight in exact.items() if name != mixing.rest},
+            "mixture": None,
+        }
     )
     return work.model_copy(update={"template": work.template.model_copy(update={"mixing": found})})
 

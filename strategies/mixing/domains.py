@@ -18,6 +18,8 @@ from strategies.settings import Closed
 MOST = 64
 """Domains in one mixture: beyond that no batch could hold all of them."""
 OTHER = "other"
+CLASS_COLUMN = "domain"
+"""Of snapshots: the class that a document was declared to be of; older snapshots lack it."""
 
 
 class ClusterSettings(Closed):

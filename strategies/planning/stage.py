@@ -112,7 +112,17 @@ def _shares(
         value = float(sum(first[domain.name] for domain in found if not domain.new))
         return {"replay": Explained(value=value, origin="the first weights of old domains")}, True
     asked = mixing.share if isinstance(mixing, ReplaySettings) else None
-    return share.resolve_share(signals, asked, old=old), not old or asked is not None
+    shares = share.resolve_share(signals, asked, old=old)
+    if isinstance(mixing, WeightedSettings) and mixing.reweight.kind != "none" and old:
+        shares["replay"] = _with_room(shares["replay"])
+    return shares, not old or asked is not None
+
+
+def _with_room(replay: Explained) -> Explained:
+    """Weights that begin at their floor could not follow anything."""
+    if replay.value >= share.STRONG:
+        return replay
+    return Explained(value=share.STRONG, origin=f"the least that re-weighting starts from; {replay.origin}")
 
 
 def _kinds(composition: Composition) -> dict[str, str]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from strategies.contract import EvalFile, SourceFile
 from strategies.errors import Refused
+from strategies.mixing.domains import CLASS_COLUMN
 from strategies.settings import Task
 
 COLUMNS: dict[Task, tuple[str, ...]] = {
@@ -27,8 +28,6 @@ COLUMNS: dict[Task, tuple[str, ...]] = {
 }
 Tick = Callable[[], None]
 """Called now and then during long work; may raise."""
-CLASS_COLUMN = "domain"
-"""The class that a document was declared to be of; snapshots from before there was such a column lack it."""
 CHUNK = 1000
 """Documents tokenised at a time."""
 

@@ -1,0 +1,218 @@
+"""``rekindle mixing …``: teach an agent that chooses mixtures, in a process of its own; needs no daemon."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+
+from orchestrator.cli.base import command, group
+from orchestrator.cli.output import field, is_json, print_json, say, show_list, show_one
+from orchestrator.cli.progress import Status, showing
+from orchestrator.errors import BadInput, RekindleError
+from strategies.agent.requests import REQUEST, Collect, Evaluate, Teach, estimate
+
+mixing = group("Learn how to mix domains: collect runs of a tiny proxy, train an agent on them, compare it.")
+Domains = Annotated[
+    list[str], typer.Option("--domain", metavar="NAME=FILE", help="A domain not to be forgotten, and its text.")
+]
+Targets = Annotated[
+    list[str] | None, typer.Option("--target", metavar="NAME=FILE", help="A domain that training is for.")
+]
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Where it goes; an interrupted collection goes on there.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what it would cost, and do nothing.")]
+Steps = Annotated[int, typer.Option(min=1, help="Re-weighting steps in a run.")]
+StepTokens = Annotated[int, typer.Option(min=512, help="Training tokens in a re-weighting step.")]
+EvalTokens = Annotated[int, typer.Option(min=64, help="Tokens a domain in every evaluation.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of all draws.")]
+COLUMNS = (
+    ("POLICY", field("policy")),
+    ("FALL", field("fall")),
+    ("± SEEDS", field("fall_deviation")),
+    ("OLD LOSS", field("source")),
+    ("NEW LOSS", field("target")),
+    ("SEEDS", field("seeds")),
+)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Put these commands under the program."""
+    app.add_typer(mixing, name="mixing")
+
+
+@command(
+    mixing,
+    "collect",
+    "rekindle mixing collect --domain web=web.txt --target law=law.jsonl --out runs",
+    "rekindle mixing collect --domain web=web.txt --target law=law.jsonl --out runs --dry-run",
+)
+def collect(
+    domain: Domains,
+    out: Out,
+    target: Targets = None,
+    trajectories: Annotated[int, typer.Option(min=1, help="Runs.")] = 128,
+    steps: Steps = 40,
+    step_tokens: StepTokens = 4096,
+    eval_tokens: EvalTokens = 1024,
+    seed: Seed = 1234,
+    dry_run: DryRun = False,
+) -> None:
+    """Make trajectories: runs of a tiny model on many mixtures, each step with its losses."""
+    request = _request(
+        {
+            "kind": "collect",
+            "domains": _files(domain, target),
+            "out": str(out.absolute()),
+            "proxy": {"steps": steps, "step_tokens": step_tokens, "eval_tokens": eval_tokens, "seed": seed},
+            "proposals": {"trajectories": trajectories, "steps": steps, "seed": seed},
+        }
+    )
+    done = _carried_out(request, dry_run=dry_run)
+    if done is not None:
+        show_one(done, [("trajectories", done["trajectories"]), ("made now", done["made"]), ("in", done["out"])])
+
+
+@command(mixing, "train", "rekindle mixing train runs more-runs --out agent")
+def train(
+    trajectories: Annotated[
+        list[Path], typer.Argument(metavar="DIR_OR_FILE...", help="What was collected, or a version's trajectory.")
+    ],
+    out: Out,
+    updates: Annotated[int, typer.Option(min=0, help="Updates of conservative Q-learning.")] = 1500,
+    warm_updates: Annotated[int, typer.Option(min=0, help="Updates of the supervised warm start.")] = 500,
+    conservative: Annotated[float, typer.Option(min=0, help="beta: how far unseen mixtures are pressed down.")] = 1.0,
+    seed: Seed = 1234,
+    dry_run: DryRun = False,
+) -> None:
+    """Teach an agent from trajectories; leaves agent.json and agent.safetensors."""
+    request = _request(
+        {
+            "kind": "train",
+            "trajectories": [str(path.absolute()) for path in trajectories],
+            "out": str(out.absolute()),
+            "learning": {"steps": updates, "warm_steps": warm_updates, "conservative": conservative, "seed": seed},
+        }
+    )
+    done = _carried_out(request, dry_run=dry_run)
+    if done is not None:
+        lessons = done["lessons"]
+        learned = f"{lessons['trajectories']} trajectories, {lessons['steps']} steps"
+        show_one(done, [("agent", done["agent"]), ("bytes", done["bytes"]), ("learned from", learned)])
+
+
+@command(
+    mixing,
+    "evaluate",
+    "rekindle mixing evaluate --agent agent --domain news=news.txt --target code=code.txt",
+    "rekindle mixing evaluate --domain news=news.txt --target code=code.txt --regmix-runs 64 --output json",
+)
+def evaluate(
+    domain: Domains,
+    target: Targets = None,
+    agent: Annotated[Path | None, typer.Option(metavar="DIR", help="What `mixing train` left.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of every policy.")] = 3,
+    steps: Steps = 40,
+    step_tokens: StepTokens = 4096,
+    eval_tokens: EvalTokens = 1024,
+    regmix_runs: Annotated[int, typer.Option(min=0, help="Tiny runs of RegMix; 0: without it.")] = 24,
+    regmix_tokens: Annotated[int, typer.Option(min=512, help="Tokens of a tiny run.")] = 50_000,
+    eta: Annotated[float, typer.Option(help="How strongly Skill-It's weights follow losses.")] = 0.2,
+    dry_run: DryRun = False,
+) -> None:
+    """Compare an agent with constant mixtures, Skill-It and RegMix at equal tokens.
+
+    FALL is how far the losses fell, in standard deviations over all runs, old and new domains weighing the same.
+    """
+    request = _request(
+        {
+            "kind": "evaluate",
+            "domains": _files(domain, target),
+            "agent": None if agent is None else str(agent.absolute()),
+            "proxy": {"steps": steps, "step_tokens": step_tokens, "eval_tokens": eval_tokens},
+            "seeds": list(range(1, seeds + 1)),
+            "regmix_runs": regmix_runs,
+            "regmix_tokens": regmix_tokens,
+            "eta": eta,
+        }
+    )
+    done = _carried_out(request, dry_run=dry_run)
+    if done is not None and is_json():
+        print_json(done)
+    elif done is not None:
+        show_list(done["rows"], COLUMNS, empty="nothing was compared")
+        say(_in_words(done))
+
+
+def _in_words(found: dict[str, Any]) -> str:
+    guard, tokens = found["guard"], found["facts"]["tokens_a_run"]
+    best = f"The best constant mixture is {guard}, at {tokens} tokens a run."
+    if found["agent_minus_guard"] is None:
+        return best
+    word = "above" if found["agent_minus_guard"] > 0 else "not above"
+    seeds = len(found["facts"]["seeds"])
+    return (
+        f"{best} The agent is {word} it: {found['agent_minus_guard']:+.3f}, better in {found['wins']} of {seeds} runs."
+    )
+
+
+def _files(domains: list[str], targets: list[str] | None) -> list[dict[str, Any]]:
+    return [_file(one, target=False) for one in domains] + [_file(one, target=True) for one in targets or []]
+
+
+def _file(given: str, *, target: bool) -> dict[str, Any]:
+    name, equals, path = given.partition("=")
+    if not (name and equals and path):
+        raise BadInput(f"{given!r} is no domain; write NAME=FILE")
+    if not Path(path).expanduser().is_file():
+        raise BadInput(f"there is no file {path}")
+    return {"name": name, "path": str(Path(path).expanduser().absolute()), "target": target}
+
+
+def _request(values: dict[str, Any]) -> Collect | Teach | Evaluate:
+    try:
+        return REQUEST.validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"][1:]))
+        raise BadInput(f"{place}: {first['msg']}") from error
+
+
+def _carried_out(request: Collect | Teach | Evaluate, *, dry_run: bool) -> dict[str, Any] | None:
+    """The result of a process that does it; None where only the cost was asked for, which is printed."""
+    if dry_run:
+        cost = estimate(request).model_dump(mode="json")
+        lines = [(name.replace("_", " "), value) for name, value in cost.items() if value]
+        show_one(cost, lines)
+        return None
+    environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-P", "-m", "strategies.agent"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write(request.model_dump_json())
+        process.stdin.close()
+        found = _followed(process)
+        said = process.stderr.read().strip()
+    if process.returncode != 0 or found is None:
+        raise RekindleError(said.splitlines()[-1] if said else f"it ended with exit code {process.returncode}")
+    return found
+
+
+def _followed(process: subprocess.Popen[str]) -> dict[str, Any] | None:
+    """Show the process's reports until it says its result."""
+    assert process.stdout is not None
+    with showing() as show:
+        for line in process.stdout:
+            told: dict[str, Any] = json.loads(line)
+            if "result" in told:
+                return dict(told["result"])
+            show(Status(text=told["text"], step=told["step"], steps=told["steps"]))
+    return None

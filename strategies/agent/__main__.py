@@ -1,0 +1,54 @@
+"""``python -m strategies.agent < REQUEST``: collect, train or evaluate a data mixing agent; see ``requests``."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+from pydantic import ValidationError
+
+from strategies.agent.requests import REQUEST, Collect, Evaluate, Report, Teach
+from strategies.errors import StrategyError
+from strategies.settings import Json
+
+EXIT_REFUSED = 65
+EVERY_S = 0.2
+
+
+def main(text: str) -> int:
+    """Carry a request out; exit code 65 with one line where it cannot be."""
+    try:
+        found = _carry_out(REQUEST.validate_json(text), _Teller())
+    except (StrategyError, ValidationError, OSError) as error:
+        print(" ".join(str(error).split())[:500], file=sys.stderr)
+        return EXIT_REFUSED
+    print(json.dumps({"result": found}), flush=True)
+    return 0
+
+
+def _carry_out(request: Collect | Teach | Evaluate, tell: _Teller) -> Json:
+    from strategies.agent import commands
+
+    if isinstance(request, Collect):
+        return commands.collect(request, tell)
+    if isinstance(request, Teach):
+        return commands.teach(request, tell)
+    return commands.evaluate(request, tell)
+
+
+class _Teller:
+    """Prints reports, the last of a phase always, the others at most a few times a second."""
+
+    def __init__(self) -> None:
+        self._told = 0.0
+
+    def __call__(self, report: Report) -> None:
+        now = time.monotonic()
+        if report.step in (0, report.steps) or now - self._told >= EVERY_S:
+            self._told = now
+            print(report.model_dump_json(), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.stdin.read()))

@@ -1,0 +1,230 @@
+"""Collect, train, evaluate: what ``python -m strategies.agent`` carries out. Everything can be interrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+
+from strategies.agent.environment import ProxyEnvironment
+from strategies.agent.evaluate import Summary, baselines, compare
+from strategies.agent.learning import Learner
+from strategies.agent.learning import train as taught
+from strategies.agent.policy import Agent
+from strategies.agent.proposals import propose
+from strategies.agent.requests import Collect, Evaluate, Provenance, Report, Teach
+from strategies.agent.rollout import Chooser, Mixture, constant, rollout, scripted
+from strategies.agent.settings import ProxySettings
+from strategies.agent.steering import Guarded
+from strategies.agent.texts import hashes, read_domains
+from strategies.agent.trajectories import Head, Trajectory, append, read, versions
+from strategies.errors import BadState, Refused
+from strategies.fitting.regmix import fit
+from strategies.mixing.regmix import FitSettings, MixtureSettings, ProxyRun, candidates
+from strategies.mixing.simplex import within
+from strategies.mixing.skill_it import SkillIt, identity
+from strategies.parts import MixtureLimits, SkillItReweighting
+from strategies.settings import Closed, Json
+
+RUNS = "trajectories.jsonl"
+CARD = "collection.json"
+START = "start.safetensors"
+Tell = Callable[[Report], None]
+
+
+class Verdict(Closed):
+    """The comparison, and whether the agent beat the best constant mixture."""
+
+    rows: tuple[Summary, ...]
+    guard: str
+    """The best constant mixture, with which the guard compares."""
+    agent_minus_guard: float | None
+    """Difference of their falls; None without an agent."""
+    wins: int
+    """Seeds under which the agent's fall was the greater one."""
+    facts: Json
+
+
+def collect(request: Collect, tell: Tell) -> Json:
+    """Make the trajectories that ``out`` does not have yet."""
+    out = Path(request.out)
+    out.mkdir(parents=True, exist_ok=True)
+    _same_collection(out, request)
+    domains = read_domains(request.domains, vocabulary=request.proxy.vocabulary, row=request.proxy.length)
+    tell(Report(text="making the shared start", step=0, steps=request.proposals.trajectories))
+    start = load_file(out / START) if (out / START).is_file() else None
+    proxy = request.proxy.model_copy(update={"steps": request.proposals.steps})
+    environment = ProxyEnvironment(_name(out), domains, proxy, start=start)
+    if start is None:
+        save_file({name: one.contiguous() for name, one in environment.initial.items()}, out / START)
+    proposals = propose(environment.domains, request.proposals)
+    done = _whole(out / RUNS)
+    for number, proposal in enumerate(proposals[done:], start=done):
+        run = rollout(environment, scripted(proposal.mixtures), seed=request.proposals.seed + number)
+        append(out / RUNS, [run])
+        tell(Report(text=f"collecting {proposal.name}", step=number + 1, steps=len(proposals)))
+    return {"trajectories": len(proposals), "made": len(proposals) - done, "out": str(out),
+            "tokens_per_s": round(environment.tokens_per_s, 1)}  # fmt: skip
+
+
+def teach(request: Teach, tell: Tell) -> Json:
+    """Fit an agent to the trajectories and save it."""
+    trajectories = [run for path in request.trajectories for run in _trajectories(Path(path))]
+    learner = Learner(trajectories, request.agent, request.learning)
+    last: dict[str, float] = {}
+    for losses in taught(learner):
+        last = losses
+        tell(Report(text="training the agent", step=learner.done, steps=learner.total))
+    Agent.of(learner).save(Path(request.out))
+    size = sum(file.stat().st_size for file in Path(request.out).iterdir())
+    return {"agent": request.out, "bytes": size, "lessons": learner.lessons.model_dump(mode="json"), "last": last}
+
+
+def evaluate(request: Evaluate, tell: Tell) -> Json:
+    """The table of all ways to choose, the greatest fall first."""
+    agent = None if request.agent is None else Agent.load(Path(request.agent))
+    domains = read_domains(request.domains, vocabulary=request.proxy.vocabulary, row=request.proxy.length)
+    tell(Report(text="making the shared start", step=0, steps=0))
+    environment = ProxyEnvironment("evaluation", domains, request.proxy)
+    given: dict[str, Mixture] = {}
+    if request.regmix_runs:
+        given["regmix"] = _regmix(environment, request, tell)
+    constants = baselines(environment.domains, given)
+    policies = {**constants, "skill-it": _skill_it(environment, request)}
+    if agent is not None:
+        policies["agent"] = _steered(agent, environment.head(0), given)
+    total = len(policies) * len(request.seeds) * request.proxy.steps
+    found = compare(environment, _counted(policies, tell, total), seeds=request.seeds)
+    rows = found.summaries()
+    guard = next(row for row in rows if row.policy in constants)
+    falls = {(one.policy, one.seed): one.fall for one in found.outcomes}
+    own = next((row for row in rows if row.policy == "agent"), None)
+    wins = sum(falls["agent", seed] > falls[guard.policy, seed] for seed in request.seeds) if own else 0
+    return Verdict(
+        rows=rows,
+        guard=guard.policy,
+        agent_minus_guard=None if own is None else own.fall - guard.fall,
+        wins=wins,
+        facts={"seeds": list(request.seeds), "tokens_a_run": found.outcomes[0].tokens, "data": hashes(request.domains),
+               "versions": versions()},
+    ).model_dump(mode="json")  # fmt: skip
+
+
+def _same_collection(out: Path, request: Collect) -> None:
+    """Write the card of a new collection; refuse to go on with another one's."""
+    card = Provenance(request=request, data=hashes(request.domains), versions=versions())
+    path = out / CARD
+    if not path.is_file():
+        path.write_text(card.model_dump_json(indent=1) + "\n")
+        return
+    try:
+        found = Provenance.model_validate_json(path.read_bytes())
+    except ValueError as error:
+        raise BadState(f"{path} cannot be read; collect into a new folder") from error
+    if _question(found) != _question(card):
+        raise Refused(f"{out} holds a collection of other data or settings; collect into a new folder")
+
+
+def _question(card: Provenance) -> Json:
+    """What makes two collections one: settings, domains and the bytes of their files, wherever they lie."""
+    targets = [domain.target for domain in card.request.domains]
+    settings = card.request.model_dump(mode="json", include={"proxy", "proposals"})
+    return {**settings, "data": card.data, "targets": targets}
+
+
+def _whole(path: Path) -> int:
+    """Trajectories that are there; a last line that was torn by an interruption goes."""
+    if not path.is_file():
+        return 0
+    text = path.read_bytes()
+    if not text.endswith(b"\n"):
+        path.write_bytes(text[: text.rfind(b"\n") + 1])
+    return sum(1 for _ in read(path))
+
+
+def _trajectories(path: Path) -> Iterator[Trajectory]:
+    file = path / RUNS if path.is_dir() else path
+    if not file.is_file():
+        raise Refused(f"there are no trajectories at {file}; `rekindle mixing collect` makes some")
+    yield from read(file)
+
+
+def _name(out: Path) -> str:
+    return f"collection/{out.resolve().name}"
+
+
+def _regmix(environment: ProxyEnvironment, request: Evaluate, tell: Tell) -> Mixture:
+    """RegMix's mixture from tiny runs on the same domains, under the same start."""
+    settings: ProxySettings = request.proxy.model_copy(update={"steps": 1, "step_tokens": request.regmix_tokens})
+    tiny = environment.under(settings)
+    names = [domain.name for domain in tiny.domains]
+    prior = {domain.name: domain.prior for domain in tiny.domains}
+    runs = []
+    for weights in candidates(prior, MixtureSettings(runs=request.regmix_runs), seed="regmix"):
+        run = rollout(tiny, constant([weights[name] for name in names]), seed=settings.seed)
+        runs.append(ProxyRun(weights=weights, losses=dict(zip(names, run.steps[-1].losses, strict=True))))
+        tell(Report(text="regmix's tiny runs", step=len(runs), steps=request.regmix_runs))
+    sides = {side: tuple(domain.name for domain in tiny.domains if domain.target is side) for side in (True, False)}
+    found = fit(
+        runs,
+        FitSettings(
+            prior=prior,
+            tokens=prior,
+            budget=1.0,
+            old=sides[False],
+            new=sides[True],
+            old_weight=0.5 if all(sides.values()) else float(bool(sides[False])),
+        ),
+    )
+    return [float(found.mixture[name]) for name in names]
+
+
+def _skill_it(environment: ProxyEnvironment, request: Evaluate) -> Chooser:
+    """Skill-It from the prior, each domain helping itself alone; a new window for every run."""
+    names = [domain.name for domain in environment.domains]
+    prior = environment.head(0).prior
+    settings = SkillItReweighting(eta=request.eta, graph=identity(names))
+
+    def choose(history: Trajectory) -> Mixture:
+        rule = SkillIt(settings, dict(zip(names, prior, strict=True)))
+        found = rule.update(0, {}, dict(zip(names, history.start, strict=True)))
+        for done in history.steps[-settings.window :]:
+            found = rule.update(done.step, {}, dict(zip(names, done.losses, strict=True)))
+        return _limited(history, found)
+
+    return choose
+
+
+def _steered(agent: Agent, head: Head, given: Mapping[str, Mixture]) -> Chooser:
+    """The agent within limits, under its guard; a new guard for every run."""
+    state: dict[str, Guarded] = {}
+
+    def choose(history: Trajectory) -> Mixture:
+        if not history.steps:
+            state["guarded"] = Guarded(agent, head, given=given)
+        return _limited(history, state["guarded"].next(history))
+
+    return choose
+
+
+def _limited(history: Trajectory, proposed: Mapping[str, float]) -> Mixture:
+    """The projection of METHODS 4.1 from the mixture before."""
+    before = history.steps[-1].weights if history.steps else history.prior
+    found = within(MixtureLimits(), dict(zip(history.names, before, strict=True)), proposed, most=None)
+    return [found[name] for name in history.names]
+
+
+def _counted(policies: Mapping[str, Chooser], tell: Tell, total: int) -> dict[str, Chooser]:
+    """The same ways to choose, each telling how far all of them are."""
+    asked: list[None] = []
+
+    def telling(name: str, choose: Chooser) -> Chooser:
+        def counted(history: Trajectory) -> Mixture:
+            asked.append(None)
+            tell(Report(text=f"comparing {name}", step=len(asked), steps=total))
+            return choose(history)
+
+        return counted
+
+    return {name: telling(name, choose) for name, choose in policies.items()}

@@ -1,0 +1,122 @@
+"""What ``python -m strategies.agent`` is asked for and what it answers: records only, no torch.
+
+A request comes as JSON on stdin. Each line of stdout is a :class:`Report` or, last, a result; an error is one line on
+stderr and exit code 65.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from strategies.agent.settings import AgentSettings, LearningSettings, ProposalSettings, ProxySettings
+from strategies.settings import Closed
+
+TOKENS_PER_S = 12_000
+"""Of the default proxy on one core, as measured; evaluating a token costs a third of training on it."""
+UPDATES_PER_S = 1.0
+"""Of conservative Q-learning with the default agent on one core, as measured."""
+
+
+class DomainFile(Closed):
+    """One domain's text: JSONL with a column ``text``, or plain text whose documents are parted by blank lines."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$")
+    path: str
+    target: bool = False
+    """What training is for; all others are what must not be forgotten."""
+
+
+class Collect(Closed):
+    """Runs on the mixtures of ``proposals``; ``out`` has them one a line, and goes on where it was left."""
+
+    kind: Literal["collect"] = "collect"
+    domains: tuple[DomainFile, ...] = Field(min_length=2)
+    out: str
+    proxy: ProxySettings = ProxySettings()
+    proposals: ProposalSettings = ProposalSettings()
+
+
+class Teach(Closed):
+    """An agent taught from the trajectories of files or of folders that were collected."""
+
+    kind: Literal["train"] = "train"
+    trajectories: tuple[str, ...] = Field(min_length=1)
+    out: str
+    agent: AgentSettings = AgentSettings()
+    learning: LearningSettings = LearningSettings()
+
+
+class Evaluate(Closed):
+    """Ways to choose mixtures, compared at equal tokens."""
+
+    kind: Literal["evaluate"] = "evaluate"
+    domains: tuple[DomainFile, ...] = Field(min_length=2)
+    agent: str | None = None
+    proxy: ProxySettings = ProxySettings()
+    seeds: tuple[int, ...] = (1, 2, 3)
+    regmix_runs: int = Field(24, ge=0)
+    """Tiny runs of RegMix, which come on top of the compared tokens; 0: without RegMix."""
+    regmix_tokens: int = Field(50_000, ge=64)
+    eta: float = Field(0.2, gt=0)
+    """How strongly Skill-It's weights follow losses."""
+
+
+Request = Annotated[Collect | Teach | Evaluate, Field(discriminator="kind")]
+REQUEST: TypeAdapter[Collect | Teach | Evaluate] = TypeAdapter(Request)
+
+
+class Report(Closed):
+    """How far it is."""
+
+    text: str
+    step: int
+    steps: int
+
+
+class Estimate(Closed):
+    """What a request costs on one core of the machine that the rates were measured on."""
+
+    runs: int
+    tokens: int
+    updates: int
+    cpu_hours: float
+
+
+def estimate(request: Collect | Teach | Evaluate) -> Estimate:
+    """The cost of a request, from the measured rates; nothing is read."""
+    if isinstance(request, Teach):
+        updates = request.learning.warm_steps + request.learning.steps
+        return Estimate(runs=0, tokens=0, updates=updates, cpu_hours=round(updates / UPDATES_PER_S / 3600, 3))
+    proxy, count = request.proxy, len(request.domains)
+    a_run = proxy.steps * proxy.step_tokens
+    measured = (proxy.steps + 1) * count * proxy.eval_tokens / 3
+    runs, further = _runs(request)
+    start = proxy.initial_steps * proxy.step_tokens
+    tokens = runs * a_run + further + start
+    return Estimate(
+        runs=runs, tokens=tokens, updates=0, cpu_hours=round((tokens + runs * measured) / TOKENS_PER_S / 3600, 3)
+    )
+
+
+def _runs(request: Collect | Evaluate) -> tuple[int, int]:
+    """Compared or collected runs, and the tokens of RegMix's tiny ones."""
+    if isinstance(request, Collect):
+        return request.proposals.trajectories, 0
+    policies = (6 if _two_sided(request) else 3) + (request.agent is not None) + (request.regmix_runs > 0)
+    return policies * len(request.seeds), request.regmix_runs * request.regmix_tokens
+
+
+def _two_sided(request: Evaluate) -> bool:
+    return len({domain.target for domain in request.domains}) == 2
+
+
+class Provenance(Closed):
+    """``collection.json``: what the trajectories beside it were made of; a collection goes on only with the same."""
+
+    format: Literal[1] = 1
+    request: Collect
+    data: dict[str, str]
+    """Domain -> sha256 of its file."""
+    versions: dict[str, str]

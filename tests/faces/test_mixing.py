@@ -1,0 +1,103 @@
+"""``rekindle mixing``: its costs, its refusals, what it leaves; and how a version's weights are shown."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cli.mixture import mixture_plot
+from strategies.agent.requests import Collect, DomainFile, estimate
+from tests.models import texts
+
+REKINDLE = str(Path(sys.executable).with_name("rekindle"))
+SMALL = ("--steps", "2", "--step-tokens", "512", "--eval-tokens", "64")
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [REKINDLE, "mixing", *arguments], env=environment, capture_output=True, text=True, timeout=400, check=False
+    )
+
+
+@pytest.fixture
+def domains(tmp_path: Path) -> list[str]:
+    for at, name in enumerate(("old", "new")):
+        (tmp_path / f"{name}.txt").write_text("\n\n".join(texts(40, start=100 * at)))
+    return ["--domain", f"old={tmp_path / 'old.txt'}", "--target", f"new={tmp_path / 'new.txt'}"]
+
+
+def test_what_a_collection_costs_is_said_without_doing_it(tmp_path: Path, domains: list[str]):
+    said = run("collect", *domains, "--out", str(tmp_path / "runs"), "--dry-run", "--output", "json")
+    cost = json.loads(said.stdout)
+    assert (cost["runs"], cost["tokens"]) == (128, 128 * 40 * 4096 + 40 * 4096)
+    assert 0.3 < cost["cpu_hours"] < 2
+    assert not (tmp_path / "runs").exists()
+
+
+def test_twice_the_runs_cost_twice_as_much():
+    files = (DomainFile(name="a", path="a"), DomainFile(name="b", path="b"))
+    request = Collect(domains=files, out="runs")
+    once = estimate(request.model_copy(update={"proxy": request.proxy.model_copy(update={"initial_steps": 0})}))
+    assert estimate(request).tokens - once.tokens == 40 * 4096
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("collect", "--domain", "web", "--out", "runs"), "write NAME=FILE"),
+        (("collect", "--domain", "web=nowhere.txt", "--out", "runs"), "there is no file nowhere.txt"),
+        (("train", "nowhere", "--out", "agent"), "there are no trajectories"),
+    ],
+)
+def test_errors_are_one_line(arguments: tuple[str, ...], said: str):
+    ran = run(*arguments)
+    assert ran.returncode == 1
+    (line,) = [line for line in ran.stderr.splitlines() if line.startswith("error: ")]
+    assert said in line
+
+
+def test_collect_goes_on_train_learns_and_evaluate_compares_at_equal_tokens(tmp_path: Path, domains: list[str]):
+    runs, agent = tmp_path / "runs", tmp_path / "agent"
+    collecting = ("collect", *domains, "--out", str(runs), "--trajectories", "7", *SMALL)
+    assert run(*collecting).returncode == 0
+    whole = (runs / "trajectories.jsonl").read_bytes()
+    cut = whole[: whole.rfind(b"\n", 0, -200) + 100]
+    (runs / "trajectories.jsonl").write_bytes(cut)
+    again = run(*collecting, "--output", "json")
+    assert json.loads(again.stdout)["made"] >= 1, again.stderr
+    first, second = ([json.loads(line)["steps"] for line in text.splitlines()]
+                     for text in (whole, (runs / "trajectories.jsonl").read_bytes()))  # fmt: skip
+    assert first == second
+    other = run("collect", *domains, "--out", str(runs), "--trajectories", "8", *SMALL)
+    assert (other.returncode, "other data or settings" in other.stderr) == (1, True)
+    assert run("train", str(runs), "--out", str(agent), "--updates", "1", "--warm-updates", "2").returncode == 0
+    assert (agent / "agent.safetensors").stat().st_size < 10_000_000
+    compared = run(
+        "evaluate", *domains, "--agent", str(agent), "--seeds", "1", "--regmix-runs", "24", "--regmix-tokens", "512",
+        *SMALL, "--output", "json",
+    )  # fmt: skip
+    found = json.loads(compared.stdout)
+    names = {row["policy"] for row in found["rows"]}
+    assert names == {"uniform", "prior", "replay-0.05", "replay-0.25", "replay-0.5", "regmix", "skill-it", "agent"}
+    assert found["guard"] in names - {"agent", "skill-it"}
+    assert found["facts"]["tokens_a_run"] == 1024
+
+
+def test_the_weights_of_a_version_are_drawn():
+    course = [
+        {"step": 0, "weights": {"new": "0.75", "old": "0.25"}, "losses": {}},
+        {"step": 5, "weights": {"new": "1/2", "old": "1/2"}, "losses": {"new": 2.0, "old": 3.0}},
+    ]
+    lines = list(mixture_plot({"jobs": {"train": {"mixture": course}, "fit": {}}}))
+    assert lines == [
+        "\nweights of job train, steps 0 to 5",
+        "  new   75.0%  ▇▅   50.0%  loss 2",
+        "  old   25.0%  ▃▅   50.0%  loss 3",
+    ]
+    assert not list(mixture_plot({"jobs": {"train": {}}}))

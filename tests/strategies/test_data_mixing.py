@@ -1,0 +1,171 @@
+"""Plans of weighted mixing: domains, first weights, the jobs that search, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from strategies.contract import ClassFacts, FitTemplate, ProxyTemplate, Signals, TrainTemplate
+from strategies.errors import BadPlan
+from strategies.parts import GroupDroObjective, SkillItReweighting, WeightedMixing
+from strategies.plan import batches_drawn, needs
+from tests.strategies.makers import plan, signals, source
+
+
+def measured(**changes: Any) -> Signals:
+    """One new batch, two old ones of which the first's eval set is pooled, and an anchor."""
+    plain = {
+        "new": (source("batch-3").model_copy(update={"eval_set": "batch-3"}),),
+        "old": (
+            source("batch-1", 800, seen_rows=700),
+            source("batch-2", 400, seen_rows=400).model_copy(update={"eval_set": "batch-2"}),
+        ),
+        "anchor": source("anchor", 500, seen_rows=500, tokens=3000).model_copy(update={"eval_set": "anchor"}),
+        "pools": ("pool-1",),
+    }
+    return signals(**{**plain, **changes})
+
+
+def mixing(given: Signals | None = None, **settings: Any) -> WeightedMixing:
+    made = plan(given or measured(), name="data-mixing", mixing={"kind": "weighted", **settings})
+    job = made.jobs["train"]
+    assert isinstance(job, TrainTemplate)
+    assert isinstance(job.mixing, WeightedMixing)
+    return job.mixing
+
+
+def weights(found: WeightedMixing) -> dict[str, float]:
+    given = {name: float(weight) for name, weight in found.weights.items()}
+    return {**given, found.rest: 1 - sum(given.values())}
+
+
+def test_every_batch_with_an_eval_set_of_its_own_is_a_domain_and_older_ones_are_one():
+    found = mixing()
+    assert found.domains == {
+        "batch-3": ("batch-3",), "anchor": ("anchor",), "batch-2": ("batch-2",), "earlier": ("batch-1",)
+    }  # fmt: skip
+    assert found.measured["earlier"] == ("pool-1",)
+    assert found.new == ("batch-3",)
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ("uniform", {"batch-3": 0.25, "anchor": 0.25, "batch-2": 0.25, "earlier": 0.25}),
+        ("prior", {"batch-3": 1 / 6, "anchor": 0.5, "batch-2": 1 / 6, "earlier": 1 / 6}),
+        ({"batch-3": 0.7}, {"batch-3": 0.7, "anchor": 0.1, "batch-2": 0.1, "earlier": 0.1}),
+    ],
+)
+def test_first_weights(asked: Any, expected: dict[str, float]):
+    assert weights(mixing(weights=asked)) == pytest.approx(expected, abs=1e-5)
+
+
+def test_replays_weights_give_old_domains_their_share_by_the_rows_that_were_seen():
+    found = weights(mixing(weights="replay"))
+    old = {name: weight for name, weight in found.items() if name != "batch-3"}
+    assert sum(old.values()) == pytest.approx(0.05, abs=1e-5)
+    assert old["earlier"] / old["anchor"] == pytest.approx(700 / 500, rel=1e-3)
+
+
+def test_data_mixing_is_skill_it_with_room_for_weights_to_move():
+    made = plan(measured(), name="data-mixing")
+    job = made.jobs["train"]
+    assert isinstance(job, TrainTemplate)
+    assert isinstance(job.mixing, WeightedMixing)
+    assert isinstance(job.mixing.reweight, SkillItReweighting)
+    assert job.mixing.observe_every == 10
+    assert made.values["replay"].value == 0.25
+    assert "re-weighted by skill-it" in made.reason
+
+
+def test_without_any_eval_set_the_weights_stay_and_the_plan_says_so():
+    bare = signals()
+    made = plan(bare, name="data-mixing")
+    job = made.jobs["train"]
+    assert isinstance(job, TrainTemplate)
+    assert isinstance(job.mixing, WeightedMixing)
+    assert (job.mixing.reweight, job.mixing.observe_every) == (None, None)
+    assert "no domain has an eval set" in made.values["reweight"].origin
+
+
+def test_doremi_trains_a_reference_and_a_proxy_before_the_main_job():
+    made = plan(measured(), name="data-mixing", mixing={"kind": "weighted", "reweight": "doremi"})
+    assert list(made.jobs) == ["reference", "proxy", "train"]
+    reference, proxy, main = made.jobs.values()
+    assert isinstance(reference, TrainTemplate)
+    assert isinstance(proxy, TrainTemplate)
+    assert isinstance(main, TrainTemplate)
+    assert isinstance(proxy.objective, GroupDroObjective)
+    assert proxy.objective.prior == pytest.approx(weights(reference.mixing))  # type: ignore[arg-type]
+    assert (reference.steps, proxy.steps, main.steps) == (25, 25, 100)
+    assert needs(made, "proxy") == ("reference",)
+    assert needs(made, "train") == ("proxy",)
+
+
+def test_regmix_deals_its_runs_out_to_jobs_and_fits_them():
+    made = plan(
+        measured(),
+        name="data-mixing",
+        mixing={"kind": "weighted", "reweight": {"kind": "regmix", "runs": 30, "jobs": 4}},
+    )
+    proxies = [job for job in made.jobs.values() if isinstance(job, ProxyTemplate)]
+    assert [len(job.mixtures) for job in proxies] == [8, 8, 8, 6]
+    assert all(sum(one.values()) == pytest.approx(1) for job in proxies for one in job.mixtures)
+    fit = made.jobs["fit"]
+    assert isinstance(fit, FitTemplate)
+    assert (fit.fit.new, fit.fit.old) == (("batch-3",), ("anchor", "batch-2", "earlier"))
+    assert needs(made, "train") == ("fit",)
+    assert batches_drawn(made) == {"anchor", "batch-1", "batch-2", "batch-3"}
+
+
+def test_classes_of_new_and_of_old_documents_are_domains_of_their_own():
+    def holds(name: str, *classes: str, **changes: Any) -> Any:
+        facts = tuple(ClassFacts(name=one, documents=9, tokens=900, rows=30) for one in classes)
+        return source(name, 60, **changes).model_copy(update={"classes": facts, "eval_set": name})
+
+    given = measured(
+        new=(holds("batch-3", "law", "code"),), old=(holds("batch-2", "law", seen_rows=60),), anchor=None, pools=()
+    )
+    found = mixing(given, domains="column")
+    assert found.domains == {
+        "new/code": ("batch-3/code",), "new/law": ("batch-3/law",), "old/law": ("batch-2/law",)
+    }  # fmt: skip
+    assert found.measured["old/law"] == ("batch-2/law",)
+    assert found.divide == "column"
+
+
+def test_an_agent_is_taken_from_a_folder_and_without_one_the_guards_weights_stay():
+    with_agent = mixing(reweight={"kind": "agent", "folder": "/agents/one"})
+    assert with_agent.reweight is not None
+    assert with_agent.reweight.kind == "agent"
+    assert with_agent.reweight.targets == ("batch-3",)
+    made = plan(measured(), name="data-mixing", mixing={"kind": "weighted", "reweight": "agent"})
+    assert "none ships" in made.values["reweight"].origin
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"mixing": {"kind": "weighted", "reweight": {"kind": "regmix", "runs": 8}}}, "too few to fit"),
+        ({"mixing": {"kind": "weighted", "weights": {"batch-3": 1.5}}}, "sum to more than 1"),
+        ({"mixing": {"kind": "weighted", "weights": {"elsewhere": 0.5}}}, "is no domain"),
+        ({"mixing": {"kind": "weighted", "weights": {"batch-3": 0.5}, "reweight": "regmix"}}, "remove mixing.weights"),
+        ({"schedule": "infinite"}, "choose cosine"),
+        ({"mixing": {"kind": "weighted", "domains": "column"}}, "classes were not measured"),
+        (
+            {"mixing": {"kind": "weighted", "reweight": {"kind": "skill-it", "graph": {"elsewhere": {}}}}},
+            "is no domain",
+        ),
+    ],
+)
+def test_what_makes_no_sense_is_refused_with_the_reason(settings: dict[str, Any], said: str):
+    with pytest.raises(BadPlan, match=said):
+        plan(measured(), name="data-mixing", **settings)
+
+
+def test_a_refused_mixture_is_not_planned_again():
+    first = plan(measured(), name="data-mixing", mixing={"kind": "weighted", "weights": "prior"})
+    refused = {"strategy": "data-mixing", **{name: one.value for name, one in first.values.items()}}
+    second = plan(measured(refused=(refused,)), name="data-mixing", mixing={"kind": "weighted", "weights": "prior"})
+    assert second.values["learning_rate"].value == first.values["learning_rate"].value / 2
