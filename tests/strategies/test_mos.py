@@ -2,6 +2,8 @@
 
 import pytest
 
+from strategies import choice
+from strategies.choice import StrategySettings
 from strategies.errors import BadPlan
 from strategies.parts import AdapterSelection, LocalObjective, TaskMeanConsolidation
 from strategies.settings import Json
@@ -61,10 +63,18 @@ def test_a_refused_stage_is_tried_again_at_half_its_rate_under_the_same_name():
     assert again.jobs["train"].selection == first.jobs["train"].selection
 
 
-@pytest.mark.parametrize("name", ["naive", "rewarm-replay", "half-finetune", "auto"])
+@pytest.mark.parametrize("name", ["naive", "rewarm-replay", "half-finetune"])
 def test_no_other_strategy_goes_on_from_a_bank(name):
     with pytest.raises(BadPlan, match="choose strategy mos, or retrain"):
         plan(signals(parent_answer=BANK), name=name)
+
+
+def test_auto_goes_on_from_a_bank_with_mos():
+    given = signals(**later({"adapter": "t1"}))
+    made = plan(given, name="auto")
+    assert made.jobs == plan(given, name="mos").jobs
+    assert made.reason.startswith("mos, because the live version is a bank of adapters")
+    assert {one["strategy"] for one in choice.alternatives(given, StrategySettings())} >= {"rewarm-replay", "retrain"}
 
 
 def test_retrain_leaves_a_bank_behind_for_the_base():
