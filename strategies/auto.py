@@ -1,9 +1,10 @@
 """The chooser. Its rules, first match wins:
 
-1. There are old batches or an anchor with rows: rewarm-replay. Replay in place of new rows keeps the old loss near that
+1. The live version is a bank of adapters: mos, for nothing else goes on from one.
+2. There are old batches or an anchor with rows: rewarm-replay. Replay in place of new rows keeps the old loss near that
    of retraining on everything at a fraction of the compute (Ibrahim et al. 2024, arXiv 2403.08763, Tables 2 and 4: 5 %
    of replay takes away 0.19 to 0.21 of 0.23 to 0.27 of forgetting).
-2. Otherwise naive: there is nothing to protect and nothing to replay.
+3. Otherwise naive: there is nothing to protect and nothing to replay.
 
 Screws that the user turned hold whatever is chosen. retrain is never chosen: k increments cost k(k+1)/2 units of
 compute instead of k (METHODS 1.7).
@@ -15,7 +16,8 @@ from dataclasses import dataclass
 
 from strategies import planning
 from strategies.contract import Explained, Plan, Signals
-from strategies.named import NAIVE, REWARM_REPLAY, Named
+from strategies.named import MOS, NAIVE, REWARM_REPLAY, Named
+from strategies.plan import BANK
 from strategies.planning import compose, resolve, share
 from strategies.planning.stage import everything
 from strategies.settings import Json, TrainingSettings
@@ -60,6 +62,9 @@ def alternatives(signals: Signals) -> list[dict[str, str]]:
 
 def choose(signals: Signals) -> Choice:
     """Apply the rules above."""
+    if BANK in signals.parent_answer:
+        reason = "the live version is a bank of adapters, which goes on with one more"
+        return Choice(strategy=MOS, reason=reason, alternatives=_turned_down(signals, MOS))
     old = share.replayable(signals)
     if not old:
         reason = "there is nothing earlier to forget or to replay"
@@ -71,10 +76,11 @@ def choose(signals: Signals) -> Choice:
 
 def _turned_down(signals: Signals, chosen: Named) -> dict[str, str]:
     new, all_rows = resolve.total_rows(signals.new), resolve.total_rows(everything(signals))
+    banked = "it does not go on from a bank of adapters" if chosen is MOS else None
     reasons = {
-        "naive": "without replay the loss on what came before rises",
-        "rewarm-replay": "there is nothing to replay",
-        "half-finetune": "replay keeps more of what came before for the same tokens",
+        "naive": banked or "without replay the loss on what came before rises",
+        "rewarm-replay": banked or "there is nothing to replay",
+        "half-finetune": banked or "replay keeps more of what came before for the same tokens",
         "data-mixing": "replay's share follows from what was measured; weights of domains pay off over many domains",
         "retrain": f"it would train the base on {all_rows} rows instead of {new}",
     }

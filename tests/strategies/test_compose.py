@@ -13,6 +13,7 @@ from tests.strategies.makers import plan, signals
 
 INFINITE = {"kind": "infinite"}
 HALF = {"kind": "half"}
+BANK = {"selection": {"kind": "adapter"}, "consolidation": {"kind": "task-mean"}, "mixing": {"kind": "new"}}
 
 
 @pytest.mark.parametrize(
@@ -27,6 +28,18 @@ HALF = {"kind": "half"}
         ({"schedule": INFINITE, "consolidation": "ema"}, {}, "its trunk's own weights"),
         ({"consolidation": {"kind": "ema"}, "keep_optimizer": True}, {}, "not to their average"),
         ({"start": "base"}, {}, "would be lost"),
+        ({"selection": {"kind": "adapter"}}, {}, "set consolidation.kind to task-mean"),
+        ({"consolidation": {"kind": "task-mean"}}, {}, "task-mean is for adapters"),
+        ({"objective": {"kind": "local"}}, {}, "local is for adapters"),
+        ({**BANK, "mixing": {"kind": "replay"}}, {}, "set mixing.kind to new"),
+        ({**BANK, "schedule": INFINITE}, {}, "every adapter is a new one; choose cosine"),
+        ({**BANK, "keep_optimizer": True}, {}, "has no moments"),
+        (
+            {**BANK, "consolidation": {"kind": "task-mean", "space": "delta", "merge_every": "step"}},
+            {},
+            "reset the opt",
+        ),
+        ({**BANK, "start": "base", "mixing": {"kind": "everything"}}, {}, "goes on from the live version's"),
         ({"start": "base", "mixing": {"kind": "everything"}, "schedule": INFINITE}, {}, "set start to live"),
         ({"start": "base", "mixing": {"kind": "everything"}, "keep_optimizer": True}, {}, "no optimizer moments"),
     ],
@@ -78,7 +91,8 @@ def test_a_screw_without_a_kind_is_the_one_that_the_strategy_has(given, kind):
 def test_a_composition_is_planned_where_it_makes_sense(name, mixing, schedule):
     given = {"mixing": {"kind": mixing}, "schedule": {"kind": schedule}}
     senseless = schedule == "infinite" and (name == "half-finetune" or mixing == "everything" or name == "retrain")
-    if senseless or (name == "retrain" and mixing != "everything"):
+    banked = name == "mos" and (mixing, schedule) != ("new", "cosine")
+    if senseless or banked or (name == "retrain" and mixing != "everything"):
         with pytest.raises(BadPlan, match="; "):
             plan(name=name, **given)
     else:

@@ -33,7 +33,7 @@ def test_a_plan_differs_from_every_refused_one(name, refusals):
 
 def test_strategies_are_described_for_the_user():
     described = {one["name"]: one for one in choice.describe()}
-    assert list(described) == ["auto", "naive", "retrain", "rewarm-replay", "half-finetune", "data-mixing"]
+    assert list(described) == ["auto", "naive", "retrain", "rewarm-replay", "half-finetune", "data-mixing", "mos"]
     assert described["rewarm-replay"]["composition"]["mixing"] == {"kind": "replay", "share": None}
 
 

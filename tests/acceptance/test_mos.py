@@ -1,0 +1,140 @@
+"""A stream whose strategy is mos, from registration to the exported bank, on tiny real models."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from storage.artifacts import ArtifactStore
+from tests import models
+from tests.acceptance.daemon import Daemon, write_jsonl
+
+pytestmark = pytest.mark.slow
+WORDS = {
+    "red": "crimson scarlet ruby", "blue": "azure navy cobalt", "green": "emerald olive moss",
+    "cat": "purr meow whisker", "dog": "bark fetch leash", "cow": "milk moo pasture",
+    "sun": "bright ray noon", "rain": "drizzle puddle cloud", "snow": "flake frost ice",
+}  # fmt: skip
+TRAINING = (
+    *("--strategy", "mos", "--set", "gate.mode=record", "--set", "training.learning_rate=0.01"),
+    *("--set", "training.max_length=64", "--set", "training.num_train_epochs=6"),
+)
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    made = Daemon(tmp_path / "home").start()
+    yield made
+    made.stop()
+    made.kill_jobs()
+
+
+def write_classes(path: Path, labels: tuple[str, ...], *, start: int, each: int = 40) -> Path:
+    """Texts whose class can be read off their first words."""
+    texts = models.texts(each * len(labels), start=start, words=3)
+    rows = [
+        {"text": f"{WORDS[label]} {WORDS[label]} {texts[at * each + n]}", "label": label}
+        for at, label in enumerate(labels)
+        for n in range(each)
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)) + "\n")
+    return path
+
+
+def elsewhere(folder: Path, lines: str) -> Any:
+    """What a process without this project prints as JSON after the first lines of code in the folder's README."""
+    code = (folder / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    said = f"print(json.dumps({lines}))\nassert 'strategies' not in sys.modules"
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", f"import json\n{code}\n{said}"],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def evaluated(daemon: Daemon, adapters: int) -> dict[str, str]:
+    """Text to predicted class, as the evaluation of the version with so many adapters has it."""
+    found: dict[str, str] = {}
+    store = ArtifactStore(daemon.home.artifacts)
+    for path in daemon.home.jobs.glob("*/*/job.json"):
+        spec = json.loads(path.read_text())
+        bank = spec["model"]["bank"]
+        if spec["work"]["kind"] != "evaluate" or bank is None or len(list(Path(bank).glob("adapters/*"))) != adapters:
+            continue
+        files = {one["id"]: one["path"] for one in spec["work"]["sets"]}
+        stored = json.loads((path.parent / "imported.json").read_text())["results"]
+        for score in json.loads((path.parent / "result.json").read_text())["scores"]:
+            texts = {row["digest"]: row["text"] for row in pq.read_table(files[score["eval_set"]]).to_pylist()}
+            results = pq.read_table(store.path(stored[score["results"]]["hash"])).to_pylist()
+            found |= {texts[row["digest"]]: row["predicted"] for row in results}
+    return found
+
+
+def objects(daemon: Daemon, version: str, *, under: str) -> dict[str, str]:
+    """Path to object of what a version's bank has in a folder."""
+    bank = daemon.json("version", "show", version)["artifacts"]["answer/bank"]
+    entries = ArtifactStore(daemon.home.artifacts).read_manifest(bank).entries
+    return {entry.path: entry.object_hash for entry in entries if entry.path.startswith(under)}
+
+
+def test_classes_come_batch_by_batch_and_the_export_answers_as_was_evaluated(daemon: Daemon, tmp_path: Path) -> None:
+    model = models.bert(tmp_path / "base")
+    daemon.cli("stream", "add", "s", "--model", str(model), "--task", "classification", *TRAINING)
+    names = tuple(WORDS)
+    for at in range(3):
+        path = write_classes(tmp_path / f"{at}.jsonl", names[3 * at : 3 * at + 3], start=200 * at)
+        daemon.cli("ingest", "s", str(path))
+        daemon.cli("retrain", "s", "--wait")
+    scores = daemon.json("version", "show", "s@live")["scores"]
+    assert min(scores.values()) > 1 / 3, f"a guess among the batch's own classes would do as well: {scores}"
+    assert objects(daemon, "s/2", under="adapters/t1").items() <= objects(daemon, "s/4", under="adapters/").items()
+
+    predicted = evaluated(daemon, adapters=3)
+    texts = sorted(predicted)
+    assert len(texts) == 36
+    daemon.cli("version", "export", "s@live", str(tmp_path / "out"))
+    for folder in (tmp_path / "out", daemon.home.published / "s" / "live"):
+        answered = elsewhere(folder, f"[bank.classify({texts!r}), bank.changed()]")
+        assert [label for label, _ in answered[0]] == [predicted[text] for text in texts]
+        assert answered[1] == []
+
+    exported = json.loads(
+        daemon.cli("--output", "json", "version", "export", "s/3", str(tmp_path / "p"), "--as-adapter")
+    )
+    assert exported["form"] == "2 adapters"
+    assert all((tmp_path / "p" / name / "adapter_model.safetensors").is_file() for name in ("t1", "t2"))
+
+
+def test_a_language_models_bank_goes_back_and_on_from_there(daemon: Daemon, tmp_path: Path) -> None:
+    model = models.llama(tmp_path / "base")
+    anchor = write_jsonl(tmp_path / "anchor.jsonl", models.texts(40))
+    daemon.cli("stream", "add", "s", "--model", str(model), "--set", f"anchor={anchor}", *TRAINING)
+    for at, words in enumerate(("quiet lake morning rest", "8 6 4 2 0")):
+        texts = [f"{words} {words} {rest}" for rest in models.texts(60, start=500 + 100 * at, words=5)]
+        daemon.cli("ingest", "s", str(write_jsonl(tmp_path / f"{at}.jsonl", texts)))
+        daemon.cli("retrain", "s", "--wait")
+    assert objects(daemon, "s/3", under="adapters/t2")
+    said = elsewhere(daemon.home.published / "s" / "live", "bank.generate('8 6 4', max_new_tokens=4, do_sample=False)")
+    daemon.cli("version", "export", "s@live", str(tmp_path / "out"))
+    assert elsewhere(tmp_path / "out", "bank.generate('8 6 4', max_new_tokens=4, do_sample=False)") == said
+
+    daemon.cli("rollback", "s", "--reason", "answers got worse")
+    daemon.cli("stream", "release-batches", "s")
+    preview = daemon.json("retrain", "s", "--dry-run")
+    assert preview["values"]["adapter"] == {"value": "t2", "origin": "starts as a copy of t1"}
+    refused = daemon.run("retrain", "s", "--strategy", "naive", "--dry-run")
+    assert refused.returncode == 1
+    assert "choose strategy mos, or retrain" in refused.stderr
