@@ -21,6 +21,8 @@ RESULTS = ROOT / "tests" / "benchmarks" / "results"
 CACHE = ROOT / ".bench"
 SLOTS = 2
 """Cells at a time, of one thread each."""
+DRIVERS = ("batches", "exact", "line", "lineup", "mos_plan", "mos_released", "nearest_mean")
+"""Modules beside this one that a worker's cells follow from, like the code that trains."""
 QUIET = {
     "OMP_NUM_THREADS": "1",
     "HF_HUB_OFFLINE": "1",
@@ -41,10 +43,10 @@ def hash_of(facts: Any) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def code_hash() -> str:
-    """sha256 over the code that trains, and the settings that it is given."""
+def code_hash(*more: Path) -> str:
+    """sha256 over the code that trains, the settings that it is given, and ``more`` files."""
     digest = hashlib.sha256()
-    for path in [*sorted((ROOT / "strategies").rglob("*.py")), ROOT / "orchestrator" / "settings.py"]:
+    for path in [*sorted((ROOT / "strategies").rglob("*.py")), ROOT / "orchestrator" / "settings.py", *more]:
         digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
@@ -118,6 +120,9 @@ class Cells:
 class Work(Protocol):
     """A cell's work, as a worker process is handed it: plain values only."""
 
+    @property
+    def title(self) -> str: ...
+
     def facts(self) -> Any: ...
 
     def carry_out(self, folder: Path) -> Record: ...
@@ -126,7 +131,7 @@ class Work(Protocol):
 def carry_out_all(work: Sequence[Work], place: Path) -> list[Record]:
     """Every cell's result, in order; what is not kept is made by :data:`SLOTS` processes of one thread."""
     os.environ.update(QUIET)
-    code = code_hash()
+    code = code_hash(*(Path(__file__).with_name(f"{name}.py") for name in DRIVERS))
     with ProcessPoolExecutor(SLOTS, mp_context=get_context("spawn")) as pool:
         made: list[Future[Record]] = [pool.submit(_one, one, place, code) for one in work]
         try:
@@ -137,4 +142,10 @@ def carry_out_all(work: Sequence[Work], place: Path) -> list[Record]:
 
 
 def _one(work: Work, place: Path, code: str) -> Record:
-    return Cells(place / "cells").kept([work.facts(), code], lambda key: work.carry_out(place / "work" / key[:16]))
+    def make(key: str) -> Record:
+        began = time.monotonic()
+        found = work.carry_out(place / "work" / key[:16])
+        say(f"{work.title}: {time.monotonic() - began:.0f} s")
+        return found
+
+    return Cells(place / "cells").kept([work.facts(), code], make)

@@ -36,6 +36,8 @@ from tests.benchmarks.batches import Batch
 
 ANSWERS = {"answer/model": "path", "answer/adapter": "adapter", "answer/bank": "bank"}
 """What a job leaves as its answer, and where a model's files name it."""
+MEASURED_TOKENS = 5_000
+"""Tokens of each source that the measure job scores, a tenth of the daemon's: a stream of 31 batches has 31 sources."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +148,8 @@ class Line:
     def _signals(self, batches: Sequence[Batch]) -> Signals:
         setting, anchor = self._setting, self._setting.anchor
         sources = (*(one.source for one in batches), *(one.as_old() for one in self._old()))
-        done = self._run("measure", self.live.model, MeasureWork(sources=sources, training=setting.training))
+        asked = MeasureWork(sources=sources, training=setting.training, tokens=MEASURED_TOKENS)
+        done = self._run("measure", self.live.model, asked)
         facts = {
             one.batch: SourceFacts(**one.model_dump(), seen_rows=self._seen.get(one.batch, 0))
             for one in done.result.measured

@@ -74,6 +74,11 @@ class Cell:
     stream: Stream
     training: Json
 
+    @property
+    def title(self) -> str:
+        """The cell in words."""
+        return f"{self.arm.name}, seed {self.seed}, rate {self.rate:g}, {len(self.stream.stages)} batches"
+
     def facts(self) -> Any:
         stream = [*self.stream.hashes(), self.stream.score_every, self.stream.seen_only, self.stream.exact]
         return [asdict(self.arm), self.seed, self.rate, self.training, stream]
