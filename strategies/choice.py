@@ -72,7 +72,7 @@ def check(settings: StrategySettings, training: TrainingSettings) -> None:
 
 def alternatives(signals: Signals, settings: StrategySettings) -> list[dict[str, str]]:
     """What was turned down and why; nothing where the user named the strategy."""
-    return auto.alternatives(signals) if settings.name == auto.NAME else []
+    return auto.alternatives(signals, turned(settings)) if settings.name == auto.NAME else []
 
 
 def get(name: str) -> Named:

@@ -24,6 +24,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from strategies.circumstances import Circumstances
 from strategies.merging.settings import Merge
 from strategies.parts import Consolidation, KeepConsolidation, Objective, Reference, ReplayMixing, Schedule, Selection
 from strategies.settings import Closed, Task, TrainingSettings
@@ -129,6 +130,7 @@ class Signals(Closed):
     stage: int = 1
     parameters: tuple[Parameter, ...] = ()
     """The live model's parameters, as the measure job found them."""
+    circumstances: Circumstances = Circumstances()
 
 
 # --- job.json ----------------------------------------------------------------------------------------------------

@@ -23,10 +23,9 @@ from strategies.choice import StrategySettings
 from strategies.contract import Plan as PlanRecord
 from strategies.contract import Signals
 from strategies.errors import StrategyError
+from strategies.evidence import in_words
 from strategies.settings import Closed
 
-INCONCLUSIVE = "inconclusive"
-"""How the outcome of a decision begins that the gate could not judge."""
 KEY_CHARACTERS = 56
 
 
@@ -42,6 +41,8 @@ class DryRun(Closed):
     reason: str = ""
     values: dict[str, Any] = Field(default_factory=dict)
     alternatives: list[dict[str, str]] = Field(default_factory=list)
+    measured: dict[str, str] = Field(default_factory=dict)
+    """The signals in words."""
     signals: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -115,7 +116,7 @@ def dry_run(app: App, stream_name: str, *, strategy: str | None) -> DryRun:
         if measured.state != "succeeded":
             return DryRun(state="measuring", job=measured.id, **shared)
         evidence = signals.gather(
-            session, stream=stream, parent=live, batches=batches, settings=settings, measured=measured
+            app, session, stream=stream, parent=live, batches=batches, settings=settings, measured=measured
         )
     app.wake.set()
     plan = _plan(evidence, settings.strategy)
@@ -126,6 +127,7 @@ def dry_run(app: App, stream_name: str, *, strategy: str | None) -> DryRun:
         reason=plan.reason,
         values={name: one.model_dump() for name, one in plan.values.items()},
         alternatives=choice.alternatives(evidence, settings.strategy),
+        measured=in_words(evidence),
         signals=evidence.model_dump(mode="json", exclude={"parameters"}),
         **shared,
     )
@@ -157,7 +159,7 @@ def _key(session: Session, stream: Stream, live: Version, batches: Sequence[Batc
         }
     )[:KEY_CHARACTERS]
     earlier = session.scalars(select(Decision).where(Decision.key.startswith(question)).order_by(Decision.id)).all()
-    unjudged = [one for one in earlier if not (one.outcome or "").startswith(INCONCLUSIVE)]
+    unjudged = [one for one in earlier if not (one.outcome or "").startswith(records.INCONCLUSIVE)]
     return f"{question}-{len(unjudged)}"
 
 
@@ -281,7 +283,7 @@ def _measure_or_decide(app: App, session: Session, decision: Decision, stream: S
     if measured.state != "succeeded":
         return False
     evidence = signals.gather(
-        session, stream=stream, parent=parent, batches=batches, settings=settings, measured=measured
+        app, session, stream=stream, parent=parent, batches=batches, settings=settings, measured=measured
     )
     return _decide(app, session, decision, evidence, settings)
 

@@ -10,7 +10,6 @@ from sqlalchemy.orm import Session
 from orchestrator.app import App
 from orchestrator.errors import BadInput, Conflict, GateRefused, NotFound
 from orchestrator.flow import evaluation, evidence, publication, records, revisions
-from orchestrator.flow.signals import REFUSED
 from orchestrator.policies.gate import judge
 from orchestrator.policies.verdict import GateVerdict
 from storage import chain, events, lineage, manifests
@@ -249,14 +248,14 @@ def _decline(app: App, session: Session, version: Version, verdict: Verdict) -> 
     """Inconclusive: the candidate stays, the batches wait for the next. Failed: it is rejected, once."""
     if verdict.outcome == "inconclusive":
         if version.decision_id is not None:
-            outcome = f"inconclusive: {verdict.reason}"
+            outcome = f"{records.INCONCLUSIVE}: {verdict.reason}"
             evaluation.close_decision(app, session, version.decision_id, plan_state="succeeded", outcome=outcome)
         return True
     move(session, version, "rejected", actor="daemon", reason=verdict.reason, epoch=app.epoch)
     if version.decision_id is not None:
         decision = session.get_one(Decision, version.decision_id)
         _count_refusal(app, session, decision, verdict)
-        outcome = f"{REFUSED}: {verdict.reason}"
+        outcome = f"{records.REFUSED}: {verdict.reason}"
         evaluation.close_decision(app, session, decision.id, plan_state="succeeded", outcome=outcome)
     return True
 

@@ -8,14 +8,12 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from orchestrator.flow import evaluation, records
+from orchestrator.app import App
+from orchestrator.flow import circumstances, evaluation, records
 from orchestrator.settings import StreamSettings
 from storage import lineage, manifests
 from storage.tables import Batch, Decision, Job, Plan, Promotion, Stream, Version, VersionBatch
 from strategies.contract import Signals, SourceFacts
-
-REFUSED = "refused by the gate"
-"""How the outcome of a refused decision begins."""
 
 
 def old_batches(session: Session, stream: Stream, *, exclude: Sequence[int]) -> list[Batch]:
@@ -29,6 +27,7 @@ def old_batches(session: Session, stream: Stream, *, exclude: Sequence[int]) -> 
 
 
 def gather(
+    app: App,
     session: Session,
     *,
     stream: Stream,
@@ -57,6 +56,9 @@ def gather(
         refused=tuple(refusals(session, stream.id, [batch.id for batch in batches])),
         stage=promotions_made(session, stream),
         parameters=tuple((measured.result or {}).get("parameters", ())),
+        circumstances=circumstances.gather(
+            session, resources=app.resources, stream=stream, parent=parent, batches=batches, settings=settings
+        ),
     )
 
 
@@ -65,7 +67,7 @@ def refusals(session: Session, stream_id: str, batches: Sequence[int]) -> list[d
     refused = session.execute(
         select(Decision, Plan)
         .join(Plan, Plan.decision_id == Decision.id)
-        .where(Decision.stream_id == stream_id, Decision.outcome.startswith(REFUSED))
+        .where(Decision.stream_id == stream_id, Decision.outcome.startswith(records.REFUSED))
         .order_by(Decision.id)
     ).all()
     return [
