@@ -7,12 +7,14 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from strategies import auto, planning
+from strategies import auto, planning, probing
 from strategies.composition import SCREWS, Composition, MixingSettings, ScheduleSettings, SelectionSettings
 from strategies.contract import Plan, Signals
 from strategies.errors import BadPlan
 from strategies.named import NAMED, REWARM_REPLAY, Named
 from strategies.planning import compose
+from strategies.probe import ProbeSettings
+from strategies.probing import Probing
 from strategies.settings import Closed, Json, TrainingSettings
 
 NAMES: tuple[str, ...] = (auto.NAME, *(one.name for one in NAMED))
@@ -27,6 +29,7 @@ class StrategySettings(Closed):
     selection: SelectionSettings | None = Field(None, description="which parameters move")
     schedule: ScheduleSettings | None = Field(None, description="how fast they move")
     keep_optimizer: bool | None = Field(None, description="continue the parent's optimizer moments")
+    probe: ProbeSettings | None = Field(None, description="try the best few compositions before auto chooses")
 
     @model_validator(mode="before")
     @classmethod
@@ -51,7 +54,8 @@ def resolved(settings: StrategySettings) -> Json:
         for key, value in turned(settings).items()
     }
     usual = {} if settings.name == auto.NAME else get(settings.name).composition.model_dump(mode="json")
-    return {"name": settings.name, **usual, **given}
+    tried = {} if settings.probe is None else {"probe": settings.probe.model_dump(mode="json")}
+    return {"name": settings.name, **usual, **given, **tried}
 
 
 def plan(signals: Signals, settings: StrategySettings) -> Plan:
@@ -64,10 +68,19 @@ def plan(signals: Signals, settings: StrategySettings) -> Plan:
 
 def check(settings: StrategySettings, training: TrainingSettings) -> None:
     """Refuse screws that contradict each other before anything is measured; raises BadPlan."""
+    if settings.probe is not None and settings.name != auto.NAME:
+        raise BadPlan(f"probe tries what auto may choose; set name to {auto.NAME} or remove probe")
     if settings.name == auto.NAME:
         auto.check(turned(settings), training)
     else:
         compose.check(get(settings.name).composition.model_copy(update=turned(settings)), training)
+
+
+def probe(signals: Signals, settings: StrategySettings) -> Probing | None:
+    """The probe to run before the choice; None where none is asked for or one was run. Raises BadPlan."""
+    if settings.name != auto.NAME or settings.probe is None or signals.circumstances.probe is not None:
+        return None
+    return probing.plan(signals, turned(settings), settings.probe)
 
 
 def alternatives(signals: Signals, settings: StrategySettings) -> list[dict[str, str]]:

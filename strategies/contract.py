@@ -212,6 +212,29 @@ class EvaluateWork(Closed):
     """Classification: name of a compared version -> its classes; argmax is also taken within each."""
 
 
+class ProbeWork(Closed):
+    """Train compositions for a few steps each, in rounds, and say which does best (see :mod:`strategies.probe`)."""
+
+    kind: Literal["probe"] = "probe"
+    trials: dict[str, tuple[TrainTemplate, ...]]
+    """Label -> its train job in each round; all start from the job's model."""
+    sizes: tuple[int, ...]
+    """How many train in each round; the first is all of them."""
+    incumbent: str
+    """What stays until the last round, whatever it scores."""
+    sources: tuple[SourceFile, ...]
+    forbidden: tuple[EvalFile, ...]
+    sets: tuple[EvalFile, ...]
+    """Only rows of half ``select`` are read."""
+    new: tuple[str, ...]
+    """Names of the eval sets of the new batches."""
+    known: tuple[str, ...] = ()
+    """Classes that the model knows: older sets are scored among them, as the gate does."""
+    documents: int = 64
+    """At most this many rows of a set are scored."""
+    training: TrainingSettings
+
+
 class MergeParent(Closed):
     """One model of a merge. ``role`` names it in facts, seeds and lineage; unique within a job."""
 
@@ -252,7 +275,7 @@ class MergeWork(Closed):
 
 
 MeasureWork.model_rebuild()
-Work = Annotated[TrainWork | MeasureWork | EvaluateWork | MergeWork, Field(discriminator="kind")]
+Work = Annotated[TrainWork | MeasureWork | EvaluateWork | MergeWork | ProbeWork, Field(discriminator="kind")]
 
 
 class JobSpec(Closed):
@@ -339,7 +362,7 @@ class JobResult(Closed):
     """``result.json``. Paths are relative to the job directory."""
 
     format: Literal[1] = 1
-    kind: Literal["train", "measure", "evaluate", "merge"]
+    kind: Literal["train", "measure", "evaluate", "merge", "probe"]
     artifacts: dict[str, str] = Field(default_factory=dict)
     """Role (``answer/model``, ``answer/adapter``, ``state/trunk``, ``state/optimizer``, …) -> folder under out/."""
     consumed: tuple[Consumed, ...] = ()

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from strategies.circumstances import Circumstances, Forgotten
 from strategies.contract import Signals, SourceFacts
 from strategies.planning import share
+from strategies.probe import ProbeResult
 from strategies.rules import new_domains
 
 
@@ -26,7 +27,23 @@ def in_words(signals: Signals) -> dict[str, str]:
         "hardware": _hardware(around),
         "budget": _budget(around),
         "earlier decisions": _decisions(around),
+        **({} if around.probe is None else _probe(around.probe)),
     }
+
+
+def _probe(found: ProbeResult) -> dict[str, str]:
+    """The course of the halving, a line a round."""
+    numbers = sorted({one.round for one in found.trials})
+    return {"probe": found.reason} | {f"probe, round {number + 1}": _round(found, number) for number in numbers}
+
+
+def _round(found: ProbeResult, number: int) -> str:
+    shown = sorted((one for one in found.trials if one.round == number), key=lambda one: one.score)
+    return "; ".join(
+        f"{one.candidate} {one.score:+.2%} after {one.steps} steps"
+        + ("" if one.judged is None else f", judged {one.judged:+.2%}")
+        for one in shown
+    )
 
 
 def _amount(sources: Iterable[SourceFacts]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -104,7 +105,7 @@ def show_decision(decision: Annotated[int, typer.Argument(metavar="ID", help="Nu
             ("batches", found["batches"]),
             ("parent", f"{found['stream']}/{found['parent']}"),
             *found["measured"].items(),
-            ("turned down", [_alternative(one) for one in found["alternatives"]]),
+            *_turned_down(found["alternatives"]),
             ("jobs", found["jobs"]),
             ("version", found["version"]),
             ("gate", verdict.get("outcome")),
@@ -140,7 +141,8 @@ def _show_preview(preview: dict[str, Any]) -> None:
             ("batches", preview.get("batches")),
             ("parent", preview.get("parent")),
             *preview.get("measured", {}).items(),
-            ("turned down", [_alternative(one) for one in preview.get("alternatives", ())]),
+            ("probe", (preview.get("probe") or {}).get("reason")),
+            *_turned_down(preview.get("alternatives", ())),
             *[(key, _value(one)) for key, one in preview.get("values", {}).items()],
         ],
     )
@@ -148,6 +150,10 @@ def _show_preview(preview: dict[str, Any]) -> None:
 
 def _value(one: Any) -> str:
     return f"{text(one['value'])} ({one['origin']})" if isinstance(one, dict) and "origin" in one else text(one)
+
+
+def _turned_down(alternatives: Sequence[Any]) -> list[tuple[str, str]]:
+    return [("turned down", _alternative(one)) for one in alternatives]
 
 
 def _alternative(one: Any) -> str:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from orchestrator.app import App
 from orchestrator.errors import BadInput, Conflict
-from orchestrator.flow import evaluation, job, records, signals
+from orchestrator.flow import evaluation, job, probe, records, signals
 from orchestrator.jobs import queue
 from orchestrator.settings import StreamSettings
 from storage import lineage
@@ -41,6 +41,8 @@ class DryRun(Closed):
     reason: str = ""
     values: dict[str, Any] = Field(default_factory=dict)
     alternatives: list[dict[str, str]] = Field(default_factory=list)
+    probe: dict[str, Any] | None = None
+    """The short runs that would come before the choice, and what they cost."""
     measured: dict[str, str] = Field(default_factory=dict)
     """The signals in words."""
     signals: dict[str, Any] = Field(default_factory=dict)
@@ -127,6 +129,7 @@ def dry_run(app: App, stream_name: str, *, strategy: str | None) -> DryRun:
         reason=plan.reason,
         values={name: one.model_dump() for name, one in plan.values.items()},
         alternatives=choice.alternatives(evidence, settings.strategy),
+        probe=_probe(evidence, settings.strategy),
         measured=in_words(evidence),
         signals=evidence.model_dump(mode="json", exclude={"parameters"}),
         **shared,
@@ -285,7 +288,12 @@ def _measure_or_decide(app: App, session: Session, decision: Decision, stream: S
     evidence = signals.gather(
         app, session, stream=stream, parent=parent, batches=batches, settings=settings, measured=measured
     )
-    return _decide(app, session, decision, evidence, settings)
+    try:
+        probed = probe.advance(session, decision, evidence, settings)
+    except StrategyError as error:
+        evaluation.close_decision(app, session, decision.id, plan_state="failed", outcome=str(error))
+        return True
+    return probed is not None and _decide(app, session, decision, probed, settings)
 
 
 def _end_if_hopeless(app: App, session: Session, decision: Decision, stream: Stream) -> bool:
@@ -336,6 +344,11 @@ def _plan(evidence: Signals, strategy: StrategySettings) -> PlanRecord:
         return choice.plan(evidence, strategy)
     except StrategyError as error:
         raise BadInput(str(error)) from error
+
+
+def _probe(evidence: Signals, strategy: StrategySettings) -> dict[str, Any] | None:
+    found = choice.probe(evidence, strategy)
+    return None if found is None else {**found.model_dump(mode="json", exclude={"trials"}), "tried": [*found.trials]}
 
 
 def _settings_of_decision(session: Session, decision: Decision) -> StreamSettings:

@@ -163,9 +163,14 @@ def good_versions(session: Session, stream_id: str) -> list[Version]:
 
 def judged_sets(session: Session, candidate: Version) -> list[EvalSet]:
     """The eval sets that a candidate is judged on: none of batches that are held or came after its decision."""
-    sets = records.active_sets(session, candidate.stream_id)
-    batches = records.batches_by_id(session, [one.batch_id for one in sets if one.kind == "batch" and one.batch_id])
     own = session.get_one(Decision, candidate.decision_id).batches if candidate.decision_id else []
+    return sets_about(session, candidate.stream_id, own)
+
+
+def sets_about(session: Session, stream_id: str, own: Sequence[int]) -> list[EvalSet]:
+    """The active eval sets, of batches only those that are trained and the ``own`` ones of a decision."""
+    sets = records.active_sets(session, stream_id)
+    batches = records.batches_by_id(session, [one.batch_id for one in sets if one.kind == "batch" and one.batch_id])
     return [
         one
         for one in sets

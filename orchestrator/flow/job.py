@@ -110,13 +110,6 @@ def _train_spec(
         source_file(batch, "new" if records.source_name(batch) in template.mixing.new else "old")
         for batch in _named_batches(session, decision, names)
     ]
-    forbidden = session.scalars(
-        select(EvalSet)
-        .where(
-            EvalSet.stream_id == decision.stream_id, EvalSet.kind != "pool"
-        )  # a pool's rows stand in the batches' own sets
-        .order_by(EvalSet.id)
-    ).all()
     return {
         "task": settings.task,
         "seed": template.training.seed,
@@ -127,11 +120,17 @@ def _train_spec(
             "kind": "train",
             "template": template.model_dump(mode="json"),
             "sources": sources,
-            "forbidden": [evaluation.eval_file(one) for one in forbidden],
+            "forbidden": forbidden(session, decision.stream_id),
             "optimizer": _symbolic(session, decision, template.optimizer),
             "cursor": _symbolic(session, decision, template.mixing.cursor),
         },
     }
+
+
+def forbidden(session: Session, stream_id: str) -> list[dict[str, Any]]:
+    """Eval sets that no training row may be in: all but pools, whose rows stand in the batches' own sets."""
+    query = select(EvalSet).where(EvalSet.stream_id == stream_id, EvalSet.kind != "pool").order_by(EvalSet.id)
+    return [evaluation.eval_file(one) for one in session.scalars(query)]
 
 
 def _named_batches(session: Session, decision: Decision, names: set[str]) -> list[Batch]:

@@ -9,7 +9,16 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from strategies.contract import EXIT_CANCELLED, EXIT_REFUSED, EvaluateWork, JobResult, JobSpec, MeasureWork, MergeWork
+from strategies.contract import (
+    EXIT_CANCELLED,
+    EXIT_REFUSED,
+    EvaluateWork,
+    JobResult,
+    JobSpec,
+    MeasureWork,
+    MergeWork,
+    ProbeWork,
+)
 from strategies.errors import BadPlan, BadState, Diverged, Refused, StrategyError
 from strategies.jobs.runtime import Runtime, Stopped, say
 
@@ -69,6 +78,10 @@ def work(spec: JobSpec, runtime: Runtime) -> JobResult:
         from strategies.jobs.merge import merge
 
         return merge(spec, spec.work, runtime)
+    if isinstance(spec.work, ProbeWork):
+        from strategies.jobs.probe import probe
+
+        return probe(spec, spec.work, runtime)
     from strategies.jobs.train import train
 
     return train(spec, spec.work, runtime)

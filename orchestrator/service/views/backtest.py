@@ -60,11 +60,13 @@ def finished(session: Session, stream: Stream, scratch: Stream, past: Past, reco
     recorded, replayed = _recorded(session, stream, past), _replayed(session, scratch)
     sets = records.active_sets(session, scratch.id)
     rows = tuple(_set(session, one, recorded, replayed) for one in sets)
+    newest = {batch for one in replayed.decisions[-1:] for batch in one.batches}
+    older = [row for one, row in zip(sets, rows, strict=True) if one.batch_id not in newest]
     return record.model_copy(
         update={
             "state": "done",
-            "recorded": _side(session, recorded, [one.recorded_forgetting for one in rows]),
-            "replayed": _side(session, replayed, [one.replayed_forgetting for one in rows]),
+            "recorded": _side(session, recorded, [one.recorded_forgetting for one in older]),
+            "replayed": _side(session, replayed, [one.replayed_forgetting for one in older]),
             "sets": rows,
         }
     )

@@ -1,0 +1,124 @@
+"""Which compositions a probe tries, and the train jobs of its rounds, all by value."""
+
+from __future__ import annotations
+
+from strategies import auto, planning
+from strategies.contract import Signals, TrainTemplate
+from strategies.errors import BadPlan
+from strategies.planning import resolve
+from strategies.planning.stage import everything
+from strategies.probe import ProbeSettings, Round, rounds, steps_of
+from strategies.rules import candidates
+from strategies.settings import Closed, Json
+
+ORDER = ("rewarm-replay", "half-finetune", "rewarm-replay/half", "mos", "naive")
+"""What is tried beside the rules' own choice, the most promising first. A retrain from the base and the infinite
+schedule are not: what they are worth does not show in a short run."""
+
+
+class Probing(Closed):
+    """A probe as it would be run; without ``trials`` there is none, and ``reason`` says why."""
+
+    incumbent: str
+    """What the rules chose; it stays until the last round."""
+    trials: dict[str, tuple[TrainTemplate, ...]]
+    """Label -> its train job in each round."""
+    rounds: tuple[Round, ...]
+    steps: int
+    """Of all short runs together."""
+    stage_steps: int
+    """Of the retrain itself, under the rules' choice."""
+    documents: int
+    reason: str
+
+
+def plan(signals: Signals, turned: Json, settings: ProbeSettings) -> Probing:
+    """The probe that the settings pay for; raises BadPlan where the rules' own choice cannot be planned."""
+    choice = auto.by_rule(signals, turned)
+    incumbent = choice.candidate.label
+    stage = auto.planned(signals, choice.candidate, turned)
+    stage_steps = sum(job.steps for job in stage.jobs.values())
+    budget = _budget_steps(signals, settings.budget, stage_steps)
+    labels = _labels(signals, turned, incumbent)[: settings.candidates]
+    made = rounds(budget, len(labels), settings.keep) if incumbent in labels else ()
+    if not made:
+        reason = _why_none(labels, incumbent, budget)
+        return _probing(incumbent, {}, (), stage_steps=stage_steps, documents=settings.documents, reason=reason)
+    kept = labels[: made[0].candidates]
+    trials = {label: tuple(_template(signals, label, turned, one.steps) for one in made) for label in kept}
+    shown = " then ".join(f"{one.candidates} × {one.steps}" for one in made)
+    reason = (
+        f"{', '.join(kept)}: {shown} steps, {steps_of(made)} in all,"
+        f" {steps_of(made) / stage_steps:.0%} of the retrain's {stage_steps}"
+    )
+    return _probing(incumbent, trials, made, stage_steps=stage_steps, documents=settings.documents, reason=reason)
+
+
+def _probing(
+    incumbent: str,
+    trials: dict[str, tuple[TrainTemplate, ...]],
+    made: tuple[Round, ...],
+    *,
+    stage_steps: int,
+    documents: int,
+    reason: str,
+) -> Probing:
+    return Probing(
+        incumbent=incumbent,
+        trials=trials,
+        rounds=made,
+        steps=steps_of(made),
+        stage_steps=stage_steps,
+        documents=documents,
+        reason=reason,
+    )
+
+
+def _budget_steps(signals: Signals, budget: float, stage_steps: int) -> int:
+    """A share of the stage's steps; above 1 tokens, at the sources' tokens a row."""
+    if budget <= 1:
+        return int(budget * stage_steps)
+    sources = everything(signals)
+    per_row = sum(one.tokens for one in sources) / max(1, resolve.total_rows(sources))
+    return int(budget / max(1.0, per_row * signals.training.train_batch_size))
+
+
+def _labels(signals: Signals, turned: Json, incumbent: str) -> list[str]:
+    """The rules' choice and others that train otherwise, each of which a short run can show."""
+    seen: list[TrainTemplate] = []
+    labels = []
+    for label in dict.fromkeys((incumbent, *ORDER)):
+        try:
+            template = _template(signals, label, turned, None)
+        except (BadPlan, KeyError):
+            continue
+        if template not in seen:
+            seen.append(template)
+            labels.append(label)
+    return labels
+
+
+def _template(signals: Signals, label: str, turned: Json, steps: int | None) -> TrainTemplate:
+    """The one train job of a candidate, with the whole of its schedule in ``steps``; it leaves nothing behind.
+
+    Raises:
+        BadPlan: it cannot be planned, or a short run cannot show it.
+        KeyError: there is no such candidate.
+    """
+    candidate = candidates()[label]
+    if steps is not None:
+        signals = signals.model_copy(update={"training": signals.training.model_copy(update={"max_steps": steps})})
+    made = planning.plan(signals, candidate.composition(turned), strategy=candidate.named.name)
+    if len(made.jobs) != 1 or not made.jobs[made.result].init.startswith("@live/"):
+        raise BadPlan(f"a short run cannot show what {label} is worth")
+    template = made.jobs[made.result]
+    mixing = template.mixing.model_copy(update={"cursor": None})
+    return template.model_copy(update={"state": (), "optimizer": None, "mixing": mixing})
+
+
+def _why_none(labels: list[str], incumbent: str, budget: int) -> str:
+    if incumbent not in labels:
+        return f"no probe: a short run cannot show what {incumbent} is worth"
+    if len(labels) == 1:
+        return f"no probe: there is nothing else to try beside {incumbent}"
+    return f"no probe: {budget} steps do not pay for two short runs; raise strategy.probe.budget"
