@@ -74,7 +74,7 @@ class _Bench:
             except (OSError, ValueError):
                 continue
             self.trials = [Trial.model_validate(one) for one in found["trials"]]
-            self._start = {name: tuple(values) for name, values in found["before"].items()}  # type: ignore[misc]
+            self._start = {name: tuple(values) for name, values in found["before"].items()}
             return
 
     def before(self) -> Parts:

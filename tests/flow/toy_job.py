@@ -17,7 +17,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from strategies.contract import Consumed, EvaluateWork, JobResult, JobSpec, Measured, MeasureWork, Score, TrainWork
+from strategies.contract import (
+    Consumed,
+    EvaluateWork,
+    JobResult,
+    JobSpec,
+    Measured,
+    MeasureWork,
+    ProbeWork,
+    Score,
+    TrainWork,
+)
+from strategies.probe import ProbeResult, Trial
 
 KNOWN, UNKNOWN = 1.0, 5.0
 HEADER = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).ljust(64).encode()
@@ -135,6 +146,17 @@ def _score(directory: Path, one: Any, words: set[str]) -> Score:
     )  # fmt: skip
 
 
+def _probe(directory: Path, work: ProbeWork, words: set[str]) -> JobResult:
+    """What is planned last does best."""
+    labels = list(work.trials)
+    trials = [
+        Trial(round=0, candidate=label, steps=work.trials[label][0].steps, tokens=0, score=-float(at), judged=None)
+        for at, label in enumerate(labels)
+    ]
+    found = ProbeResult(chosen=labels[-1], reason=f"{labels[-1]} did best", trials=tuple(trials))
+    return JobResult(kind="probe", facts={"probe": found.model_dump(mode="json")})
+
+
 def _mean(results: list[dict[str, Any]]) -> float:
     tokens = sum(row["tokens"] for row in results)
     return sum(row["loss"] for row in results) / tokens if tokens else 0.0
@@ -144,7 +166,7 @@ def _nats(text: str, words: set[str]) -> float:
     return sum(KNOWN if word in words else UNKNOWN for word in text.split())
 
 
-_WORK: dict[str, Any] = {"train": _train, "measure": _measure, "evaluate": _evaluate}
+_WORK: dict[str, Any] = {"train": _train, "measure": _measure, "evaluate": _evaluate, "probe": _probe}
 
 if __name__ == "__main__":
     sys.exit(main(Path(sys.argv[1])))
