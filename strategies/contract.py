@@ -220,6 +220,8 @@ class ProbeWork(Closed):
     """Label -> its train job in each round; all start from the job's model."""
     sizes: tuple[int, ...]
     """How many train in each round; the first is all of them."""
+    slices: dict[str, int]
+    """Source -> how many of its documents, by digest, the trials draw from."""
     incumbent: str
     """What stays until the last round, whatever it scores."""
     sources: tuple[SourceFile, ...]

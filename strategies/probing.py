@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 from strategies import auto, planning
-from strategies.contract import Signals, TrainTemplate
+from strategies.contract import Signals, SourceFacts, TrainTemplate
 from strategies.errors import BadPlan
 from strategies.planning import resolve
 from strategies.planning.stage import everything
@@ -11,6 +13,8 @@ from strategies.probe import ProbeSettings, Round, rounds, steps_of
 from strategies.rules import candidates
 from strategies.settings import Closed, Json
 
+SPARE = 1.5
+"""How much longer a slice is than its share of the rows."""
 ORDER = ("rewarm-replay", "half-finetune", "rewarm-replay/half", "mos", "naive")
 """What is tried beside the rules' own choice, the most promising first. A retrain from the base and the infinite
 schedule are not: what they are worth does not show in a short run."""
@@ -28,6 +32,8 @@ class Probing(Closed):
     """Of all short runs together."""
     stage_steps: int
     """Of the retrain itself, under the rules' choice."""
+    slices: dict[str, int]
+    """Source -> documents of it that the short runs draw from: as many as the longest of them can take."""
     documents: int
     reason: str
 
@@ -43,7 +49,7 @@ def plan(signals: Signals, turned: Json, settings: ProbeSettings) -> Probing:
     made = rounds(budget, len(labels), settings.keep) if incumbent in labels else ()
     if not made:
         reason = _why_none(labels, incumbent, budget)
-        return _probing(incumbent, {}, (), stage_steps=stage_steps, documents=settings.documents, reason=reason)
+        return _probing(signals, incumbent, {}, (), stage_steps=stage_steps, settings=settings, reason=reason)
     kept = labels[: made[0].candidates]
     trials = {label: tuple(_template(signals, label, turned, one.steps) for one in made) for label in kept}
     shown = " then ".join(f"{one.candidates} × {one.steps}" for one in made)
@@ -51,27 +57,35 @@ def plan(signals: Signals, turned: Json, settings: ProbeSettings) -> Probing:
         f"{', '.join(kept)}: {shown} steps, {steps_of(made)} in all,"
         f" {steps_of(made) / stage_steps:.0%} of the retrain's {stage_steps}"
     )
-    return _probing(incumbent, trials, made, stage_steps=stage_steps, documents=settings.documents, reason=reason)
+    return _probing(signals, incumbent, trials, made, stage_steps=stage_steps, settings=settings, reason=reason)
 
 
 def _probing(
+    signals: Signals,
     incumbent: str,
     trials: dict[str, tuple[TrainTemplate, ...]],
     made: tuple[Round, ...],
     *,
     stage_steps: int,
-    documents: int,
+    settings: ProbeSettings,
     reason: str,
 ) -> Probing:
+    longest = max((one.steps for one in made), default=0) * signals.training.train_batch_size
     return Probing(
         incumbent=incumbent,
         trials=trials,
         rounds=made,
         steps=steps_of(made),
         stage_steps=stage_steps,
-        documents=documents,
+        slices={one.name: _slice(one, longest) for one in everything(signals)},
+        documents=settings.documents,
         reason=reason,
     )
+
+
+def _slice(source: SourceFacts, rows: int) -> int:
+    """Documents that hold ``rows`` rows, with some to spare, for they are not equally long."""
+    return min(source.documents, math.ceil(SPARE * rows * source.documents / max(1, source.rows)) + 1)
 
 
 def _budget_steps(signals: Signals, budget: float, stage_steps: int) -> int:

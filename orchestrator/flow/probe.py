@@ -85,6 +85,7 @@ def _spec(
                 label: [one.model_dump(mode="json") for one in templates] for label, templates in probing.trials.items()
             },
             "sizes": [one.candidates for one in probing.rounds],
+            "slices": probing.slices,
             "incumbent": probing.incumbent,
             "sources": _sources(session, decision, evidence),
             "forbidden": forbidden(session, decision.stream_id),

@@ -16,6 +16,7 @@ from strategies.jobs.runtime import Runtime, say
 from strategies.jobs.train import train
 from strategies.probe import ProbeResult, Trial, survivors, winner
 from strategies.settings import Json
+from strategies.training.data import cut
 
 STATE = "checkpoints/trials.json"
 """Finished trials; in ``checkpoints`` so that a later attempt is given this directory."""
@@ -23,7 +24,10 @@ STATE = "checkpoints/trials.json"
 
 def probe(spec: JobSpec, work: ProbeWork, runtime: Runtime) -> JobResult:
     """Run the rounds; the fact ``probe`` is a :class:`ProbeResult`."""
-    bench = _Bench(spec, work, runtime)
+    runtime.enter("cutting slices")
+    folder = runtime.directory / "slices"
+    sources = tuple(cut(one, spec.task, folder, documents=work.slices[one.name]) for one in work.sources)
+    bench = _Bench(spec, work.model_copy(update={"sources": sources}), runtime)
     bench.recall()
     before = bench.before()
     left = tuple(work.trials)

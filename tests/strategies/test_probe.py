@@ -104,3 +104,11 @@ def test_what_the_probe_found_overrules_the_rules():
 @pytest.mark.parametrize("chosen", [None, "a strategy that is gone"])
 def test_a_probe_without_a_result_leaves_the_rules_choice(chosen):
     assert plan(signals(circumstances=found(chosen)), name="auto").strategy == "rewarm-replay"
+
+
+def test_the_slices_hold_what_the_longest_run_can_take():
+    given = signals(new=(source("batch-3", 4000),), training={"train_batch_size": 10, "max_steps": 100})
+    made = choice.probe(given, settings(budget=0.8))
+    assert made.slices["batch-3"] == 301
+    assert made.slices["batch-2"] == 301
+    assert choice.probe(signals(), settings(budget=0.8)).slices["anchor"] == 481
