@@ -47,39 +47,25 @@ def plan(signals: Signals, turned: Json, settings: ProbeSettings) -> Probing:
     budget = _budget_steps(signals, settings.budget, stage_steps)
     labels = _labels(signals, turned, incumbent)[: settings.candidates]
     made = rounds(budget, len(labels), settings.keep) if incumbent in labels else ()
-    if not made:
-        reason = _why_none(labels, incumbent, budget)
-        return _probing(signals, incumbent, {}, (), stage_steps=stage_steps, settings=settings, reason=reason)
-    kept = labels[: made[0].candidates]
-    trials = {label: tuple(_template(signals, label, turned, one.steps) for one in made) for label in kept}
-    shown = " then ".join(f"{one.candidates} × {one.steps}" for one in made)
-    reason = (
-        f"{', '.join(kept)}: {shown} steps, {steps_of(made)} in all,"
-        f" {steps_of(made) / stage_steps:.0%} of the retrain's {stage_steps}"
-    )
-    return _probing(signals, incumbent, trials, made, stage_steps=stage_steps, settings=settings, reason=reason)
-
-
-def _probing(
-    signals: Signals,
-    incumbent: str,
-    trials: dict[str, tuple[TrainTemplate, ...]],
-    made: tuple[Round, ...],
-    *,
-    stage_steps: int,
-    settings: ProbeSettings,
-    reason: str,
-) -> Probing:
+    kept = labels[: made[0].candidates] if made else []
     longest = max((one.steps for one in made), default=0) * signals.training.train_batch_size
     return Probing(
         incumbent=incumbent,
-        trials=trials,
+        trials={label: tuple(_template(signals, label, turned, one.steps) for one in made) for label in kept},
         rounds=made,
         steps=steps_of(made),
         stage_steps=stage_steps,
         slices={one.name: _slice(one, longest) for one in everything(signals)},
         documents=settings.documents,
-        reason=reason,
+        reason=_in_words(kept, made, stage_steps) if made else _why_none(labels, incumbent, budget),
+    )
+
+
+def _in_words(kept: list[str], made: tuple[Round, ...], stage_steps: int) -> str:
+    shown = " then ".join(f"{one.candidates} × {one.steps}" for one in made)
+    return (
+        f"{', '.join(kept)}: {shown} steps, {steps_of(made)} in all,"
+        f" {steps_of(made) / stage_steps:.0%} of the retrain's {stage_steps}"
     )
 
 

@@ -8,9 +8,9 @@ from fastapi import Response
 
 from orchestrator.rest import bodies
 from orchestrator.rest.depends import Actor, Limit, Rekindle
+from orchestrator.service.backtest_records import BacktestRecord
 from orchestrator.service.commands import backtests, batches, decisions, streams, versions
 from orchestrator.service.records import (
-    BacktestRecord,
     BatchRecord,
     LiveRecord,
     RetrainRecord,

@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import select
 
 from orchestrator.errors import BadInput, Conflict, NotFound
+from orchestrator.service.backtest_records import BacktestRecord
 from orchestrator.service.commands.backtests import backtest
-from orchestrator.service.records import BacktestRecord
 from storage import chain
 from storage.database import Database
 from storage.tables import Batch, Promotion, Stream, Version

@@ -11,7 +11,7 @@ from orchestrator.app import App
 from orchestrator.flow import backtest as flow
 from orchestrator.flow import records
 from orchestrator.service import settings as reading
-from orchestrator.service.records import BacktestRecord
+from orchestrator.service.backtest_records import BacktestRecord
 from orchestrator.service.views import backtest as view
 from storage.tables import Stream
 

@@ -14,7 +14,8 @@ from sqlalchemy.orm import Session
 from orchestrator.flow import evaluation, records
 from orchestrator.flow.backtest import Past, fed
 from orchestrator.flow.forgetting import forgotten, whole
-from orchestrator.service.records import BacktestRecord, BacktestSet, BacktestSide, DecisionRecord
+from orchestrator.service.backtest_records import BacktestRecord, BacktestSet, BacktestSide
+from orchestrator.service.records import DecisionRecord
 from orchestrator.service.views.decisions import decision_records
 from storage.tables import Decision, EvalSet, Evaluation, Job, Stream, Version
 
