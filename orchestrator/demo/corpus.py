@@ -56,10 +56,15 @@ DOMAINS: dict[str, Callable[[], Iterator[str]]] = {"english": english, "docs": d
 
 
 def pieces(text: str, size: int = PIECE_CHARS) -> Iterator[str]:
-    """Cut at line ends into documents of about ``size`` characters; a short rest is left out."""
+    """Cut at line ends into documents of about ``size`` characters, without a short rest and lines beyond ``size``.
+
+    Unparsing puts a whole table on one line: such a document would outweigh all others in an eval set.
+    """
     piece: list[str] = []
     length = 0
     for line in text.splitlines():
+        if len(line) > size:
+            continue
         piece.append(line)
         length += len(line) + 1
         if length >= size:

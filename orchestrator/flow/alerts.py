@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import structlog
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from orchestrator.app import App
 from storage import events
@@ -28,12 +29,17 @@ def alert(app: App, reason: str, *, stream_id: str | None) -> None:
     )
     with app.database.write() as session:
         if session.scalar(said.limit(1)) is None:
-            events.record(
-                session,
-                stream_id=stream_id,
-                subject=subject,
-                subject_id=subject_id,
-                action="alert",
-                actor="daemon",
-                reason=reason,
-            )
+            write(session, stream_id=stream_id, subject=subject, subject_id=subject_id, reason=reason)
+
+
+def write(session: Session, *, stream_id: str | None, subject: str, subject_id: str, reason: str) -> None:
+    """The alert's event, within the transaction that it belongs to."""
+    events.record(
+        session,
+        stream_id=stream_id,
+        subject=subject,
+        subject_id=subject_id,
+        action="alert",
+        actor="daemon",
+        reason=reason,
+    )

@@ -9,10 +9,10 @@ from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
 from orchestrator.app import App
-from orchestrator.flow import records
+from orchestrator.flow import alerts, records
 from orchestrator.jobs import queue
 from orchestrator.settings import StreamSettings
-from storage import chain, events, lineage, manifests
+from storage import chain, lineage, manifests
 from storage.artifacts import Stored
 from storage.moves import move
 from storage.tables import Decision, EvalSet, Evaluation, Job, Plan, Stream, Version
@@ -309,15 +309,8 @@ def _retire_unscored(session: Session, job: Job) -> bool:
     ).all()
     for one in sets:
         one.active = False
-        events.record(
-            session,
-            stream_id=job.stream_id,
-            subject="eval_set",
-            subject_id=str(one.id),
-            action="alert",
-            actor="daemon",
-            reason=f"eval set {one.name} has no document that could be scored; it is put aside",
-        )
+        reason = f"eval set {one.name} has no document that could be scored; it is put aside"
+        alerts.write(session, stream_id=job.stream_id, subject="eval_set", subject_id=str(one.id), reason=reason)
     return bool(sets)
 
 

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from orchestrator.app import App
 from orchestrator.errors import BadInput, Conflict, GateRefused, NotFound
-from orchestrator.flow import evaluation, evidence, publication, records, revisions
+from orchestrator.flow import alerts, evaluation, evidence, publication, records, revisions
 from orchestrator.policies.gate import judge
 from orchestrator.policies.verdict import GateVerdict
 from storage import chain, events, lineage, manifests
@@ -270,12 +270,5 @@ def _count_refusal(app: App, session: Session, decision: Decision, verdict: Verd
 
 def _hold(app: App, session: Session, batch: Batch, reason: str) -> None:
     move(session, batch, "held", actor="daemon", reason=reason, epoch=app.epoch, state_reason=reason)
-    events.record(
-        session,
-        stream_id=batch.stream_id,
-        subject="batch",
-        subject_id=str(batch.id),
-        action="alert",
-        actor="daemon",
-        reason=f"{reason}; `rekindle batch release {batch.id}` lets it train again",
-    )
+    said = f"{reason}; `rekindle batch release {batch.id}` lets it train again"
+    alerts.write(session, stream_id=batch.stream_id, subject="batch", subject_id=str(batch.id), reason=said)

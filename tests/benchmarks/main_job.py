@@ -30,6 +30,7 @@ from typing import Any
 
 import yaml
 
+from tests.benchmarks import inputs as cutting
 from tests.benchmarks.inputs import ANCHOR, BATCHES, DOMAINS, Inputs, Missing, file_hash
 from tests.benchmarks.product import Product, ProductError, Record
 
@@ -88,7 +89,7 @@ class Bench:
         self._code = code_hash()
         self._place = place / preset.name
         self._cells = self._place / "cells"
-        self._texts = self._place / "texts"
+        self._texts = self._place / f"texts-{self._cutting()}"
         self._product = Product(self._place / f"home-{self._code[:12]}")
 
     def run(self) -> Record:
@@ -133,6 +134,13 @@ class Bench:
             facts.write_text(json.dumps({"tokens": tokens, "sha256": file_hash(path)}))
         kept: Record = json.loads(facts.read_text())
         return kept | {"fixed_sha256": file_hash(self._fixed(domain))}
+
+    def _cutting(self) -> str:
+        """A name for all that the cut texts follow from, so that none of another making are taken for them."""
+        facts = [asdict(self._preset), TUNING_TOKENS, file_hash(Path(cutting.__file__))]
+        facts += [file_hash(self._inputs.model / "tokenizer.json")]
+        facts += [file_hash(path) for name in DOMAINS for path in (self._inputs.train(name), self._inputs.fixed(name))]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
     def _text(self, domain: str) -> Path:
         return self._texts / f"{domain}.jsonl"

@@ -225,6 +225,7 @@ def measure(size: str, repeats: int, shorter: int) -> dict[str, Any]:
     """All methods in turn, their order changing from turn to turn."""
     hidden, layers, steps = SIZES[size]
     steps = max(WARM + 5, steps // shorter)
+    load = os.getloadavg()
     spent: dict[str, list[float]] = {name: [] for name in METHODS}
     for turn in range(repeats):
         names = list(METHODS)
@@ -238,6 +239,7 @@ def measure(size: str, repeats: int, shorter: int) -> dict[str, Any]:
     return {
         "parameters": sum(p.numel() for p in model_of(hidden, layers).parameters()),
         "steps": steps,
+        "load": load,
         "cpu_ms_per_step": {name: statistics.median(values) for name, values in spent.items()},
         "ratios": {name: interval(values) for name, values in pairs.items()},
     }
@@ -254,7 +256,6 @@ def main() -> None:
     repeats = options.repeats or (3 if options.quick else 24)
     report = {
         "threads": torch.get_num_threads(),
-        "load": os.getloadavg(),
         "versions": {name: _version(name) for name in LIBRARIES},
         "sizes": {size: measure(size, repeats, 4 if options.quick else 1) for size in options.sizes},
     }

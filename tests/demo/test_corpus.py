@@ -17,7 +17,9 @@ def test_every_domain_fills_its_batch(domain: str, tmp_path: Path):
     documents = corpus.write(domain, tmp_path / "batch.jsonl", chars=chars)
     rows = [json.loads(line) for line in (tmp_path / "batch.jsonl").read_text(encoding="utf-8").splitlines()]
     assert len(rows) == documents == len({row["id"] for row in rows}) > 50
-    assert sum(len(row["text"]) for row in rows) >= 0.9 * chars
+    lengths = [len(row["text"]) for row in rows]
+    assert sum(lengths) >= 0.9 * chars
+    assert max(lengths) < 2 * corpus.PIECE_CHARS, "one long document outweighs all others in an eval set"
 
 
 def test_the_same_text_is_drawn_every_time(tmp_path: Path):
@@ -40,3 +42,9 @@ def test_a_python_that_carries_too_little_is_named(tmp_path: Path, monkeypatch: 
 
 def test_pieces_end_at_line_ends_and_leave_a_short_rest_out():
     assert list(corpus.pieces("a" * 250 + "\n" + "b" * 250 + "\nrest", size=300)) == ["a" * 250 + "\n" + "b" * 250]
+
+
+def test_lines_longer_than_a_piece_are_left_out():
+    assert list(corpus.pieces("a" * 250 + "\n" + "{" * 5000 + "\n" + "b" * 250, size=300)) == [
+        "a" * 250 + "\n" + "b" * 250
+    ]
