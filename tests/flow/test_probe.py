@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import pytest
 from sqlalchemy import select
 
 from orchestrator.flow import decision
 from storage.tables import Decision, Job
 from tests.flow.harness import NEW, Daemon
+from tests.flow.toy_job import BROKEN_PROBE
 
 PROBED = {"strategy": {"probe": {"budget": 1.0}}, "training": {"max_steps": 60}}
 
@@ -22,9 +22,8 @@ def jobs(daemon: Daemon, kind: str) -> Sequence[Job]:
 def test_what_the_probe_found_is_chosen_and_recorded(daemon: Daemon) -> None:
     daemon.add_stream(**PROBED)
     daemon.ingest(NEW)
-    preview = decision.dry_run(daemon.app, "s", strategy=None)
-    daemon.settle()
-    preview = decision.dry_run(daemon.app, "s", strategy=None)
+    while (preview := decision.dry_run(daemon.app, "s", strategy=None)).state == "measuring":
+        daemon.settle()
     assert preview.probe is not None
     assert preview.probe["tried"] == ["rewarm-replay", "rewarm-replay/half", "naive"]
     assert preview.probe["steps"] <= 60
@@ -38,9 +37,9 @@ def test_what_the_probe_found_is_chosen_and_recorded(daemon: Daemon) -> None:
     assert [one["candidate"] for one in recorded["trials"]] == preview.probe["tried"]
 
 
-def test_a_probe_that_fails_leaves_the_rules_choice(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TOY_FAIL", "probe")
-    daemon.add_stream(**PROBED, budget={"max_attempts": 1})
+def test_a_probe_that_fails_leaves_the_rules_choice(daemon: Daemon) -> None:
+    broken = {"budget": 1.0, "documents": BROKEN_PROBE}
+    daemon.add_stream(strategy={"probe": broken}, training={"max_steps": 60}, budget={"max_attempts": 1})
     daemon.ingest(NEW)
     made = daemon.retrain()
     assert made.strategy == "rewarm-replay"

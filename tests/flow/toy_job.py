@@ -31,6 +31,8 @@ from strategies.contract import (
 from strategies.probe import ProbeResult, Trial
 
 KNOWN, UNKNOWN = 1.0, 5.0
+BROKEN_PROBE = 13
+"""A probe on this many documents fails."""
 HEADER = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).ljust(64).encode()
 TENSOR = b"".join([len(HEADER).to_bytes(8, "little"), HEADER, bytes(4)])
 
@@ -148,6 +150,7 @@ def _score(directory: Path, one: Any, words: set[str]) -> Score:
 
 def _probe(directory: Path, work: ProbeWork, words: set[str]) -> JobResult:
     """What is planned last does best."""
+    assert work.documents != BROKEN_PROBE, "toy failure"
     labels = list(work.trials)
     trials = [
         Trial(round=0, candidate=label, steps=work.trials[label][0].steps, tokens=0, score=-float(at), judged=None)
