@@ -154,6 +154,8 @@ def _many_small_increments(signals: Signals) -> str | None:
 
 def _something_old(signals: Signals) -> str | None:
     old = share.replayable(signals)
+    if not old:
+        return None
     what = "the anchor" if signals.anchor in old else f"{len(old)} earlier batches"
     measured = share.shift(signals)
     shift = "" if measured is None else f"; the new data's loss is {measured.value:+.0%} of theirs"
