@@ -126,6 +126,7 @@ class ResourceSettings(Closed):
 class PublishSettings(Closed):
     """Where the live model is published."""
 
+    enabled: bool = Field(True, description="false: the live model stays in the store, as a backtest's does")
     directory: str | None = Field(None, description="folder of the live link; default: HOME/published/STREAM")
     keep_hours: float = Field(24.0, ge=0, description="how long the previous folder stays")
 

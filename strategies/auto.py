@@ -1,13 +1,6 @@
-"""The chooser. Its rules, first match wins:
+"""The chooser: the first rule of :mod:`strategies.rules` that holds and can be planned; a probe may overrule it.
 
-1. The live version is a bank of adapters: mos, for nothing else goes on from one.
-2. There are old batches or an anchor with rows: rewarm-replay. Replay in place of new rows keeps the old loss near that
-   of retraining on everything at a fraction of the compute (Ibrahim et al. 2024, arXiv 2403.08763, Tables 2 and 4: 5 %
-   of replay takes away 0.19 to 0.21 of 0.23 to 0.27 of forgetting).
-3. Otherwise naive: there is nothing to protect and nothing to replay.
-
-Screws that the user turned hold whatever is chosen. retrain is never chosen: k increments cost k(k+1)/2 units of
-compute instead of k (METHODS 1.7).
+Screws that the user turned hold whatever is chosen.
 """
 
 from __future__ import annotations
@@ -16,36 +9,36 @@ from dataclasses import dataclass
 
 from strategies import planning
 from strategies.contract import Explained, Plan, Signals
-from strategies.named import MOS, NAIVE, REWARM_REPLAY, Named
-from strategies.plan import BANK
-from strategies.planning import compose, resolve, share
-from strategies.planning.stage import everything
+from strategies.errors import BadPlan
+from strategies.named import REWARM_REPLAY
+from strategies.planning import compose
+from strategies.rules import RULES, Candidate, Rule, candidates
 from strategies.settings import Json, TrainingSettings
 
 NAME = "auto"
 SUMMARY = "choose a strategy from what was measured, and say why"
-SOURCES = ("arXiv 2403.08763",)
+SOURCES = ("arXiv 2403.08763", "arXiv 2404.18466", "arXiv 2412.09441")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """A strategy, why, and why not the others."""
+    """A composition, the rule that asked for it, and why in one sentence."""
 
-    strategy: Named
+    candidate: Candidate
+    rule: Rule
     reason: str
-    alternatives: dict[str, str]
 
 
 def plan(signals: Signals, turned: Json) -> Plan:
     """The plan of what was chosen, with the reason in front."""
-    choice = choose(signals)
-    composition = choice.strategy.composition.model_copy(update=turned)
-    made = planning.plan(signals, composition, strategy=choice.strategy.name)
-    chosen = Explained(value=choice.strategy.name, origin=f"auto: {choice.reason}")
+    choice = choose(signals, turned)
+    made = planned(signals, choice.candidate, turned)
+    chosen = Explained(value=made.strategy, origin=f"auto: {choice.reason}")
+    rule = Explained(value=choice.rule.name, origin=choice.rule.source)
     return made.model_copy(
         update={
-            "reason": f"{choice.strategy.name}, because {choice.reason}. {made.reason}",
-            "values": {**made.values, "strategy": chosen},
+            "reason": f"{made.strategy}, because {choice.reason}. {made.reason}",
+            "values": {**made.values, "strategy": chosen, "rule": rule},
         }
     )
 
@@ -55,33 +48,70 @@ def check(turned: Json, training: TrainingSettings) -> None:
     compose.check(REWARM_REPLAY.composition.model_copy(update=turned), training)
 
 
-def alternatives(signals: Signals) -> list[dict[str, str]]:
-    """Strategies that were turned down, each with the reason."""
-    return [{"strategy": name, "reason": reason} for name, reason in choose(signals).alternatives.items()]
+def choose(signals: Signals, turned: Json) -> Choice:
+    """What the rules say, unless a probe found something better."""
+    choice = by_rule(signals, turned)
+    probe = signals.circumstances.probe
+    found = None if probe is None or probe.chosen is None else candidates().get(probe.chosen)
+    if probe is None or found is None or not _can_be_planned(signals, found, turned):
+        return choice
+    if found.label == choice.candidate.label:
+        return Choice(candidate=found, rule=choice.rule, reason=f"{choice.reason}, and {probe.reason}")
+    return Choice(candidate=found, rule=PROBED, reason=f"{probe.reason}; the rules alone say {choice.candidate.label}")
 
 
-def choose(signals: Signals) -> Choice:
-    """Apply the rules above."""
-    if BANK in signals.parent_answer:
-        reason = "the live version is a bank of adapters, which goes on with one more"
-        return Choice(strategy=MOS, reason=reason, alternatives=_turned_down(signals, MOS))
-    old = share.replayable(signals)
-    if not old:
-        reason = "there is nothing earlier to forget or to replay"
-        return Choice(strategy=NAIVE, reason=reason, alternatives=_turned_down(signals, NAIVE))
-    what = "the anchor" if signals.anchor in old else f"{len(old)} earlier batches"
-    reason = f"{what} must not be forgotten and can be replayed"
-    return Choice(strategy=REWARM_REPLAY, reason=reason, alternatives=_turned_down(signals, REWARM_REPLAY))
+def by_rule(signals: Signals, turned: Json) -> Choice:
+    """The first rule that holds and whose candidate can be planned; the last one where none can."""
+    known = candidates()
+    holding = [
+        Choice(candidate=known[rule.candidate], rule=rule, reason=reason)
+        for rule in RULES
+        if rule.candidate in known and (reason := rule.holds(signals))
+    ]
+    return next((one for one in holding if _can_be_planned(signals, one.candidate, turned)), holding[-1])
 
 
-def _turned_down(signals: Signals, chosen: Named) -> dict[str, str]:
-    new, all_rows = resolve.total_rows(signals.new), resolve.total_rows(everything(signals))
-    banked = "it does not go on from a bank of adapters" if chosen is MOS else None
-    reasons = {
-        "naive": banked or "without replay the loss on what came before rises",
-        "rewarm-replay": banked or "there is nothing to replay",
-        "half-finetune": banked or "replay keeps more of what came before for the same tokens",
-        "data-mixing": "replay's share follows from what was measured; weights of domains pay off over many domains",
-        "retrain": f"it would train the base on {all_rows} rows instead of {new}",
-    }
-    return {name: reason for name, reason in reasons.items() if name != chosen.name}
+def alternatives(signals: Signals, turned: Json) -> list[dict[str, str]]:
+    """What was turned down, each with the reason."""
+    chosen = choose(signals, turned).candidate.label
+    return [
+        {"strategy": label, "reason": _against(signals, one, turned)}
+        for label, one in candidates().items()
+        if label != chosen
+    ]
+
+
+def planned(signals: Signals, candidate: Candidate, turned: Json) -> Plan:
+    """The candidate's plan; raises BadPlan where there is none."""
+    return planning.plan(signals, candidate.composition(turned), strategy=candidate.named.name)
+
+
+def _can_be_planned(signals: Signals, candidate: Candidate, turned: Json) -> bool:
+    return _obstacle(signals, candidate, turned) is None
+
+
+def _obstacle(signals: Signals, candidate: Candidate, turned: Json) -> str | None:
+    try:
+        planned(signals, candidate, turned)
+    except BadPlan as error:
+        return str(error)
+    return None
+
+
+def _against(signals: Signals, candidate: Candidate, turned: Json) -> str:
+    probe = signals.circumstances.probe
+    tried = [] if probe is None else [one for one in probe.trials if one.candidate == candidate.label]
+    if tried:
+        last = tried[-1]
+        judged = "" if last.judged is None else f", {last.judged:+.2%} on unseen documents"
+        return f"the probe scored it {last.score:+.2%} after {last.steps} steps{judged}; lower is better"
+    obstacle = _obstacle(signals, candidate, turned)
+    return candidate.against(signals) if obstacle is None else f"it cannot be planned: {obstacle}"
+
+
+PROBED = Rule(
+    name="probe",
+    candidate="",
+    holds=lambda _signals: None,
+    source="successive halving: Jamieson and Talwalkar 2016, arXiv 1502.07943",
+)

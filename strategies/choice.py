@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from strategies import auto, planning
+from strategies import auto, planning, probing
 from strategies.composition import (
     SCREWS,
     Composition,
@@ -21,6 +21,8 @@ from strategies.contract import Plan, Signals
 from strategies.errors import BadPlan
 from strategies.named import NAMED, REWARM_REPLAY, Named
 from strategies.planning import compose
+from strategies.probe import ProbeSettings
+from strategies.probing import Probing
 from strategies.settings import Closed, Json, TrainingSettings
 
 NAMES: tuple[str, ...] = (auto.NAME, *(one.name for one in NAMED))
@@ -37,6 +39,7 @@ class StrategySettings(Closed):
     objective: ObjectiveSettings | None = Field(None, description="what is minimised")
     consolidation: ConsolidationSettings | None = Field(None, description="how the result joins what came before")
     keep_optimizer: bool | None = Field(None, description="continue the parent's optimizer moments")
+    probe: ProbeSettings | None = Field(None, description="try the best few compositions before auto chooses")
 
     @model_validator(mode="before")
     @classmethod
@@ -61,7 +64,8 @@ def resolved(settings: StrategySettings) -> Json:
         for key, value in turned(settings).items()
     }
     usual = {} if settings.name == auto.NAME else get(settings.name).composition.model_dump(mode="json")
-    return {"name": settings.name, **usual, **given}
+    tried = {} if settings.probe is None else {"probe": settings.probe.model_dump(mode="json")}
+    return {"name": settings.name, **usual, **given, **tried}
 
 
 def plan(signals: Signals, settings: StrategySettings) -> Plan:
@@ -74,6 +78,8 @@ def plan(signals: Signals, settings: StrategySettings) -> Plan:
 
 def check(settings: StrategySettings, training: TrainingSettings) -> None:
     """Refuse screws that contradict each other before anything is measured; raises BadPlan."""
+    if settings.probe is not None and settings.name != auto.NAME:
+        raise BadPlan(f"probe tries what auto may choose; set name to {auto.NAME} or remove probe")
     if settings.name == auto.NAME:
         auto.check(turned(settings), training)
     else:
@@ -87,9 +93,16 @@ def mixing_of(settings: StrategySettings) -> MixingSettings | None:
     return get(settings.name).composition.mixing
 
 
+def probe(signals: Signals, settings: StrategySettings) -> Probing | None:
+    """The probe to run before the choice; None where none is asked for or one was run. Raises BadPlan."""
+    if settings.name != auto.NAME or settings.probe is None or signals.circumstances.probe is not None:
+        return None
+    return probing.plan(signals, turned(settings), settings.probe)
+
+
 def alternatives(signals: Signals, settings: StrategySettings) -> list[dict[str, str]]:
     """What was turned down and why; nothing where the user named the strategy."""
-    return auto.alternatives(signals) if settings.name == auto.NAME else []
+    return auto.alternatives(signals, turned(settings)) if settings.name == auto.NAME else []
 
 
 def get(name: str) -> Named:

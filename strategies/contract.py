@@ -25,6 +25,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from strategies.agent.settings import ProxySettings
+from strategies.circumstances import Circumstances
 from strategies.merging.settings import Merge
 from strategies.mixing.domains import ClusterSettings
 from strategies.mixing.regmix import FitSettings
@@ -193,6 +194,7 @@ class Signals(Closed):
     """Eval sets of the documents held out of batches whose own set is no longer kept apart."""
     space: str | None = None
     """The domain space that the measure job told documents apart by, where it found one."""
+    circumstances: Circumstances = Circumstances()
 
 
 # --- job.json ----------------------------------------------------------------------------------------------------
@@ -302,6 +304,31 @@ class EvaluateWork(Closed):
     """Classification: name of a compared version -> its classes; argmax is also taken within each."""
 
 
+class ProbeWork(Closed):
+    """Train compositions for a few steps each, in rounds, and say which does best (see :mod:`strategies.probe`)."""
+
+    kind: Literal["probe"] = "probe"
+    trials: dict[str, tuple[TrainTemplate, ...]]
+    """Label -> its train job in each round; all start from the job's model."""
+    sizes: tuple[int, ...]
+    """How many train in each round; the first is all of them."""
+    slices: dict[str, int]
+    """Source -> how many of its documents, by digest, the trials draw from."""
+    incumbent: str
+    """What stays until the last round, whatever it scores."""
+    sources: tuple[SourceFile, ...]
+    forbidden: tuple[EvalFile, ...]
+    sets: tuple[EvalFile, ...]
+    """Only rows of half ``select`` are read."""
+    new: tuple[str, ...]
+    """Names of the eval sets of the new batches."""
+    known: tuple[str, ...] = ()
+    """Classes that the model knows: older sets are scored among them, as the gate does."""
+    documents: int = 64
+    """At most this many rows of a set are scored."""
+    training: TrainingSettings
+
+
 class MergeParent(Closed):
     """One model of a merge. ``role`` names it in facts, seeds and lineage; unique within a job."""
 
@@ -344,7 +371,9 @@ class MergeWork(Closed):
 
 
 MeasureWork.model_rebuild()
-Work = Annotated[TrainWork | ProxyWork | FitWork | MeasureWork | EvaluateWork | MergeWork, Field(discriminator="kind")]
+Work = Annotated[
+    TrainWork | ProxyWork | FitWork | MeasureWork | EvaluateWork | MergeWork | ProbeWork, Field(discriminator="kind")
+]
 
 
 class JobSpec(Closed):
@@ -432,7 +461,7 @@ class JobResult(Closed):
     """``result.json``. Paths are relative to the job directory."""
 
     format: Literal[1] = 1
-    kind: Literal["train", "fit", "measure", "evaluate", "merge"]
+    kind: Literal["train", "fit", "measure", "evaluate", "merge", "probe"]
     artifacts: dict[str, str] = Field(default_factory=dict)
     """Role (``answer/model``, ``answer/adapter``, ``state/trunk``, ``state/optimizer``, …) -> folder under out/."""
     consumed: tuple[Consumed, ...] = ()

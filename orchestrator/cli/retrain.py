@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -103,7 +104,8 @@ def show_decision(decision: Annotated[int, typer.Argument(metavar="ID", help="Nu
             ("reason", found["reason"]),
             ("batches", found["batches"]),
             ("parent", f"{found['stream']}/{found['parent']}"),
-            ("turned down", [_alternative(one) for one in found["alternatives"]]),
+            *found["measured"].items(),
+            *_turned_down(found["alternatives"]),
             ("jobs", found["jobs"]),
             ("version", found["version"]),
             ("gate", verdict.get("outcome")),
@@ -138,7 +140,9 @@ def _show_preview(preview: dict[str, Any]) -> None:
             ("reason", preview.get("reason")),
             ("batches", preview.get("batches")),
             ("parent", preview.get("parent")),
-            ("turned down", [_alternative(one) for one in preview.get("alternatives", ())]),
+            *preview.get("measured", {}).items(),
+            ("probe", (preview.get("probe") or {}).get("reason")),
+            *_turned_down(preview.get("alternatives", ())),
             *[(key, _value(one)) for key, one in preview.get("values", {}).items()],
         ],
     )
@@ -146,6 +150,10 @@ def _show_preview(preview: dict[str, Any]) -> None:
 
 def _value(one: Any) -> str:
     return f"{text(one['value'])} ({one['origin']})" if isinstance(one, dict) and "origin" in one else text(one)
+
+
+def _turned_down(alternatives: Sequence[Any]) -> list[tuple[str, str]]:
+    return [("turned down", _alternative(one)) for one in alternatives]
 
 
 def _alternative(one: Any) -> str:

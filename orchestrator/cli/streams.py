@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from orchestrator.assignments import put
-from orchestrator.cli import configuration, ingest, retrain
+from orchestrator.cli import backtest, configuration, ingest, retrain
 from orchestrator.cli.base import command, group
 from orchestrator.cli.client import call, get, part, post
 from orchestrator.cli.output import (
@@ -46,6 +46,7 @@ COLUMNS = (
 def add_to(app: typer.Typer) -> None:
     """Put these commands under the program."""
     app.add_typer(streams, name="stream")
+    backtest.add_to(streams)
     ingest.add_to(app)
     retrain.add_to(app)
 

@@ -75,6 +75,8 @@ def show_version(name: Which) -> None:
     """Show a version: where it came from, its scores, the gate's verdict."""
     found = get(_path(parse_version_name(name)))
     verdict = found["verdict"] or {}
+    decided = {} if is_json() or found["decision"] is None else get(f"/decisions/{found['decision']}")
+    probed = [(key, one) for key, one in decided.get("measured", {}).items() if key.startswith("probe")]
     show_one(
         found,
         [
@@ -84,6 +86,8 @@ def show_version(name: Which) -> None:
             ("parents", [_edge(one) for one in found["edges"]]),
             ("batches", found["batches"]),
             ("decision", found["decision"]),
+            ("reason", decided.get("reason")),
+            *probed,
             ("job", found["job"]),
             ("gate", f"{verdict['outcome']} ({verdict['mode']}): {verdict['reason']}" if verdict else None),
             ("created", when(found["created_at"])),

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from orchestrator.app import App
 from orchestrator.errors import BadInput, Conflict
-from orchestrator.flow import evaluation, job, records, signals
+from orchestrator.flow import evaluation, job, probe, records, signals
 from orchestrator.jobs import queue
 from orchestrator.settings import StreamSettings
 from storage import lineage, manifests
@@ -23,12 +23,11 @@ from strategies.choice import StrategySettings
 from strategies.contract import Plan as PlanRecord
 from strategies.contract import Signals
 from strategies.errors import StrategyError
+from strategies.evidence import in_words
 from strategies.mixing.settings import WeightedSettings
 from strategies.plan import batches_drawn
 from strategies.settings import Closed
 
-INCONCLUSIVE = "inconclusive"
-"""How the outcome of a decision begins that the gate could not judge."""
 KEY_CHARACTERS = 56
 
 
@@ -44,6 +43,10 @@ class DryRun(Closed):
     reason: str = ""
     values: dict[str, Any] = Field(default_factory=dict)
     alternatives: list[dict[str, str]] = Field(default_factory=list)
+    probe: dict[str, Any] | None = None
+    """The short runs that would come before the choice, and what they cost."""
+    measured: dict[str, str] = Field(default_factory=dict)
+    """The signals in words."""
     signals: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -117,7 +120,7 @@ def dry_run(app: App, stream_name: str, *, strategy: str | None) -> DryRun:
         if measured.state != "succeeded":
             return DryRun(state="measuring", job=measured.id, **shared)
         evidence = signals.gather(
-            session, stream=stream, parent=live, batches=batches, settings=settings, measured=measured
+            app, session, stream=stream, parent=live, batches=batches, settings=settings, measured=measured
         )
     app.wake.set()
     plan = _plan(evidence, settings.strategy)
@@ -128,6 +131,8 @@ def dry_run(app: App, stream_name: str, *, strategy: str | None) -> DryRun:
         reason=plan.reason,
         values={name: one.model_dump() for name, one in plan.values.items()},
         alternatives=choice.alternatives(evidence, settings.strategy),
+        probe=_probe(evidence, settings.strategy),
+        measured=in_words(evidence),
         signals=evidence.model_dump(mode="json", exclude={"parameters"}),
         **shared,
     )
@@ -159,7 +164,7 @@ def _key(session: Session, stream: Stream, live: Version, batches: Sequence[Batc
         }
     )[:KEY_CHARACTERS]
     earlier = session.scalars(select(Decision).where(Decision.key.startswith(question)).order_by(Decision.id)).all()
-    unjudged = [one for one in earlier if not (one.outcome or "").startswith(INCONCLUSIVE)]
+    unjudged = [one for one in earlier if not (one.outcome or "").startswith(records.INCONCLUSIVE)]
     return f"{question}-{len(unjudged)}"
 
 
@@ -298,9 +303,14 @@ def _measure_or_decide(app: App, session: Session, decision: Decision, stream: S
     if measured.state != "succeeded":
         return False
     evidence = signals.gather(
-        session, stream=stream, parent=parent, batches=batches, settings=settings, measured=measured
+        app, session, stream=stream, parent=parent, batches=batches, settings=settings, measured=measured
     )
-    return _decide(app, session, decision, evidence, settings)
+    try:
+        probed = probe.advance(session, decision, evidence, settings)
+    except StrategyError as error:
+        evaluation.close_decision(app, session, decision.id, plan_state="failed", outcome=str(error))
+        return True
+    return probed is not None and _decide(app, session, decision, probed, settings)
 
 
 def _end_if_hopeless(app: App, session: Session, decision: Decision, stream: Stream) -> bool:
@@ -351,6 +361,11 @@ def _plan(evidence: Signals, strategy: StrategySettings) -> PlanRecord:
         return choice.plan(evidence, strategy)
     except StrategyError as error:
         raise BadInput(str(error)) from error
+
+
+def _probe(evidence: Signals, strategy: StrategySettings) -> dict[str, Any] | None:
+    found = choice.probe(evidence, strategy)
+    return None if found is None else {**found.model_dump(mode="json", exclude={"trials"}), "tried": [*found.trials]}
 
 
 def _settings_of_decision(session: Session, decision: Decision) -> StreamSettings:

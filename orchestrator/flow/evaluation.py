@@ -176,10 +176,14 @@ def data_behind(session: Session, version: Version) -> list[int]:
 
 
 def judged_sets(session: Session, candidate: Version) -> list[EvalSet]:
-    """The eval sets that a candidate is judged on: of batches only what is trained or its own."""
-    sets = records.active_sets(session, candidate.stream_id)
+    """The eval sets that a candidate is judged on: none of batches that are held or came after its decision."""
+    return sets_about(session, candidate.stream_id, own_batches(session, candidate))
+
+
+def sets_about(session: Session, stream_id: str, own: Sequence[int]) -> list[EvalSet]:
+    """The active eval sets, of batches only those that are trained and the ``own`` ones of a decision."""
+    sets = records.active_sets(session, stream_id)
     batches = records.batches_by_id(session, [one.batch_id for one in sets if one.kind == "batch" and one.batch_id])
-    own = own_batches(session, candidate)
     return [
         one
         for one in sets

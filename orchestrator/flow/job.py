@@ -131,7 +131,7 @@ def _files(session: Session, decision: Decision, template: Template, settings: S
             source_file(batch, "new" if records.source_name(batch) in new else "old")
             for batch in _named_batches(session, decision, {batch_of(source) for source in mixing.sources})
         ],
-        "forbidden": [evaluation.eval_file(one) for one in _forbidden(session, decision)],
+        "forbidden": forbidden(session, decision.stream_id),
     }
     if isinstance(mixing, WeightedMixing):
         data |= {"select": _selected(session, decision, mixing), "space": mixing.space}
@@ -156,10 +156,10 @@ def _artifacts_read(
     return found
 
 
-def _forbidden(session: Session, decision: Decision) -> Sequence[EvalSet]:
-    """Eval sets whose documents no job may train on; a pool's rows stand in the batches' own sets."""
-    query = select(EvalSet).where(EvalSet.stream_id == decision.stream_id, EvalSet.kind != "pool")
-    return session.scalars(query.order_by(EvalSet.id)).all()
+def forbidden(session: Session, stream_id: str) -> list[dict[str, Any]]:
+    """Eval sets that no training row may be in: all but pools, whose rows stand in the batches' own sets."""
+    query = select(EvalSet).where(EvalSet.stream_id == stream_id, EvalSet.kind != "pool").order_by(EvalSet.id)
+    return [evaluation.eval_file(one) for one in session.scalars(query)]
 
 
 def _selected(session: Session, decision: Decision, mixing: WeightedMixing) -> list[dict[str, Any]]:

@@ -10,7 +10,6 @@ from sqlalchemy.orm import Session
 from orchestrator.app import App
 from orchestrator.errors import BadInput, Conflict, GateRefused, NotFound
 from orchestrator.flow import alerts, evaluation, evidence, publication, records, repair, revisions
-from orchestrator.flow.signals import REFUSED
 from orchestrator.policies.gate import judge
 from orchestrator.policies.verdict import GateVerdict
 from storage import chain, events, lineage, manifests
@@ -251,7 +250,7 @@ def _decline(app: App, session: Session, version: Version, live: Version, verdic
     """Inconclusive: the candidate stays, the batches wait for the next. Failed: it is repaired, or rejected."""
     if verdict.outcome == "inconclusive":
         if version.decision_id is not None:
-            outcome = f"inconclusive: {verdict.reason}"
+            outcome = f"{records.INCONCLUSIVE}: {verdict.reason}"
             evaluation.close_decision(app, session, version.decision_id, plan_state="succeeded", outcome=outcome)
         return True
     repaired = repair.advance(app, session, candidate=version, live=live, verdict=verdict)
@@ -270,7 +269,7 @@ def _refuse(app: App, session: Session, version: Version, reason: str) -> None:
         return
     decision = session.get_one(Decision, version.decision_id)
     _count_refusal(app, session, decision, reason)
-    outcome = f"{REFUSED}: {reason}"
+    outcome = f"{records.REFUSED}: {reason}"
     evaluation.close_decision(app, session, decision.id, plan_state="succeeded", outcome=outcome)
 
 

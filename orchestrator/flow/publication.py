@@ -57,9 +57,11 @@ def check_directory(app: App, session: Session, stream: Stream) -> Path:
 
 
 def is_ready(app: App, stream_name: str, number: int) -> bool:
-    """Whether the version's own folder is complete (folders appear whole or not at all)."""
+    """Whether the version's own folder is complete (folders appear whole or not at all), or none is wanted."""
     with app.database.read() as session:
         stream = records.stream_by_name(session, stream_name)
+        if not _publishes(session, stream.id):
+            return True
         version = lineage.version_by_number(session, stream.id, number)
         directory = _directory(app, session, stream)
         own = None if version is None else _answer(session, version.id)
@@ -154,10 +156,17 @@ def _prune(app: App, stream_id: str) -> None:
         publishing.prune(directory, own=own, older_than_s=keep_hours * 3600)
 
 
+def _publishes(session: Session, stream_id: str) -> bool:
+    return bool(records.revision_of(session, stream_id).settings["publish"].get("enabled", True))
+
+
 def _live(app: App, stream_id: str) -> int | None:
+    """The version that the link has to name; None where there is to be no link."""
     with app.database.read() as session:
+        if session.get_one(Stream, stream_id).archived_at is not None or not _publishes(session, stream_id):
+            return None
         live = lineage.live_version(session, stream_id)
-        return None if live is None or session.get_one(Stream, stream_id).archived_at is not None else live.id
+        return None if live is None else live.id
 
 
 def _answer(session: Session, version_id: int) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select
@@ -26,6 +27,10 @@ from storage.tables import (
     VersionArtifact,
 )
 
+REFUSED = "refused by the gate"
+"""How the outcome of a refused decision begins."""
+INCONCLUSIVE = "inconclusive"
+"""How the outcome of a decision begins that the gate could not judge."""
 ROOTS = ("base", "rebase")
 """Strategies of versions without parents."""
 
@@ -104,10 +109,14 @@ def artifacts_of(session: Session, version_id: int) -> dict[str, str]:
     return {row.role: row.manifest_hash for row in rows}
 
 
-def live_stack(session: Session, stream_id: str) -> list[Promotion]:
-    """The promotions that led to the live version, oldest first: a rollback takes away those it went back over."""
+def live_stack(session: Session, stream_id: str, *, until: datetime | None = None) -> list[Promotion]:
+    """The promotions that led to the live version, oldest first: a rollback takes away those it went back over.
+
+    Given ``until``, to the version that was live then.
+    """
     stack: list[Promotion] = []
-    for one in session.scalars(select(Promotion).where(Promotion.stream_id == stream_id).order_by(Promotion.id)):
+    query = select(Promotion).where(Promotion.stream_id == stream_id).order_by(Promotion.id)
+    for one in session.scalars(query if until is None else query.where(Promotion.created_at <= until)):
         if one.kind == "rollback" and any(earlier.version_id == one.version_id for earlier in stack):
             while stack[-1].version_id != one.version_id:
                 stack.pop()

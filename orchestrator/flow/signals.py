@@ -8,15 +8,14 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from orchestrator.flow import evaluation, records
+from orchestrator.app import App
+from orchestrator.flow import circumstances, evaluation, records
 from orchestrator.settings import StreamSettings
 from storage import lineage, manifests
 from storage.tables import Batch, Decision, Job, Plan, Promotion, Stream, Version, VersionBatch
 from strategies.contract import Signals, SourceFacts
 from strategies.plan import ANSWERS
 
-REFUSED = "refused by the gate"
-"""How the outcome of a refused decision begins."""
 OWN_SETS = ("anchor", "batch")
 """Kinds of eval sets that are made of the held-out documents of one batch."""
 
@@ -32,6 +31,7 @@ def old_batches(session: Session, stream: Stream, *, exclude: Sequence[int]) -> 
 
 
 def gather(
+    app: App,
     session: Session,
     *,
     stream: Stream,
@@ -65,6 +65,9 @@ def gather(
         parameters=tuple((measured.result or {}).get("parameters", ())),
         pools=tuple(one.name for one in records.active_sets(session, stream.id) if one.kind == "pool"),
         space=_space(measured),
+        circumstances=circumstances.gather(
+            session, resources=app.resources, stream=stream, parent=parent, batches=batches, settings=settings
+        ),
     )
 
 
@@ -78,7 +81,7 @@ def refusals(session: Session, stream_id: str, batches: Sequence[int]) -> list[d
     refused = session.execute(
         select(Decision, Plan)
         .join(Plan, Plan.decision_id == Decision.id)
-        .where(Decision.stream_id == stream_id, Decision.outcome.startswith(REFUSED))
+        .where(Decision.stream_id == stream_id, Decision.outcome.startswith(records.REFUSED))
         .order_by(Decision.id)
     ).all()
     return [

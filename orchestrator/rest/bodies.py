@@ -60,6 +60,13 @@ class Merge(Closed):
     dry_run: bool = False
 
 
+class Backtest(Closed):
+    """Another policy, and how far the recorded stream is replayed under it."""
+
+    changes: dict[str, Any] = Field(default_factory=dict, description="dotted key -> value, as in Changes")
+    until: int | None = Field(None, ge=1, description="the last batch; none: the last that was retrained on")
+
+
 class Promote(Closed):
     """A promotion by hand."""
 

@@ -48,6 +48,7 @@ ROUTES: tuple[Route, ...] = (
     _route("POST", "/streams/{name}/rebase", streams.rebase_stream, "admin"),
     _route("POST", "/streams/{name}/release-batches", streams.release_batches, "operator"),
     _route("POST", "/streams/{name}/retrain", streams.retrain, "operator"),
+    _route("POST", "/streams/{name}/backtest", streams.backtest, "admin"),
     _route("POST", "/streams/{name}/rollback", streams.roll_back, "operator"),
     _route("POST", "/streams/{name}/triggers/pause", work.pause_triggers, "operator"),
     _route("POST", "/streams/{name}/triggers/resume", work.resume_triggers, "operator"),

@@ -8,7 +8,8 @@ from fastapi import Response
 
 from orchestrator.rest import bodies
 from orchestrator.rest.depends import Actor, Limit, Rekindle
-from orchestrator.service.commands import batches, decisions, streams, versions
+from orchestrator.service.backtest_records import BacktestRecord
+from orchestrator.service.commands import backtests, batches, decisions, streams, versions
 from orchestrator.service.records import (
     BatchRecord,
     LiveRecord,
@@ -77,6 +78,11 @@ def release_batches(rekindle: Rekindle, actor: Actor, name: str, body: bodies.Ba
 def retrain(rekindle: Rekindle, actor: Actor, name: str, body: bodies.Retrain) -> RetrainRecord:
     """The stream's open decision, or a new one."""
     return decisions.retrain(rekindle, name, strategy=body.strategy, dry_run=body.dry_run, actor=actor)
+
+
+def backtest(rekindle: Rekindle, actor: Actor, name: str, body: bodies.Backtest) -> BacktestRecord:
+    """Begin a replay under another policy, or take the same one further; ask until its state is done."""
+    return backtests.backtest(rekindle, name, body.changes, until=body.until, actor=actor)
 
 
 def roll_back(rekindle: Rekindle, actor: Actor, name: str, body: bodies.Rollback) -> LiveRecord:

@@ -402,6 +402,7 @@ class DecisionDetail(DecisionRecord):
     """A decision with its signals, what was turned down, and the gate's verdict."""
 
     signals: dict[str, Any]
+    measured: dict[str, str]
     settings: dict[str, Any]
     alternatives: tuple[Any, ...]
     verdict: VerdictRecord | None

@@ -26,6 +26,8 @@ from strategies.training.precision import Precision
 
 Columns = dict[str, Any]
 Metric = Literal["accuracy", "loss"]
+Parts = dict[str, tuple[Metric, float | None, float | None]]
+"""Eval set -> metric, and the value on each of two parts of its ``select`` documents."""
 
 
 def evaluate(spec: JobSpec, work: EvaluateWork, runtime: Runtime) -> JobResult:
@@ -60,12 +62,45 @@ def selected(
     for file in work.sets:
         documents = eval_side(file, spec.task, half="select")
         runtime.enter(f"scoring {file.name}", step=0, steps=len(documents))
-        known = {"within": within[file.name]} if within.get(file.name) else {}
-        one = work.model_copy(update={"known_labels": known})
-        columns = _columns(documents, spec=spec, work=one, encoder=encoder, scorer=scorer, labels=loaded.labels)
-        columns |= {"correct": columns["correct_in:within"]} if "correct_in:within" in columns else {}
+        columns = _columns_within(documents, spec, work, encoder, scorer, loaded, within.get(file.name, ()))
         found[file.name] = (_metric(columns), _value(columns, _metric(columns), np.ones(len(documents), np.bool_)))
     return found
+
+
+def selected_parts(
+    spec: JobSpec,
+    work: EvaluateWork,
+    runtime: Runtime,
+    *,
+    documents: int,
+    within: Mapping[str, tuple[str, ...]],
+) -> Parts:
+    """As :func:`selected`, for at most ``documents`` of each set, which every other document parts in two."""
+    loaded, _, encoder, scorer = _opened(spec, work, runtime)
+    found: Parts = {}
+    for file in work.sets:
+        chosen = eval_side(file, spec.task, half="select").first(documents)
+        runtime.enter(f"scoring {file.name}", step=0, steps=len(chosen))
+        columns = _columns_within(chosen, spec, work, encoder, scorer, loaded, within.get(file.name, ()))
+        even = np.arange(len(chosen)) % 2 == 0
+        metric = _metric(columns)
+        found[file.name] = (metric, _value(columns, metric, even), _value(columns, metric, ~even))
+    return found
+
+
+def _columns_within(
+    documents: Documents,
+    spec: JobSpec,
+    work: EvaluateWork,
+    encoder: Encoder,
+    scorer: Scorer,
+    loaded: Loaded,
+    within: tuple[str, ...],
+) -> Columns:
+    """Argmax is taken among the classes ``within`` alone, where any are named."""
+    one = work.model_copy(update={"known_labels": {"within": within} if within else {}})
+    columns = _columns(documents, spec=spec, work=one, encoder=encoder, scorer=scorer, labels=loaded.labels)
+    return columns | ({"correct": columns["correct_in:within"]} if "correct_in:within" in columns else {})
 
 
 def _opened(spec: JobSpec, work: EvaluateWork, runtime: Runtime) -> tuple[Loaded, Precision, Encoder, Scorer]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
-from strategies.contract import FitWork, JobResult
+from strategies.contract import FitWork, JobResult, JobSpec
 from strategies.fitting import regmix
 from strategies.jobs.mixing import write_mixture
 from strategies.jobs.proxy import read_runs
@@ -15,11 +15,11 @@ from strategies.jobs.runtime import Runtime
 FIT_FILE = "regmix.json"
 
 
-def fit(work: FitWork, runtime: Runtime, *, threads: int = 1) -> JobResult:
+def fit(spec: JobSpec, work: FitWork, runtime: Runtime) -> JobResult:
     """Fit and leave the mixture; everything that led to it stands in the evidence."""
     runs = [run for folder in work.runs for run in read_runs(Path(folder))]
     runtime.enter("fitting")
-    with threadpool_limits(limits=threads):
+    with threadpool_limits(limits=spec.threads):
         found = regmix.fit(runs, work.template.fit)
     out = runtime.directory / "out"
     write_mixture(out / "found", found.mixture)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import traceback
@@ -9,21 +10,21 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from strategies.contract import (
-    EXIT_CANCELLED,
-    EXIT_REFUSED,
-    EvaluateWork,
-    FitWork,
-    JobResult,
-    JobSpec,
-    MeasureWork,
-    MergeWork,
-    ProxyWork,
-)
+from strategies.contract import EXIT_CANCELLED, EXIT_REFUSED, JobResult, JobSpec
 from strategies.errors import BadPlan, BadState, Diverged, Refused, StrategyError
 from strategies.jobs.runtime import Runtime, Stopped, say
 
 FORMAT = 1
+ENTRIES = {
+    "train": ("train", "train"),
+    "measure": ("measure", "measure"),
+    "evaluate": ("evaluate", "evaluate"),
+    "merge": ("merge", "merge"),
+    "proxy": ("proxy", "run_proxies"),
+    "regmix": ("fit", "fit"),
+    "probe": ("probe", "probe"),
+}
+"""Kind of work -> module below strategies.jobs, and its function of spec, work and runtime."""
 
 
 def carry_out(runtime: Runtime) -> int:
@@ -67,29 +68,11 @@ def work(spec: JobSpec, runtime: Runtime) -> JobResult:
 
     transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(spec.threads)
-    if isinstance(spec.work, MeasureWork):
-        from strategies.jobs.measure import measure
-
-        return measure(spec, spec.work, runtime)
-    if isinstance(spec.work, EvaluateWork):
-        from strategies.jobs.evaluate import evaluate
-
-        return evaluate(spec, spec.work, runtime)
-    if isinstance(spec.work, MergeWork):
-        from strategies.jobs.merge import merge
-
-        return merge(spec, spec.work, runtime)
-    if isinstance(spec.work, ProxyWork):
-        from strategies.jobs.proxy import run_proxies
-
-        return run_proxies(spec, spec.work, runtime)
-    if isinstance(spec.work, FitWork):
-        from strategies.jobs.fit import fit
-
-        return fit(spec.work, runtime, threads=spec.threads)
-    from strategies.jobs.train import train
-
-    return train(spec, spec.work, runtime)
+    module, function = ENTRIES[spec.work.kind]
+    result: JobResult = getattr(importlib.import_module(f"strategies.jobs.{module}"), function)(
+        spec, spec.work, runtime
+    )
+    return result
 
 
 def write_result(path: Path, result: JobResult) -> None:

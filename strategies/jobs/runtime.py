@@ -5,11 +5,13 @@ A heartbeat is written before anything heavy is imported, so that a slow start i
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -30,6 +32,8 @@ class Runtime:
 
     def __init__(self, directory: Path, *, orphan_after_s: float = 600.0) -> None:
         self.directory = directory
+        self.workspace = directory
+        """Where the present work puts its files: a part of a job has a folder of its own."""
         self.orphan_after_s = orphan_after_s
         self.phase = "starting"
         self.step = 0
@@ -80,6 +84,15 @@ class Runtime:
         if stoppable:
             self.check()
         say(phase)
+
+    @contextlib.contextmanager
+    def working_in(self, folder: Path) -> Iterator[None]:
+        """A part of the job puts its files into ``folder``; life signs stay where they are."""
+        before, self.workspace = self.workspace, folder
+        try:
+            yield
+        finally:
+            self.workspace = before
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.stop("SIGTERM")

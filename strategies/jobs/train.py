@@ -96,8 +96,8 @@ def train(spec: JobSpec, work: TrainWork, runtime: Runtime) -> JobResult:
         facts["mixture"] = mixings.thinned(course)
     return JobResult(
         kind="train",
-        artifacts={**_artifacts(spec, work, prepared, progress, runtime.directory), **evidence},
-        consumed=tuple(_consumed(source, prepared, progress, runtime.directory) for source in work.sources),
+        artifacts={**_artifacts(spec, work, prepared, progress, runtime.workspace), **evidence},
+        consumed=tuple(_consumed(source, prepared, progress, runtime.workspace) for source in work.sources),
         labels=_labels(spec, prepared),
         facts=facts,
     )
@@ -118,7 +118,7 @@ def _bank(spec: JobSpec, work: TrainWork, prepared: Prepared, loop: Loop, runtim
         seed=spec.seed,
         tick=runtime.check,
     )
-    folder = runtime.directory / "out" / "bank"
+    folder = runtime.workspace / "out" / "bank"
     made = write_bank(trained, folder)
     write_reader(folder, read_bank(folder), place=".")
     return {**merging.facts, **made}
@@ -267,7 +267,7 @@ def make_loop(spec: JobSpec, work: TrainWork, prepared: Prepared, runtime: Runti
     sizes = {name: len(rows) for name, rows in prepared.rows.items()}
     micro = min(settings.per_device_train_batch_size or settings.train_batch_size, template.mixing.batch)
     store = CheckpointStore(
-        runtime.directory / "checkpoints",
+        runtime.workspace / "checkpoints",
         fingerprint=fingerprint(spec, template, work.sources),
         earlier=[Path(folder) / "checkpoints" for folder in spec.resume_from],
         say=say,

@@ -76,6 +76,19 @@ def training_side(source: SourceFile, task: Task) -> Documents:
     return _ordered(table.filter(pc.equal(table.column("split"), "train")), size)
 
 
+def cut(source: SourceFile, task: Task, folder: Path, *, documents: int) -> SourceFile:
+    """A file of the source's first training documents by digest; the whole source where it has no more."""
+    table = _read(source.path, source.sha256, ("row", "digest", "split", *COLUMNS[task]))
+    training = table.filter(pc.equal(table.column("split"), "train"))
+    if training.num_rows <= documents:
+        return source
+    order = pc.sort_indices(training, sort_keys=[("digest", "ascending"), ("row", "ascending")])
+    path = folder / f"{source.name}.parquet"
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(training.take(order[:documents]), path)
+    return source.model_copy(update={"path": str(path), "sha256": _sha256(path)})
+
+
 def eval_side(file: EvalFile, task: Task, *, half: Literal["select"] | None = None) -> Documents:
     """Documents of an eval set; column ``half`` is select or judge. Given ``half``, only that one."""
     table = _read(file.path, file.sha256, ("digest", "half", *COLUMNS[task]))

@@ -27,11 +27,15 @@ from strategies.contract import (
     Measured,
     MeasureWork,
     MergeWork,
+    ProbeWork,
     Score,
     TrainWork,
 )
+from strategies.probe import ProbeResult, Trial
 
 KNOWN, UNKNOWN = 1.0, 5.0
+BROKEN_PROBE = 13
+"""A probe on this many documents fails."""
 HEADER = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).ljust(64).encode()
 TENSOR = b"".join([len(HEADER).to_bytes(8, "little"), HEADER, bytes(4)])
 
@@ -167,6 +171,18 @@ def _words(folder: Path) -> set[str]:
     return set(json.loads((folder / "tokenizer_words.json").read_text()))
 
 
+def _probe(directory: Path, work: ProbeWork, words: set[str]) -> JobResult:
+    """What is planned last does best."""
+    assert work.documents != BROKEN_PROBE, "toy failure"
+    labels = list(work.trials)
+    trials = [
+        Trial(round=0, candidate=label, steps=work.trials[label][0].steps, tokens=0, score=-float(at), judged=None)
+        for at, label in enumerate(labels)
+    ]
+    found = ProbeResult(chosen=labels[-1], reason=f"{labels[-1]} did best", trials=tuple(trials))
+    return JobResult(kind="probe", facts={"probe": found.model_dump(mode="json")})
+
+
 def _mean(results: list[dict[str, Any]]) -> float:
     tokens = sum(row["tokens"] for row in results)
     return sum(row["loss"] for row in results) / tokens if tokens else 0.0
@@ -176,7 +192,13 @@ def _nats(text: str, words: set[str]) -> float:
     return sum(KNOWN if word in words else UNKNOWN for word in text.split())
 
 
-_WORK: dict[str, Any] = {"train": _train, "measure": _measure, "evaluate": _evaluate, "merge": _merge}
+_WORK: dict[str, Any] = {
+    "train": _train,
+    "measure": _measure,
+    "evaluate": _evaluate,
+    "merge": _merge,
+    "probe": _probe,
+}
 
 if __name__ == "__main__":
     sys.exit(main(Path(sys.argv[1])))

@@ -13,6 +13,8 @@ from orchestrator.service.records import DecisionDetail, DecisionRecord
 from orchestrator.service.views import common
 from orchestrator.service.views.versions import verdict_of
 from storage.tables import Decision, Job, Plan, Promotion, StreamRevision, Verdict, Version
+from strategies.contract import Signals
+from strategies.evidence import in_words
 
 REFUSALS = {"fail": "refused", "inconclusive": "inconclusive"}
 
@@ -36,6 +38,7 @@ def show_decision(app: App, decision_id: int) -> DecisionDetail:
         return DecisionDetail(
             **record.model_dump(),
             signals=row.signals,
+            measured=in_words(Signals.model_validate(row.signals)) if row.signals else {},
             settings=row.settings,
             alternatives=tuple(row.alternatives),
             verdict=None if version is None else verdict_of(session, version.id),

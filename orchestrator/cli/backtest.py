@@ -1,0 +1,103 @@
+"""``rekindle stream backtest``: what another policy would have come to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import Annotated, Any
+
+import typer
+
+from orchestrator.cli import configuration
+from orchestrator.cli.base import command
+from orchestrator.cli.client import call, get, part, post
+from orchestrator.cli.output import is_json, note, print_json, print_table, say, text
+from orchestrator.cli.progress import Status, job_status, wait
+from orchestrator.errors import RekindleError
+
+ASK_S = 600.0
+ROWS = (
+    ("last version", "version"),
+    ("strategies", "strategies"),
+    ("went live", "promoted"),
+    ("refused", "refused"),
+    ("inconclusive", "inconclusive"),
+    ("failed", "failed"),
+    ("tokens trained", "tokens"),
+    ("seconds trained", "train_seconds"),
+    ("forgetting", "forgetting"),
+)
+
+
+def add_to(streams: typer.Typer) -> None:
+    """Put the command among those of streams."""
+    command(
+        streams,
+        "backtest",
+        "rekindle stream backtest news --set strategy.name=naive",
+        "rekindle stream backtest news --set strategy.name=rewarm-replay --set strategy.mixing.share=0.1 --until 7",
+    )(backtest)
+
+
+def backtest(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the recorded stream.")],
+    assign: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="What differs; repeatable.")
+    ] = None,
+    until: Annotated[int | None, typer.Option(metavar="BATCH", help="The last batch that is replayed.")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the scratch stream for a closer look.")] = False,
+) -> None:
+    """Replay the recorded batches under another policy and show both side by side; the live version stays as it is.
+
+    Ctrl-C removes what was begun. Where the command or the daemon died, the same command goes on.
+    """
+    changes = dict(configuration.read_assignment(one) for one in assign or [])
+    body = {"changes": changes, "until": until}
+    ask = partial(post, f"/streams/{part(name)}/backtest", body, timeout_s=ASK_S)
+    first = ask()
+    try:
+        found = first if first["state"] == "done" else wait(ask, until=_is_done, tell=_status)
+    except KeyboardInterrupt:
+        _remove(first["scratch"])
+        note(f"stopped; {first['scratch']} is removed, {name} is as it was")
+        raise
+    if not keep:
+        _remove(first["scratch"])
+    if is_json():
+        print_json(found)
+    else:
+        _show(found)
+
+
+def _is_done(found: dict[str, Any]) -> bool:
+    return bool(found["state"] == "done")
+
+
+def _status(found: dict[str, Any]) -> Status:
+    """How many retrains are done, and the job that runs for the present one."""
+    total = len(found["batches"])
+    for state in ("running", "submitted", "queued"):
+        jobs = get("/jobs", stream=found["scratch"], state=state, limit=1)
+        if jobs:
+            inner = job_status(jobs[-1])
+            return replace(inner, text=f"retrain {min(found['done'] + 1, total)} of {total}: {inner.text}")
+    return Status(text=f"retrain {min(found['done'] + 1, total)} of {total}", step=found["done"], steps=total)
+
+
+def _remove(scratch: str) -> None:
+    try:
+        call("DELETE", f"/streams/{part(scratch)}", query={"purge": True}, timeout_s=ASK_S)
+    except RekindleError as error:
+        note(f"{scratch} is left ({error.message}); `rekindle stream remove {scratch} --purge`")
+
+
+def _show(found: dict[str, Any]) -> None:
+    policy = ", ".join(f"{key}={text(value)}" for key, value in found["changes"].items()) or "the present settings"
+    say(f"{found['stream']}, batches {text([one for group in found['batches'] for one in group])}, under {policy}")
+    print()
+    sides = found["recorded"], found["replayed"]
+    print_table(["", "RECORDED", "REPLAYED"], [[label, *(text(one[key]) for one in sides)] for label, key in ROWS])
+    print()
+    keys = ("eval_set", "metric", "recorded", "replayed", "change", "recorded_forgetting", "replayed_forgetting")
+    headers = ["EVAL SET", "METRIC", "RECORDED", "REPLAYED", "CHANGE", "FORGOTTEN, RECORDED", "FORGOTTEN, REPLAYED"]
+    print_table(headers, [[text(one[key]) for key in keys] for one in found["sets"]])

@@ -1,0 +1,105 @@
+"""What a strategy may know beside its data, gathered from the records and the machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from orchestrator.app import Resources
+from orchestrator.flow import records
+from orchestrator.flow.forgetting import forgotten
+from orchestrator.settings import StreamSettings
+from storage.tables import Batch, Decision, Job, Plan, Promotion, Stream, Version
+from strategies.circumstances import Circumstances, EarlierDecision, Hardware
+
+LOOKED_BACK = 4
+"""Versions of the live line, the newest among them, that forgetting is counted over."""
+DECISIONS = 8
+"""Earlier decisions that are looked at."""
+Result = Literal["promoted", "refused", "inconclusive", "failed"]
+
+
+def gather(
+    session: Session,
+    *,
+    resources: Resources,
+    stream: Stream,
+    parent: Version,
+    batches: Sequence[Batch],
+    settings: StreamSettings,
+) -> Circumstances:
+    """All of it, as of now."""
+    known = records.known_labels(session, parent)
+    labels = sorted({str(label) for batch in batches for label in batch.labels})
+    line = [session.get_one(Version, one.version_id) for one in records.live_stack(session, stream.id)][-LOOKED_BACK:]
+    duplicates = sum(batch.duplicates for batch in batches)
+    return Circumstances(
+        new_labels=tuple(label for label in labels if label not in known),
+        known_labels=tuple(label for label in labels if label in known),
+        duplicates=duplicates,
+        near_duplicates=sum(batch.near_duplicates for batch in batches),
+        arrived=sum(batch.documents for batch in batches) + duplicates,
+        forgotten=tuple(forgotten(session, line, records.active_sets(session, stream.id), settings)),
+        decisions=tuple(_earlier(session, stream)),
+        hardware=Hardware(
+            cores=resources.cpus,
+            memory_gib=_memory_gib(),
+            gpus=len(resources.gpus),
+            job_cores=settings.resources.cpus,
+            job_gpus=settings.resources.gpus,
+        ),
+        max_hours=settings.budget.max_hours,
+        tokens_per_s=_speed(session, stream),
+    )
+
+
+def _earlier(session: Session, stream: Stream) -> list[EarlierDecision]:
+    query = (
+        select(Decision, Plan)
+        .join(Plan, Plan.decision_id == Decision.id)
+        .where(Decision.stream_id == stream.id, Decision.closed_at.is_not(None), Plan.state != "stale")
+        .order_by(Decision.id.desc())
+        .limit(DECISIONS)
+    )
+    return [
+        EarlierDecision(
+            decision=decision.id,
+            strategy=decision.strategy or decision.requested,
+            replay=plan.spec.get("values", {}).get("replay", {}).get("value"),
+            result=_result(session, decision),
+            reason=decision.outcome or "",
+        )
+        for decision, plan in reversed(session.execute(query).all())
+    ]
+
+
+def _result(session: Session, decision: Decision) -> Result:
+    promoted = (
+        select(Promotion.id)
+        .join(Version, Version.id == Promotion.version_id)
+        .where(Version.decision_id == decision.id)
+        .limit(1)
+    )
+    if session.scalar(promoted) is not None:
+        return "promoted"
+    said = decision.outcome or ""
+    if said.startswith(records.REFUSED):
+        return "refused"
+    return "inconclusive" if said.startswith(records.INCONCLUSIVE) else "failed"
+
+
+def _speed(session: Session, stream: Stream) -> float | None:
+    query = select(Job.result).where(Job.stream_id == stream.id, Job.kind == "train", Job.state == "succeeded")
+    found: dict[str, Any] | None = session.scalar(query.order_by(Job.id.desc()).limit(1))
+    return None if found is None else found.get("facts", {}).get("tokens_per_s")
+
+
+def _memory_gib() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (ValueError, OSError):
+        return None

@@ -1,0 +1,110 @@
+"""The probe between measuring and deciding: one job a decision, which goes on after a restart as other jobs do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from orchestrator.flow import evaluation, records
+from orchestrator.flow.job import forbidden, source_file
+from orchestrator.jobs import queue
+from orchestrator.settings import StreamSettings
+from storage.tables import Batch, Decision, EvalSet, Job, Version
+from strategies import choice
+from strategies.contract import Signals
+from strategies.probe import ProbeResult
+from strategies.probing import Probing
+
+
+def advance(session: Session, decision: Decision, evidence: Signals, settings: StreamSettings) -> Signals | None:
+    """The evidence with what the probe found, where one is asked for; None while it runs.
+
+    A probe that cannot be run or fails leaves the rules' choice; the reason is recorded. Raises BadPlan.
+    """
+    job = session.scalar(select(Job).where(Job.key == _key(decision)))
+    if job is None:
+        probing = choice.probe(evidence, settings.strategy)
+        if probing is None:
+            return evidence
+        if not probing.trials:
+            return _with(evidence, ProbeResult(chosen=None, reason=probing.reason))
+        job = _queue(session, decision, evidence, settings, probing)
+    if job.state == "succeeded":
+        facts = (job.result or {}).get("facts", {})
+        return _with(evidence, ProbeResult.model_validate({**facts["probe"], "job": job.id}))
+    if job.state in ("failed", "cancelled"):
+        reason = f"the probe {job.state} ({job.error}); `rekindle job logs {job.id}` shows why"
+        return _with(evidence, ProbeResult(job=job.id, chosen=None, reason=reason))
+    return None
+
+
+def _key(decision: Decision) -> str:
+    return f"probe:{decision.id}"
+
+
+def _with(evidence: Signals, found: ProbeResult) -> Signals:
+    around = evidence.circumstances.model_copy(update={"probe": found})
+    return evidence.model_copy(update={"circumstances": around})
+
+
+def _queue(session: Session, decision: Decision, evidence: Signals, settings: StreamSettings, probing: Probing) -> Job:
+    return queue.queue(
+        session,
+        stream_id=decision.stream_id,
+        kind="fit",
+        name="probe",
+        key=_key(decision),
+        spec=_spec(session, decision, evidence, settings, probing),
+        decision_id=decision.id,
+        cpus=settings.resources.cpus,
+        gpus=settings.resources.gpus,
+        priority=settings.resources.priority,
+        timeout_s=int(settings.budget.max_hours * 3600),
+        max_attempts=settings.budget.max_attempts,
+    )
+
+
+def _spec(
+    session: Session, decision: Decision, evidence: Signals, settings: StreamSettings, probing: Probing
+) -> dict[str, Any]:
+    parent = session.get_one(Version, decision.parent_version_id)
+    sets = evaluation.sets_about(session, decision.stream_id, decision.batches)
+    model = {**evaluation.model_of(session, parent, settings), "labels": list(evidence.labels)}
+    return {
+        "task": settings.task,
+        "seed": settings.training.seed,
+        "threads": settings.resources.cpus,
+        "device": "cuda" if settings.resources.gpus else "auto",
+        "model": model,
+        "work": {
+            "kind": "probe",
+            "trials": {
+                label: [one.model_dump(mode="json") for one in templates] for label, templates in probing.trials.items()
+            },
+            "sizes": [one.candidates for one in probing.rounds],
+            "slices": probing.slices,
+            "incumbent": probing.incumbent,
+            "sources": _sources(session, decision, evidence),
+            "forbidden": forbidden(session, decision.stream_id),
+            "sets": [evaluation.eval_file(one) for one in sets],
+            "new": [one.name for one in sets if _is_new(one, decision)],
+            "known": records.known_labels(session, parent),
+            "documents": probing.documents,
+            "training": settings.training.model_dump(mode="json"),
+        },
+    }
+
+
+def _is_new(one: EvalSet, decision: Decision) -> bool:
+    return one.batch_id in decision.batches
+
+
+def _sources(session: Session, decision: Decision, evidence: Signals) -> Sequence[dict[str, Any]]:
+    """Every source that a trial may draw from; each trial takes those that its mixing names."""
+    anchor = [] if evidence.anchor is None else [evidence.anchor]
+    ids = [one.batch for one in (*evidence.new, *evidence.old, *anchor)]
+    found: dict[int, Batch] = records.batches_by_id(session, ids)
+    return [source_file(batch, "new" if batch.id in decision.batches else "old") for batch in found.values()]

@@ -1,0 +1,49 @@
+"""Replaying a recorded stream under another policy, one call at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from orchestrator.app import App
+from orchestrator.flow import backtest as flow
+from orchestrator.flow import records
+from orchestrator.service import settings as reading
+from orchestrator.service.backtest_records import BacktestRecord
+from orchestrator.service.views import backtest as view
+from storage.tables import Stream
+
+
+def backtest(app: App, name: str, changes: Mapping[str, Any], *, until: int | None, actor: str) -> BacktestRecord:
+    """Begin the replay or take it one step further: feed the next batches, or measure both sides on the same sets.
+
+    Raises:
+        NotFound: no such stream or batch.
+        Conflict: nothing was retrained yet, or the stream has nothing live.
+        BadInput: a key is wrong, or more than the policy would differ.
+    """
+    with app.database.write() as session:
+        stream = records.stream_by_name(session, name)
+        records.live_of(session, stream)
+        past = flow.past_of(session, stream, until=until)
+        scratch = _scratch(app, session, stream, changes, past, actor=actor)
+        open_decision = flow.feed(app, session, scratch, past, actor=actor)
+        complete = open_decision is None and view.ensure_measured(session, stream, scratch, past)
+        record = view.progress(session, stream, scratch, past, changes=dict(changes), decision=open_decision)
+        if complete:
+            record = view.finished(session, stream, scratch, past, record)
+    app.wake.set()
+    return record
+
+
+def _scratch(
+    app: App, session: Session, stream: Stream, changes: Mapping[str, Any], past: flow.Past, *, actor: str
+) -> Stream:
+    revision = records.revision_of(session, stream.id)
+    recorded = records.settings_of(session, stream.id)
+    changed = reading.parse(reading.with_changes(revision.settings, changes))
+    settings = flow.scratch_settings(recorded, changed)
+    key = flow.policy_key(revision.id, changes, past.groups)
+    return flow.begin(app, session, stream, settings, key=key, actor=actor)

@@ -1,0 +1,78 @@
+"""What a strategy may know beside its data: what is new in it, what was forgotten, what there is to train on."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from strategies.probe import ProbeResult
+from strategies.settings import Closed
+
+
+class Hardware(Closed):
+    """The daemon's machine, and what one job of the stream takes of it."""
+
+    cores: int
+    memory_gib: float | None
+    gpus: int
+    job_cores: int
+    job_gpus: int
+
+
+class Forgotten(Closed):
+    """One eval set under the last versions of the live line, on its ``select`` half."""
+
+    eval_set: str
+    metric: Literal["loss", "accuracy"]
+    versions: int
+    """How many of the last versions were measured on it."""
+    best: float
+    now: float
+    rise: float
+    """How much worse now than at best: relative for a loss, absolute for an accuracy; negative: better than ever."""
+    tolerance: float
+    """What the gate allows in one step."""
+
+
+class EarlierDecision(Closed):
+    """How an earlier decision of the stream ended."""
+
+    decision: int
+    strategy: str
+    replay: float | None
+    result: Literal["promoted", "refused", "inconclusive", "failed"]
+    reason: str
+
+
+class Circumstances(Closed):
+    """Measured before the choice, and recorded with it."""
+
+    new_labels: tuple[str, ...] = ()
+    """Classes of the new batches that the live version does not know."""
+    known_labels: tuple[str, ...] = ()
+    """Classes of the new batches that it knows."""
+    duplicates: int = 0
+    """Documents of the new arrivals that the stream had already, word for word; they were dropped."""
+    near_duplicates: int = 0
+    """Documents of the new batches that nearly repeat others; they were kept."""
+    arrived: int = 0
+    """Documents of the new arrivals, dropped duplicates included."""
+    forgotten: tuple[Forgotten, ...] = ()
+    decisions: tuple[EarlierDecision, ...] = ()
+    """The stream's last decisions, oldest first."""
+    hardware: Hardware | None = None
+    max_hours: float | None = None
+    """The budget of one job."""
+    tokens_per_s: float | None = None
+    """Of the stream's last train job."""
+    probe: ProbeResult | None = None
+    """What the probe found, where one was run."""
+
+    @property
+    def duplicate_share(self) -> float | None:
+        """Share of what arrived that the stream had already."""
+        return self.duplicates / self.arrived if self.arrived else None
+
+    @property
+    def worst(self) -> Forgotten | None:
+        """The eval set that has lost most of what the gate allows."""
+        return max(self.forgotten, key=lambda one: one.rise / max(one.tolerance, 1e-9), default=None)

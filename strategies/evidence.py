@@ -1,0 +1,98 @@
+"""The signals in words, one line each: what a decision shows of what was measured before it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from strategies.circumstances import Circumstances, Forgotten
+from strategies.contract import Signals, SourceFacts
+from strategies.planning import share
+from strategies.probe import ProbeResult
+from strategies.rules import new_domains
+
+
+def in_words(signals: Signals) -> dict[str, str]:
+    """Name -> figures; what was not measured says so."""
+    around = signals.circumstances
+    measured = share.shift(signals)
+    return {
+        "new data": _amount(signals.new),
+        "old data": _amount(signals.old) if signals.old else "none",
+        "anchor": "none" if signals.anchor is None else _amount([signals.anchor]),
+        "shift": "not measured" if measured is None else f"{measured.value:+.1%} ({measured.origin})",
+        "new classes": _labels(around) if signals.task == "classification" else "no classes in this task",
+        "new domains": ", ".join(new_domains(signals)) or "none",
+        "duplicates": _duplicates(around),
+        "forgetting": "; ".join(_forgotten(one) for one in around.forgotten) or "not measured over two versions yet",
+        "hardware": _hardware(around),
+        "budget": _budget(around),
+        "earlier decisions": _decisions(around),
+        **({} if around.probe is None else _probe(around.probe)),
+    }
+
+
+def _probe(found: ProbeResult) -> dict[str, str]:
+    """The course of the halving, a line a round."""
+    numbers = sorted({one.round for one in found.trials})
+    return {"probe": found.reason} | {f"probe, round {number + 1}": _round(found, number) for number in numbers}
+
+
+def _round(found: ProbeResult, number: int) -> str:
+    shown = sorted((one for one in found.trials if one.round == number), key=lambda one: one.score)
+    return "; ".join(
+        f"{one.candidate} {one.score:+.2%} after {one.steps} steps"
+        + ("" if one.judged is None else f", judged {one.judged:+.2%}")
+        for one in shown
+    )
+
+
+def _amount(sources: Iterable[SourceFacts]) -> str:
+    found = list(sources)
+    documents, tokens = sum(one.documents for one in found), sum(one.tokens for one in found)
+    return f"{documents} documents, {tokens} tokens, {sum(one.rows for one in found)} rows in {len(found)} sources"
+
+
+def _labels(around: Circumstances) -> str:
+    return f"{', '.join(around.new_labels) or 'none'}, beside {len(around.known_labels)} known ones"
+
+
+def _duplicates(around: Circumstances) -> str:
+    if around.duplicate_share is None:
+        return "not measured"
+    return (
+        f"{around.duplicate_share:.1%} of {around.arrived} arrived documents were in the stream already;"
+        f" {around.near_duplicates} near-duplicates"
+    )
+
+
+def _forgotten(one: Forgotten) -> str:
+    kind = "" if one.metric == "loss" else " points"
+    return (
+        f"{one.eval_set} {one.rise:+.1%}{kind} (now {one.now:.4g}, best {one.best:.4g} of {one.versions} versions,"
+        f" {one.tolerance:.0%} allowed)"
+    )
+
+
+def _hardware(around: Circumstances) -> str:
+    found = around.hardware
+    if found is None:
+        return "not measured"
+    memory = "" if found.memory_gib is None else f", {found.memory_gib:g} GiB of memory"
+    return (
+        f"{found.cores} cores{memory}, {found.gpus} GPUs; a job takes {found.job_cores} cores and {found.job_gpus} GPUs"
+    )
+
+
+def _budget(around: Circumstances) -> str:
+    if around.max_hours is None:
+        return "none"
+    speed = f"; the last training made {around.tokens_per_s:g} tokens/s" if around.tokens_per_s else ""
+    return f"{around.max_hours:g} h a job{speed}"
+
+
+def _decisions(around: Circumstances) -> str:
+    shown = [
+        f"{one.decision} {one.strategy}{'' if not one.replay else f' with {one.replay:.0%} replay'} {one.result}"
+        for one in around.decisions
+    ]
+    return "; ".join(shown) or "none"

@@ -1,0 +1,127 @@
+"""Which compositions a probe tries, and the train jobs of its rounds, all by value."""
+
+from __future__ import annotations
+
+import math
+
+from strategies import auto, planning
+from strategies.contract import Signals, SourceFacts, TrainTemplate
+from strategies.errors import BadPlan
+from strategies.parts import ReplayMixing
+from strategies.planning import resolve
+from strategies.planning.stage import everything
+from strategies.probe import ProbeSettings, Round, rounds, steps_of
+from strategies.rules import candidates
+from strategies.settings import Closed, Json
+
+SPARE = 1.5
+"""How much longer a slice is than its share of the rows."""
+ORDER = ("rewarm-replay", "half-finetune", "rewarm-replay/half", "mos", "naive")
+"""What is tried beside the rules' own choice, the most promising first. A retrain from the base and the infinite
+schedule are not: what they are worth does not show in a short run."""
+
+
+class Probing(Closed):
+    """A probe as it would be run; without ``trials`` there is none, and ``reason`` says why."""
+
+    incumbent: str
+    """What the rules chose; it stays until the last round."""
+    trials: dict[str, tuple[TrainTemplate, ...]]
+    """Label -> its train job in each round."""
+    rounds: tuple[Round, ...]
+    steps: int
+    """Of all short runs together."""
+    stage_steps: int
+    """Of the retrain itself, under the rules' choice."""
+    slices: dict[str, int]
+    """Source -> documents of it that the short runs draw from: as many as the longest of them can take."""
+    documents: int
+    reason: str
+
+
+def plan(signals: Signals, turned: Json, settings: ProbeSettings) -> Probing:
+    """The probe that the settings pay for; raises BadPlan where the rules' own choice cannot be planned."""
+    choice = auto.by_rule(signals, turned)
+    incumbent = choice.candidate.label
+    stage = auto.planned(signals, choice.candidate, turned)
+    stage_steps = sum(job.steps for job in stage.jobs.values() if isinstance(job, TrainTemplate))
+    budget = _budget_steps(signals, settings.budget, stage_steps)
+    labels = _labels(signals, turned, incumbent)[: settings.candidates]
+    made = rounds(budget, len(labels), settings.keep) if incumbent in labels else ()
+    kept = labels[: made[0].candidates] if made else []
+    longest = max((one.steps for one in made), default=0) * signals.training.train_batch_size
+    return Probing(
+        incumbent=incumbent,
+        trials={label: tuple(_template(signals, label, turned, one.steps) for one in made) for label in kept},
+        rounds=made,
+        steps=steps_of(made),
+        stage_steps=stage_steps,
+        slices={one.name: _slice(one, longest) for one in everything(signals)},
+        documents=settings.documents,
+        reason=_in_words(kept, made, stage_steps) if made else _why_none(labels, incumbent, budget),
+    )
+
+
+def _in_words(kept: list[str], made: tuple[Round, ...], stage_steps: int) -> str:
+    shown = " then ".join(f"{one.candidates} × {one.steps}" for one in made)
+    return (
+        f"{', '.join(kept)}: {shown} steps, {steps_of(made)} in all,"
+        f" {steps_of(made) / stage_steps:.0%} of the retrain's {stage_steps}"
+    )
+
+
+def _slice(source: SourceFacts, rows: int) -> int:
+    """Documents that hold ``rows`` rows, with some to spare, for they are not equally long."""
+    return min(source.documents, math.ceil(SPARE * rows * source.documents / max(1, source.rows)) + 1)
+
+
+def _budget_steps(signals: Signals, budget: float, stage_steps: int) -> int:
+    """A share of the stage's steps; above 1 tokens, at the sources' tokens a row."""
+    if budget <= 1:
+        return int(budget * stage_steps)
+    sources = everything(signals)
+    per_row = sum(one.tokens for one in sources) / max(1, resolve.total_rows(sources))
+    return int(budget / max(1.0, per_row * signals.training.train_batch_size))
+
+
+def _labels(signals: Signals, turned: Json, incumbent: str) -> list[str]:
+    """The rules' choice and others that train otherwise, each of which a short run can show."""
+    seen: list[TrainTemplate] = []
+    labels = []
+    for label in dict.fromkeys((incumbent, *ORDER)):
+        try:
+            template = _template(signals, label, turned, None)
+        except (BadPlan, KeyError):
+            continue
+        if template not in seen:
+            seen.append(template)
+            labels.append(label)
+    return labels
+
+
+def _template(signals: Signals, label: str, turned: Json, steps: int | None) -> TrainTemplate:
+    """The one train job of a candidate, with the whole of its schedule in ``steps``; it leaves nothing behind.
+
+    Raises:
+        BadPlan: it cannot be planned, or a short run cannot show it.
+        KeyError: there is no such candidate.
+    """
+    candidate = candidates()[label]
+    if steps is not None:
+        signals = signals.model_copy(update={"training": signals.training.model_copy(update={"max_steps": steps})})
+    made = planning.plan(signals, candidate.composition(turned), strategy=candidate.named.name)
+    template = made.jobs[made.result]
+    if not isinstance(template, TrainTemplate) or len(made.jobs) != 1 or not template.init.startswith("@live/"):
+        raise BadPlan(f"a short run cannot show what {label} is worth")
+    if not isinstance(template.mixing, ReplayMixing):
+        raise BadPlan("weights of domains follow what long runs show; a short run cannot show what they are worth")
+    mixing = template.mixing.model_copy(update={"cursor": None})
+    return template.model_copy(update={"state": (), "optimizer": None, "mixing": mixing})
+
+
+def _why_none(labels: list[str], incumbent: str, budget: int) -> str:
+    if incumbent not in labels:
+        return f"no probe: a short run cannot show what {incumbent} is worth"
+    if len(labels) == 1:
+        return f"no probe: there is nothing else to try beside {incumbent}"
+    return f"no probe: {budget} steps do not pay for two short runs; raise strategy.probe.budget"

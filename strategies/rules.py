@@ -1,0 +1,294 @@
+"""auto's rules: what is measured, which composition that asks for, why, and who says so. The first that holds wins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from strategies.composition import Composition, InfiniteSettings, ReplaySettings
+from strategies.contract import Signals
+from strategies.named import HALF_FINETUNE, MOS, NAIVE, RETRAIN, REWARM_REPLAY, Named
+from strategies.plan import BANK
+from strategies.planning import resolve, share
+from strategies.planning.stage import everything
+from strategies.settings import Json
+
+STRONG_REPLAY = 0.25
+"""Replay that has not been enough calls for something else (METHODS 1.5: the share for a strong shift)."""
+SEVERAL, SMALL, FEW_STEPS = 3, 0.25, 50
+"""Earlier batches, rows over all old ones, and steps from which on re-warming at each of them costs more than it gives.
+A stage of fewer steps would anneal in under seven."""
+CHEAP = 1.25
+"""Cost of a retrain over that of a stage, below which the union's better loss on the old is worth it."""
+NEW_DOMAIN = 0.15
+"""Relative loss over that of every known source from which on a batch counts as a new domain (the strong shift)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A composition that auto may choose; ``against`` says why not, with figures."""
+
+    label: str
+    named: Named
+    against: Callable[[Signals], str]
+    screws: Json = field(default_factory=dict)
+
+    def composition(self, turned: Json) -> Composition:
+        """With the screws that the user turned, which hold whatever is chosen."""
+        return self.named.composition.model_copy(update={**self.screws, **turned})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """``holds`` gives the reason with figures, or None where the rule does not apply."""
+
+    name: str
+    candidate: str
+    holds: Callable[[Signals], str | None]
+    source: str
+
+
+# --- what is asked of the signals --------------------------------------------------------------------------------
+
+
+def new_domains(signals: Signals) -> tuple[str, ...]:
+    """New batches on which the live model loses far more than on every source that it knows."""
+    known = [one.loss for one in share.replayable(signals) if one.loss is not None]
+    if not known or signals.task == "classification":
+        return ()
+    limit = max(known) * (1 + NEW_DOMAIN)
+    return tuple(one.name for one in signals.new if one.loss is not None and one.loss > limit)
+
+
+def _rows(signals: Signals) -> tuple[int, int]:
+    """New rows, and old ones with the anchor."""
+    new = resolve.total_rows(signals.new)
+    return new, resolve.total_rows(everything(signals)) - new
+
+
+def _share(signals: Signals) -> float:
+    asked = share.resolve_share(signals, None, old=share.replayable(signals))["replay"]
+    return float(asked.value)
+
+
+# --- when a rule holds -------------------------------------------------------------------------------------------
+
+
+def _nothing_old(signals: Signals) -> str | None:
+    return None if share.replayable(signals) else "there is nothing earlier to forget or to replay"
+
+
+def _goes_on_with_a_bank(signals: Signals) -> str | None:
+    if BANK not in signals.parent_answer:
+        return None
+    return "the live version is a bank of adapters, and only another adapter goes on from it"
+
+
+def _new_classes(signals: Signals) -> str | None:
+    around = signals.circumstances
+    new, known = len(around.new_labels), len(around.known_labels)
+    old = len(signals.labels) - new
+    if signals.task != "classification" or not new or not old or new < known:
+        return None
+    return f"{new} of the {new + known} classes of the new batches are new beside {old} that must stay apart"
+
+
+def _retrain_is_cheap(signals: Signals) -> str | None:
+    new, old = _rows(signals)
+    replay = _share(signals)
+    if not signals.old or not new or (new + old) > CHEAP * new or old < replay * (new + old):
+        return None
+    held = old / (new + old)
+    if _over_budget(signals, new + old):
+        return None
+    return (
+        f"{new} new rows are {new / max(1, old):.0f} times all old ones: starting again from the base costs"
+        f" {old / new:.0%} more than going on, and {held:.0%} of its rows are old where the shift asks for {replay:.0%}"
+    )
+
+
+def _replay_is_not_enough(signals: Signals) -> str | None:
+    worst = signals.circumstances.worst
+    before = float(signals.parent_settings.get("replay") or 0.0)
+    if before >= STRONG_REPLAY and worst is not None and worst.rise > worst.tolerance / 2:
+        unit = "of its accuracy" if worst.metric == "accuracy" else "on its loss"
+        return (
+            f"{worst.eval_set} is {worst.rise:.1%} {unit} worse than at best over {worst.versions} versions,"
+            f" though {before:.0%} of each step was replay"
+        )
+    refused = [one for one in signals.refused if one.get("strategy") == REWARM_REPLAY.name]
+    strong = [one for one in refused if float(one.get("replay") or 0.0) >= STRONG_REPLAY]
+    if strong:
+        return f"the gate refused these batches with {float(strong[-1]['replay']):.0%} of replay"
+    return _losing_streak(signals)
+
+
+def _losing_streak(signals: Signals) -> str | None:
+    judged = [
+        one
+        for one in signals.circumstances.decisions
+        if one.strategy == REWARM_REPLAY.name and one.result in ("promoted", "refused")
+    ][-2:]
+    if len(judged) < 2 or any(one.result == "promoted" for one in judged):
+        return None
+    ids = " and ".join(str(one.decision) for one in judged)
+    return f"the gate refused the stream's last two versions by replay alone (decisions {ids})"
+
+
+def _many_small_increments(signals: Signals) -> str | None:
+    new, old = _rows(signals)
+    steps = resolve.steps(signals.training, new).value if new else 0
+    if signals.parent_settings.get("schedule") == "infinite" and steps >= FEW_STEPS:
+        return "the live version has a trunk on a constant rate, which goes on without warming up again"
+    if len(signals.old) < SEVERAL or new > SMALL * old or steps < FEW_STEPS:
+        return None
+    return (
+        f"{new} new rows are {new / old:.0%} of {old} old ones after {len(signals.old)} earlier batches,"
+        " and each re-warming would raise the loss on all of them"
+    )
+
+
+def _something_old(signals: Signals) -> str | None:
+    old = share.replayable(signals)
+    if not old:
+        return None
+    what = "the anchor" if signals.anchor in old else f"{len(old)} earlier batches"
+    measured = share.shift(signals)
+    shift = "" if measured is None else f"; the new data's loss is {measured.value:+.0%} of theirs"
+    return f"{what} must not be forgotten and can be replayed{shift}"
+
+
+# --- why not -----------------------------------------------------------------------------------------------------
+
+
+def _against_naive(signals: Signals) -> str:
+    tokens = sum(one.tokens for one in share.replayable(signals))
+    return f"without replay the loss on what came before ({tokens} tokens) rises; 5 % of replay takes most of that away"
+
+
+def _against_replay(signals: Signals) -> str:
+    if not share.replayable(signals):
+        return "there is nothing to replay"
+    if why := _replay_is_not_enough(signals):
+        return f"replay alone was not enough: {why}"
+    return f"replay of {_share(signals):.0%} in every step is not what the measurements ask for first"
+
+
+def _against_half_replay(signals: Signals) -> str:
+    return (
+        f"half of each step would be old rows where {_share(signals):.0%} is asked for; the new data's loss would end"
+        " 0.03 to 0.06 higher (arXiv 2403.08763, Table 2: 2.54 against 2.51 at 5 %, 1.22 against 1.16 at 25 %)"
+    )
+
+
+def _against_infinite(signals: Signals) -> str:
+    new, old = _rows(signals)
+    if not old:
+        return "there is no row of stages before"
+    return (
+        f"{len(signals.old)} earlier batches and {new} new rows on {old} old ones are not many small increments;"
+        f" it asks for {SEVERAL} and at most {SMALL:.0%}"
+    )
+
+
+def _against_half(signals: Signals) -> str:
+    worst = signals.circumstances.worst
+    if worst is None:
+        return "nothing was forgotten yet that replay does not keep; half of the matrices would learn less of the new"
+    return (
+        f"replay keeps what came before: the worst set, {worst.eval_set}, has moved by {worst.rise:+.1%} of"
+        f" {worst.tolerance:.1%} allowed; half of the matrices would learn less of the new"
+    )
+
+
+def _against_retrain(signals: Signals) -> str:
+    new, old = _rows(signals)
+    cost = f"it would train the base on {new + old} rows instead of {new}"
+    return cost + (_over_budget(signals, new + old) or "")
+
+
+def _over_budget(signals: Signals, rows: int) -> str | None:
+    """Where the speed is known: how long ``rows`` take, if that is more than one job may."""
+    around = signals.circumstances
+    sources = everything(signals)
+    have = resolve.total_rows(sources)
+    if not around.tokens_per_s or not around.max_hours or not have:
+        return None
+    tokens = sum(one.tokens for one in sources) * rows / have * signals.training.num_train_epochs
+    hours = tokens / around.tokens_per_s / 3600
+    return f", {hours:.1f} h of {around.max_hours:g} h allowed" if hours > around.max_hours else None
+
+
+def _against_mos(signals: Signals) -> str:
+    new, known = len(signals.circumstances.new_labels), len(signals.circumstances.known_labels)
+    if signals.task != "classification":
+        return "there are no classes to tell apart"
+    return f"{new} new classes beside {known} known ones do not need adapters of their own"
+
+
+# --- the tables --------------------------------------------------------------------------------------------------
+
+INFINITE = "rewarm-replay/infinite"
+
+
+def candidates() -> dict[str, Candidate]:
+    """What auto chooses among, by label."""
+    made = (
+        Candidate(label="naive", named=NAIVE, against=_against_naive),
+        Candidate(label="rewarm-replay", named=REWARM_REPLAY, against=_against_replay),
+        Candidate(
+            label="half-finetune",
+            named=HALF_FINETUNE,
+            screws={"mixing": ReplaySettings()},
+            against=_against_half,
+        ),
+        Candidate(
+            label="rewarm-replay/half",
+            named=REWARM_REPLAY,
+            screws={"mixing": ReplaySettings(share=0.5)},
+            against=_against_half_replay,
+        ),
+        Candidate(
+            label=INFINITE, named=REWARM_REPLAY, screws={"schedule": InfiniteSettings()}, against=_against_infinite
+        ),
+        Candidate(label="mos", named=MOS, against=_against_mos),
+        Candidate(label="retrain", named=RETRAIN, against=_against_retrain),
+    )
+    return {one.label: one for one in made}
+
+
+RULES = (
+    Rule(name="a bank goes on", candidate="mos", holds=_goes_on_with_a_bank, source="arXiv 2412.09441"),
+    Rule(name="nothing to protect", candidate="naive", holds=_nothing_old, source="nothing to replay, nothing to lose"),
+    Rule(
+        name="new classes",
+        candidate="mos",
+        holds=_new_classes,
+        source="arXiv 2412.09441, the paper's table: CUB, last stage, 90.12 against 13.96 of fine-tuning",
+    ),
+    Rule(
+        name="retraining is cheap",
+        candidate="retrain",
+        holds=_retrain_is_cheap,
+        source="arXiv 2403.08763, Table 2: the union's loss on the old is 0.06 below that of 5 % replay",
+    ),
+    Rule(
+        name="replay is not enough",
+        candidate="half-finetune",
+        holds=_replay_is_not_enough,
+        source="arXiv 2404.18466: on TRACE, replay with half of the matrices frozen moves backward transfer"
+        " from +1.4 to +2.1 (7b) and from -0.6 to +1.6 (13b)",
+    ),
+    Rule(
+        name="many small increments",
+        candidate=INFINITE,
+        holds=_many_small_increments,
+        source="arXiv 2403.08763: each re-warming costs a transient rise of the loss, 0.10 and more",
+    ),
+    Rule(
+        name="something to protect",
+        candidate="rewarm-replay",
+        holds=_something_old,
+        source="arXiv 2403.08763, Tables 2 and 4: 5 % of replay takes away 0.19 to 0.21 of 0.23 to 0.27 of forgetting",
+    ),
+)

@@ -1,0 +1,79 @@
+"""A backtest through the real command line: real jobs, both policies side by side, the live version as it was."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import models
+from tests.acceptance.daemon import REKINDLE, Daemon, write_jsonl
+
+SETTINGS = (
+    *("--set", "training.max_steps=15"),
+    *("--set", "training.train_batch_size=8"),
+    *("--set", "training.max_length=64"),
+    *("--set", "training.learning_rate=0.003"),
+    *("--set", "gate.mode=record"),
+)
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """A stream that was retrained on two batches."""
+    root = tmp_path_factory.mktemp("backtest")
+    made = Daemon(root / "home").start()
+    anchor = write_jsonl(root / "anchor.jsonl", models.texts(40))
+    model = models.llama(root / "base")
+    made.cli("stream", "add", "s", "--model", str(model), "--set", f"anchor={anchor}", *SETTINGS)
+    for number in (1, 2):
+        made.cli("ingest", "s", str(write_jsonl(root / f"{number}.jsonl", models.texts(40, start=100 * number))))
+        made.cli("retrain", "s", "--wait")
+    yield made
+    made.stop()
+    made.kill_jobs()
+
+
+def live(daemon: Daemon) -> tuple[Path, int, set[str]]:
+    published = daemon.home.published
+    number = daemon.json("version", "show", "s@live")["number"]
+    return (published / "s" / "live").resolve(), number, {one.name for one in published.iterdir()}
+
+
+def test_another_policy_is_shown_beside_the_recorded_one(daemon: Daemon) -> None:
+    before = live(daemon)
+    found = daemon.json("stream", "backtest", "s", "--set", "strategy.name=naive")
+    assert live(daemon) == before
+    assert (found["recorded"]["version"], found["replayed"]["version"]) == (3, 3)
+    assert found["replayed"]["strategies"] == {"naive": 2}
+    assert found["replayed"]["tokens"] == found["recorded"]["tokens"] == 2 * 15 * 8 * 64
+    assert found["replayed"]["train_seconds"] > 0
+    scores = daemon.json("version", "show", "s@live")["scores"]
+    assert {one["eval_set"]: one["recorded"] for one in found["sets"]} == scores
+    assert all(one["change"] not in (None, 0.0) for one in found["sets"])
+    assert [one["name"] for one in daemon.json("stream", "list")] == ["s"]
+
+
+def test_ctrl_c_removes_what_was_begun(daemon: Daemon) -> None:
+    before = live(daemon)
+    running = subprocess.Popen(
+        [*REKINDLE, "stream", "backtest", "s", "--set", "strategy.name=half-finetune"],
+        env=os.environ | {"REKINDLE_HOME": str(daemon.home.root)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    daemon.wait(lambda: any(one["name"] != "s" for one in daemon.json("stream", "list")))
+    time.sleep(1)
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=120)
+    assert running.returncode == 130
+    assert "is removed, s is as it was" in said
+    assert [one["name"] for one in daemon.json("stream", "list")] == ["s"]
+    daemon.wait(lambda: not daemon.job_pids())
+    assert live(daemon) == before

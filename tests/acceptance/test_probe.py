@@ -1,0 +1,55 @@
+"""A probe by real jobs: it goes on after both the daemon and the job were killed, and what it found is recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from strategies.jobs.probe import STATE
+from tests import models
+from tests.acceptance.daemon import Daemon, write_jsonl
+
+SETTINGS = (
+    *("--set", "training.max_steps=40"),
+    *("--set", "training.train_batch_size=8"),
+    *("--set", "training.max_length=64"),
+    *("--set", "training.learning_rate=0.003"),
+    *("--set", "gate.mode=record"),
+    *("--set", "strategy.probe.budget=1.0"),
+    *("--set", "strategy.probe.candidates=3"),
+)
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    made = Daemon(tmp_path / "home").start()
+    yield made
+    made.stop()
+    made.kill_jobs()
+
+
+def test_a_killed_probe_goes_on_and_its_course_is_recorded(daemon: Daemon, tmp_path: Path) -> None:
+    anchor = write_jsonl(tmp_path / "anchor.jsonl", models.texts(40))
+    model = models.llama(tmp_path / "base")
+    daemon.cli("stream", "add", "s", "--model", str(model), "--set", f"anchor={anchor}", *SETTINGS)
+    daemon.cli("ingest", "s", str(write_jsonl(tmp_path / "batch.jsonl", models.texts(60, start=100))))
+    shown = daemon.cli("retrain", "s", "--dry-run")
+    assert "3 × 6 then 2 × 10 steps, 38 in all, 95% of the retrain's 40" in shown
+    daemon.cli("retrain", "s")
+    daemon.wait(lambda: list(daemon.home.jobs.glob(f"*/*/{STATE}")))
+    daemon.kill()
+    daemon.kill_jobs()
+    daemon.start()
+    daemon.cli("retrain", "s", "--wait")
+    decision = daemon.json("decision", "show", "1")
+    found: dict[str, Any] = decision["signals"]["circumstances"]["probe"]
+    assert daemon.json("job", "show", str(found["job"]))["attempt"] == 2
+    assert [(one["round"], one["steps"]) for one in found["trials"]] == [(0, 6)] * 3 + [(1, 10)] * 2
+    assert all(one["score"] < 0 for one in found["trials"])
+    finalists = {one["candidate"]: one["judged"] for one in found["trials"] if one["round"] == 1}
+    assert found["chosen"] == min(finalists, key=lambda name: finalists[name])
+    assert decision["measured"]["probe, round 2"].count("judged") == 2
+    assert daemon.json("version", "show", "s@live")["number"] == 2

@@ -1,0 +1,135 @@
+"""A recorded stream under another policy: same batches, same sets, another lineage, nothing of the stream changes."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from orchestrator.errors import BadInput, Conflict, NotFound
+from orchestrator.service.backtest_records import BacktestRecord
+from orchestrator.service.commands.backtests import backtest
+from storage import chain
+from storage.database import Database
+from storage.tables import Batch, Promotion, Stream, Version
+from tests.flow.harness import NEW, Daemon
+
+NAIVE = {"strategy.name": "naive"}
+OTHER = "yet another subject brings different rare expressions into this corpus"
+
+
+@pytest.fixture(scope="module")
+def recorded(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """A stream that learned two batches with replay and remembers all of it; no backtest may change that."""
+    root = tmp_path_factory.mktemp("recorded")
+    shutil.copy(sqlite_template, root / "rekindle.db")
+    daemon = Daemon(root, Database.open(f"sqlite:///{root / 'rekindle.db'}"))
+    daemon.add_stream(strategy="rewarm-replay")
+    for name, text in (("first", NEW), ("second", OTHER)):
+        daemon.ingest(text, name=name)
+        daemon.retrain()
+    assert daemon.versions() == {1: "retired", 2: "retired", 3: "live"}
+    yield daemon
+    daemon.app.background.close()
+    daemon.engine.close()
+    daemon.app.database.close()
+
+
+def replay(daemon: Daemon, changes: dict[str, Any], until: int | None = None) -> BacktestRecord:
+    """Ask until it is done."""
+    while (found := backtest(daemon.app, "s", changes, until=until, actor="test")).state != "done":
+        daemon.settle()
+    return found
+
+
+def of_stream(daemon: Daemon, name: str) -> tuple[dict[int, str], dict[int, str]]:
+    with daemon.app.database.read() as session:
+        stream = session.scalars(select(Stream).where(Stream.name == name)).one()
+        versions = session.scalars(select(Version).where(Version.stream_id == stream.id)).all()
+        batches = session.scalars(select(Batch).where(Batch.stream_id == stream.id, Batch.kind == "data")).all()
+        assert chain.verify(session) == []
+        return {one.number: one.state for one in versions}, {one.id: one.state for one in batches}
+
+
+def test_both_policies_stand_side_by_side(recorded: Daemon) -> None:
+    found = replay(recorded, {**NAIVE, "gate.mode": "record"})
+    assert found.recorded is not None
+    assert found.replayed is not None
+    assert [len(group) for group in found.batches] == [1, 1]
+    assert (found.recorded.version, found.recorded.promoted) == (3, 2)
+    assert (found.replayed.promoted, found.replayed.strategies) == (2, {"naive": 2})
+    sets = {one.eval_set: one for one in found.sets}
+    assert (sets["anchor"].recorded, sets["anchor"].replayed, sets["anchor"].change) == (1.0, 5.0, 4.0)
+    assert (sets["anchor"].recorded_forgetting, sets["anchor"].replayed_forgetting) == (0.0, 4.0)
+    assert found.recorded.forgetting == 0.0
+    assert (found.replayed.forgetting or 0.0) > 1.0
+
+
+def test_a_policy_that_the_gate_refuses_is_counted(recorded: Daemon) -> None:
+    found = replay(recorded, NAIVE)
+    assert found.replayed is not None
+    assert (found.replayed.version, found.replayed.promoted, found.replayed.refused) == (1, 0, 2)
+
+
+def test_the_recorded_stream_stays_as_it_is(recorded: Daemon) -> None:
+    before, folder = of_stream(recorded, "s"), recorded.live_folder()
+    with recorded.app.database.read() as session:
+        stream = session.scalars(select(Stream).where(Stream.name == "s")).one()
+        promotions = select(Promotion.id).where(Promotion.stream_id == stream.id)
+        made = list(session.scalars(promotions))
+    found = replay(recorded, {**NAIVE, "gate.mode": "record"})
+    with recorded.app.database.read() as session:
+        assert list(session.scalars(promotions)) == made
+    assert of_stream(recorded, "s") == before
+    assert recorded.live_folder() == folder
+    assert [one.name for one in recorded.app.home.published.iterdir()] == ["s"]
+    assert of_stream(recorded, found.scratch)[0] == {1: "retired", 2: "retired", 3: "live"}
+
+
+def test_a_replay_may_end_at_a_batch(recorded: Daemon) -> None:
+    first = min(of_stream(recorded, "s")[1])
+    found = replay(recorded, {}, until=first)
+    assert found.recorded is not None
+    assert (found.batches, found.recorded.version) == (((first,),), 2)
+    assert {one.eval_set for one in found.sets} == {"anchor", f"batch-{first}"}
+    assert all(one.change == 0.0 for one in found.sets)
+
+
+def test_the_same_question_goes_on_where_it_was(recorded: Daemon) -> None:
+    smaller = {"strategy.name": "half-finetune", "strategy.selection": "all"}
+    first = backtest(recorded.app, "s", smaller, until=None, actor="test")
+    again = backtest(recorded.app, "s", smaller, until=None, actor="test")
+    assert (again.scratch, again.decision, again.done) == (first.scratch, first.decision, 0)
+    done = replay(recorded, smaller)
+    assert (done.scratch, done.done, done.decision) == (first.scratch, 2, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "until", "error", "said"),
+    [
+        ({"anchor": None}, None, BadInput, "anchor cannot differ in a backtest"),
+        ({"training.max_length": 64}, None, BadInput, "scores would not compare"),
+        ({"strategy.name": "magic"}, None, BadInput, "magic"),
+        ({"strategy.start": "base"}, None, BadInput, "strategy: from the base"),
+        ({}, 999, NotFound, "no data batch 999"),
+    ],
+)
+def test_what_cannot_be_replayed_is_refused(
+    recorded: Daemon, changes: dict[str, Any], until: int | None, error: type[Exception], said: str
+) -> None:
+    with recorded.app.database.read() as session:
+        before = session.scalars(select(Stream.name)).all()
+    with pytest.raises(error, match=said):
+        backtest(recorded.app, "s", changes, until=until, actor="test")
+    with recorded.app.database.read() as session:
+        assert session.scalars(select(Stream.name)).all() == before
+
+
+def test_a_stream_without_a_retrain_has_nothing_to_replay(daemon: Daemon) -> None:
+    daemon.add_stream(anchor=None, task="classification")
+    with pytest.raises(Conflict, match="never retrained"):
+        backtest(daemon.app, "s", NAIVE, until=None, actor="test")

@@ -1,0 +1,47 @@
+"""Signals of a stream's own past, gathered from real records."""
+
+from __future__ import annotations
+
+from strategies.circumstances import Circumstances
+from tests.flow.harness import NEW, Daemon, write_documents
+
+
+def circumstances(made: object) -> Circumstances:
+    return Circumstances.model_validate(made.signals["circumstances"])  # type: ignore[attr-defined]
+
+
+def test_the_past_of_a_stream_is_measured_before_each_choice(daemon: Daemon) -> None:
+    daemon.add_stream(gate={"mode": "record"}, resources={"cpus": 2})
+    daemon.ingest(NEW)
+    first = circumstances(daemon.retrain("naive"))
+    assert (first.forgotten, first.decisions, first.duplicate_share) == ((), (), 0.0)
+    assert first.hardware is not None
+    assert (first.hardware.cores, first.hardware.job_cores, first.hardware.gpus) == (4, 2, 0)
+    path = write_documents(daemon.root / "second.jsonl", f"{NEW} again", 30)
+    copied = (daemon.root / "batch.jsonl").read_text().splitlines()[:10]
+    path.write_text(path.read_text() + "\n".join(copied))
+    ingest_file(daemon, path)
+    second = circumstances(daemon.retrain())
+    assert (second.arrived, second.duplicates) == (40, 10)
+    assert second.duplicate_share == 0.25
+    assert [(one.strategy, one.result) for one in second.decisions] == [("naive", "promoted")]
+    anchor = next(one for one in second.forgotten if one.eval_set == "anchor")
+    assert (anchor.best, anchor.now, anchor.rise) == (1.0, 5.0, 4.0)
+
+
+def test_a_refused_decision_is_remembered(daemon: Daemon) -> None:
+    daemon.add_stream()
+    daemon.ingest(NEW)
+    daemon.retrain("naive")
+    (refused,) = circumstances(daemon.retrain()).decisions
+    assert (refused.strategy, refused.result) == ("naive", "refused")
+
+
+def ingest_file(daemon: Daemon, path: object) -> None:
+    from orchestrator.flow import records
+    from orchestrator.ingest.arrival import ingest
+
+    with daemon.app.database.read() as session:
+        stream = records.stream_by_name(session, "s")
+    report = ingest(daemon.app, stream.id, path=path, name="second", actor="test")  # type: ignore[arg-type]
+    assert report.outcome == "accepted", report.reason

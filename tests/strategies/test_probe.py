@@ -1,0 +1,114 @@
+"""The probe's rounds, budget and candidates, and what its result does to the choice."""
+
+import pytest
+
+from strategies import choice, probe
+from strategies.choice import StrategySettings
+from strategies.circumstances import Circumstances
+from strategies.errors import BadPlan
+from strategies.evidence import in_words
+from strategies.probe import ProbeResult, Trial
+from tests.strategies.makers import plan, signals, source
+
+
+def settings(**values):
+    return StrategySettings.model_validate({"name": "auto", "probe": values})
+
+
+@pytest.mark.parametrize(
+    ("budget", "candidates", "keep", "wanted"),
+    [
+        (48, 4, 0.5, [(4, 6), (2, 12)]),
+        (80, 4, 0.5, [(4, 10), (2, 20)]),
+        (90, 8, 0.5, [(7, 4), (4, 7), (2, 15)]),
+        (24, 2, 0.5, [(2, 12)]),
+        (24, 4, 0.5, [(3, 4), (2, 6)]),
+        (8, 4, 0.5, [(2, 4)]),
+        (7, 4, 0.5, []),
+        (90, 3, 0.9, [(3, 15), (2, 22)]),
+    ],
+)
+def test_rounds_halve_the_candidates_and_keep_to_the_budget(budget, candidates, keep, wanted):
+    made = probe.rounds(budget, candidates, keep)
+    assert [tuple(one) for one in made] == wanted
+    assert probe.steps_of(made) <= budget
+
+
+def test_the_incumbent_stays_whatever_it_scores():
+    scores = {"a": 0.1, "b": 0.2, "c": 0.3, "d": 0.4}
+    assert probe.survivors(scores, count=2, incumbent="d") == ("a", "d")
+    assert probe.survivors(scores, count=2, incumbent="b") == ("a", "b")
+
+
+@pytest.mark.parametrize(("judged", "chosen"), [({"a": 0.1, "b": 0.1}, "b"), ({"a": 0.1, "b": 0.2}, "a")])
+def test_among_equals_the_incumbent_wins(judged, chosen):
+    assert probe.winner(judged, incumbent="b") == chosen
+
+
+def test_a_probe_plans_the_whole_schedule_of_every_short_run():
+    made = choice.probe(signals(), settings(budget=0.8))
+    assert list(made.trials) == ["rewarm-replay", "half-finetune", "rewarm-replay/half", "naive"]
+    assert [tuple(one) for one in made.rounds] == [(4, 10), (2, 20)]
+    assert (made.steps, made.stage_steps) == (80, 100)
+    assert "80% of the retrain's 100" in made.reason
+    for templates in made.trials.values():
+        assert [one.steps for one in templates] == [one.schedule.steps for one in templates] == [10, 20]
+        assert all(one.state == () and one.mixing.cursor is None for one in templates)
+
+
+def test_a_budget_above_one_is_in_tokens():
+    given = signals(new=(source("batch-3", 1600, tokens=160_000),), old=(), anchor=source("anchor", 400, tokens=40_000))
+    assert choice.probe(given, settings(budget=64_000)).steps == 40
+
+
+@pytest.mark.parametrize(
+    ("changes", "budget", "why"),
+    [
+        ({}, 0.07, "7 steps do not pay for two short runs"),
+        ({"old": (), "anchor": None, "parameters": ()}, 1.0, "nothing else to try beside naive"),
+    ],
+)
+def test_a_probe_that_cannot_be_run_says_why(changes, budget, why):
+    made = choice.probe(signals(**changes), settings(budget=budget))
+    assert (made.trials, made.steps) == ({}, 0)
+    assert why in made.reason
+
+
+def test_a_probe_is_off_unless_asked_for_and_only_for_auto():
+    assert choice.probe(signals(), StrategySettings()) is None
+    named = StrategySettings.model_validate({"name": "naive", "probe": {}})
+    with pytest.raises(BadPlan, match="probe tries what auto may choose"):
+        choice.check(named, signals().training)
+
+
+def found(chosen: str | None) -> Circumstances:
+    trials = [
+        Trial(round=0, candidate=name, steps=10, tokens=640, score=score, judged=score)
+        for name, score in (("rewarm-replay", 0.02), ("naive", -0.01))
+    ]
+    return Circumstances(probe=ProbeResult(chosen=chosen, reason="naive did best", trials=tuple(trials)))
+
+
+def test_what_the_probe_found_overrules_the_rules():
+    given = signals(circumstances=found("naive"))
+    made = plan(given, name="auto", probe={})
+    assert (made.strategy, made.values["rule"].value) == ("naive", "probe")
+    assert made.reason.startswith("naive, because naive did best; the rules alone say rewarm-replay.")
+    against = {one["strategy"]: one["reason"] for one in choice.alternatives(given, StrategySettings())}
+    assert against["rewarm-replay"] == (
+        "the probe scored it +2.00% after 10 steps, +2.00% on unseen documents; lower is better"
+    )
+    assert in_words(given)["probe, round 1"].startswith("naive -1.00% after 10 steps, judged -1.00%; rewarm-replay")
+
+
+@pytest.mark.parametrize("chosen", [None, "a strategy that is gone"])
+def test_a_probe_without_a_result_leaves_the_rules_choice(chosen):
+    assert plan(signals(circumstances=found(chosen)), name="auto").strategy == "rewarm-replay"
+
+
+def test_the_slices_hold_what_the_longest_run_can_take():
+    given = signals(new=(source("batch-3", 4000),), training={"train_batch_size": 10, "max_steps": 100})
+    made = choice.probe(given, settings(budget=0.8))
+    assert made.slices["batch-3"] == 301
+    assert made.slices["batch-2"] == 301
+    assert choice.probe(signals(), settings(budget=0.8)).slices["anchor"] == 481

@@ -1,0 +1,144 @@
+"""auto's rules: what asks for which composition, and that every other one is turned down with figures."""
+
+import re
+
+import pytest
+
+from strategies import auto, named, rules
+from strategies.circumstances import Circumstances, EarlierDecision, Forgotten
+from strategies.composition import Composition
+from strategies.named import Named
+from tests.strategies.makers import TRUNK, plan, signals, source
+
+SMALL_BATCHES = {
+    "training": {"train_batch_size": 4},
+    "new": (source("batch-5", 200),),
+    "old": tuple(source(f"batch-{number}", 400, seen_rows=400) for number in (1, 2, 3)),
+}
+LITTLE_OLD = {"new": (source("batch-3", 9000),), "old": (source("batch-1", 700),), "anchor": source("anchor", 200)}
+
+
+def forgotten(rise: float, metric: str = "loss") -> Circumstances:
+    one = {"eval_set": "anchor", "versions": 3, "best": 2.0, "now": 2.0 * (1 + rise), "rise": rise, "tolerance": 0.05}
+    return Circumstances(forgotten=(Forgotten.model_validate({**one, "metric": metric}),))
+
+
+def decisions(*results: str, strategy: str = "rewarm-replay") -> Circumstances:
+    made = [
+        EarlierDecision.model_validate(
+            {"decision": at, "strategy": strategy, "replay": 0.05, "result": result, "reason": ""}
+        )
+        for at, result in enumerate(results, start=1)
+    ]
+    return Circumstances(decisions=tuple(made))
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule", "figures"),
+    [
+        ({"old": (), "anchor": None}, "nothing to protect", ""),
+        ({}, "something to protect", r"\+0%"),
+        (LITTLE_OLD, "retraining is cheap", "9000 new rows are 10 times all old ones.*10% more.*9% of its rows.*5%"),
+        (SMALL_BATCHES, "many small increments", "200 new rows are 12% of 1700 old ones after 3 earlier batches"),
+        (
+            {"parent_settings": {"replay": 0.25}, "circumstances": forgotten(0.04)},
+            "replay is not enough",
+            "anchor is 4.0% .*3 versions, though 25%",
+        ),
+        (
+            {"refused": ({"strategy": "rewarm-replay", "replay": 0.25},)},
+            "replay is not enough",
+            "refused these batches with 25% of replay",
+        ),
+        ({"circumstances": decisions("refused", "refused")}, "replay is not enough", "decisions 1 and 2"),
+    ],
+)  # fmt: skip
+def test_what_is_measured_chooses_the_rule(changes, rule, figures):
+    made = plan(signals(**changes), name="auto")
+    assert made.values["rule"].value == rule
+    assert re.search(figures, made.reason)
+    assert made.values["rule"].origin == next(one.source for one in rules.RULES if one.name == rule)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"parent_settings": {"replay": 0.05}, "circumstances": forgotten(0.04)},
+        {"parent_settings": {"replay": 0.25}, "circumstances": forgotten(0.02)},
+        {"refused": ({"strategy": "rewarm-replay", "replay": 0.05},)},
+        {"refused": ({"strategy": "naive", "replay": 0.0},)},
+        {"circumstances": decisions("promoted", "refused")},
+        {"circumstances": decisions("refused", "refused", strategy="naive")},
+        {**SMALL_BATCHES, "training": {"train_batch_size": 32}},
+        {**LITTLE_OLD, "old": ()},
+        {**LITTLE_OLD, "new": (source("batch-3", 9000, loss=6.0),)},
+    ],
+)
+def test_without_such_a_measurement_replay_is_enough(changes):
+    assert plan(signals(**changes), name="auto").values["rule"].value == "something to protect"
+
+
+def test_a_retrain_that_would_overrun_its_budget_is_not_chosen():
+    slow = Circumstances(tokens_per_s=1.0, max_hours=0.1)
+    given = signals(**LITTLE_OLD, circumstances=slow)
+    assert plan(given, name="auto").strategy == "rewarm-replay"
+    against = {one["strategy"]: one["reason"] for one in auto.alternatives(given, {})}
+    assert "9900 rows instead of 9000, 0.8 h of 0.1 h allowed" in against["retrain"]
+
+
+def test_many_small_increments_plan_a_trunk_and_go_on_with_it():
+    first = plan(signals(**SMALL_BATCHES), name="auto")
+    assert tuple(first.jobs) == ("trunk", "release")
+    parent = {name: one.value for name, one in first.values.items()}
+    few = {**SMALL_BATCHES, "old": SMALL_BATCHES["old"][:1], "new": (source("batch-5", 1600),)}
+    second = plan(signals(**few, parent_settings=parent, parent_state=TRUNK), name="auto")
+    assert "goes on without warming up again" in second.reason
+
+
+def test_replay_with_half_of_the_matrices_frozen_is_one_stage():
+    made = plan(signals(circumstances=decisions("refused", "refused")), name="auto")
+    assert (made.strategy, made.values["selection"].value, made.values["mixing"].value) == (
+        "half-finetune", "half", "replay",
+    )  # fmt: skip
+
+
+def test_a_rule_whose_composition_cannot_be_planned_gives_way():
+    given = signals(parameters=(), circumstances=decisions("refused", "refused"))
+    assert plan(given, name="auto").strategy == "rewarm-replay"
+    against = {one["strategy"]: one["reason"] for one in auto.alternatives(given, {})}
+    assert against["half-finetune"].startswith("it cannot be planned: ")
+
+
+@pytest.mark.parametrize("changes", [{}, SMALL_BATCHES, LITTLE_OLD, {"old": (), "anchor": None}])
+def test_every_other_candidate_is_turned_down_with_a_reason(changes):
+    given = signals(**changes)
+    chosen = auto.choose(given, {}).candidate.label
+    turned_down = [one["strategy"] for one in auto.alternatives(given, {})]
+    assert sorted([chosen, *turned_down]) == sorted(rules.candidates())
+    assert all(one["reason"] for one in auto.alternatives(given, {}))
+
+
+def test_new_classes_ask_for_adapters_of_their_own_once_there_is_such_a_strategy(monkeypatch):
+    others = [one for one in named.NAMED if one.name != "mos"]
+    around = Circumstances(new_labels=("green", "teal"), known_labels=("red",))
+    given = signals(task="classification", labels=("blue", "red", "green", "teal"), circumstances=around)
+    monkeypatch.setattr(named, "NAMED", tuple(others))
+    assert plan(given, name="auto").strategy == "rewarm-replay"
+    mos = Named(name="mos", summary="", sources=(), composition=Composition())
+    monkeypatch.setattr(named, "NAMED", (*others, mos))
+    choice = auto.choose(given, {})
+    assert choice.candidate.label == "mos"
+    assert "2 of the 3 classes of the new batches are new beside 2" in choice.reason
+    few = around.model_copy(update={"new_labels": ("green",), "known_labels": ("red", "blue")})
+    assert auto.choose(given.model_copy(update={"circumstances": few}), {}).candidate.label == "rewarm-replay"
+
+
+def test_a_bank_of_adapters_goes_on(monkeypatch):
+    mos = Named(name="mos", summary="", sources=(), composition=Composition())
+    monkeypatch.setattr(named, "NAMED", (*(one for one in named.NAMED if one.name != "mos"), mos))
+    assert auto.choose(signals(parent_settings={"strategy": "mos"}), {}).candidate.label == "mos"
+
+
+def test_a_batch_far_from_all_that_is_known_is_a_new_domain():
+    given = signals(new=(source("batch-3", loss=3.4), source("batch-4", loss=3.6)))
+    assert rules.new_domains(given) == ("batch-4",)
