@@ -30,7 +30,7 @@ Everything needed is in this folder; install `torch`, `transformers`, `peft` and
 ```python
 import sys
 
-folder = "{folder}"  # this folder
+folder = {folder!r}  # this folder
 sys.path.insert(0, folder)
 from {package} import load
 

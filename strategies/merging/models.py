@@ -303,7 +303,13 @@ Model = Folder | Adapted | Grown
 
 
 def open_model(files: ModelFiles) -> Folder | Adapted:
-    """A model's files, checked and ready to be read tensor by tensor."""
+    """A model's files, checked and ready to be read tensor by tensor.
+
+    Raises:
+        Refused: it is a bank, whose adapters answer different requests.
+    """
+    if files.bank is not None:
+        raise Refused("a bank of adapters has no weights of its own to merge; merge versions of other strategies")
     folder = Folder(Path(files.path), trust_remote_code=files.trust_remote_code)
     return Adapted(folder, Path(files.adapter)) if files.adapter else folder
 

@@ -136,5 +136,5 @@ def test_a_language_models_bank_goes_back_and_on_from_there(daemon: Daemon, tmp_
     preview = daemon.json("retrain", "s", "--dry-run")
     assert preview["values"]["adapter"] == {"value": "t2", "origin": "starts as a copy of t1"}
     refused = daemon.run("retrain", "s", "--strategy", "naive", "--dry-run")
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert "choose strategy mos, or retrain" in refused.stderr

@@ -41,6 +41,23 @@ def test_a_published_folder_shares_its_bytes_with_the_store(store: ArtifactStore
     assert {path.stat().st_mode & 0o777 for path in files} == {0o444}
 
 
+def test_a_bank_of_adapters_has_its_model_in_a_folder_beneath(store: ArtifactStore, tmp_path: Path) -> None:
+    bank = tmp_path / "bank"
+    (bank / "adapters" / "t1").mkdir(parents=True)
+    (bank / "router.json").write_text("{}")
+    (bank / "adapters" / "t1" / "adapter_config.json").write_text("{}")
+    model = store.add_model_folder(models.llama(tmp_path / "model"))
+    answer = {"answer/bank": store.add_folder(bank).hash, "answer/model": model.hash}
+    folder = publishing.publish(store, answer, tmp_path / "out", "v1")
+    assert (folder / "adapters" / "t1" / "adapter_config.json").read_text() == "{}"
+    assert not (folder / "config.json").exists(), "from_pretrained would take the bare model for the answer"
+    read = AutoModelForCausalLM.from_pretrained(folder / "base").state_dict()
+    original = AutoModelForCausalLM.from_pretrained(tmp_path / "model").state_dict()
+    assert all(torch.equal(read[name], tensor) for name, tensor in original.items())
+    alone = store.materialise(answer["answer/bank"], tmp_path / "alone")
+    assert (alone / "router.json").is_file()
+
+
 def test_publishing_again_keeps_the_folder_and_repairs_one_that_lost_a_file(
     store: ArtifactStore, tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from strategies.contract import ModelFiles
 from strategies.errors import Refused
 from strategies.inference.export import export_merged
 from strategies.inference.export_bank import export_bank
+from tests import models
 from tests.training import banks
 
 TEXTS = [row["text"] for row in [*banks.told(("calm", "angry"), 4), *banks.told(("red", "blue"), 4)]]
@@ -33,7 +35,7 @@ def elsewhere(folder: Path, lines: str) -> object:
     code = readme.split("```python\n")[1].split("```")[0]
     done = subprocess.run(
         [sys.executable, "-I", "-c", f"{code}\n{lines}\nassert 'strategies' not in sys.modules"],
-        cwd=folder.parent,
+        cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
@@ -75,6 +77,21 @@ def test_every_exported_adapter_is_an_ordinary_one(tmp_path: Path, bert: Path, c
         torch.testing.assert_close(
             banks.pooled(hidden, inputs["attention_mask"]), bank.features(inputs, [name] * len(TEXTS))
         )
+
+
+@pytest.mark.parametrize("place", ["exported", "published"])
+def test_a_body_may_gain_a_pooler_that_the_classifier_lacks(tmp_path: Path, place: str):
+    """The class that reads a body alone may add a pooler; no feature reads it, so the body is the same."""
+    model = models.small(tmp_path / "model", "roberta")
+    bank_at = banks.class_bank(tmp_path / "bank", model)
+    if place == "exported":
+        export_bank(ModelFiles(path=str(model), bank=str(bank_at)), "classification", tmp_path / "out")
+    else:
+        shutil.copytree(bank_at, tmp_path / "out")
+        shutil.copytree(model, tmp_path / "out" / "base")
+    wanted = banks.opened(model, bank_at, "classification").classify(TEXTS)
+    found = elsewhere(tmp_path / "out", f"import json; print(json.dumps(bank.classify({TEXTS!r})))")
+    assert [tuple(one) for one in found] == wanted
 
 
 def test_a_bank_has_no_merged_form(tmp_path: Path, bert: Path, classes_at: Path):

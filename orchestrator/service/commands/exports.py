@@ -34,7 +34,7 @@ model, which stands as `base/` in what `rekindle version export {name} DIR` writ
 ```python
 from peft import PeftModel
 
-model = PeftModel.from_pretrained(base, "{directory}/{last}")
+model = PeftModel.from_pretrained(base, {last!r})
 ```
 
 `router.json` says which adapter (by its place among `adapters`) owns which class. For classes, a text's feature is its
@@ -108,7 +108,7 @@ def _plain_adapters(app: App, bank: str, directory: Path, name: str) -> str:
             if (whole / file).exists():
                 shutil.copyfile(whole / file, directory / file)
     names = [one["name"] for one in json.loads((directory / ROUTING[0]).read_bytes())["adapters"]]
-    readme = ADAPTERS_README.format(name=name, adapters=", ".join(names), directory=directory, last=names[-1])
+    readme = ADAPTERS_README.format(name=name, adapters=", ".join(names), last=str(directory / names[-1]))
     (directory / "README.md").write_text(readme)
     return f"{len(names)} adapter{'s' if len(names) > 1 else ''}"
 
