@@ -1,0 +1,86 @@
+"""An agent that steers a run: within its guard, by value alone, and exactly after a restart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from strategies.agent.learning import Learner
+from strategies.agent.policy import Agent
+from strategies.agent.settings import AgentSettings, LearningSettings
+from strategies.agent.steering import Steering
+from strategies.agent.trajectories import Domain, Head, Trajectory
+from strategies.errors import BadPlan, BadState
+from strategies.parts import AgentReweighting
+
+PRIOR = {"old": 0.75, "new": 0.25}
+LOSSES = [{"old": 3.0, "new": 5.0}, {"old": 3.1, "new": 4.6}, {"old": 3.1, "new": 4.3}, {"old": 3.2, "new": 4.1}]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny agent that hardly learned anything: what it is asked and what becomes of it is what counts here."""
+    domains = tuple(Domain(name=name, target=name == "new", prior=share) for name, share in PRIOR.items())
+    head = Head(environment="proxy", domains=domains, total=3)
+    runs = []
+    for share in (0.2, 0.8):
+        run = Trajectory(**{name: getattr(head, name) for name in Head.model_fields}, start=(3.0, 5.0))
+        for step in range(3):
+            run = run.after(weights=(share, 1 - share), losses=(3.0 - share * step, 5.0 - step), tokens=64)
+        runs.append(run)
+    learner = Learner(
+        runs,
+        AgentSettings(width=8, heads=2, critic_width=4),
+        LearningSettings(warm_steps=2, steps=1, batch=4, proposals=3),
+    )
+    while learner.done < learner.total:
+        learner.advance()
+    place = tmp_path_factory.mktemp("agent")
+    Agent.of(learner).save(place)
+    return place
+
+
+def steering(folder: Path, *, patience: int = 3, total: int = 3) -> Steering:
+    settings = AgentReweighting(folder=str(folder), targets=("new",), prior=PRIOR, patience=patience)
+    return Steering(settings, environment="s/job-1", total=total)
+
+
+def course(one: Steering, losses: list[dict[str, float]], before: dict[str, float]) -> list[dict[str, float]]:
+    found = []
+    for at, seen in enumerate(losses):
+        before = one.update(at, before, seen)
+        found.append(before)
+    return found
+
+
+def test_mixtures_are_of_all_domains_and_the_last_look_changes_nothing(folder: Path):
+    found = course(steering(folder), LOSSES, PRIOR)
+    assert all(set(one) == set(PRIOR) for one in found)
+    assert all(sum(one.values()) == pytest.approx(1) for one in found)
+    assert found[3] == found[2]
+
+
+def test_a_restart_goes_on_exactly(folder: Path):
+    whole = course(steering(folder, patience=1), LOSSES, PRIOR)
+    first = steering(folder, patience=1)
+    before = course(first, LOSSES[:2], PRIOR)[-1]
+    second = steering(folder, patience=1)
+    second.load_state_dict(first.state_dict())
+    assert course(second, LOSSES[2:], before) == whole[2:]
+
+
+def test_the_guard_takes_over_for_good_where_a_constant_mixture_promises_more(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(Agent, "value", lambda self, history, mixture: 1.0 if tuple(mixture) == (0.5, 0.5) else 0.0)
+    found = course(steering(folder, patience=2), LOSSES, PRIOR)
+    assert found[0] != {"old": 0.5, "new": 0.5}
+    assert found[1:3] == [{"old": 0.5, "new": 0.5}] * 2
+
+
+def test_a_domain_without_a_loss_and_a_folder_without_an_agent_are_refused(folder: Path, tmp_path: Path):
+    with pytest.raises(BadPlan, match="every domain"):
+        steering(folder).update(0, PRIOR, {"old": 3.0})
+    with pytest.raises(BadState, match="cannot be read"):
+        steering(tmp_path)
