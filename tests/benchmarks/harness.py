@@ -28,6 +28,7 @@ QUIET = {
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_VERBOSITY": "error",
+    "PYTHONWARNINGS": "ignore::FutureWarning",
 }
 """Environment of the processes that carry cells out."""
 Record = dict[str, Any]
