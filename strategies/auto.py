@@ -66,7 +66,7 @@ def by_rule(signals: Signals, turned: Json) -> Choice:
     holding = [
         Choice(candidate=known[rule.candidate], rule=rule, reason=reason)
         for rule in RULES
-        if rule.candidate in known and (reason := rule.holds(signals))
+        if (reason := rule.holds(signals))
     ]
     return next((one for one in holding if _can_be_planned(signals, one.candidate, turned)), holding[-1])
 
