@@ -135,7 +135,7 @@ def test_what_the_user_turned_holds_whatever_auto_chooses():
 def test_auto_says_what_it_turned_down_and_why():
     turned_down = choice.alternatives(signals(), StrategySettings())
     assert [one["strategy"] for one in turned_down] == ["naive", "half-finetune", "data-mixing", "retrain"]
-    assert "3300 rows instead of 1600" in turned_down[2]["reason"]
+    assert "3300 rows instead of 1600" in turned_down[3]["reason"]
     assert choice.alternatives(signals(), StrategySettings(name="naive")) == []
 
 
