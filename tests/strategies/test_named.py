@@ -137,7 +137,7 @@ REPLAYED = ("rewarm-replay/half", "rewarm-replay/infinite")
 
 def test_auto_says_what_it_turned_down_and_why():
     turned_down = choice.alternatives(signals(), StrategySettings())
-    assert [one["strategy"] for one in turned_down] == ["naive", "half-finetune", *REPLAYED, "retrain"]
+    assert [one["strategy"] for one in turned_down] == ["naive", "half-finetune", *REPLAYED, "mos", "retrain"]
     assert "3300 rows instead of 1600" in turned_down[-1]["reason"]
     assert choice.alternatives(signals(), StrategySettings(name="naive")) == []
 

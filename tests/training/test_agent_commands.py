@@ -1,0 +1,86 @@
+"""Collect, train, evaluate: resumable, with provenance, and compared at equal tokens."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from strategies.agent.commands import collect, evaluate, teach
+from strategies.agent.requests import Collect, DomainFile, Evaluate, Report, Teach
+from strategies.agent.settings import AgentSettings, LearningSettings, ProposalSettings, ProxySettings
+from strategies.agent.trajectories import read
+from strategies.errors import Refused
+from tests.models import texts
+
+PROXY = ProxySettings(hidden=16, length=16, batch=4, step_tokens=128, eval_tokens=32, steps=2, initial_steps=2)
+
+
+def silent(report: Report) -> None:
+    """Nobody looks."""
+
+
+@pytest.fixture
+def domains(tmp_path: Path) -> tuple[DomainFile, ...]:
+    (tmp_path / "old.txt").write_text("\n\n".join(texts(30)))
+    lines = (json.dumps({"text": text}) for text in texts(30, start=100))
+    (tmp_path / "new.jsonl").write_text("\n".join(lines))
+    return (
+        DomainFile(name="old", path=str(tmp_path / "old.txt")),
+        DomainFile(name="new", path=str(tmp_path / "new.jsonl"), target=True),
+    )
+
+
+def request(domains: tuple[DomainFile, ...], out: Path, trajectories: int = 7) -> Collect:
+    proposals = ProposalSettings(trajectories=trajectories, steps=2)
+    return Collect(domains=domains, out=str(out), proxy=PROXY, proposals=proposals)
+
+
+def test_an_interrupted_collection_goes_on_and_equals_a_whole_one(tmp_path: Path, domains: tuple[DomainFile, ...]):
+    whole, torn = tmp_path / "whole" / "runs", tmp_path / "torn" / "runs"
+    assert collect(request(domains, whole), silent)["made"] == 7
+    assert collect(request(domains, torn), silent)["made"] == 7
+    lines = (torn / "trajectories.jsonl").read_bytes().splitlines(keepends=True)
+    (torn / "trajectories.jsonl").write_bytes(b"".join(lines[:4]) + lines[4][:50])
+    assert collect(request(domains, torn), silent)["made"] == 3
+    assert (torn / "trajectories.jsonl").read_bytes() == (whole / "trajectories.jsonl").read_bytes()
+    found = list(read(whole / "trajectories.jsonl"))
+    assert all(one.complete and set(one.provenance.data) == {"old", "new"} for one in found)
+
+
+def test_a_collection_of_other_settings_or_data_is_not_gone_on_with(tmp_path: Path, domains: tuple[DomainFile, ...]):
+    collect(request(domains, tmp_path / "runs", 1), silent)
+    with pytest.raises(Refused, match="other data or settings"):
+        collect(request(domains, tmp_path / "runs", 2), silent)
+    Path(domains[0].path).write_text("\n\n".join(texts(30, start=300)))
+    with pytest.raises(Refused, match="other data or settings"):
+        collect(request(domains, tmp_path / "runs", 1), silent)
+
+
+def test_an_agent_is_compared_with_everything_else_at_equal_tokens(tmp_path: Path, domains: tuple[DomainFile, ...]):
+    collect(request(domains, tmp_path / "runs"), silent)
+    small = {"agent": AgentSettings(width=8, heads=2, critic_width=4)}
+    learning = LearningSettings(warm_steps=2, steps=1, batch=4, proposals=3)
+    made = teach(
+        Teach(trajectories=(str(tmp_path / "runs"),), out=str(tmp_path / "agent"), learning=learning, **small), silent
+    )
+    assert made["lessons"]["trajectories"] == 7
+    asked = Evaluate(
+        domains=domains, agent=str(tmp_path / "agent"), proxy=PROXY, seeds=(1, 2), regmix_runs=24, regmix_tokens=64
+    )
+    reports: list[Report] = []
+    found = evaluate(asked, reports.append)
+    rows = {row["policy"]: row for row in found["rows"]}
+    constants = {"uniform", "prior", "replay-0.05", "replay-0.25", "replay-0.5", "regmix"}
+    assert set(rows) == constants | {"skill-it", "agent"}
+    assert found["guard"] == max(constants, key=lambda name: rows[name]["fall"])
+    assert found["agent_minus_guard"] == pytest.approx(rows["agent"]["fall"] - rows[found["guard"]]["fall"])
+    assert found["facts"]["tokens_a_run"] == 256
+    assert (reports[-1].step, reports[-1].steps) == (32, 32)
+
+
+def test_a_domain_with_too_little_text_is_refused(tmp_path: Path, domains: tuple[DomainFile, ...]):
+    Path(domains[0].path).write_text("one\n\ntwo")
+    with pytest.raises(Refused, match="too little text"):
+        collect(request(domains, tmp_path / "runs"), silent)
