@@ -16,9 +16,9 @@ from strategies.settings import Closed, Json
 
 SPARE = 1.5
 """How much longer a slice is than its share of the rows."""
-ORDER = ("rewarm-replay", "half-finetune", "rewarm-replay/half", "mos", "naive")
-"""What is tried beside the rules' own choice, the most promising first. A retrain from the base and the infinite
-schedule are not: what they are worth does not show in a short run."""
+ORDER = ("rewarm-replay", "half-finetune", "rewarm-replay/half", "naive")
+"""What is tried beside the rules' own choice, the most promising first. A retrain from the base, the infinite schedule
+and a bank of adapters are not: what they are worth does not show in a short run."""
 
 
 class Probing(Closed):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -15,16 +16,6 @@ from strategies.errors import BadPlan, BadState, Diverged, Refused, StrategyErro
 from strategies.jobs.runtime import Runtime, Stopped, say
 
 FORMAT = 1
-ENTRIES = {
-    "train": ("train", "train"),
-    "measure": ("measure", "measure"),
-    "evaluate": ("evaluate", "evaluate"),
-    "merge": ("merge", "merge"),
-    "proxy": ("proxy", "run_proxies"),
-    "regmix": ("fit", "fit"),
-    "probe": ("probe", "probe"),
-}
-"""Kind of work -> module below strategies.jobs, and its function of spec, work and runtime."""
 
 
 def carry_out(runtime: Runtime) -> int:
@@ -68,11 +59,39 @@ def work(spec: JobSpec, runtime: Runtime) -> JobResult:
 
     transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(spec.threads)
-    module, function = ENTRIES[spec.work.kind]
-    result: JobResult = getattr(importlib.import_module(f"strategies.jobs.{module}"), function)(
-        spec, spec.work, runtime
-    )
-    return result
+    return _task(spec.work.kind)(spec, spec.work, runtime)
+
+
+def _task(kind: str) -> Callable[[JobSpec, Any, Runtime], JobResult]:  # noqa: PLR0911 - one for each kind of work
+    match kind:
+        case "measure":
+            from strategies.jobs.measure import measure
+
+            return measure
+        case "evaluate":
+            from strategies.jobs.evaluate import evaluate
+
+            return evaluate
+        case "merge":
+            from strategies.jobs.merge import merge
+
+            return merge
+        case "proxy":
+            from strategies.jobs.proxy import run_proxies
+
+            return run_proxies
+        case "regmix":
+            from strategies.jobs.fit import fit
+
+            return fit
+        case "probe":
+            from strategies.jobs.probe import probe
+
+            return probe
+        case _:
+            from strategies.jobs.train import train
+
+            return train
 
 
 def write_result(path: Path, result: JobResult) -> None:

@@ -70,7 +70,7 @@ def test_both_policies_stand_side_by_side(recorded: Daemon) -> None:
 
 
 def test_a_policy_that_the_gate_refuses_is_counted(recorded: Daemon) -> None:
-    found = replay(recorded, NAIVE)
+    found = replay(recorded, {**NAIVE, "gate.repair": False})
     assert found.replayed is not None
     assert (found.replayed.version, found.replayed.promoted, found.replayed.refused) == (1, 0, 2)
 

@@ -30,7 +30,7 @@ def test_the_past_of_a_stream_is_measured_before_each_choice(daemon: Daemon) -> 
 
 
 def test_a_refused_decision_is_remembered(daemon: Daemon) -> None:
-    daemon.add_stream()
+    daemon.add_stream(gate={"repair": False})
     daemon.ingest(NEW)
     daemon.retrain("naive")
     (refused,) = circumstances(daemon.retrain()).decisions

@@ -11,7 +11,11 @@ from storage.tables import Decision, Job
 from tests.flow.harness import NEW, Daemon
 from tests.flow.toy_job import BROKEN_PROBE
 
-PROBED = {"strategy": {"probe": {"budget": 1.0}}, "training": {"max_steps": 60}}
+PROBED = {
+    "strategy": {"probe": {"budget": 1.0}},
+    "training": {"max_steps": 60},
+    "gate": {"repair": False},
+}
 
 
 def jobs(daemon: Daemon, kind: str) -> Sequence[Job]:

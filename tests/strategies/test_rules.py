@@ -4,10 +4,8 @@ import re
 
 import pytest
 
-from strategies import auto, named, rules
+from strategies import auto, rules
 from strategies.circumstances import Circumstances, EarlierDecision, Forgotten
-from strategies.composition import Composition
-from strategies.named import Named
 from tests.strategies.makers import TRUNK, plan, signals, source
 
 SMALL_BATCHES = {
@@ -118,14 +116,9 @@ def test_every_other_candidate_is_turned_down_with_a_reason(changes):
     assert all(one["reason"] for one in auto.alternatives(given, {}))
 
 
-def test_new_classes_ask_for_adapters_of_their_own_once_there_is_such_a_strategy(monkeypatch):
-    others = [one for one in named.NAMED if one.name != "mos"]
+def test_new_classes_ask_for_adapters_of_their_own():
     around = Circumstances(new_labels=("green", "teal"), known_labels=("red",))
     given = signals(task="classification", labels=("blue", "red", "green", "teal"), circumstances=around)
-    monkeypatch.setattr(named, "NAMED", tuple(others))
-    assert plan(given, name="auto").strategy == "rewarm-replay"
-    mos = Named(name="mos", summary="", sources=(), composition=Composition())
-    monkeypatch.setattr(named, "NAMED", (*others, mos))
     choice = auto.choose(given, {})
     assert choice.candidate.label == "mos"
     assert "2 of the 3 classes of the new batches are new beside 2" in choice.reason
@@ -133,10 +126,14 @@ def test_new_classes_ask_for_adapters_of_their_own_once_there_is_such_a_strategy
     assert auto.choose(given.model_copy(update={"circumstances": few}), {}).candidate.label == "rewarm-replay"
 
 
-def test_a_bank_of_adapters_goes_on(monkeypatch):
-    mos = Named(name="mos", summary="", sources=(), composition=Composition())
-    monkeypatch.setattr(named, "NAMED", (*(one for one in named.NAMED if one.name != "mos"), mos))
-    assert auto.choose(signals(parent_settings={"strategy": "mos"}), {}).candidate.label == "mos"
+@pytest.mark.parametrize("old", [{}, {"old": (), "anchor": None}])
+def test_a_bank_of_adapters_goes_on(old):
+    assert (
+        auto.choose(
+            signals(parent_answer=("answer/bank",), parent_settings={"adapter": "t1"}, **old), {}
+        ).candidate.label
+        == "mos"
+    )
 
 
 def test_a_batch_far_from_all_that_is_known_is_a_new_domain():

@@ -195,8 +195,9 @@ def test_the_last_losses_are_kept_and_move_nothing():
 def test_no_domain_is_taken_more_often_than_its_epochs_allow(script):
     sampler = scripted(script, batch=8, limits=MixtureLimits(floor=0, max_change=2, epochs_max=3))
     drawn = counted(go_on(sampler, 30))
-    assert drawn["a"] <= 3 * 47
-    assert drawn["b"] <= 3 * 23
+    # A changed weight rounds the rows still owed to a whole one.
+    assert drawn["a"] <= 3 * 47 + 1
+    assert drawn["b"] <= 3 * 23 + 1
     assert drawn["c"] <= 3 * 41 + 1
 
 
