@@ -101,6 +101,14 @@ class Daemon:
         steps = [_read(path).get("step", 0) for path in self.home.jobs.glob("*/*/progress.json") if _is_training(path)]
         return max(steps, default=0)
 
+    def newest_job(self) -> tuple[str, bool] | None:
+        """Kind of work of the newest job that has a folder, and whether it has ended; read from its files, at once."""
+        specs = {int(path.parents[1].name): path for path in self.home.jobs.glob("*/*/job.json")}
+        if not specs:
+            return None
+        newest = specs[max(specs)]
+        return _read(newest).get("work", {}).get("kind", ""), newest.with_name("result.json").exists()
+
     def _end(self, number: int) -> None:
         if self._process is None:
             return

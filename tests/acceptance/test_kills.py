@@ -95,10 +95,8 @@ def test_a_killed_daemon_takes_up_where_it_was(daemon: Daemon, undisturbed: Outc
 def reached(daemon: Daemon, moment: str | int) -> bool:
     if isinstance(moment, int):
         return daemon.training_step() >= moment
-    newest = max((int(path.name) for path in daemon.home.jobs.iterdir()), default=0)
     kinds = {"measuring": "measure", "training": "train", "evaluating": "evaluate"}
-    jobs = [job for job in daemon.json("job", "list") if job["id"] == newest]
-    return bool(jobs) and jobs[0]["kind"] == kinds[moment] and jobs[0]["state"] in ("submitted", "running")
+    return daemon.newest_job() == (kinds[moment], False)
 
 
 def finish(daemon: Daemon) -> None:

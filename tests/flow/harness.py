@@ -65,7 +65,7 @@ class Daemon:
         )
         self.engine = Engine(self.app, Supervisor(self.app, executor=LocalExecutor(module="tests.flow.toy_job")))
 
-    def settle(self, done: Callable[[], bool] = lambda: True, *, timeout_s: float = 60) -> None:
+    def settle(self, done: Callable[[], bool] = lambda: True, *, timeout_s: float = 240) -> None:
         """Take turns until ``done`` and a few turns bring nothing new."""
         deadline, quiet = time.monotonic() + timeout_s, 0
         while quiet < 5:
