@@ -57,6 +57,7 @@ def test_a_cancelled_probe_leaves_the_rules_choice_too(daemon: Daemon) -> None:
     asked = decision.request(daemon.app, "s", strategy=None, actor="test")
     while not jobs(daemon, "fit"):
         daemon.engine.turn()
+        decision.step(daemon.app)  # right after the measurement, so that the probe is queued and not yet begun
     with daemon.app.database.write() as session:
         from orchestrator.jobs import queue
 
