@@ -68,7 +68,7 @@ def test_another_kind_begins_a_screw_anew(changes: dict[str, Any], schedule: Any
         ({"mixing": {"kind": "replay", "shar": 0.1}}, "unknown key strategy.mixing.shar; did you mean"),
         ({"mixing": {"kind": "replay", "share": 2}}, "strategy.mixing.share: 2 is not valid"),
         ({"schedule": {"kind": "infinite", "style": "x"}}, "strategy.schedule.style: 'x' is not one of"),
-        ({"selection": "hal"}, "strategy.selection: 'hal' is not one of all, half; did you mean half?"),
+        ({"selection": "hal"}, "strategy.selection: 'hal' is not one of all, half, adapter; did you mean half?"),
     ],
 )
 def test_a_screw_that_is_wrong_is_named_without_its_kind(strategy: dict[str, Any], said: str) -> None:
