@@ -55,12 +55,23 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def goals_table(goals: Iterable[Goal]) -> str:
     """Everything that is claimed beside what was measured, and what was missed in words."""
     found = list(goals)
-    rows = [
-        (one.what, shown(one.measured, ".1%"), f"≤ {one.limit:.1%}", "yes" if one.met else "**no**") for one in found
-    ]
-    missed = [one.what for one in found if not one.met]
+    rows = [(one.what, _value(one), f"≤ {one.limit:.1%}", _met(one)) for one in found]
+    missed = [one.what for one in found if not one.met and not _is_void(one)]
     said = f"Missed: {'; '.join(missed)}." if missed else "No goal was missed."
     return markdown_table(("measured", "value", "goal", "met"), rows) + f"\n\n{said}"
+
+
+def _is_void(goal: Goal) -> bool:
+    """Whether there was nothing to compare with: the arm that should forget did not."""
+    return math.isnan(goal.measured.mean)
+
+
+def _value(goal: Goal) -> str:
+    return "nothing was forgotten" if _is_void(goal) else shown(goal.measured, ".1%")
+
+
+def _met(goal: Goal) -> str:
+    return "" if _is_void(goal) else "yes" if goal.met else "**no**"
 
 
 def cost(cell: Record) -> Record:
@@ -87,6 +98,11 @@ def average(cell: Record, stage: int = -1, names: Sequence[str] | None = None) -
 def rise(cell: Record, stage: int = -1) -> float:
     """Relative rise of the anchor's loss from the base to the version of a stage."""
     return float(cell["stages"][stage]["scores"][ANCHOR] / cell["base"][ANCHOR] - 1)
+
+
+def share_of_rise(cell: Record, other: Record, stage: int) -> float:
+    """The anchor's rise as a share of another cell's; NaN where that one forgot nothing."""
+    return rise(cell, stage) / rise(other, stage) if rise(other, stage) > 0 else math.nan
 
 
 def scores_matrix(cell: Record, names: Sequence[str]) -> np.ndarray:
@@ -138,7 +154,7 @@ def _forgot(name: str) -> Callable[[Record], float]:
 
 def domain_goals(grid: Record) -> list[Goal]:
     """What METHODS and the papers lead to expect of the domains."""
-    left = lambda stage: lambda a, b: rise(a, stage) / rise(b, stage)  # noqa: E731
+    left = lambda stage: lambda a, b: share_of_rise(a, b, stage)  # noqa: E731
     own = lambda stage: (  # noqa: E731
         lambda a, b: a["stages"][stage]["scores"][DOMAINS[stage]] / b["stages"][stage]["scores"][DOMAINS[stage]] - 1
     )
@@ -152,8 +168,8 @@ def domain_goals(grid: Record) -> list[Goal]:
         for share, limit in (("5 %", 0.60), ("25 %", 1 / 3))
     ]
     found.append(_goal(grid, "anchor's rise at the end: half's share of naive's", "half", left(-1), 0.90))
-    halves = paired(grid, "half, replay", "replay", left(-1))
-    found.append(Goal(what="anchor's rise at the end: half with replay over replay alone", measured=halves, limit=1.0))
+    halves = paired(grid, "half, replay", "replay", lambda a, b: rise(a) - rise(b))
+    found.append(Goal(what="anchor's rise at the end: half with replay less replay alone", measured=halves, limit=0.0))
     return [*found, auto_goal(grid)]
 
 

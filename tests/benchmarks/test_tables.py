@@ -119,6 +119,16 @@ def test_a_missed_goal_is_said():
     assert "No goal was missed." in tables.goals_table([Goal(what="x", measured=Spread(values=(0.0,)), limit=0.0)])
 
 
+def test_where_naive_forgets_nothing_no_share_of_it_is_claimed():
+    grid = domain_grid()
+    for cell in grid["cells"]:
+        for one in cell["stages"]:
+            one["scores"][ANCHOR] = 3.9
+    text = tables.goals_table(tables.domain_goals(grid))
+    assert "| anchor's rise after novels-de: replay's share of naive's | nothing was forgotten | ≤ 10.0% |  |" in text
+    assert "No goal was missed." in text
+
+
 def test_years_are_compared_where_retraining_is_due():
     goals = list(by_what(tables.temporal_goals(year_grid())).values())
     assert goals[0].measured.mean == pytest.approx(2.0 / 1.99 - 1)
