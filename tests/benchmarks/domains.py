@@ -40,6 +40,12 @@ ARMS = (
     Arm(name="half, replay", strategy={"name": "half-finetune", "mixing": "replay"}),
     Arm(name="infinite", strategy={"name": "rewarm-replay", "schedule": "infinite"}),
     Arm(name="auto", strategy={"name": "auto"}),
+    Arm(name="skill-it", strategy={"name": "data-mixing"}, all_seeds=False),
+    Arm(
+        name="prior weights",
+        strategy={"name": "data-mixing", "mixing": {"weights": "prior", "reweight": {"kind": "none"}}},
+        all_seeds=False,
+    ),
     Arm(name="replay 5 %", strategy={"name": "rewarm-replay", "mixing": {"share": 0.05}}, all_seeds=False),
     Arm(name="replay 25 %", strategy={"name": "rewarm-replay", "mixing": {"share": 0.25}}, all_seeds=False),
 )

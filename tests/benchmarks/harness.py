@@ -21,7 +21,7 @@ RESULTS = ROOT / "tests" / "benchmarks" / "results"
 CACHE = ROOT / ".bench"
 SLOTS = 2
 """Cells at a time, of one thread each."""
-DRIVERS = ("batches", "exact", "line", "lineup", "mos_plan", "mos_released", "nearest_mean")
+DRIVERS = ("batches", "exact", "line", "lineup", "mos_released", "nearest_mean")
 """Modules beside this one that a worker's cells follow from, like the code that trains."""
 QUIET = {
     "OMP_NUM_THREADS": "1",

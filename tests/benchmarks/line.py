@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from strategies.contract import (
@@ -30,6 +31,7 @@ from strategies.contract import (
 )
 from strategies.jobs.run import work
 from strategies.jobs.runtime import Runtime
+from strategies.parts import WeightedMixing
 from strategies.plan import order, parse_reference
 from strategies.settings import Json, Task, TrainingSettings
 from tests.benchmarks.batches import Batch
@@ -150,8 +152,9 @@ class Line:
         sources = (*(one.source for one in batches), *(one.as_old() for one in self._old()))
         asked = MeasureWork(sources=sources, training=setting.training, tokens=MEASURED_TOKENS)
         done = self._run("measure", self.live.model, asked)
+        sets = {one.source.batch: one.heldout.name for one in [*self._old(), *batches]}
         facts = {
-            one.batch: SourceFacts(**one.model_dump(), seen_rows=self._seen.get(one.batch, 0))
+            one.batch: SourceFacts(**one.model_dump(), seen_rows=self._seen.get(one.batch, 0), eval_set=sets[one.batch])
             for one in done.result.measured
         }
         known = self.live.model.labels
@@ -170,15 +173,9 @@ class Line:
             anchor_rise=self._anchor_rise(),
             stage=self.live.number,
             parameters=done.result.parameters,
-            **self._parent(),
+            parent_answer=tuple(role for role, name in ANSWERS.items() if getattr(self.live.model, name) is not None),
+            parent_labels=known,
         )
-
-    def _parent(self) -> Json:
-        """What the live version answers with and knows, as far as signals have a field for it."""
-        model = self.live.model
-        answer = tuple(role for role, name in ANSWERS.items() if getattr(model, name) is not None)
-        found = {"parent_answer": answer, "parent_labels": model.labels}
-        return {name: value for name, value in found.items() if name in Signals.model_fields}
 
     def _anchor_rise(self) -> float | None:
         """Relative rise of the anchor's loss from the base to the live version, on the ``select`` half."""
@@ -204,10 +201,12 @@ class Line:
         labels: tuple[str, ...],
     ) -> Done:
         mixing = template.mixing
+        wanted = set(chain.from_iterable(mixing.measured.values())) if isinstance(mixing, WeightedMixing) else set()
         todo = TrainWork(
             template=template,
-            sources=(*(known[one].source for one in mixing.new), *(known[one].as_old() for one in mixing.old)),
+            sources=tuple(known[one].source if one in mixing.new else known[one].as_old() for one in mixing.sources),
             forbidden=(*(one.heldout for one in known.values()), *self._setting.forbidden),
+            select=tuple(one.heldout for one in known.values() if one.heldout.name in wanted),
             optimizer=self._place(template.optimizer, earlier),
             cursor=self._place(mixing.cursor, earlier),
         )

@@ -18,7 +18,7 @@ from strategies import choice
 from strategies.choice import StrategySettings
 from strategies.contract import EvalFile, ModelFiles, Plan, Score, Signals
 from strategies.settings import Json, Task, TrainingSettings
-from tests.benchmarks import harness, mos_plan
+from tests.benchmarks import harness
 from tests.benchmarks.batches import Batch
 from tests.benchmarks.harness import Record
 from tests.benchmarks.inputs import file_hash
@@ -139,8 +139,6 @@ def grouped(stages: Sequence[Batch], every: int) -> Iterable[tuple[int, Sequence
 
 def planner(strategy: Json) -> Callable[[Signals], Plan]:
     """The chooser with a stream's strategy."""
-    if strategy["name"] == "mos" and "mos" not in choice.NAMES:
-        return mos_plan.plan
     return partial(choice.plan, settings=StrategySettings.model_validate(strategy))
 
 
