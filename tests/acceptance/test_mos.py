@@ -97,7 +97,7 @@ def test_classes_come_batch_by_batch_and_the_export_answers_as_was_evaluated(dae
     for at in range(3):
         path = write_classes(tmp_path / f"{at}.jsonl", names[3 * at : 3 * at + 3], start=200 * at)
         daemon.cli("ingest", "s", str(path))
-        daemon.cli("retrain", "s", "--wait")
+        daemon.cli("retrain", "s", "--wait", timeout_s=900)
     scores = daemon.json("version", "show", "s@live")["scores"]
     assert min(scores.values()) > 1 / 3, f"a guess among the batch's own classes would do as well: {scores}"
     assert objects(daemon, "s/2", under="adapters/t1").items() <= objects(daemon, "s/4", under="adapters/").items()
@@ -125,7 +125,7 @@ def test_a_language_models_bank_goes_back_and_on_from_there(daemon: Daemon, tmp_
     for at, words in enumerate(("quiet lake morning rest", "8 6 4 2 0")):
         texts = [f"{words} {words} {rest}" for rest in models.texts(60, start=500 + 100 * at, words=5)]
         daemon.cli("ingest", "s", str(write_jsonl(tmp_path / f"{at}.jsonl", texts)))
-        daemon.cli("retrain", "s", "--wait")
+        daemon.cli("retrain", "s", "--wait", timeout_s=900)
     assert objects(daemon, "s/3", under="adapters/t2")
     said = elsewhere(daemon.home.published / "s" / "live", "bank.generate('8 6 4', max_new_tokens=4, do_sample=False)")
     daemon.cli("version", "export", "s@live", str(tmp_path / "out"))
