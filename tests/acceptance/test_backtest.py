@@ -14,6 +14,7 @@ import pytest
 from tests import models
 from tests.acceptance.daemon import REKINDLE, Daemon, write_jsonl
 
+pytestmark = pytest.mark.slow
 SETTINGS = (
     *("--set", "training.max_steps=15"),
     *("--set", "training.train_batch_size=8"),

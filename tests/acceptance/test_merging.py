@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from tests import models
 from tests.acceptance.daemon import Daemon, write_jsonl
 
+pytestmark = pytest.mark.slow
 TRAINING = ("--set", "training.max_steps=20", "--set", "training.train_batch_size=8", "--set", "training.max_length=64")
 
 

@@ -11,6 +11,7 @@ import pytest
 from tests import models
 from tests.acceptance.daemon import Daemon, write_jsonl
 
+pytestmark = pytest.mark.slow
 TRAINING = ("--set", "training.max_steps=12", "--set", "training.train_batch_size=8", "--set", "training.max_length=64")
 
 

@@ -12,6 +12,7 @@ from strategies.jobs.probe import STATE
 from tests import models
 from tests.acceptance.daemon import Daemon, write_jsonl
 
+pytestmark = pytest.mark.slow
 SETTINGS = (
     *("--set", "training.max_steps=40"),
     *("--set", "training.train_batch_size=8"),

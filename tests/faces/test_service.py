@@ -151,7 +151,7 @@ def test_waiting_shows_progress_on_a_terminal(working: Face) -> None:
 
 def test_strategies_are_listed_and_shown_screw_by_screw(face: Face) -> None:
     names = [one["name"] for one in face.data("strategy", "list")]
-    assert names == ["auto", "naive", "retrain", "rewarm-replay", "half-finetune", "mos"]
+    assert names == ["auto", "naive", "retrain", "rewarm-replay", "half-finetune", "data-mixing", "mos"]
     shown = face.data("strategy", "show", "half-finetune")
     assert shown["composition"]["selection"] == {"kind": "half", "level": "category", "pairing": "auto"}
     assert "half (level category, pairing auto)" in face.rekindle("strategy", "show", "half-finetune").out
