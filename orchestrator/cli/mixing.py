@@ -7,16 +7,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic import ValidationError
 
 from orchestrator.cli.base import command, group
 from orchestrator.cli.output import field, is_json, print_json, say, show_list, show_one
 from orchestrator.cli.progress import Status, showing
 from orchestrator.errors import BadInput, RekindleError
-from strategies.agent.requests import REQUEST, Collect, Evaluate, Teach, estimate
+
+if TYPE_CHECKING:
+    from strategies.agent.requests import Collect, Evaluate, Teach
 
 mixing = group("Learn how to mix domains: collect runs of a tiny proxy, train an agent on them, compare it.")
 Domains = Annotated[
@@ -175,6 +176,10 @@ def _file(given: str, *, target: bool) -> dict[str, Any]:
 
 
 def _request(values: dict[str, Any]) -> Collect | Teach | Evaluate:
+    from pydantic import ValidationError
+
+    from strategies.agent.requests import REQUEST
+
     try:
         return REQUEST.validate_python(values)
     except ValidationError as error:
@@ -186,6 +191,8 @@ def _request(values: dict[str, Any]) -> Collect | Teach | Evaluate:
 def _carried_out(request: Collect | Teach | Evaluate, *, dry_run: bool) -> dict[str, Any] | None:
     """The result of a process that does it; None where only the cost was asked for, which is printed."""
     if dry_run:
+        from strategies.agent.requests import estimate
+
         cost = estimate(request).model_dump(mode="json")
         lines = [(name.replace("_", " "), value) for name, value in cost.items() if value]
         show_one(cost, lines)

@@ -102,8 +102,9 @@ class Daemon:
         return max(steps, default=0)
 
     def newest_job(self) -> tuple[str, bool] | None:
-        """Kind of work of the newest job that has a folder, and whether it has ended; read from its files, at once."""
-        specs = {int(path.parents[1].name): path for path in self.home.jobs.glob("*/*/job.json")}
+        """Kind of work of the newest job that has begun, and whether it has ended; read from its files, at once."""
+        begun = self.home.jobs.glob("*/*/heartbeat.json")
+        specs = {int(path.parents[1].name): path.with_name("job.json") for path in begun}
         if not specs:
             return None
         newest = specs[max(specs)]

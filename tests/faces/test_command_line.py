@@ -65,7 +65,8 @@ def test_the_commands_are_those_that_scripts_rely_on() -> None:
     for words, _ in commands():
         groups.setdefault(words[0], set()).add(" ".join(words[1:]))
     assert groups["stream"] == {
-        *("add", "list", "show", "set", "rebase", "pause", "resume", "remove", "release-batches", "schema")
+        *("add", "list", "show", "set", "rebase", "pause", "resume", "remove", "release-batches", "schema"),
+        "backtest",
     }
     assert groups["version"] == {"list", "show", "lineage", "matrix", "compare", "promote", "export"}
     assert groups["job"] == {"list", "show", "logs", "cancel", "retry"}
@@ -73,8 +74,9 @@ def test_the_commands_are_those_that_scripts_rely_on() -> None:
     assert groups["trigger"] == {"list", "pause", "resume", "test"}
     assert groups["decision"] == {"list", "show"}
     assert groups["strategy"] == {"list", "show"}
+    assert groups["mixing"] == {"collect", "train", "evaluate"}
     assert groups["token"] == {"create", "list", "revoke"}
-    single = {"serve", "demo", "ingest", "retrain", "evaluate", "rollback", "gc", "doctor", "backup", "db"}
+    single = {"serve", "demo", "ingest", "retrain", "evaluate", "rollback", "merge", "gc", "doctor", "backup", "db"}
     assert groups.keys() >= single
 
 
