@@ -44,7 +44,7 @@ class StrategySettings(Closed):
     @model_validator(mode="before")
     @classmethod
     def _fill_kinds(cls, raw: Any) -> Any:
-        """A word is a screw's kind; a screw without ``kind`` is of the kind that the named strategy has."""
+        """A word is a screw's kind; a screw without ``kind`` is the named strategy's but for the given keys."""
         if not isinstance(raw, Mapping):
             return raw
         usual = _usual(raw.get("name", auto.NAME))
@@ -138,6 +138,15 @@ def _usual(name: object) -> Composition:
 def _with_kind(value: Any, usual: Composition, screw: str) -> Any:
     if isinstance(value, str):
         return {"kind": value}
-    if isinstance(value, Mapping) and "kind" not in value:
-        return {"kind": getattr(usual, screw).kind, **value}
-    return value
+    return _over(getattr(usual, screw).model_dump(mode="json"), value) if isinstance(value, Mapping) else value
+
+
+def _over(usual: Json, given: Mapping[str, Any]) -> Json:
+    """What is given in place of what is usual; a ``kind`` begins anew."""
+    if "kind" in given:
+        return dict(given)
+    return {**usual, **{key: _inner(usual.get(key), value) for key, value in given.items()}}
+
+
+def _inner(usual: Any, given: Any) -> Any:
+    return _over(usual, given) if isinstance(usual, dict) and isinstance(given, Mapping) else given

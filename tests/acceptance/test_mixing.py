@@ -37,6 +37,7 @@ def test_skill_it_leaves_the_course_of_its_weights_in_the_lineage(daemon: Daemon
     daemon.cli(
         *("stream", "add", "s", "--model", str(model), "--set", f"anchor={anchor}", "--set", "gate.mode=record"),
         *("--strategy", "data-mixing", "--set", "strategy.mixing.domains=column", *TRAINING),
+        *("--set", "strategy.mixing.reweight.eta=2"),
     )
     daemon.cli("ingest", "s", str(classes(tmp_path / "batch.jsonl", start=100)))
     daemon.cli("retrain", "s", "--wait")
@@ -45,5 +46,6 @@ def test_skill_it_leaves_the_course_of_its_weights_in_the_lineage(daemon: Daemon
     assert [point["step"] for point in course] == [0, 2, 4, 6, 8, 10, 12]
     assert set(course[0]["weights"]) == {"new/loud", "new/plain", "old/other"}
     assert all(set(point["losses"]) == set(point["weights"]) for point in course)
+    assert len({json.dumps(point["weights"]) for point in course}) > 1, "nothing was re-weighted"
     assert {"evidence/mixture", "evidence/trajectory"} <= set(found["artifacts"])
     assert "new/loud" in daemon.cli("version", "show", "s@live")

@@ -79,6 +79,15 @@ def test_data_mixing_is_skill_it_with_room_for_weights_to_move():
     assert "re-weighted by skill-it" in made.reason
 
 
+def test_what_is_not_turned_stays_as_the_named_strategy_has_it():
+    made = plan(measured(), name="data-mixing", mixing={"updates": 5, "reweight": {"eta": 0.7}})
+    job = made.jobs["train"]
+    assert isinstance(job, TrainTemplate)
+    assert isinstance(job.mixing, WeightedMixing)
+    assert isinstance(job.mixing.reweight, SkillItReweighting)
+    assert (job.mixing.reweight.eta, job.mixing.observe_every) == (0.7, 20)
+
+
 def test_without_any_eval_set_the_weights_stay_and_the_plan_says_so():
     bare = signals()
     made = plan(bare, name="data-mixing")
