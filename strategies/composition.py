@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from strategies.merging.settings import EmaConsolidation
+from strategies.merging.settings import EmaConsolidation, MergeConsolidation
 from strategies.mixing.settings import WeightedSettings
 from strategies.parts import KeepConsolidation, LocalObjective, TaskMeanConsolidation
 from strategies.selection.settings import AdapterSettings, AllSettings, HalfSettings
@@ -89,7 +89,7 @@ ObjectiveSettings = Annotated[TaskSettings | LocalObjective, Field(discriminator
 # --- consolidation: how the result joins what came before --------------------------------------------------------
 
 ConsolidationSettings = Annotated[
-    KeepConsolidation | EmaConsolidation | TaskMeanConsolidation, Field(discriminator="kind")
+    KeepConsolidation | EmaConsolidation | MergeConsolidation | TaskMeanConsolidation, Field(discriminator="kind")
 ]
 
 # --- together ----------------------------------------------------------------------------------------------------

@@ -96,7 +96,25 @@ class FitTemplate(Closed):
     state: tuple[str, ...] = ("state/mixture", "evidence/regmix")
 
 
-Template = Annotated[TrainTemplate | ProxyTemplate | FitTemplate, Field(discriminator="kind")]
+class MergeTemplate(Closed):
+    """The last step of a stage: what its train jobs made becomes one model (METHODS 7)."""
+
+    kind: Literal["merge"] = "merge"
+    init: Reference
+    """The version that changes are counted from, or gone back towards."""
+    members: dict[str, Reference] = Field(min_length=1)
+    """Role -> the answer of a train job, or ``init`` itself."""
+    method: Merge
+    into: Literal["model", "adapter"] = "model"
+    rows: dict[str, str] = Field(default_factory=dict)
+    """Role -> the source that its Fisher information is estimated from; fisher only."""
+    sets: tuple[str, ...] = ()
+    """Eval sets that a greedy soup chooses by."""
+    training: TrainingSettings
+    state: tuple[str, ...] = ()
+
+
+Template = Annotated[TrainTemplate | ProxyTemplate | FitTemplate | MergeTemplate, Field(discriminator="kind")]
 
 
 class Explained(Closed):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from typing import NamedTuple
 
-from strategies.contract import FitTemplate, Plan, Template, TrainTemplate
+from strategies.contract import FitTemplate, MergeTemplate, Plan, ProxyTemplate, Template, TrainTemplate
 from strategies.errors import BadPlan
 from strategies.mixing.domains import batch_of
 from strategies.parts import WeightedMixing
@@ -15,6 +15,9 @@ VERSIONS = ("base", "live")
 """Names a reference may use besides the plan's own jobs: version 1, and the version the decision started from."""
 MODEL, ADAPTER, BANK = ANSWERS = ("answer/model", "answer/adapter", "answer/bank")
 """What a train job leaves, one of them; an adapter or a bank stands on the model that it was trained on."""
+
+START = "start"
+"""What a merge calls the version that training started from, among models that no version is yet."""
 
 
 class Artifact(NamedTuple):
@@ -46,6 +49,8 @@ def references(job: Template) -> Iterator[Artifact]:
 def _further(job: Template) -> tuple[str | None, ...]:
     if isinstance(job, FitTemplate):
         return job.runs
+    if isinstance(job, MergeTemplate):
+        return tuple(job.members.values())
     if isinstance(job, TrainTemplate):
         mixture = job.mixing.mixture if isinstance(job.mixing, WeightedMixing) else None
         return (job.optimizer, job.reference, job.mixing.cursor, mixture)
@@ -54,7 +59,7 @@ def _further(job: Template) -> tuple[str | None, ...]:
 
 def batches_drawn(plan: Plan) -> set[str]:
     """Names of the batches that jobs of the plan draw rows from."""
-    mixings = [job.mixing for job in plan.jobs.values() if not isinstance(job, FitTemplate)]
+    mixings = [job.mixing for job in plan.jobs.values() if isinstance(job, TrainTemplate | ProxyTemplate)]
     return {batch_of(source) for mixing in mixings for source in mixing.sources}
 
 
@@ -90,7 +95,7 @@ def _check_exists(plan: Plan, name: str, artifact: Artifact) -> None:
     if artifact.of not in plan.jobs:
         raise BadPlan(f"job {name} needs {artifact.of}/{artifact.role}, but the plan has no job {artifact.of}")
     owner = plan.jobs[artifact.of]
-    if artifact.role not in (*(ANSWERS if isinstance(owner, TrainTemplate) else ()), *owner.state):
+    if artifact.role not in (*(ANSWERS if isinstance(owner, TrainTemplate | MergeTemplate) else ()), *owner.state):
         raise BadPlan(
             f"job {name} needs {artifact.of}/{artifact.role}, but that job does not leave it; add it to state"
         )

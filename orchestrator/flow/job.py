@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,10 @@ from storage.tables import (
     VersionBatch,
     VersionParent,
 )
-from strategies.contract import FitTemplate, Template, TrainTemplate
+from strategies.contract import EvalFile, ModelFiles, SourceFile, Template, TrainTemplate
 from strategies.contract import Plan as PlanRecord
-from strategies.mixing.domains import batch_of
-from strategies.parts import WeightedMixing
-from strategies.plan import BANK, MODEL, needs, order, parse_reference
+from strategies.plan import Artifact, needs, order, parse_reference
+from strategies.resolution import resolve
 
 
 def source_file(batch: Batch, role: str) -> dict[str, Any]:
@@ -106,54 +106,15 @@ def _queue_job(
 
 
 def _spec(session: Session, decision: Decision, template: Template, settings: StreamSettings) -> dict[str, Any]:
+    model, work = resolve(template, _Files(session, decision, settings))
     return {
         "task": settings.task,
         "seed": template.training.seed,
         "threads": settings.resources.cpus,
         "device": "cuda" if settings.resources.gpus else "auto",
-        "model": _initial_model(session, decision, template, settings),
-        "work": {
-            "kind": template.kind,
-            "template": template.model_dump(mode="json"),
-            **_files(session, decision, template, settings),
-        },
+        "model": model.model_dump(mode="json"),
+        "work": work.model_dump(mode="json"),
     }
-
-
-def _files(session: Session, decision: Decision, template: Template, settings: StreamSettings) -> dict[str, Any]:
-    """All that the job reads beside its model."""
-    if isinstance(template, FitTemplate):
-        return {"runs": [_symbolic(session, decision, run) for run in template.runs]}
-    mixing = template.mixing
-    new = {batch_of(source) for source in mixing.new}
-    data: dict[str, Any] = {
-        "sources": [
-            source_file(batch, "new" if records.source_name(batch) in new else "old")
-            for batch in _named_batches(session, decision, {batch_of(source) for source in mixing.sources})
-        ],
-        "forbidden": forbidden(session, decision.stream_id),
-    }
-    if isinstance(mixing, WeightedMixing):
-        data |= {"select": _selected(session, decision, mixing), "space": mixing.space}
-    if isinstance(template, TrainTemplate):
-        data |= _artifacts_read(session, decision, template, settings)
-    return data
-
-
-def _artifacts_read(
-    session: Session, decision: Decision, template: TrainTemplate, settings: StreamSettings
-) -> dict[str, Any]:
-    mixing = template.mixing
-    found = {
-        "optimizer": _symbolic(session, decision, template.optimizer),
-        "cursor": _symbolic(session, decision, mixing.cursor),
-    }
-    if isinstance(mixing, WeightedMixing):
-        found["mixture"] = _symbolic(session, decision, mixing.mixture)
-    if template.reference is not None:
-        asked = template.model_copy(update={"init": template.reference})
-        return {**found, "reference": _initial_model(session, decision, asked, settings)}
-    return found
 
 
 def forbidden(session: Session, stream_id: str) -> list[dict[str, Any]]:
@@ -162,54 +123,54 @@ def forbidden(session: Session, stream_id: str) -> list[dict[str, Any]]:
     return [evaluation.eval_file(one) for one in session.scalars(query)]
 
 
-def _selected(session: Session, decision: Decision, mixing: WeightedMixing) -> list[dict[str, Any]]:
-    """The eval sets that stand for the mixing's domains."""
-    wanted = {batch_of(name) for names in mixing.measured.values() for name in names}
-    active = records.active_sets(session, decision.stream_id)
-    return [evaluation.eval_file(one) for one in active if one.name in wanted]
+@dataclass(frozen=True)
+class _Files:
+    """Symbolic files, as of the decision: what they stand for is looked up when the job is submitted."""
 
+    session: Session
+    decision: Decision
+    settings: StreamSettings
 
-def _named_batches(session: Session, decision: Decision, names: set[str]) -> list[Batch]:
-    """The batches of a plan's sources; a batch held since the decision is left to the job's failure, never drawn."""
-    found = session.scalars(
-        select(Batch)
-        .where(Batch.stream_id == decision.stream_id, Batch.state.in_(("pending", "trained")))
-        .order_by(Batch.id)
-    )
-    return [batch for batch in found if batch.kind != "fixed" and records.source_name(batch) in names]
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(self.decision.signals.get("labels", ()))
+
+    def version(self, owner: str) -> ModelFiles:
+        origin = _origin(self.session, self.decision, owner)
+        return ModelFiles.model_validate(evaluation.model_of(self.session, origin, self.settings))
+
+    def artifact(self, artifact: Artifact) -> str:
+        if artifact.is_job:
+            return f"@{artifact.of}/{artifact.role}"
+        origin = _origin(self.session, self.decision, artifact.of)
+        return f"manifest:{records.artifacts_of(self.session, origin.id)[artifact.role]}"
+
+    def batches(self, names: Collection[str]) -> dict[str, SourceFile]:
+        """A batch held since the decision is left to the job's failure, never drawn."""
+        found = self.session.scalars(
+            select(Batch).where(
+                Batch.stream_id == self.decision.stream_id,
+                Batch.state.in_(("pending", "trained")),
+                Batch.kind != "fixed",
+            )
+        )
+        named = {records.source_name(batch): batch for batch in found}
+        return {
+            name: SourceFile.model_validate(source_file(batch, "old")) for name, batch in named.items() if name in names
+        }
+
+    def sets(self, names: Collection[str]) -> tuple[EvalFile, ...]:
+        active = records.active_sets(self.session, self.decision.stream_id)
+        return tuple(EvalFile.model_validate(evaluation.eval_file(one)) for one in active if one.name in names)
+
+    def forbidden(self) -> tuple[EvalFile, ...]:
+        return tuple(EvalFile.model_validate(one) for one in forbidden(self.session, self.decision.stream_id))
 
 
 def _origin(session: Session, decision: Decision, owner: str) -> Version:
     if owner == "base":
         return records.base_of(session, decision.stream_id)
     return session.get_one(Version, decision.parent_version_id)
-
-
-def _initial_model(
-    session: Session, decision: Decision, template: Template, settings: StreamSettings
-) -> dict[str, Any]:
-    """The model that a job starts from: a version's answer or trunk, or what an earlier job of the plan made."""
-    init = parse_reference(template.init)
-    labels = decision.signals.get("labels", [])
-    origin = _origin(session, decision, "live" if init.is_job else init.of)
-    model = {**evaluation.model_of(session, origin, settings), "labels": labels}
-    if not init.is_job and init.role in (MODEL, BANK):
-        return model
-    if isinstance(template, TrainTemplate) and template.selection.lora is not None:
-        return {
-            **model,
-            "adapter": _symbolic(session, decision, template.init.replace("answer/model", "answer/adapter")),
-        }
-    return {**model, "adapter": None, "path": _symbolic(session, decision, template.init)}
-
-
-def _symbolic(session: Session, decision: Decision, reference: str | None) -> str | None:
-    if reference is None:
-        return None
-    artifact = parse_reference(reference)
-    if artifact.is_job:
-        return reference
-    return f"manifest:{records.artifacts_of(session, _origin(session, decision, artifact.of).id)[artifact.role]}"
 
 
 def _give_up(app: App, session: Session, decision: Decision, jobs: Sequence[Job], ended: Job) -> bool:

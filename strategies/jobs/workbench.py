@@ -75,15 +75,18 @@ class Bench:
     def score(
         self, model: ModelFiles, *, within: Mapping[str, tuple[str, ...]] | None = None
     ) -> dict[str, tuple[Metric, float]]:
-        """Metric and value of each of the job's eval sets on its ``select`` rows.
+        """Metric and value of each of the job's eval sets that has ``select`` rows, on those.
 
         Raises:
-            Refused: a set has no such row that can be scored.
+            Refused: none has such a row that can be scored.
         """
         files = tuple(one.file for one in self.work.sets)
         work = EvaluateWork(sets=files, training=self.work.training)
         found = selected(self.spec.model_copy(update={"model": model}), work, self.runtime, within=within or {})
-        return {name: (metric, _known(name, value)) for name, (metric, value) in found.items()}
+        scored = {name: (metric, value) for name, (metric, value) in found.items() if value is not None}
+        if not scored:
+            raise Refused("no eval set has a row of half select to choose by; wait for larger batches, or choose soup")
+        return scored
 
     def facts(self) -> Json:
         """What every merge says about how it came to be."""
@@ -160,12 +163,6 @@ def _unique(names: list[str], what: str) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise BadPlan(f"two {what} are called {twice[0]}; give each a name of its own")
-
-
-def _known(name: str, value: float | None) -> float:
-    if value is None:
-        raise Refused(f"eval set {name} has no row of half select to choose by; leave it out")
-    return value
 
 
 def _sha256(path: Path) -> str:

@@ -164,6 +164,67 @@ def share_gone_back(method: Merge) -> float | None:
             return None
 
 
+LastStep = Annotated[
+    SoupMerge
+    | GreedySoupMerge
+    | TaskArithmeticMerge
+    | TiesMerge
+    | DareMerge
+    | FisherMerge
+    | InterpolateMerge
+    | LinesMerge,
+    Field(discriminator="kind"),
+]
+"""Merges that a strategy can end with."""
+LONE = frozenset({"interpolate", "lines"})
+"""Methods that scale the change of one model, unless ``lines`` follows a merge."""
+MEANS = frozenset({"soup", "greedy-soup", "fisher"})
+"""Methods that average models: of one alone there is nothing to average."""
+SIBLINGS = 3
+
+
+class MergeConsolidation(Closed):
+    """The stage trains ``siblings`` that differ in the order of their rows, and merges them as its last step.
+
+    Changes are counted from the model that training starts from, which interpolate and lines go back towards. A method
+    that averages models takes that model as the second one where there is one sibling alone.
+    """
+
+    kind: Literal["merge"] = Field("merge", description="siblings of one start, merged as the last step")
+    method: LastStep = Field(SoupMerge(), description="how they are merged")
+    siblings: int | None = Field(
+        None,
+        ge=1,
+        le=8,
+        description=f"models trained, alike but for the order of rows; default: {SIBLINGS}, or 1 where the method"
+        " scales the change of one",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _method_by_name(cls, raw: object) -> object:
+        """A word is a method with its defaults."""
+        if isinstance(raw, dict) and isinstance(raw.get("method"), str):
+            return {**raw, "method": {"kind": raw["method"]}}
+        return raw
+
+    @model_validator(mode="after")
+    def _takes_so_many(self) -> MergeConsolidation:
+        if self.scales_one and (self.siblings or 1) > 1:
+            raise ValueError(f"{self.method.kind} scales the change of one model; set siblings to 1")
+        return self
+
+    @property
+    def scales_one(self) -> bool:
+        """Whether the method scales the change of one model alone."""
+        return self.method.kind in LONE and getattr(self.method, "after", None) is None
+
+    @property
+    def count(self) -> int:
+        """How many siblings there are."""
+        return self.siblings or (1 if self.scales_one else SIBLINGS)
+
+
 class EmaConsolidation(Closed):
     """The result is a moving average of the weights over the optimizer steps of this stage.
 

@@ -25,8 +25,8 @@ def check(composition: Composition, training: TrainingSettings) -> None:
         raise BadPlan("task-mean is for adapters; set selection.kind to adapter or consolidation.kind to keep")
     elif composition.objective.kind == "local":
         raise BadPlan("local is for adapters; set selection.kind to adapter or objective.kind to task")
-    if composition.consolidation.kind == "ema":
-        _check_ema(composition)
+    if composition.consolidation.kind in ("ema", "merge"):
+        _check_averaged(composition)
     if composition.selection.kind == "half" and composition.keep_optimizer:
         raise BadPlan("half draws anew what moves, so every stage needs a new optimizer; remove keep_optimizer")
     if isinstance(composition.mixing, WeightedSettings):
@@ -95,15 +95,15 @@ def _check_base(composition: Composition) -> None:
         raise BadPlan("the base has no optimizer moments; remove keep_optimizer or set start to live")
 
 
-def _check_ema(composition: Composition) -> None:
+def _check_averaged(composition: Composition) -> None:
+    """Neither moments nor a trunk go on from weights that no step led to."""
+    what = "an average" if composition.consolidation.kind == "ema" else "a merge"
     if composition.schedule.kind == "infinite":
         raise BadPlan(
-            "the infinite schedule goes on from its trunk's own weights, not an average; choose cosine or keep"
+            f"the infinite schedule goes on from its trunk's own weights, not from {what}; choose cosine or keep"
         )
     if composition.keep_optimizer:
-        raise BadPlan(
-            "the moments belong to the last weights, not to their average; remove keep_optimizer or choose keep"
-        )
+        raise BadPlan(f"the moments belong to the last weights, not to {what}; remove keep_optimizer or choose keep")
 
 
 def _check_infinite(composition: Composition, schedule: InfiniteSettings, training: TrainingSettings) -> None:

@@ -6,7 +6,7 @@ from strategies.composition import Composition, CosineSettings
 from strategies.contract import Explained, Plan, Signals, TrainTemplate
 from strategies.parts import CosineSchedule
 from strategies.plan import BANK, MODEL
-from strategies.planning import mixing, resolve
+from strategies.planning import merging, mixing, resolve
 from strategies.planning.stage import Stage, in_words, parents_cursor, resolve_stage, sources_of, train_job
 
 
@@ -22,12 +22,13 @@ def plan(signals: Signals, composition: Composition, schedule: CosineSettings, *
     stage = stage.with_values(**mixing.explained(stage, main.mixing))
     moved = "a new adapter" if composition.selection.kind == "adapter" else f"the {composition.start} model"
     reason = f"Re-warms {moved} to rate {stage.rate():g} and decays it over {stage.steps} steps"
+    ended = merging.with_last_step(stage, mixing.with_search(stage, main))
     return Plan(
         strategy=strategy,
-        jobs=mixing.with_search(stage, main),
-        result=mixing.MAIN,
-        reason=f"{reason}, {in_words(stage)}.",
-        values=stage.values,
+        jobs=ended.jobs,
+        result=ended.result,
+        reason=f"{reason}, {in_words(stage)}{ended.in_words}.",
+        values={**stage.values, **ended.values},
     )
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from strategies import selection
-from strategies.composition import SCREWS, Composition, ReplaySettings
+from strategies.composition import SCREWS, Composition, ConsolidationSettings, ReplaySettings
 from strategies.contract import Explained, Signals, SourceFacts, TrainTemplate
-from strategies.merging.settings import EmaConsolidation
+from strategies.merging.settings import EmaConsolidation, MergeConsolidation
 from strategies.mixing.settings import WeightedSettings
-from strategies.parts import Consolidation, Mixing, Objective, ReplayMixing, Schedule, Selection
+from strategies.parts import Consolidation, KeepConsolidation, Mixing, Objective, ReplayMixing, Schedule, Selection
 from strategies.planning import domains, resolve, share
 from strategies.planning.domains import Domain
 from strategies.settings import Json
@@ -192,14 +192,16 @@ def replay(stage: Stage, *, cursor: str | None) -> ReplayMixing:
 
 
 def _consolidation(stage: Stage) -> Consolidation:
-    """With the decay by value: it means nothing without the stage's length."""
+    """With the decay by value: it means nothing without the stage's length. A merge is a job of its own."""
     settings = stage.composition.consolidation
+    if isinstance(settings, MergeConsolidation):
+        return KeepConsolidation()
     if isinstance(settings, EmaConsolidation):
         return settings.model_copy(update={"decay": stage.values["decay"].value})
     return settings
 
 
-def _decay(consolidation: Consolidation, steps: int) -> dict[str, Explained]:
+def _decay(consolidation: ConsolidationSettings, steps: int) -> dict[str, Explained]:
     if not isinstance(consolidation, EmaConsolidation):
         return {}
     origin = (

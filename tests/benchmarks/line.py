@@ -9,9 +9,8 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 
 from strategies.contract import (
@@ -25,14 +24,13 @@ from strategies.contract import (
     Score,
     Signals,
     SourceFacts,
-    TrainTemplate,
-    TrainWork,
+    SourceFile,
     Work,
 )
 from strategies.jobs.run import work
 from strategies.jobs.runtime import Runtime
-from strategies.parts import WeightedMixing
-from strategies.plan import order, parse_reference
+from strategies.plan import Artifact, order, parse_reference
+from strategies.resolution import resolve
 from strategies.settings import Json, Task, TrainingSettings
 from tests.benchmarks.batches import Batch
 
@@ -89,6 +87,35 @@ class Done:
         return self.folder / self.result.artifacts[role]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Files:
+    """A decision's files on this disk."""
+
+    origin: Callable[[str], Version]
+    known: Mapping[str, Batch]
+    fixed: tuple[EvalFile, ...]
+    labels: tuple[str, ...]
+    done: Mapping[str, Done]
+    """The plan's jobs so far; grows."""
+
+    def version(self, owner: str) -> ModelFiles:
+        return self.origin(owner).model
+
+    def artifact(self, artifact: Artifact) -> str:
+        if artifact.is_job:
+            return str(self.done[artifact.of].place(artifact.role))
+        return str(self.origin(artifact.of).state[artifact.role])
+
+    def batches(self, names: Collection[str]) -> dict[str, SourceFile]:
+        return {name: one.as_old() for name, one in self.known.items() if name in names}
+
+    def sets(self, names: Collection[str]) -> tuple[EvalFile, ...]:
+        return tuple(one.heldout for one in self.known.values() if one.heldout.name in names)
+
+    def forbidden(self) -> tuple[EvalFile, ...]:
+        return (*(one.heldout for one in self.known.values()), *self.fixed)
+
+
 class Line:
     """Versions of one stream, the last of them live; only the live one's files (and the base's) are kept."""
 
@@ -109,11 +136,18 @@ class Line:
         with _clocked(cpu, "measure"):
             signals = self._signals(batches)
         plan = self._setting.plan(signals)
-        known = {one.source.name: one for one in [*self._old(), *batches]}
         done: dict[str, Done] = {}
+        files = _Files(
+            origin=self._origin,
+            known={one.source.name: one for one in [*self._old(), *batches]},
+            fixed=self._setting.forbidden,
+            labels=signals.labels,
+            done=done,
+        )
         with _clocked(cpu, "train"):
             for name in order(plan):
-                done[name] = self._train(plan.jobs[name], name, known, done, labels=signals.labels)
+                model, todo = resolve(plan.jobs[name], files)
+                done[name] = self._run(name, model, todo)
         self._promote(plan, done)
         self._trained += batches
         facts = [one.result.facts for one in done.values()]
@@ -121,8 +155,8 @@ class Line:
             strategy=plan.strategy,
             reason=plan.reason,
             values={name: one.value for name, one in plan.values.items()},
-            tokens=sum(int(one["tokens"]) for one in facts),
-            steps=sum(int(one["steps"]) for one in facts),
+            tokens=sum(int(one.get("tokens", 0)) for one in facts),
+            steps=sum(int(one.get("steps", 0)) for one in facts),
             cpu_s=cpu,
         )
 
@@ -191,55 +225,16 @@ class Line:
         found = self.scores([self._setting.anchor.heldout], version=version)
         return next((score.value_select for score in found.values()), None)
 
-    def _train(
-        self,
-        template: TrainTemplate,
-        name: str,
-        known: Mapping[str, Batch],
-        earlier: Mapping[str, Done],
-        *,
-        labels: tuple[str, ...],
-    ) -> Done:
-        mixing = template.mixing
-        wanted = set(chain.from_iterable(mixing.measured.values())) if isinstance(mixing, WeightedMixing) else set()
-        todo = TrainWork(
-            template=template,
-            sources=tuple(known[one].source if one in mixing.new else known[one].as_old() for one in mixing.sources),
-            forbidden=(*(one.heldout for one in known.values()), *self._setting.forbidden),
-            select=tuple(one.heldout for one in known.values() if one.heldout.name in wanted),
-            optimizer=self._place(template.optimizer, earlier),
-            cursor=self._place(mixing.cursor, earlier),
-        )
-        model = self._initial(template, earlier).model_copy(update={"labels": labels})
-        return self._run(name, model, todo)
-
-    def _initial(self, template: TrainTemplate, earlier: Mapping[str, Done]) -> ModelFiles:
-        """A version's answer or trunk, or what an earlier job of the plan made."""
-        init = parse_reference(template.init)
-        model = self._origin(init.of).model
-        if not init.is_job and init.role in ANSWERS:
-            return model
-        if template.selection.lora is not None:
-            adapter = template.init.replace("answer/model", "answer/adapter")
-            return model.model_copy(update={"adapter": self._place(adapter, earlier)})
-        return model.model_copy(update={"path": self._place(template.init, earlier), "adapter": None})
-
     def _origin(self, owner: str) -> Version:
         return self.base if owner == "base" else self.live
-
-    def _place(self, reference: str | None, earlier: Mapping[str, Done]) -> str | None:
-        if reference is None:
-            return None
-        artifact = parse_reference(reference)
-        if artifact.is_job:
-            return str(earlier[artifact.of].place(artifact.role))
-        return str(self._origin(artifact.of).state[artifact.role])
 
     def _promote(self, plan: Plan, done: Mapping[str, Done]) -> None:
         owners = {parse_reference(job.init).of for job in plan.jobs.values()}
         origin = self._origin("base" if "base" in owners else "live")
         answer = done[plan.result]
         files = {ANSWERS[role]: str(answer.place(role)) for role in answer.result.artifacts if role in ANSWERS}
+        if "path" in files:
+            files = {"adapter": None, **files}
         state = {
             role: one.place(role) for one in done.values() for role in one.result.artifacts if role.startswith("state/")
         }
@@ -254,8 +249,10 @@ class Line:
         self._remove_all_but({one.folder for one in done.values()})
 
     def _remove_all_but(self, kept: set[Path]) -> None:
+        model = self.live.model
+        used = [Path(one) for one in (model.path, model.adapter, model.bank) if one is not None]
         for folder in self._folder.iterdir():
-            if folder not in kept:
+            if folder not in kept and not any(one.is_relative_to(folder) for one in used):
                 shutil.rmtree(folder)
 
     def _run(self, name: str, model: ModelFiles, todo: Work) -> Done:

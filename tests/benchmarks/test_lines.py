@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,15 @@ def texts(tmp_path_factory: pytest.TempPathFactory, llama: Path) -> domains.Text
 
 
 @pytest.fixture(scope="module")
+def longer(tmp_path_factory: pytest.TempPathFactory, llama: Path) -> lineup.Stream:
+    """Two batches whose held-out documents can be halved."""
+    folder = tmp_path_factory.mktemp("longer")
+    preset = replace(domains.PRESETS["smoke"], tuning_tokens=9000)
+    found = domains.Texts(llama, worlds.lm_data(folder / "data"), folder / "batches", preset)
+    return domains.domain_streams(found)["tuning"]
+
+
+@pytest.fixture(scope="module")
 def tasks(tmp_path_factory: pytest.TempPathFactory, bert: Path) -> lineup.Stream:
     folder = tmp_path_factory.mktemp("tasks")
     data = worlds.class_data(folder / "data") / "cls" / "clinc150"
@@ -61,6 +71,41 @@ def test_the_trunk_of_the_infinite_schedule_goes_on(tmp_path: Path, texts: domai
     assert first["tokens"] > 0
     assert first["cpu_s"]["train"] > 0
     assert 0 < found["select"] < 10
+
+
+MERGED = {
+    "soup": {"method": "soup", "siblings": 2},
+    "greedy soup": {"method": "greedy-soup", "siblings": 2},
+    "ties": {"method": "ties", "siblings": 2},
+    "halfway back": {"method": {"kind": "interpolate", "share": 0.5}},
+    "fisher with the start": {"method": "fisher", "siblings": 1},
+    "lines": {"method": {"kind": "lines", "alpha": 0.5}},
+}
+
+
+@pytest.mark.parametrize("tuner", ["full", "lora"])
+@pytest.mark.parametrize("name", MERGED)
+def test_a_stage_may_end_with_a_merge(tmp_path: Path, longer: lineup.Stream, name: str, tuner: str):
+    strategy = {"name": "rewarm-replay", "consolidation": {"kind": "merge", **MERGED[name]}}
+    training = {**QUIET, "tuner": tuner, "max_steps": 2}
+    arm = Arm(name=name, strategy=strategy)
+    first, second = carried_out(tmp_path, Cell(arm=arm, seed=1, rate=1e-2, stream=longer, training=training))["stages"]
+    assert first["steps"] == second["steps"] == 2 * first["values"]["siblings"]
+    assert f"by {first['values']['merge']}" in first["reason"]
+
+
+SEARCHES = {
+    "doremi": {"kind": "doremi", "share": 0.5},
+    "regmix": {"kind": "regmix", "runs": 24, "tokens": 1024, "jobs": 2},
+}
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_a_stage_may_begin_with_a_search_for_its_mixture(tmp_path: Path, longer: lineup.Stream, name: str):
+    arm = Arm(name=name, strategy={"name": "data-mixing", "mixing": {"reweight": SEARCHES[name]}})
+    found = carried_out(tmp_path, Cell(arm=arm, seed=1, rate=1e-3, stream=longer, training=QUIET))
+    assert [stage["values"]["reweight"] for stage in found["stages"]] == [name, name]
+    assert found["stages"][0]["steps"] > 0
 
 
 def test_retraining_waits_for_its_batches_and_is_scored_on_what_is_due(tmp_path: Path, texts: domains.Texts):

@@ -109,6 +109,7 @@ def test_a_dry_run_queues_nothing(forked: Daemon) -> None:
 
 def test_shares_of_a_soup_add_up_to_one(forked: Daemon) -> None:
     ask(forked, 2, 3, weights=(3.0, 1.0))
+    forked.settle()
     ask(forked, 2, 3, method="greedy-soup")
     forked.settle()
     for number, expected in ((4, (0.75, 0.25)), (5, (1.0, 0.0))):

@@ -26,7 +26,10 @@ BANK = {"selection": {"kind": "adapter"}, "consolidation": {"kind": "task-mean"}
         ({"schedule": INFINITE, "mixing": {"kind": "everything"}}, {}, "has seen the old rows"),
         ({"selection": HALF, "keep_optimizer": True}, {}, "remove keep_optimizer"),
         ({"schedule": INFINITE, "consolidation": "ema"}, {}, "its trunk's own weights"),
-        ({"consolidation": {"kind": "ema"}, "keep_optimizer": True}, {}, "not to their average"),
+        ({"consolidation": {"kind": "ema"}, "keep_optimizer": True}, {}, "not to an average"),
+        ({"consolidation": {"kind": "merge"}, "keep_optimizer": True}, {}, "not to a merge"),
+        ({"consolidation": {"kind": "merge"}, "schedule": INFINITE}, {}, "not from a merge"),
+        ({**BANK, "consolidation": {"kind": "merge"}}, {}, "set consolidation.kind to task-mean"),
         ({"start": "base"}, {}, "would be lost"),
         ({"selection": {"kind": "adapter"}}, {}, "set consolidation.kind to task-mean"),
         ({"consolidation": {"kind": "task-mean"}}, {}, "task-mean is for adapters"),
@@ -58,6 +61,9 @@ def test_contradictions_are_refused(given, training, reason):
         ({"schedule": {"kind": "cosine", "anneal": 0.1}}, "Extra inputs"),
         ({"schedule": {"kind": "infinite", "cooldown": 0.9, "anneal": 0.2}}, "cannot exceed 1"),
         ({"mixing": {"kind": "magic"}}, "does not match any of the expected tags"),
+        ({"consolidation": {"kind": "merge", "method": "half-reset"}}, "does not match any of the expected tags"),
+        ({"consolidation": {"kind": "merge", "method": "interpolate", "siblings": 2}}, "set siblings to 1"),
+        ({"consolidation": {"kind": "merge", "siblings": 9}}, "less than or equal to 8"),
     ],
 )
 def test_a_screw_refuses_what_its_kind_does_not_use(screw, reason):

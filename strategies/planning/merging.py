@@ -1,0 +1,91 @@
+"""The merge that a stage may end with: siblings in place of its train job, and one more job that joins them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from strategies.contract import Explained, MergeTemplate, Template, TrainTemplate
+from strategies.errors import BadPlan
+from strategies.merging.settings import MEANS, MergeConsolidation
+from strategies.plan import ADAPTER, MODEL, START
+from strategies.planning import resolve
+from strategies.planning.mixing import MAIN
+from strategies.planning.stage import Stage, everything
+
+MERGE = "merge"
+APART = 1000
+"""What is added to the order of rows from one sibling to the next: more than a stream's stages add."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """A stage's jobs, the one whose answer is the version, and what is told of the last of them."""
+
+    jobs: Mapping[str, Template]
+    result: str = MAIN
+    values: dict[str, Explained] = field(default_factory=dict)
+    in_words: str = ""
+
+
+def with_last_step(stage: Stage, jobs: Mapping[str, Template]) -> Ended:
+    """The jobs as they are, or with siblings in place of the train job and their merge."""
+    settings, main = stage.composition.consolidation, jobs[MAIN]
+    if not isinstance(settings, MergeConsolidation) or not isinstance(main, TrainTemplate):
+        return Ended(jobs=jobs)
+    trained = {f"{MAIN}-{at + 1}": _sibling(main, at) for at in range(settings.count)}
+    before = {name: job for name, job in jobs.items() if name != MAIN}
+    origin = resolve.DEFAULT if settings.siblings is None else resolve.SETTINGS
+    count = settings.count
+    return Ended(
+        jobs={**before, **trained, MERGE: _merge(stage, settings, main, tuple(trained))},
+        result=MERGE,
+        values={
+            "siblings": Explained(value=count, origin=origin),
+            "merge": Explained(value=settings.method.kind, origin=resolve.SETTINGS),
+        },
+        in_words=f", then merges {count} sibling{'s' if count > 1 else ''} by {settings.method.kind}",
+    )
+
+
+def _sibling(main: TrainTemplate, at: int) -> TrainTemplate:
+    """The train job, or one like it whose rows come in another order; the first alone leaves state for later stages."""
+    if at == 0:
+        return main
+    mixing = main.mixing.model_copy(update={"order": main.mixing.order + APART * at})
+    return main.model_copy(update={"mixing": mixing, "state": ()})
+
+
+def _merge(stage: Stage, settings: MergeConsolidation, main: TrainTemplate, trained: tuple[str, ...]) -> MergeTemplate:
+    kind = settings.method.kind
+    role = MODEL if main.selection.lora is None else ADAPTER
+    members = {name: f"@{name}/{role}" for name in trained}
+    if len(trained) == 1 and kind in MEANS:
+        members[START] = main.init
+    keeps_adapter = role == ADAPTER and START not in members and kind not in ("fisher", "greedy-soup")
+    return MergeTemplate(
+        init=main.init,
+        members=members,
+        method=settings.method,
+        into="adapter" if keeps_adapter else "model",
+        rows=_rows(stage, members) if kind == "fisher" else {},
+        sets=_sets(stage) if kind == "greedy-soup" else (),
+        training=main.training,
+    )
+
+
+def _rows(stage: Stage, members: Mapping[str, str]) -> dict[str, str]:
+    """Rows that each one knows: of the stage's newest batch; of the start, what it was trained on before."""
+    signals = stage.signals
+    before = [one for one in (*signals.old[::-1], signals.anchor) if one is not None and one.rows]
+    if START in members and not before:
+        raise BadPlan("there is no earlier batch to estimate the start's Fisher information from; set siblings to 2")
+    return {role: before[0].name if role == START else stage.new[-1].name for role in members}
+
+
+def _sets(stage: Stage) -> tuple[str, ...]:
+    own = [one.eval_set for one in everything(stage.signals) if one.eval_set is not None]
+    found = tuple(dict.fromkeys([*own, *stage.signals.pools]))
+    if not found:
+        raise BadPlan("greedy-soup chooses by eval sets, and the stream has none; choose soup")
+    return found

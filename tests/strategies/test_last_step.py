@@ -1,0 +1,93 @@
+"""The merge that a stage may end with: which models are trained for it, and what it takes of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from strategies.contract import MergeTemplate, Plan, TrainTemplate
+from strategies.errors import BadPlan
+from strategies.named import NAMED
+from strategies.plan import order
+from tests.strategies.makers import plan, signals, source
+
+
+def merged(made: Plan) -> MergeTemplate:
+    job = made.jobs[made.result]
+    assert isinstance(job, MergeTemplate)
+    return job
+
+
+def ending_with(method: Any, **more: Any) -> dict[str, Any]:
+    return {"consolidation": {"kind": "merge", "method": method, **more}}
+
+
+def test_siblings_differ_in_the_order_of_their_rows_alone():
+    made = plan(**ending_with("soup"))
+    trained = [job for job in made.jobs.values() if isinstance(job, TrainTemplate)]
+    assert list(merged(made).members) == ["train-1", "train-2", "train-3"]
+    assert len({job.mixing.order for job in trained}) == 3
+    alike = [job.model_copy(update={"mixing": trained[0].mixing, "state": ()}) for job in trained]
+    assert alike[0] == alike[1] == alike[2]
+    assert [bool(job.state) for job in trained] == [True, False, False]
+    assert order(made)[-1] == "merge"
+    assert made.values["siblings"].value == 3
+    assert "merges 3 siblings by soup" in made.reason
+
+
+def test_one_sibling_alone_is_averaged_with_what_it_started_from():
+    made = plan(**ending_with("fisher", siblings=1))
+    assert merged(made).members == {"train-1": "@train-1/answer/model", "start": "@live/answer/model"}
+    assert merged(made).rows == {"train-1": "batch-3", "start": "batch-2"}
+    with pytest.raises(BadPlan, match="no earlier batch"):
+        plan(signals(anchor=None, old=()), "naive", **ending_with("fisher", siblings=1))
+
+
+@pytest.mark.parametrize(
+    ("method", "siblings"), [("interpolate", 1), ({"kind": "lines", "alpha": 0.5}, 1), ("ties", 3)]
+)
+def test_what_scales_one_change_trains_one_model(method: Any, siblings: int):
+    made = plan(**ending_with(method))
+    assert len(merged(made).members) == siblings
+
+
+def test_lines_after_a_merge_takes_siblings():
+    lines = {"kind": "lines", "beta": 0.5, "after": {"kind": "task-arithmetic", "lam": 0.4}}
+    assert len(merged(plan(**ending_with(lines, siblings=2))).members) == 2
+
+
+def test_a_greedy_soup_chooses_by_the_sets_of_all_that_it_was_trained_on():
+    new = source("batch-3").model_copy(update={"eval_set": "batch-3-heldout"})
+    old = source("batch-1").model_copy(update={"eval_set": "batch-1-heldout"})
+    made = plan(signals(new=(new,), old=(old,), pools=("pool",)), **ending_with("greedy-soup"))
+    assert set(merged(made).sets) == {"batch-3-heldout", "batch-1-heldout", "pool"}
+    with pytest.raises(BadPlan, match="choose soup"):
+        plan(**ending_with("greedy-soup"))
+
+
+@pytest.mark.parametrize(
+    ("method", "siblings", "into"),
+    [("soup", 2, "adapter"), ("ties", 2, "adapter"), ("soup", 1, "model"), ("fisher", 2, "model")],
+)
+def test_adapters_stay_adapters_where_the_method_can(method: str, siblings: int, into: str):
+    made = plan(signals({"tuner": "lora"}), **ending_with(method, siblings=siblings))
+    assert merged(made).into == into
+    assert merged(made).members["train-1"] == "@train-1/answer/adapter"
+
+
+def test_retraining_counts_changes_from_the_base():
+    assert merged(plan(name="retrain", **ending_with("task-arithmetic"))).init == "@base/answer/model"
+
+
+@pytest.mark.parametrize("name", [one.name for one in NAMED if one.composition.selection.kind != "adapter"])
+def test_any_strategy_may_end_with_a_merge(name: str):
+    assert len(merged(plan(name=name, **ending_with("soup", siblings=2))).members) == 2
+
+
+def test_a_search_for_the_mixture_comes_before_every_sibling():
+    first = (source("batch-1", 800, tokens=50_000),)
+    given = signals(new=(source("batch-3", tokens=50_000),), old=first)
+    doremi = {"reweight": {"kind": "doremi"}}
+    made = plan(given, "data-mixing", mixing=doremi, **ending_with("soup", siblings=2))
+    assert list(made.jobs) == ["reference", "proxy", "train-1", "train-2", "merge"]
