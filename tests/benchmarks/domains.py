@@ -46,6 +46,28 @@ ARMS = (
         strategy={"name": "data-mixing", "mixing": {"weights": "prior", "reweight": {"kind": "none"}}},
         all_seeds=False,
     ),
+    Arm(
+        name="uniform weights",
+        strategy={"name": "data-mixing", "mixing": {"weights": "uniform", "reweight": {"kind": "none"}}},
+        all_seeds=False,
+    ),
+    Arm(name="doremi", strategy={"name": "data-mixing", "mixing": {"reweight": "doremi"}}, all_seeds=False),
+    Arm(name="regmix", strategy={"name": "data-mixing", "mixing": {"reweight": "regmix"}}, all_seeds=False),
+    Arm(
+        name="half, bottom",
+        strategy={"name": "half-finetune", "selection": {"level": "bottom"}},
+        all_seeds=False,
+    ),
+    Arm(
+        name="replay, soup",
+        strategy={"name": "rewarm-replay", "consolidation": {"kind": "merge", "method": "soup"}},
+        all_seeds=False,
+    ),
+    Arm(
+        name="naive, ties",
+        strategy={"name": "naive", "consolidation": {"kind": "merge", "method": "ties", "siblings": 1}},
+        all_seeds=False,
+    ),
     Arm(name="replay 5 %", strategy={"name": "rewarm-replay", "mixing": {"share": 0.05}}, all_seeds=False),
     Arm(name="replay 25 %", strategy={"name": "rewarm-replay", "mixing": {"share": 0.25}}, all_seeds=False),
 )
@@ -68,6 +90,14 @@ class Preset:
     """Documents of each fixed validation file that are scored, of a domain and of a year."""
     train_batch_size: int
     max_length: int = 256
+    domains: tuple[str, ...] = DOMAINS
+    """Stages of the first stream."""
+    all_arms: bool = True
+    """False: only the arms that are compared over all seeds."""
+
+    def arms(self) -> tuple[Arm, ...]:
+        """What is compared."""
+        return tuple(arm for arm in ARMS if self.all_arms or arm.all_seeds)
 
 
 SEEDS = (1234, 2345, 3456)
@@ -88,12 +118,14 @@ PRESETS = {
         name="quick",
         tokens=50_000,
         year_tokens=10_000,
-        years=10,
+        years=5,
         seeds=SEEDS[:1],
         tuning_tokens=10_000,
         fixed_documents=6,
         year_documents=2,
         train_batch_size=4,
+        domains=("speeches-en", "novels-de", "code-python"),
+        all_arms=False,
     ),
     "standard": Preset(
         name="standard",
@@ -168,7 +200,7 @@ class Texts:
 def domain_streams(texts: Texts) -> dict[str, Stream]:
     """The stream, and the shorter one that rates are tuned on."""
     preset = texts.preset
-    anchor, tuned_on, stages = ([f"{LM}/{name}" for name in names] for names in ((ANCHOR,), TUNED_ON, DOMAINS))
+    anchor, tuned_on, stages = ([f"{LM}/{name}" for name in names] for names in ((ANCHOR,), TUNED_ON, preset.domains))
     tuning = _stream(texts, anchor[0], preset.tuning_tokens, tuned_on, preset.tuning_tokens, folder="tuning")
     stream = _stream(texts, anchor[0], preset.tokens, stages, preset.tokens)
     fixed = tuple(texts.fixed(name, preset.fixed_documents) for name in (*anchor, *stages))
@@ -209,7 +241,7 @@ def measure(model: Path, data: Path, preset: Preset) -> Record:
     training: Json = {"train_batch_size": preset.train_batch_size, "max_length": preset.max_length, "save_seconds": 1e9}
     began = time.monotonic()
     found: Record = {"preset": asdict(preset)}
-    streams = {"domains": (domain_streams, ARMS), "temporal": (temporal_streams, by_year(ARMS))}
+    streams = {"domains": (domain_streams, preset.arms()), "temporal": (temporal_streams, by_year(preset.arms()))}
     for name, (made, arms) in streams.items():
         texts = Texts(model, data, place / "texts" / name, preset)
         found[name] = lineup.run(arms, rates=RATES, seeds=preset.seeds, training=training, place=place, **made(texts))

@@ -31,8 +31,9 @@ def main_job(found: Record, path: Path) -> None:
 def domain_losses(found: Record, path: Path) -> None:
     """Loss of the anchor and of every domain after every stage; and the mean over the years so far."""
     grid, by_year = found["domains"], found["temporal"]
-    panels = {name: _losses(grid, name) for name in (domains.ANCHOR, *domains.DOMAINS)}
-    draw(panels, path, x=["base", *domains.DOMAINS], ylabel="loss, nats a token")
+    names = tables.stages_of(grid)
+    panels = {name: _losses(grid, name) for name in (domains.ANCHOR, *names)}
+    draw(panels, path, x=["base", *names], ylabel="loss, nats a token")
     due = sorted(tables.scored_stages(by_year["cells"][0]))
     years = {
         arm: [[tables.so_far(cell, at) for at in due] for cell in tables.cells(by_year, arm).values()]

@@ -19,6 +19,11 @@ STRONG = DOMAINS[-2:]
 WEAK = DOMAINS[0]
 
 
+def stages_of(grid: Record) -> list[str]:
+    """Names of the stages that the grid's arms go through."""
+    return [stage["name"] for stage in grid["cells"][0]["stages"]]
+
+
 def arms(grid: Record) -> list[str]:
     """Names of a grid's arms, in their order."""
     return list(dict.fromkeys(cell["cell"]["arm"] for cell in grid["cells"]))
@@ -120,8 +125,9 @@ def domains_table(grid: Record) -> str:
 
 
 def _domain_row(grid: Record, arm: str) -> tuple[str, ...]:
-    forgetting = over_seeds(grid, arm, lambda one: metrics.forgetting(scores_matrix(one, DOMAINS)))
-    learned = over_seeds(grid, arm, lambda one: -metrics.plasticity(scores_matrix(one, DOMAINS)))
+    names = stages_of(grid)
+    forgetting = over_seeds(grid, arm, lambda one: metrics.forgetting(scores_matrix(one, names)))
+    learned = over_seeds(grid, arm, lambda one: -metrics.plasticity(scores_matrix(one, names)))
     return (
         arm,
         f"{grid['rates'][arm]:g}",
@@ -136,14 +142,16 @@ def _domain_row(grid: Record, arm: str) -> tuple[str, ...]:
 
 def forgetting_table(grid: Record) -> str:
     """For each arm and fixed set, how far the loss ended above its least since the set's own stage (or the base)."""
-    sets = (ANCHOR, *DOMAINS[:-1])
-    rows = ((arm, *(shown(over_seeds(grid, arm, _forgot(name))) for name in sets)) for arm in arms(grid))
+    places = {ANCHOR: 0, **{name: at for at, name in enumerate(stages_of(grid)[:-1])}}
+    sets = tuple(places)
+    rows = (
+        (arm, *(shown(over_seeds(grid, arm, _forgot(name, first))) for name, first in places.items()))
+        for arm in arms(grid)
+    )
     return markdown_table(("arm", *sets), rows)
 
 
-def _forgot(name: str) -> Callable[[Record], float]:
-    first = 0 if name == ANCHOR else DOMAINS.index(name)
-
+def _forgot(name: str, first: int) -> Callable[[Record], float]:
     def figure(cell: Record) -> float:
         losses = [stage["scores"][name] for stage in cell["stages"][first:]]
         best = min([*losses, cell["base"][name]] if name == ANCHOR else losses)
@@ -153,19 +161,21 @@ def _forgot(name: str) -> Callable[[Record], float]:
 
 
 def domain_goals(grid: Record) -> list[Goal]:
-    """What METHODS and the papers lead to expect of the domains."""
+    """What METHODS and the papers lead to expect of the domains, as far as the grid has the arms and stages."""
+    names, there = stages_of(grid), arms(grid)
     left = lambda stage: lambda a, b: share_of_rise(a, b, stage)  # noqa: E731
     own = lambda stage: (  # noqa: E731
-        lambda a, b: a["stages"][stage]["scores"][DOMAINS[stage]] / b["stages"][stage]["scores"][DOMAINS[stage]] - 1
+        lambda a, b: a["stages"][stage]["scores"][names[stage]] / b["stages"][stage]["scores"][names[stage]] - 1
     )
     found = []
-    for name in STRONG:
-        stage = DOMAINS.index(name)
+    for name in (name for name in STRONG if name in names):
+        stage = names.index(name)
         found.append(_goal(grid, f"anchor's rise after {name}: replay's share of naive's", "replay", left(stage), 0.10))
         found.append(_goal(grid, f"loss on {name} at its own stage: replay above naive", "replay", own(stage), 0.01))
     found += [
         _goal(grid, f"anchor's rise after {WEAK}: share of naive's at {share}", f"replay {share}", left(0), limit)
         for share, limit in (("5 %", 0.60), ("25 %", 1 / 3))
+        if f"replay {share}" in there
     ]
     found.append(_goal(grid, "anchor's rise at the end: half's share of naive's", "half", left(-1), 0.90))
     halves = paired(grid, "half, replay", "replay", lambda a, b: rise(a) - rise(b))

@@ -27,8 +27,12 @@ def stage(number: int, scores: dict[str, float], *, tokens: int = 100, name: str
 def domain_cell(arm: str, seed: int = 1, *, anchor: float, new: float = 2.0) -> dict[str, Any]:
     """The anchor's loss is ``anchor`` from the first stage on, a domain's ``new`` from its own stage on."""
     stages = [
-        stage(at + 1, {ANCHOR: anchor} | {one: new if place <= at else 5.0 for place, one in enumerate(DOMAINS)})
-        for at in range(len(DOMAINS))
+        stage(
+            at + 1,
+            {ANCHOR: anchor} | {one: new if place <= at else 5.0 for place, one in enumerate(DOMAINS)},
+            name=name,
+        )
+        for at, name in enumerate(DOMAINS)
     ]
     return {"cell": {"arm": arm, "seed": seed}, "base": dict.fromkeys(SETS, 4.0), "stages": stages}
 
