@@ -98,6 +98,8 @@ class WeightedMixing(Closed):
     """A mixture that an earlier job of the plan found; its weights take the place of ``weights``."""
     new: tuple[str, ...] = ()
     """Sources of the decision's own batches; all others were trained on before."""
+    prior: dict[str, float] = Field(default_factory=dict)
+    """Every domain's share of all tokens."""
     measured: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """The eval sets whose mean loss stands for a domain; one without any counts as the mean of the others."""
     divide: Literal["column", "clusters"] | None = None

@@ -31,6 +31,11 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what it would cost,
 Steps = Annotated[int, typer.Option(min=1, help="Re-weighting steps in a run.")]
 StepTokens = Annotated[int, typer.Option(min=512, help="Training tokens in a re-weighting step.")]
 EvalTokens = Annotated[int, typer.Option(min=64, help="Tokens a domain in every evaluation.")]
+Hidden = Annotated[int, typer.Option("--proxy-hidden", min=8, help="Width of the proxy, a multiple of 8.")]
+Layers = Annotated[int, typer.Option("--proxy-layers", min=1, help="Layers of the proxy.")]
+Most = Annotated[
+    int, typer.Option("--proxy-max-parameters", min=1, help="Most parameters of the proxy beside its embeddings.")
+]
 Seed = Annotated[int, typer.Option(min=0, help="Of all draws.")]
 COLUMNS = (
     ("POLICY", field("policy")),
@@ -61,6 +66,9 @@ def collect(
     steps: Steps = 40,
     step_tokens: StepTokens = 4096,
     eval_tokens: EvalTokens = 1024,
+    proxy_hidden: Hidden = 64,
+    proxy_layers: Layers = 2,
+    proxy_max_parameters: Most = 300_000,
     seed: Seed = 1234,
     dry_run: DryRun = False,
 ) -> None:
@@ -70,7 +78,11 @@ def collect(
             "kind": "collect",
             "domains": _files(domain, target),
             "out": str(out.absolute()),
-            "proxy": {"steps": steps, "step_tokens": step_tokens, "eval_tokens": eval_tokens, "seed": seed},
+            "proxy": {
+                **_proxy(steps, step_tokens, eval_tokens),
+                **_size(proxy_hidden, proxy_layers, proxy_max_parameters),
+                "seed": seed,
+            },
             "proposals": {"trajectories": trajectories, "steps": steps, "seed": seed},
         }
     )
@@ -111,7 +123,7 @@ def train(
     mixing,
     "evaluate",
     "rekindle mixing evaluate --agent agent --domain news=news.txt --target code=code.txt",
-    "rekindle mixing evaluate --domain news=news.txt --target code=code.txt --regmix-runs 64 --output json",
+    "rekindle mixing evaluate --domain news=news.txt --target code=code.txt --regmix-runs 24 --output json",
 )
 def evaluate(
     domain: Domains,
@@ -121,7 +133,10 @@ def evaluate(
     steps: Steps = 40,
     step_tokens: StepTokens = 4096,
     eval_tokens: EvalTokens = 1024,
-    regmix_runs: Annotated[int, typer.Option(min=0, help="Tiny runs of RegMix; 0: without it.")] = 24,
+    proxy_hidden: Hidden = 64,
+    proxy_layers: Layers = 2,
+    proxy_max_parameters: Most = 300_000,
+    regmix_runs: Annotated[int, typer.Option(min=0, help="Tiny runs of RegMix; 0: without it.")] = 64,
     regmix_tokens: Annotated[int, typer.Option(min=512, help="Tokens of a tiny run.")] = 50_000,
     eta: Annotated[float, typer.Option(help="How strongly Skill-It's weights follow losses.")] = 0.2,
     dry_run: DryRun = False,
@@ -135,7 +150,10 @@ def evaluate(
             "kind": "evaluate",
             "domains": _files(domain, target),
             "agent": None if agent is None else str(agent.absolute()),
-            "proxy": {"steps": steps, "step_tokens": step_tokens, "eval_tokens": eval_tokens},
+            "proxy": {
+                **_proxy(steps, step_tokens, eval_tokens),
+                **_size(proxy_hidden, proxy_layers, proxy_max_parameters),
+            },
             "seeds": list(range(1, seeds + 1)),
             "regmix_runs": regmix_runs,
             "regmix_tokens": regmix_tokens,
@@ -148,6 +166,14 @@ def evaluate(
     elif done is not None:
         show_list(done["rows"], COLUMNS, empty="nothing was compared")
         say(_in_words(done))
+
+
+def _proxy(steps: int, step_tokens: int, eval_tokens: int) -> dict[str, int]:
+    return {"steps": steps, "step_tokens": step_tokens, "eval_tokens": eval_tokens}
+
+
+def _size(hidden: int, layers: int, most: int) -> dict[str, int]:
+    return {"hidden": hidden, "layers": layers, "max_parameters": most}
 
 
 def _in_words(found: dict[str, Any]) -> str:

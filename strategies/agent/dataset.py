@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -19,6 +19,8 @@ from strategies.errors import Refused
 from strategies.settings import Closed
 
 DECILES = 10
+Step = tuple[float, int, int]
+"""Return-to-go of a step, its run and its place in that."""
 
 
 class Lessons(Closed):
@@ -147,19 +149,30 @@ def kept_steps(
 ) -> list[Array]:
     """1 for the steps with the best returns-to-go: the share ``keep`` of each progress decile, within an environment.
 
+    Environments with too few steps for a best one among them, such as single training runs, are compared together.
     Returns shrink with progress, so steps are compared with their like. What a run that ended early would still have
     earned is not known: its steps are never kept.
     """
     kept = [np.zeros(len(reward)) for reward in rewarded]
-    pools: dict[tuple[str, int], list[tuple[float, int, int]]] = {}
+    pools: dict[tuple[str, int], list[Step]] = {}
     for run, (trajectory, reward) in enumerate(zip(trajectories, rewarded, strict=True)):
         if not trajectory.complete:
             continue
         for step, ahead in enumerate(features.returns(reward, settings.discount).tolist()):
             decile = step * DECILES // trajectory.total
             pools.setdefault((trajectory.environment, decile), []).append((ahead, run, step))
-    for pool in pools.values():
+    for pool in _joined(pools, least=round(1 / settings.keep)):
         best = sorted(pool, key=lambda one: (-one[0], one[1], one[2]))
         for _, run, step in best[: max(1, round(settings.keep * len(pool)))]:
             kept[run][step] = 1.0
     return kept
+
+
+def _joined(pools: Mapping[tuple[str, int], list[Step]], *, least: int) -> list[list[Step]]:
+    """The pools, those of a decile that have fewer than ``least`` steps as one."""
+    large = [pool for pool in pools.values() if len(pool) >= least]
+    small: dict[int, list[Step]] = {}
+    for (_, decile), pool in pools.items():
+        if len(pool) < least:
+            small.setdefault(decile, []).extend(pool)
+    return [*large, *small.values()]

@@ -23,8 +23,6 @@ from strategies.agent.trajectories import Domain, Head, Provenance, versions
 from strategies.errors import BadPlan
 from strategies.settings import Json
 
-MAX_PARAMETERS = 300_000
-"""Beside the embeddings: what is tried hundreds of times must stay cheap."""
 EVAL_ROWS = 64
 
 
@@ -176,8 +174,11 @@ def _model(settings: ProxySettings) -> Any:
         torch.manual_seed(settings.seed)
         model = LlamaForCausalLM(config)
     size = model.num_parameters() - model.get_input_embeddings().weight.numel()
-    if size > MAX_PARAMETERS:
-        raise BadPlan(f"the proxy has {size} parameters beside its embeddings, at most {MAX_PARAMETERS}: lower hidden")
+    if size > settings.max_parameters:
+        raise BadPlan(
+            f"the proxy has {size} parameters beside its embeddings, at most {settings.max_parameters}:"
+            " lower its width, or raise max_parameters"
+        )
     return model
 
 

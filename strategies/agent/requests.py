@@ -56,7 +56,7 @@ class Evaluate(Closed):
     agent: str | None = None
     proxy: ProxySettings = ProxySettings()
     seeds: tuple[int, ...] = (1, 2, 3)
-    regmix_runs: int = Field(24, ge=0)
+    regmix_runs: int = Field(64, ge=0)
     """Tiny runs of RegMix, which come on top of the compared tokens; 0: without RegMix."""
     regmix_tokens: int = Field(50_000, ge=64)
     eta: float = Field(0.2, gt=0)

@@ -76,6 +76,9 @@ class ProxySettings(Closed):
     hidden: int = Field(64, ge=8, description="width of the model")
     layers: int = Field(2, ge=1, description="layers of the model")
     heads: int = Field(4, ge=1, description="attention heads")
+    max_parameters: int = Field(
+        300_000, ge=1, description="most parameters beside the embeddings: what is tried so often must stay cheap"
+    )
     length: int = Field(64, ge=2, description="tokens in a row")
     batch: int = Field(8, ge=1, description="rows in one optimizer step")
     step_tokens: int = Field(4096, ge=1, description="training tokens in one re-weighting step")

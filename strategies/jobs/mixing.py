@@ -119,8 +119,7 @@ def trajectory(spec: JobSpec, work: TrainWork, course: Sequence[MixturePoint], t
     if not isinstance(mixing, WeightedMixing) or len(seen) < 2:
         return None
     names, new = list(mixing.domains), set(mixing.new)
-    share = 1 / len(names)
-    prior = mixing.reweight.prior if isinstance(mixing.reweight, AgentReweighting) else dict.fromkeys(names, share)
+    prior = mixing.prior or dict.fromkeys(names, 1 / len(names))
     head = Head(
         environment=_environment(spec),
         domains=tuple(

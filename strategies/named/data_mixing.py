@@ -1,6 +1,6 @@
 """Data mixing: every batch a domain, first weights as in replay, re-weighted by Skill-It (Chen et al. 2023).
 
-No agent ships: none that was trained beat constant mixtures on domains that it had not seen, so that the default is
+No agent ships: none has been shown to beat constant mixtures on domains that it had not seen, so that the default is
 what needs no training.
 """
 

@@ -31,6 +31,8 @@ from strategies.planning.domains import Domain
 from strategies.planning.stage import Stage, replay
 
 MAIN = "train"
+START_TOKENS = 160_000
+"""Tokens of the start that RegMix's tiny runs share; every job makes it anew, so it must stay a small part of them."""
 
 
 def of(stage: Stage, *, cursor: str | None, steps: int) -> Mixing:
@@ -50,6 +52,7 @@ def of(stage: Stage, *, cursor: str | None, steps: int) -> Mixing:
         order=stage.values["order"].value,
         cursor=cursor,
         new=tuple(source for domain in found if domain.new for source in domain.sources),
+        prior=domains.prior(found),
         measured={domain.name: domain.measured for domain in found},
         divide=None if settings.domains.by == "batch" else settings.domains.by,
         space=stage.signals.space,
@@ -119,7 +122,12 @@ def _regmix(stage: Stage, main: TrainTemplate, mixing: WeightedMixing, settings:
     prior = domains.prior(found)
     drawn = candidates(prior, MixtureSettings(runs=settings.runs), seed=f"regmix {stage.values['order'].value}")
     share_of = ceil(settings.runs / settings.jobs)
-    proxy = ProxySettings(step_tokens=settings.tokens, steps=1, seed=signals.training.seed)
+    proxy = ProxySettings(
+        step_tokens=settings.tokens,
+        steps=1,
+        initial_steps=max(1, round(START_TOKENS / settings.tokens)),
+        seed=signals.training.seed,
+    )
     proxies: dict[str, Template] = {
         f"proxy-{at + 1}": ProxyTemplate(
             init=main.init,
@@ -184,5 +192,5 @@ def _why(settings: WeightedSettings, mixing: WeightedMixing) -> str:
     if settings.reweight.kind != "none" and mixing.observe_every is None:
         return "settings, but no domain has an eval set: the weights stay"
     if settings.reweight.kind == "agent" and mixing.reweight is None:
-        return "settings, but no agent is given and none ships, because none beat constant mixtures on unseen domains"
+        return "settings, but no agent is given and none ships, because none has been shown to beat constant mixtures"
     return resolve.SETTINGS

@@ -121,6 +121,8 @@ def test_regmix_deals_its_runs_out_to_jobs_and_fits_them():
     proxies = [job for job in made.jobs.values() if isinstance(job, ProxyTemplate)]
     assert [len(job.mixtures) for job in proxies] == [8, 8, 8, 6]
     assert all(sum(one.values()) == pytest.approx(1) for job in proxies for one in job.mixtures)
+    starts = [job.proxy.initial_steps * job.proxy.step_tokens for job in proxies]
+    assert sum(starts) < 30 * proxies[0].proxy.step_tokens / 2, "the shared start costs less than the runs"
     fit = made.jobs["fit"]
     assert isinstance(fit, FitTemplate)
     assert (fit.fit.new, fit.fit.old) == (("batch-3",), ("anchor", "batch-2", "earlier"))

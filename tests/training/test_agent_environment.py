@@ -79,6 +79,8 @@ def test_the_tokens_of_a_step_are_counted(proxy: ProxyEnvironment):
 def test_a_proxy_that_is_too_large_is_refused():
     with pytest.raises(BadPlan, match="at most 300000"):
         ProxyEnvironment("tiny", data(), SETTINGS.model_copy(update={"hidden": 512, "heads": 4}))
+    larger = SETTINGS.model_copy(update={"hidden": 256, "heads": 4, "max_parameters": 5_000_000})
+    assert ProxyEnvironment("larger", data(), larger).head(1).provenance.settings["hidden"] == 256
 
 
 def test_the_process_keeps_its_random_numbers():

@@ -67,6 +67,12 @@ def test_the_best_steps_of_each_progress_decile_are_kept():
     assert ahead[kept[:, 0] == 1].mean() > ahead[kept[:, 0] == 0].mean()
 
 
+def test_single_runs_are_compared_with_each_other_and_not_imitated_whole():
+    some = [run.model_copy(update={"environment": f"job-{at}"}) for at, run in enumerate(runs(world(total=4), 10))]
+    kept = np.stack(kept_steps(some, [rewards(run, [1.0] * 4) for run in some], LearningSettings(keep=0.3)))
+    assert kept.sum(0).tolist() == [3] * 4
+
+
 def test_steps_of_a_run_that_ended_early_are_not_imitated():
     some = runs(world(total=4), 6)
     short = some[0].model_copy(update={"steps": some[0].steps[:2]})
