@@ -63,6 +63,28 @@ def test_two_adapters_are_merged_into_a_third_that_is_measured_and_judged(daemon
     assert held == sorted(behind - set(daemon.json("version", "show", "s/2")["batches"]))
 
 
+@pytest.mark.parametrize("tuner", ["full", "lora"])
+def test_a_stage_ends_with_the_mean_of_its_siblings(daemon: Daemon, tmp_path: Path, tuner: str) -> None:
+    consolidation = (
+        "strategy.consolidation.kind=merge",
+        "strategy.consolidation.siblings=2",
+        f"training.tuner={tuner}",
+    )
+    sets = [
+        part for one in (*consolidation, "gate.mode=record", "training.learning_rate=0.01") for part in ("--set", one)
+    ]
+    stream(daemon, tmp_path, *sets)
+    for number, start in ((2, 100), (3, 200)):
+        retrain(daemon, tmp_path, start)
+        made = daemon.json("version", "show", f"s/{number}")
+        assert (made["state"], list(made["facts"]["jobs"])) == ("live", ["train-1", "train-2", "merge"])
+        inputs = made["facts"]["jobs"]["merge"]["inputs"]
+        assert set(inputs) == {"start", "train-1", "train-2"}
+        assert inputs["train-1"] != inputs["train-2"]
+        assert [one["role"] for one in made["edges"]] == ["init"]
+    assert "merges 2 siblings by soup" in daemon.json("decision", "show", "2")["reason"]
+
+
 def test_a_candidate_that_forgot_is_repaired_after_the_daemon_was_killed(daemon: Daemon, tmp_path: Path) -> None:
     stream(daemon, tmp_path, "--set", "training.learning_rate=0.01", "--set", "split.heldout=0.4")
     retrain(daemon, tmp_path, 100)
