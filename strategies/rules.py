@@ -23,6 +23,9 @@ CHEAP = 1.25
 NEW_DOMAIN = 0.15
 """Relative loss over that of every known source from which on a batch counts as a new domain (the strong shift)."""
 
+LOSSES = {"refused": "was refused by the gate", "repaired": "was saved by a repair", "rolled back": "was rolled back"}
+"""Results of a decision that count against what it chose, in words."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
@@ -127,12 +130,12 @@ def _losing_streak(signals: Signals) -> str | None:
     judged = [
         one
         for one in signals.circumstances.decisions
-        if one.strategy == REWARM_REPLAY.name and one.result in ("promoted", "refused")
+        if one.strategy == REWARM_REPLAY.name and one.result not in ("inconclusive", "failed")
     ][-2:]
-    if len(judged) < 2 or any(one.result == "promoted" for one in judged):
+    lost = [f"decision {one.decision} {how}" for one in judged if (how := LOSSES.get(one.result))]
+    if len(lost) < 2:
         return None
-    ids = " and ".join(str(one.decision) for one in judged)
-    return f"the gate refused the stream's last two versions by replay alone (decisions {ids})"
+    return f"replay alone did not keep the stream's last two versions: {', '.join(lost)}"
 
 
 def _many_small_increments(signals: Signals) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from orchestrator.flow import rollback
 from strategies.circumstances import Circumstances
 from tests.flow.harness import NEW, Daemon, write_documents
 
@@ -35,6 +36,34 @@ def test_a_refused_decision_is_remembered(daemon: Daemon) -> None:
     daemon.retrain("naive")
     (refused,) = circumstances(daemon.retrain()).decisions
     assert (refused.strategy, refused.result) == ("naive", "refused")
+
+
+def test_a_decision_whose_version_was_rolled_back_is_remembered_as_such(daemon: Daemon) -> None:
+    daemon.add_stream(gate={"mode": "record"})
+    daemon.ingest(NEW)
+    daemon.retrain("naive")
+    rollback.roll_back(daemon.app, "s", to=None, reason="bad", actor="test")
+    daemon.ingest(f"{NEW} again", name="second")
+    assert results(daemon.retrain("naive")) == ["rolled back"]
+    rollback.roll_back(daemon.app, "s", to=2, reason="better after all", actor="test")
+    daemon.ingest(f"{NEW} once more", name="third")
+    assert results(daemon.retrain()) == ["promoted", "rolled back"]
+
+
+def test_a_version_that_a_repair_saved_is_remembered_as_repaired(daemon: Daemon) -> None:
+    daemon.add_stream()
+    daemon.ingest(NEW)
+    daemon.retrain("naive")
+    daemon.ingest(f"{NEW} again", name="second")
+    second = daemon.retrain("naive")
+    assert results(second) == ["repaired"]
+    rollback.roll_back(daemon.app, "s", to=1, reason="bad", actor="test")
+    daemon.ingest(f"{NEW} once more", name="third")
+    assert results(daemon.retrain("naive"))[0] == "rolled back"
+
+
+def results(made: object) -> list[str]:
+    return [one.result for one in circumstances(made).decisions]
 
 
 def ingest_file(daemon: Daemon, path: object) -> None:

@@ -48,7 +48,16 @@ def decisions(*results: str, strategy: str = "rewarm-replay") -> Circumstances:
             "replay is not enough",
             "refused these batches with 25% of replay",
         ),
-        ({"circumstances": decisions("refused", "refused")}, "replay is not enough", "decisions 1 and 2"),
+        (
+            {"circumstances": decisions("refused", "refused")},
+            "replay is not enough",
+            "decision 1 was refused by the gate, decision 2 was refused by the gate",
+        ),
+        (
+            {"circumstances": decisions("promoted", "repaired", "failed", "rolled back")},
+            "replay is not enough",
+            "decision 2 was saved by a repair, decision 4 was rolled back",
+        ),
     ],
 )  # fmt: skip
 def test_what_is_measured_chooses_the_rule(changes, rule, figures):
@@ -66,6 +75,8 @@ def test_what_is_measured_chooses_the_rule(changes, rule, figures):
         {"refused": ({"strategy": "rewarm-replay", "replay": 0.05},)},
         {"refused": ({"strategy": "naive", "replay": 0.0},)},
         {"circumstances": decisions("promoted", "refused")},
+        {"circumstances": decisions("rolled back", "promoted")},
+        {"circumstances": decisions("repaired")},
         {"circumstances": decisions("refused", "refused", strategy="naive")},
         {**SMALL_BATCHES, "training": {"train_batch_size": 32}},
         {**LITTLE_OLD, "old": ()},
