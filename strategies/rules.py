@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from strategies.circumstances import EarlierDecision
 from strategies.composition import Composition, InfiniteSettings, ReplaySettings
 from strategies.contract import Signals
 from strategies.named import HALF_FINETUNE, MOS, NAIVE, RETRAIN, REWARM_REPLAY, Named
@@ -23,7 +24,11 @@ CHEAP = 1.25
 NEW_DOMAIN = 0.15
 """Relative loss over that of every known source from which on a batch counts as a new domain (the strong shift)."""
 
-LOSSES = {"refused": "was refused by the gate", "repaired": "was saved by a repair", "rolled back": "was rolled back"}
+LOSSES = {
+    "refused": "was refused for forgetting",
+    "repaired": "was saved by a repair",
+    "rolled back": "was rolled back",
+}
 """Results of a decision that count against what it chose, in words."""
 
 
@@ -120,9 +125,9 @@ def _replay_is_not_enough(signals: Signals) -> str | None:
             f" though {before:.0%} of each step was replay"
         )
     refused = [one for one in signals.refused if one.get("strategy") == REWARM_REPLAY.name]
-    strong = [one for one in refused if float(one.get("replay") or 0.0) >= STRONG_REPLAY]
+    strong = [one for one in refused if one.get("only_forgot") and float(one.get("replay") or 0.0) >= STRONG_REPLAY]
     if strong:
-        return f"the gate refused these batches with {float(strong[-1]['replay']):.0%} of replay"
+        return f"the gate refused these batches with {float(strong[-1]['replay']):.0%} of replay for forgetting"
     return _losing_streak(signals)
 
 
@@ -132,10 +137,15 @@ def _losing_streak(signals: Signals) -> str | None:
         for one in signals.circumstances.decisions
         if one.strategy == REWARM_REPLAY.name and one.result not in ("inconclusive", "failed")
     ][-2:]
-    lost = [f"decision {one.decision} {how}" for one in judged if (how := LOSSES.get(one.result))]
+    lost = [f"decision {one.decision} {how}" for one in judged if (how := _lost(one))]
     if len(lost) < 2:
         return None
     return f"replay alone did not keep the stream's last two versions: {', '.join(lost)}"
+
+
+def _lost(one: EarlierDecision) -> str | None:
+    """How a decision lost to forgetting; one refused for what it did not learn says nothing against replay."""
+    return None if one.result == "refused" and not one.only_forgot else LOSSES.get(one.result)
 
 
 def _many_small_increments(signals: Signals) -> str | None:

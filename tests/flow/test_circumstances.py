@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from orchestrator.flow import rollback
+import pytest
+
+from orchestrator.flow import promotion, rollback
+from orchestrator.policies.evidence import Evidence
+from orchestrator.policies.verdict import GateVerdict
+from orchestrator.settings import GateSettings
 from strategies.circumstances import Circumstances
 from tests.flow.harness import NEW, Daemon, write_documents
 
@@ -35,7 +40,21 @@ def test_a_refused_decision_is_remembered(daemon: Daemon) -> None:
     daemon.ingest(NEW)
     daemon.retrain("naive")
     (refused,) = circumstances(daemon.retrain()).decisions
-    assert (refused.strategy, refused.result) == ("naive", "refused")
+    assert (refused.strategy, refused.result, refused.only_forgot) == ("naive", "refused", True)
+
+
+def test_a_refusal_for_what_was_not_learnt_is_no_forgetting(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    daemon.add_stream(gate={"repair": False})
+    daemon.ingest(NEW)
+    real = promotion.judge
+
+    def not_better(seen: Evidence, settings: GateSettings) -> GateVerdict:
+        return real(seen, settings).model_copy(update={"outcome": "fail", "only_forgot": False})
+
+    monkeypatch.setattr(promotion, "judge", not_better)
+    daemon.retrain("naive")
+    (refused,) = circumstances(daemon.retrain()).decisions
+    assert (refused.result, refused.only_forgot) == ("refused", False)
 
 
 def test_a_decision_whose_version_was_rolled_back_is_remembered_as_such(daemon: Daemon) -> None:

@@ -21,10 +21,17 @@ def forgotten(rise: float, metric: str = "loss") -> Circumstances:
     return Circumstances(forgotten=(Forgotten.model_validate({**one, "metric": metric}),))
 
 
-def decisions(*results: str, strategy: str = "rewarm-replay") -> Circumstances:
+def decisions(*results: str, strategy: str = "rewarm-replay", only_forgot: bool = True) -> Circumstances:
     made = [
         EarlierDecision.model_validate(
-            {"decision": at, "strategy": strategy, "replay": 0.05, "result": result, "reason": ""}
+            {
+                "decision": at,
+                "strategy": strategy,
+                "replay": 0.05,
+                "result": result,
+                "reason": "",
+                "only_forgot": only_forgot,
+            }
         )
         for at, result in enumerate(results, start=1)
     ]
@@ -44,14 +51,14 @@ def decisions(*results: str, strategy: str = "rewarm-replay") -> Circumstances:
             "anchor is 4.0% .*3 versions, though 25%",
         ),
         (
-            {"refused": ({"strategy": "rewarm-replay", "replay": 0.25},)},
+            {"refused": ({"strategy": "rewarm-replay", "replay": 0.25, "only_forgot": True},)},
             "replay is not enough",
-            "refused these batches with 25% of replay",
+            "refused these batches with 25% of replay for forgetting",
         ),
         (
             {"circumstances": decisions("refused", "refused")},
             "replay is not enough",
-            "decision 1 was refused by the gate, decision 2 was refused by the gate",
+            "decision 1 was refused for forgetting, decision 2 was refused for forgetting",
         ),
         (
             {"circumstances": decisions("promoted", "repaired", "failed", "rolled back")},
@@ -72,9 +79,11 @@ def test_what_is_measured_chooses_the_rule(changes, rule, figures):
     [
         {"parent_settings": {"replay": 0.05}, "circumstances": forgotten(0.04)},
         {"parent_settings": {"replay": 0.25}, "circumstances": forgotten(0.02)},
-        {"refused": ({"strategy": "rewarm-replay", "replay": 0.05},)},
+        {"refused": ({"strategy": "rewarm-replay", "replay": 0.05, "only_forgot": True},)},
+        {"refused": ({"strategy": "rewarm-replay", "replay": 0.25, "only_forgot": False},)},
         {"refused": ({"strategy": "naive", "replay": 0.0},)},
         {"circumstances": decisions("promoted", "refused")},
+        {"circumstances": decisions("refused", "refused", only_forgot=False)},
         {"circumstances": decisions("rolled back", "promoted")},
         {"circumstances": decisions("repaired")},
         {"circumstances": decisions("refused", "refused", strategy="naive")},
