@@ -124,7 +124,7 @@ def test_a_rule_whose_composition_cannot_be_planned_gives_way():
     given = signals(parameters=(), circumstances=decisions("refused", "refused"))
     assert plan(given, name="auto").strategy == "rewarm-replay"
     against = {one["strategy"]: one["reason"] for one in auto.alternatives(given, {})}
-    assert against["half-finetune"].startswith("it cannot be planned: ")
+    assert against["half-finetune/replay"].startswith("it cannot be planned: ")
 
 
 @pytest.mark.parametrize("changes", [{}, SMALL_BATCHES, LITTLE_OLD, {"old": (), "anchor": None}])
@@ -134,6 +134,15 @@ def test_every_other_candidate_is_turned_down_with_a_reason(changes):
     turned_down = [one["strategy"] for one in auto.alternatives(given, {})]
     assert sorted([chosen, *turned_down]) == sorted(rules.candidates())
     assert all(one["reason"] for one in auto.alternatives(given, {}))
+
+
+@pytest.mark.parametrize("task", ["causal-lm", "sft"])
+def test_what_only_a_name_asks_for_is_turned_down_with_an_honest_reason(task):
+    against = {one["strategy"]: one["reason"] for one in auto.alternatives(signals(task=task), {})}
+    assert f"for {task} nothing shows yet" in against["mos"]
+    assert "replay of 5% weighs 3 old sources" in against["data-mixing"]
+    alone = {one["strategy"]: one["reason"] for one in auto.alternatives(signals(old=(), anchor=None), {})}
+    assert alone["data-mixing"] == "there is nothing old to weigh the new data against"
 
 
 def test_new_classes_ask_for_adapters_of_their_own():
