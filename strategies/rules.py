@@ -107,11 +107,13 @@ def _retrain_is_cheap(signals: Signals) -> str | None:
     if not signals.old or not new or (new + old) > CHEAP * new or old < replay * (new + old):
         return None
     held = old / (new + old)
-    if _over_budget(signals, new + old):
+    budget = _retrain_over_budget(signals) or ""
+    if budget and signals.circumstances.tokens_per_s:
         return None
     return (
         f"{new} new rows are {new / max(1, old):.0f} times all old ones: starting again from the base costs"
         f" {old / new:.0%} more than going on, and {held:.0%} of its rows are old where the shift asks for {replay:.0%}"
+        + budget
     )
 
 
@@ -217,19 +219,24 @@ def _against_half(signals: Signals) -> str:
 def _against_retrain(signals: Signals) -> str:
     new, old = _rows(signals)
     cost = f"it would train the base on {new + old} rows instead of {new}"
-    return cost + (_over_budget(signals, new + old) or "")
+    return cost + (_retrain_over_budget(signals) or "")
 
 
-def _over_budget(signals: Signals, rows: int) -> str | None:
-    """Where the speed is known: how long ``rows`` take, if that is more than one job may."""
+def over_budget(signals: Signals, rows: float) -> str | None:
+    """How long a job of ``rows`` rows takes, if that is more than it may; where no speed is known, that."""
     around = signals.circumstances
     sources = everything(signals)
     have = resolve.total_rows(sources)
-    if not around.tokens_per_s or not around.max_hours or not have:
+    if not around.max_hours or not have:
         return None
-    tokens = sum(one.tokens for one in sources) * rows / have * signals.training.num_train_epochs
-    hours = tokens / around.tokens_per_s / 3600
+    if not around.tokens_per_s:
+        return f", speed unknown against {around.max_hours:g} h allowed"
+    hours = sum(one.tokens for one in sources) * rows / have / around.tokens_per_s / 3600
     return f", {hours:.1f} h of {around.max_hours:g} h allowed" if hours > around.max_hours else None
+
+
+def _retrain_over_budget(signals: Signals) -> str | None:
+    return over_budget(signals, sum(_rows(signals)) * signals.training.num_train_epochs)
 
 
 def _against_data_mixing(signals: Signals) -> str:

@@ -104,6 +104,22 @@ def test_a_retrain_that_would_overrun_its_budget_is_not_chosen():
     assert "9900 rows instead of 9000, 0.8 h of 0.1 h allowed" in against["retrain"]
 
 
+def test_a_choice_that_overruns_the_budget_as_well_says_so():
+    made = plan(signals(circumstances=Circumstances(tokens_per_s=1.0, max_hours=0.1)), name="auto")
+    assert re.search(r"Even so its longest job would overrun the budget, \d\.\d h of 0.1 h allowed", made.reason)
+    quick = plan(signals(circumstances=Circumstances(tokens_per_s=1e6, max_hours=0.1)), name="auto")
+    assert "budget" not in quick.reason
+
+
+def test_a_retrain_whose_speed_is_unknown_says_so():
+    unknown = Circumstances(max_hours=0.1)
+    against = {one["strategy"]: one["reason"] for one in auto.alternatives(signals(circumstances=unknown), {})}
+    assert against["retrain"].endswith(", speed unknown against 0.1 h allowed")
+    chosen = auto.choose(signals(**LITTLE_OLD, circumstances=unknown), {})
+    assert chosen.candidate.label == "retrain"
+    assert chosen.reason.endswith(", speed unknown against 0.1 h allowed")
+
+
 def test_many_small_increments_plan_a_trunk_and_go_on_with_it():
     first = plan(signals(**SMALL_BATCHES), name="auto")
     assert tuple(first.jobs) == ("trunk", "release")
