@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from strategies import planning
-from strategies.contract import Explained, Plan, Signals
+from strategies.contract import Explained, Plan, Signals, TrainTemplate
 from strategies.errors import BadPlan
 from strategies.named import REWARM_REPLAY
 from strategies.planning import compose
-from strategies.rules import RULES, Candidate, Rule, candidates
+from strategies.rules import RULES, Candidate, Rule, candidates, over_budget
 from strategies.settings import Json, TrainingSettings
 
 NAME = "auto"
@@ -37,7 +37,7 @@ def plan(signals: Signals, turned: Json) -> Plan:
     rule = Explained(value=choice.rule.name, origin=choice.rule.source)
     return made.model_copy(
         update={
-            "reason": f"{made.strategy}, because {choice.reason}. {made.reason}",
+            "reason": f"{made.strategy}, because {choice.reason}.{_beyond_budget(signals, made)} {made.reason}",
             "values": {**made.values, "strategy": chosen, "rule": rule},
         }
     )
@@ -84,6 +84,14 @@ def alternatives(signals: Signals, turned: Json) -> list[dict[str, str]]:
 def planned(signals: Signals, candidate: Candidate, turned: Json) -> Plan:
     """The candidate's plan; raises BadPlan where there is none."""
     return planning.plan(signals, candidate.composition(turned), strategy=candidate.named.name)
+
+
+def _beyond_budget(signals: Signals, made: Plan) -> str:
+    """A sentence on the plan's longest job, where even that is known to take more than a job may."""
+    steps = max((job.steps for job in made.jobs.values() if isinstance(job, TrainTemplate)), default=0)
+    over = over_budget(signals, steps * signals.training.train_batch_size)
+    known = over is not None and signals.circumstances.tokens_per_s
+    return f" Even so its longest job would overrun the budget{over}." if known else ""
 
 
 def _can_be_planned(signals: Signals, candidate: Candidate, turned: Json) -> bool:

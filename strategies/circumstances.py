@@ -7,6 +7,9 @@ from typing import Literal
 from strategies.probe import ProbeResult
 from strategies.settings import Closed
 
+Result = Literal["promoted", "repaired", "rolled back", "refused", "inconclusive", "failed"]
+"""How a decision ended; ``repaired``: what went live is a repair of its candidate, which the gate had refused."""
+
 
 class Hardware(Closed):
     """The daemon's machine, and what one job of the stream takes of it."""
@@ -39,8 +42,10 @@ class EarlierDecision(Closed):
     decision: int
     strategy: str
     replay: float | None
-    result: Literal["promoted", "refused", "inconclusive", "failed"]
+    result: Result
     reason: str
+    only_forgot: bool = False
+    """Whether the gate found its candidate better on the new data and worse on the old."""
 
 
 class Circumstances(Closed):

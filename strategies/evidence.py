@@ -93,6 +93,7 @@ def _budget(around: Circumstances) -> str:
 def _decisions(around: Circumstances) -> str:
     shown = [
         f"{one.decision} {one.strategy}{'' if not one.replay else f' with {one.replay:.0%} replay'} {one.result}"
+        + (" for forgetting" if one.result == "refused" and one.only_forgot else "")
         for one in around.decisions
     ]
     return "; ".join(shown) or "none"

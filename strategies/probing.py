@@ -11,14 +11,14 @@ from strategies.parts import ReplayMixing
 from strategies.planning import resolve
 from strategies.planning.stage import everything
 from strategies.probe import ProbeSettings, Round, rounds, steps_of
-from strategies.rules import candidates
+from strategies.rules import HALF_REPLAY, candidates
 from strategies.settings import Closed, Json
 
 SPARE = 1.5
 """How much longer a slice is than its share of the rows."""
-ORDER = ("rewarm-replay", "half-finetune", "rewarm-replay/half", "naive")
-"""What is tried beside the rules' own choice, the most promising first. A retrain from the base, the infinite schedule
-and a bank of adapters are not: what they are worth does not show in a short run."""
+ORDER = ("rewarm-replay", HALF_REPLAY, "rewarm-replay/half", "naive")
+"""What is tried beside the rules' own choice, the most promising first. A retrain from the base, the infinite schedule,
+weights that follow losses and a bank of adapters are not: what they are worth does not show in a short run."""
 
 
 class Probing(Closed):

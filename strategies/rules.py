@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from strategies.circumstances import EarlierDecision
 from strategies.composition import Composition, InfiniteSettings, ReplaySettings
 from strategies.contract import Signals
-from strategies.named import HALF_FINETUNE, MOS, NAIVE, RETRAIN, REWARM_REPLAY, Named
+from strategies.named import DATA_MIXING, HALF_FINETUNE, MOS, NAIVE, RETRAIN, REWARM_REPLAY, Named
 from strategies.plan import BANK
 from strategies.planning import resolve, share
 from strategies.planning.stage import everything
@@ -22,6 +23,13 @@ CHEAP = 1.25
 """Cost of a retrain over that of a stage, below which the union's better loss on the old is worth it."""
 NEW_DOMAIN = 0.15
 """Relative loss over that of every known source from which on a batch counts as a new domain (the strong shift)."""
+
+LOSSES = {
+    "refused": "was refused for forgetting",
+    "repaired": "was saved by a repair",
+    "rolled back": "was rolled back",
+}
+"""Results of a decision that count against what it chose, in words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,11 +107,13 @@ def _retrain_is_cheap(signals: Signals) -> str | None:
     if not signals.old or not new or (new + old) > CHEAP * new or old < replay * (new + old):
         return None
     held = old / (new + old)
-    if _over_budget(signals, new + old):
+    budget = _retrain_over_budget(signals) or ""
+    if budget and signals.circumstances.tokens_per_s:
         return None
     return (
         f"{new} new rows are {new / max(1, old):.0f} times all old ones: starting again from the base costs"
         f" {old / new:.0%} more than going on, and {held:.0%} of its rows are old where the shift asks for {replay:.0%}"
+        + budget
     )
 
 
@@ -117,9 +127,9 @@ def _replay_is_not_enough(signals: Signals) -> str | None:
             f" though {before:.0%} of each step was replay"
         )
     refused = [one for one in signals.refused if one.get("strategy") == REWARM_REPLAY.name]
-    strong = [one for one in refused if float(one.get("replay") or 0.0) >= STRONG_REPLAY]
+    strong = [one for one in refused if one.get("only_forgot") and float(one.get("replay") or 0.0) >= STRONG_REPLAY]
     if strong:
-        return f"the gate refused these batches with {float(strong[-1]['replay']):.0%} of replay"
+        return f"the gate refused these batches with {float(strong[-1]['replay']):.0%} of replay for forgetting"
     return _losing_streak(signals)
 
 
@@ -127,12 +137,17 @@ def _losing_streak(signals: Signals) -> str | None:
     judged = [
         one
         for one in signals.circumstances.decisions
-        if one.strategy == REWARM_REPLAY.name and one.result in ("promoted", "refused")
+        if one.strategy == REWARM_REPLAY.name and one.result not in ("inconclusive", "failed")
     ][-2:]
-    if len(judged) < 2 or any(one.result == "promoted" for one in judged):
+    lost = [f"decision {one.decision} {how}" for one in judged if (how := _lost(one))]
+    if len(lost) < 2:
         return None
-    ids = " and ".join(str(one.decision) for one in judged)
-    return f"the gate refused the stream's last two versions by replay alone (decisions {ids})"
+    return f"replay alone did not keep the stream's last two versions: {', '.join(lost)}"
+
+
+def _lost(one: EarlierDecision) -> str | None:
+    """How a decision lost to forgetting; one refused for what it did not learn says nothing against replay."""
+    return None if one.result == "refused" and not one.only_forgot else LOSSES.get(one.result)
 
 
 def _many_small_increments(signals: Signals) -> str | None:
@@ -204,31 +219,50 @@ def _against_half(signals: Signals) -> str:
 def _against_retrain(signals: Signals) -> str:
     new, old = _rows(signals)
     cost = f"it would train the base on {new + old} rows instead of {new}"
-    return cost + (_over_budget(signals, new + old) or "")
+    return cost + (_retrain_over_budget(signals) or "")
 
 
-def _over_budget(signals: Signals, rows: int) -> str | None:
-    """Where the speed is known: how long ``rows`` take, if that is more than one job may."""
+def over_budget(signals: Signals, rows: float) -> str | None:
+    """How long a job of ``rows`` rows takes, if that is more than it may; where no speed is known, that."""
     around = signals.circumstances
     sources = everything(signals)
     have = resolve.total_rows(sources)
-    if not around.tokens_per_s or not around.max_hours or not have:
+    if not around.max_hours or not have:
         return None
-    tokens = sum(one.tokens for one in sources) * rows / have * signals.training.num_train_epochs
-    hours = tokens / around.tokens_per_s / 3600
+    if not around.tokens_per_s:
+        return f", speed unknown against {around.max_hours:g} h allowed"
+    hours = sum(one.tokens for one in sources) * rows / have / around.tokens_per_s / 3600
     return f", {hours:.1f} h of {around.max_hours:g} h allowed" if hours > around.max_hours else None
+
+
+def _retrain_over_budget(signals: Signals) -> str | None:
+    return over_budget(signals, sum(_rows(signals)) * signals.training.num_train_epochs)
+
+
+def _against_data_mixing(signals: Signals) -> str:
+    old = share.replayable(signals)
+    if not old:
+        return "there is nothing old to weigh the new data against"
+    return (
+        f"replay of {_share(signals):.0%} weighs {len(old)} old sources by the rows seen of them; that weights which"
+        " follow losses do better has not been shown here, so only a name asks for it"
+    )
 
 
 def _against_mos(signals: Signals) -> str:
     new, known = len(signals.circumstances.new_labels), len(signals.circumstances.known_labels)
     if signals.task != "classification":
-        return "there are no classes to tell apart"
+        return (
+            f"a bank answers through a router, and its source measures it on classes alone; for {signals.task} nothing"
+            " shows yet that it keeps more than replay, so only a name asks for it"
+        )
     return f"{new} new classes beside {known} known ones do not need adapters of their own"
 
 
 # --- the tables --------------------------------------------------------------------------------------------------
 
 INFINITE = "rewarm-replay/infinite"
+HALF_REPLAY = "half-finetune/replay"
 
 
 def candidates() -> dict[str, Candidate]:
@@ -237,7 +271,7 @@ def candidates() -> dict[str, Candidate]:
         Candidate(label="naive", named=NAIVE, against=_against_naive),
         Candidate(label="rewarm-replay", named=REWARM_REPLAY, against=_against_replay),
         Candidate(
-            label="half-finetune",
+            label=HALF_REPLAY,
             named=HALF_FINETUNE,
             screws={"mixing": ReplaySettings()},
             against=_against_half,
@@ -251,6 +285,7 @@ def candidates() -> dict[str, Candidate]:
         Candidate(
             label=INFINITE, named=REWARM_REPLAY, screws={"schedule": InfiniteSettings()}, against=_against_infinite
         ),
+        Candidate(label="data-mixing", named=DATA_MIXING, against=_against_data_mixing),
         Candidate(label="mos", named=MOS, against=_against_mos),
         Candidate(label="retrain", named=RETRAIN, against=_against_retrain),
     )
@@ -274,7 +309,7 @@ RULES = (
     ),
     Rule(
         name="replay is not enough",
-        candidate="half-finetune",
+        candidate=HALF_REPLAY,
         holds=_replay_is_not_enough,
         source="arXiv 2404.18466: on TRACE, replay with half of the matrices frozen moves backward transfer"
         " from +1.4 to +2.1 (7b) and from -0.6 to +1.6 (13b)",

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, Literal
+from itertools import pairwise
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from orchestrator.app import Resources
-from orchestrator.flow import records
+from orchestrator.flow import records, repair
 from orchestrator.flow.forgetting import forgotten
 from orchestrator.settings import StreamSettings
-from storage.tables import Batch, Decision, Job, Plan, Promotion, Stream, Version
-from strategies.circumstances import Circumstances, EarlierDecision, Hardware
+from storage import lineage
+from storage.tables import Batch, Decision, Job, Plan, Promotion, Stream, Verdict, Version
+from strategies.circumstances import Circumstances, EarlierDecision, Hardware, Result
 
 LOOKED_BACK = 4
 """Versions of the live line, the newest among them, that forgetting is counted over."""
 DECISIONS = 8
 """Earlier decisions that are looked at."""
-Result = Literal["promoted", "refused", "inconclusive", "failed"]
 
 
 def gather(
@@ -65,31 +66,59 @@ def _earlier(session: Session, stream: Stream) -> list[EarlierDecision]:
         .order_by(Decision.id.desc())
         .limit(DECISIONS)
     )
+    standing = _standing(session, stream)
     return [
         EarlierDecision(
             decision=decision.id,
             strategy=decision.strategy or decision.requested,
             replay=plan.spec.get("values", {}).get("replay", {}).get("value"),
-            result=_result(session, decision),
+            result=_result(session, decision, standing),
             reason=decision.outcome or "",
+            only_forgot=only_forgot(session, decision),
         )
         for decision, plan in reversed(session.execute(query).all())
     ]
 
 
-def _result(session: Session, decision: Decision) -> Result:
-    promoted = (
-        select(Promotion.id)
-        .join(Version, Version.id == Promotion.version_id)
-        .where(Version.decision_id == decision.id)
-        .limit(1)
+def _standing(session: Session, stream: Stream) -> set[int]:
+    """Versions that were live and that no rollback went back from."""
+    stack = records.live_stack(session, stream.id)
+    left = {
+        before.version_id
+        for before, after in pairwise(stack)
+        if after.kind == "rollback" and before.version_id not in lineage.ancestors(session, after.version_id)
+    }
+    return {one.version_id for one in stack} - left
+
+
+def _result(session: Session, decision: Decision, standing: set[int]) -> Result:
+    was_live = (
+        select(Version)
+        .where(Version.decision_id == decision.id, Version.id.in_(select(Promotion.version_id)))
+        .order_by(Version.id.desc())
     )
-    if session.scalar(promoted) is not None:
-        return "promoted"
+    if found := session.scalars(was_live).all():
+        stands = next((one for one in found if one.id in standing), None)
+        if stands is None:
+            return "rolled back"
+        return "repaired" if stands.strategy == repair.JOB else "promoted"
     said = decision.outcome or ""
     if said.startswith(records.REFUSED):
         return "refused"
     return "inconclusive" if said.startswith(records.INCONCLUSIVE) else "failed"
+
+
+def only_forgot(session: Session, decision: Decision) -> bool:
+    """What the gate said last of the candidate as it was trained, not of a repair of it."""
+    said = (
+        select(Verdict)
+        .join(Version, Version.id == Verdict.version_id)
+        .where(Version.decision_id == decision.id, Version.strategy != repair.JOB)
+        .order_by(Verdict.id.desc())
+        .limit(1)
+    )
+    verdict = session.scalar(said)
+    return verdict is not None and bool(verdict.details.get("only_forgot"))
 
 
 def _speed(session: Session, stream: Stream) -> float | None:

@@ -85,7 +85,11 @@ def refusals(session: Session, stream_id: str, batches: Sequence[int]) -> list[d
         .order_by(Decision.id)
     ).all()
     return [
-        {"strategy": decision.strategy, **_values(plan)}
+        {
+            "strategy": decision.strategy,
+            "only_forgot": circumstances.only_forgot(session, decision),
+            **_values(plan),
+        }
         for decision, plan in refused
         if set(decision.batches) & set(batches)
     ]

@@ -87,6 +87,11 @@ def _check_bank(composition: Composition) -> None:
 
 
 def _check_base(composition: Composition) -> None:
+    if composition.mixing.kind == "weighted":
+        raise BadPlan(
+            "a weighted stage is as long as its new rows, too short to teach the base all old ones again;"
+            " set mixing.kind to everything or start to live"
+        )
     if composition.mixing.kind != "everything":
         raise BadPlan("from the base, what came since would be lost; set mixing.kind to everything or start to live")
     if composition.schedule.kind == "infinite":

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
+from orchestrator.flow import promotion, rollback
+from orchestrator.policies.evidence import Evidence
+from orchestrator.policies.verdict import GateVerdict
+from orchestrator.settings import GateSettings
 from strategies.circumstances import Circumstances
 from tests.flow.harness import NEW, Daemon, write_documents
 
@@ -34,7 +40,49 @@ def test_a_refused_decision_is_remembered(daemon: Daemon) -> None:
     daemon.ingest(NEW)
     daemon.retrain("naive")
     (refused,) = circumstances(daemon.retrain()).decisions
-    assert (refused.strategy, refused.result) == ("naive", "refused")
+    assert (refused.strategy, refused.result, refused.only_forgot) == ("naive", "refused", True)
+
+
+def test_a_refusal_for_what_was_not_learnt_is_no_forgetting(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    daemon.add_stream(gate={"repair": False})
+    daemon.ingest(NEW)
+    real = promotion.judge
+
+    def not_better(seen: Evidence, settings: GateSettings) -> GateVerdict:
+        return real(seen, settings).model_copy(update={"outcome": "fail", "only_forgot": False})
+
+    monkeypatch.setattr(promotion, "judge", not_better)
+    daemon.retrain("naive")
+    (refused,) = circumstances(daemon.retrain()).decisions
+    assert (refused.result, refused.only_forgot) == ("refused", False)
+
+
+def test_a_decision_whose_version_was_rolled_back_is_remembered_as_such(daemon: Daemon) -> None:
+    daemon.add_stream(gate={"mode": "record"})
+    daemon.ingest(NEW)
+    daemon.retrain("naive")
+    rollback.roll_back(daemon.app, "s", to=None, reason="bad", actor="test")
+    daemon.ingest(f"{NEW} again", name="second")
+    assert results(daemon.retrain("naive")) == ["rolled back"]
+    rollback.roll_back(daemon.app, "s", to=2, reason="better after all", actor="test")
+    daemon.ingest(f"{NEW} once more", name="third")
+    assert results(daemon.retrain()) == ["promoted", "rolled back"]
+
+
+def test_a_version_that_a_repair_saved_is_remembered_as_repaired(daemon: Daemon) -> None:
+    daemon.add_stream()
+    daemon.ingest(NEW)
+    daemon.retrain("naive")
+    daemon.ingest(f"{NEW} again", name="second")
+    second = daemon.retrain("naive")
+    assert results(second) == ["repaired"]
+    rollback.roll_back(daemon.app, "s", to=1, reason="bad", actor="test")
+    daemon.ingest(f"{NEW} once more", name="third")
+    assert results(daemon.retrain("naive"))[0] == "rolled back"
+
+
+def results(made: object) -> list[str]:
+    return [one.result for one in circumstances(made).decisions]
 
 
 def ingest_file(daemon: Daemon, path: object) -> None:

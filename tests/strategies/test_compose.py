@@ -31,6 +31,8 @@ BANK = {"selection": {"kind": "adapter"}, "consolidation": {"kind": "task-mean"}
         ({"consolidation": {"kind": "merge"}, "schedule": INFINITE}, {}, "not from a merge"),
         ({**BANK, "consolidation": {"kind": "merge"}}, {}, "set consolidation.kind to task-mean"),
         ({"start": "base"}, {}, "would be lost"),
+        ({"start": "base", "mixing": {"kind": "weighted"}}, {}, "too short to teach the base all old ones again"),
+        ({"schedule": INFINITE, "mixing": {"kind": "weighted"}}, {}, "counts what its trunk leaves over by replay"),
         ({"selection": {"kind": "adapter"}}, {}, "set consolidation.kind to task-mean"),
         ({"consolidation": {"kind": "task-mean"}}, {}, "task-mean is for adapters"),
         ({"objective": {"kind": "local"}}, {}, "local is for adapters"),

@@ -132,12 +132,13 @@ def test_what_the_user_turned_holds_whatever_auto_chooses():
     assert (made.strategy, tuple(made.jobs)) == ("naive", ("trunk", "release"))
 
 
+BY_NAME = ("data-mixing", "mos")
 REPLAYED = ("rewarm-replay/half", "rewarm-replay/infinite")
 
 
 def test_auto_says_what_it_turned_down_and_why():
     turned_down = choice.alternatives(signals(), StrategySettings())
-    assert [one["strategy"] for one in turned_down] == ["naive", "half-finetune", *REPLAYED, "mos", "retrain"]
+    assert [one["strategy"] for one in turned_down] == ["naive", "half-finetune/replay", *REPLAYED, *BY_NAME, "retrain"]
     assert "3300 rows instead of 1600" in turned_down[-1]["reason"]
     assert choice.alternatives(signals(), StrategySettings(name="naive")) == []
 

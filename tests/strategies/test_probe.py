@@ -47,7 +47,7 @@ def test_among_equals_the_incumbent_wins(judged, chosen):
 
 def test_a_probe_plans_the_whole_schedule_of_every_short_run():
     made = choice.probe(signals(), settings(budget=0.8))
-    assert list(made.trials) == ["rewarm-replay", "half-finetune", "rewarm-replay/half", "naive"]
+    assert list(made.trials) == ["rewarm-replay", "half-finetune/replay", "rewarm-replay/half", "naive"]
     assert [tuple(one) for one in made.rounds] == [(4, 10), (2, 20)]
     assert (made.steps, made.stage_steps) == (80, 100)
     assert "80% of the retrain's 100" in made.reason

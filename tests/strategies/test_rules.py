@@ -21,10 +21,17 @@ def forgotten(rise: float, metric: str = "loss") -> Circumstances:
     return Circumstances(forgotten=(Forgotten.model_validate({**one, "metric": metric}),))
 
 
-def decisions(*results: str, strategy: str = "rewarm-replay") -> Circumstances:
+def decisions(*results: str, strategy: str = "rewarm-replay", only_forgot: bool = True) -> Circumstances:
     made = [
         EarlierDecision.model_validate(
-            {"decision": at, "strategy": strategy, "replay": 0.05, "result": result, "reason": ""}
+            {
+                "decision": at,
+                "strategy": strategy,
+                "replay": 0.05,
+                "result": result,
+                "reason": "",
+                "only_forgot": only_forgot,
+            }
         )
         for at, result in enumerate(results, start=1)
     ]
@@ -44,11 +51,20 @@ def decisions(*results: str, strategy: str = "rewarm-replay") -> Circumstances:
             "anchor is 4.0% .*3 versions, though 25%",
         ),
         (
-            {"refused": ({"strategy": "rewarm-replay", "replay": 0.25},)},
+            {"refused": ({"strategy": "rewarm-replay", "replay": 0.25, "only_forgot": True},)},
             "replay is not enough",
-            "refused these batches with 25% of replay",
+            "refused these batches with 25% of replay for forgetting",
         ),
-        ({"circumstances": decisions("refused", "refused")}, "replay is not enough", "decisions 1 and 2"),
+        (
+            {"circumstances": decisions("refused", "refused")},
+            "replay is not enough",
+            "decision 1 was refused for forgetting, decision 2 was refused for forgetting",
+        ),
+        (
+            {"circumstances": decisions("promoted", "repaired", "failed", "rolled back")},
+            "replay is not enough",
+            "decision 2 was saved by a repair, decision 4 was rolled back",
+        ),
     ],
 )  # fmt: skip
 def test_what_is_measured_chooses_the_rule(changes, rule, figures):
@@ -63,9 +79,13 @@ def test_what_is_measured_chooses_the_rule(changes, rule, figures):
     [
         {"parent_settings": {"replay": 0.05}, "circumstances": forgotten(0.04)},
         {"parent_settings": {"replay": 0.25}, "circumstances": forgotten(0.02)},
-        {"refused": ({"strategy": "rewarm-replay", "replay": 0.05},)},
+        {"refused": ({"strategy": "rewarm-replay", "replay": 0.05, "only_forgot": True},)},
+        {"refused": ({"strategy": "rewarm-replay", "replay": 0.25, "only_forgot": False},)},
         {"refused": ({"strategy": "naive", "replay": 0.0},)},
         {"circumstances": decisions("promoted", "refused")},
+        {"circumstances": decisions("refused", "refused", only_forgot=False)},
+        {"circumstances": decisions("rolled back", "promoted")},
+        {"circumstances": decisions("repaired")},
         {"circumstances": decisions("refused", "refused", strategy="naive")},
         {**SMALL_BATCHES, "training": {"train_batch_size": 32}},
         {**LITTLE_OLD, "old": ()},
@@ -82,6 +102,22 @@ def test_a_retrain_that_would_overrun_its_budget_is_not_chosen():
     assert plan(given, name="auto").strategy == "rewarm-replay"
     against = {one["strategy"]: one["reason"] for one in auto.alternatives(given, {})}
     assert "9900 rows instead of 9000, 0.8 h of 0.1 h allowed" in against["retrain"]
+
+
+def test_a_choice_that_overruns_the_budget_as_well_says_so():
+    made = plan(signals(circumstances=Circumstances(tokens_per_s=1.0, max_hours=0.1)), name="auto")
+    assert re.search(r"Even so its longest job would overrun the budget, \d\.\d h of 0.1 h allowed", made.reason)
+    quick = plan(signals(circumstances=Circumstances(tokens_per_s=1e6, max_hours=0.1)), name="auto")
+    assert "budget" not in quick.reason
+
+
+def test_a_retrain_whose_speed_is_unknown_says_so():
+    unknown = Circumstances(max_hours=0.1)
+    against = {one["strategy"]: one["reason"] for one in auto.alternatives(signals(circumstances=unknown), {})}
+    assert against["retrain"].endswith(", speed unknown against 0.1 h allowed")
+    chosen = auto.choose(signals(**LITTLE_OLD, circumstances=unknown), {})
+    assert chosen.candidate.label == "retrain"
+    assert chosen.reason.endswith(", speed unknown against 0.1 h allowed")
 
 
 def test_many_small_increments_plan_a_trunk_and_go_on_with_it():
@@ -104,7 +140,7 @@ def test_a_rule_whose_composition_cannot_be_planned_gives_way():
     given = signals(parameters=(), circumstances=decisions("refused", "refused"))
     assert plan(given, name="auto").strategy == "rewarm-replay"
     against = {one["strategy"]: one["reason"] for one in auto.alternatives(given, {})}
-    assert against["half-finetune"].startswith("it cannot be planned: ")
+    assert against["half-finetune/replay"].startswith("it cannot be planned: ")
 
 
 @pytest.mark.parametrize("changes", [{}, SMALL_BATCHES, LITTLE_OLD, {"old": (), "anchor": None}])
@@ -114,6 +150,15 @@ def test_every_other_candidate_is_turned_down_with_a_reason(changes):
     turned_down = [one["strategy"] for one in auto.alternatives(given, {})]
     assert sorted([chosen, *turned_down]) == sorted(rules.candidates())
     assert all(one["reason"] for one in auto.alternatives(given, {}))
+
+
+@pytest.mark.parametrize("task", ["causal-lm", "sft"])
+def test_what_only_a_name_asks_for_is_turned_down_with_an_honest_reason(task):
+    against = {one["strategy"]: one["reason"] for one in auto.alternatives(signals(task=task), {})}
+    assert f"for {task} nothing shows yet" in against["mos"]
+    assert "replay of 5% weighs 3 old sources" in against["data-mixing"]
+    alone = {one["strategy"]: one["reason"] for one in auto.alternatives(signals(old=(), anchor=None), {})}
+    assert alone["data-mixing"] == "there is nothing old to weigh the new data against"
 
 
 def test_new_classes_ask_for_adapters_of_their_own():

@@ -13,6 +13,7 @@ from orchestrator.app import App
 from orchestrator.flow import evaluation, publication, records, registration
 from orchestrator.jobs import queue
 from orchestrator.service import settings as reading
+from orchestrator.service.origins import by_leaf, carried
 from orchestrator.service.records import SettingsPreview, StreamDetail, StreamRecord, VersionRecord
 from orchestrator.service.views import common
 from orchestrator.service.views import streams as views
@@ -34,7 +35,7 @@ def add_stream(app: App, raw: Mapping[str, Any], origins: Mapping[str, str], *, 
         Conflict: the name is taken.
     """
     settings = reading.parse(raw)
-    registration.add_stream(app, settings, origins=dict(origins), actor=actor)
+    registration.add_stream(app, settings, origins=by_leaf(raw, origins), actor=actor)
     return views.show_stream(app, settings.name)
 
 
@@ -47,7 +48,7 @@ def preview_stream(raw: Mapping[str, Any], origins: Mapping[str, str]) -> Settin
     settings = reading.parse(raw)
     registration.check(settings)
     base_model.check(settings)
-    return _preview(settings, origins)
+    return _preview(settings, by_leaf(raw, origins))
 
 
 def set_stream(
@@ -63,7 +64,7 @@ def set_stream(
         stream = records.stream_by_name(session, name)
         revision = records.revision_of(session, stream.id)
     settings = reading.parse(reading.with_changes(revision.settings, changes))
-    explicit = {**revision.origins, **origins}
+    explicit = {**carried(revision.origins, revision.settings, changes), **by_leaf(changes, origins)}
     if dry_run:
         return _preview(settings, explicit)
     registration.change_stream(app, name, settings, origins=explicit, actor=actor)

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from orchestrator.app import App
 from orchestrator.flow import records
+from orchestrator.service.origins import leaves
 from orchestrator.service.records import (
     Comparison,
     DataDelta,
@@ -23,7 +24,6 @@ from orchestrator.service.records import (
     SettingChange,
 )
 from orchestrator.service.views import common
-from orchestrator.service.views.streams import leaves
 from storage import lineage
 from storage.errors import StorageError
 from storage.tables import Batch, Decision, EvalSet, Evaluation, Plan, Stream, StreamRevision, Version

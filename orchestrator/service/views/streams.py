@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from orchestrator.app import App
 from orchestrator.errors import Conflict
 from orchestrator.flow import publication, records
+from orchestrator.service.origins import DEFAULT, ROOT, leaves, strategy_origin
 from orchestrator.service.records import SettingRecord, StreamDetail, StreamRecord
 from orchestrator.service.views import common
 from orchestrator.service.views.triggers import trigger_records
@@ -18,6 +19,7 @@ from storage import publishing
 from storage.tables import Batch, Stream, StreamRevision, Trigger, Version
 from strategies import choice
 from strategies.choice import StrategySettings
+from strategies.composition import Composition
 
 NO_ANCHOR = "no anchor: forgetting of what the base knows cannot be seen; set anchor to a file that stands for it"
 
@@ -73,25 +75,22 @@ def stream_records(session: Session, rows: Sequence[Stream]) -> list[StreamRecor
 def explained(settings: dict[str, Any], origins: dict[str, Any]) -> tuple[SettingRecord, ...]:
     """Each leaf of the settings under its dotted key, with its origin; ``default`` where nobody set it.
 
-    Of the strategy all screws are shown: those that nobody turned are as the named strategy has them.
+    Of the strategy all screws are shown: those that nobody turned are as the named strategy has them, or yet to be
+    chosen.
     """
     chosen = StrategySettings.model_validate(settings["strategy"])
-    shown = {**settings, "strategy": choice.resolved(chosen)}
-    usual = {"strategy.name": "default", "strategy": f"strategy {chosen.name}"}
+    strategy = {**dict.fromkeys(Composition.model_fields), **choice.resolved(chosen)}
+    strategy = {"name": strategy.pop("name"), **strategy}
     return tuple(
-        SettingRecord(key=key, value=value, origin=_origin(key, {**usual, **origins})) for key, value in leaves(shown)
+        SettingRecord(
+            key=key,
+            value=value,
+            origin=strategy_origin(key, chosen, strategy, origins)
+            if key.startswith(f"{ROOT}.")
+            else _origin(key, origins),
+        )
+        for key, value in leaves({**settings, ROOT: strategy})
     )
-
-
-def leaves(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Dotted key and value of every leaf; lists and empty mappings are leaves."""
-    found: list[tuple[str, Any]] = []
-    for key, value in settings.items():
-        if isinstance(value, dict) and value:
-            found += leaves(value, f"{prefix}{key}.")
-        else:
-            found.append((prefix + key, value))
-    return found
 
 
 def warnings_about(settings: dict[str, Any]) -> tuple[str, ...]:
@@ -135,7 +134,7 @@ def _origin(key: str, origins: dict[str, Any]) -> str:
         origin = origins.get(".".join(parts[:length]))
         if isinstance(origin, str):
             return origin
-    return "default"
+    return DEFAULT
 
 
 def _record(
