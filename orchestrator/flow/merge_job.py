@@ -17,7 +17,14 @@ from orchestrator.jobs import queue
 from orchestrator.settings import StreamSettings
 from storage import chain, lineage
 from storage.tables import EvalSet, Evaluation, Job, Stream, Version, VersionArtifact, VersionParent
-from strategies.merging.settings import FisherMerge, GreedySoupMerge, Merge, SoupMerge, share_gone_back
+from strategies.merging.settings import (
+    FisherMerge,
+    GreedySoupMerge,
+    Merge,
+    SoupMerge,
+    TaskArithmeticMerge,
+    share_gone_back,
+)
 
 MERGED = "merged"
 """Role of the lineage's edges to what was merged."""
@@ -172,10 +179,22 @@ def _role(version: Version) -> str:
 
 
 def _add_edges(session: Session, version: Version, job: Job) -> None:
-    for role, weight in _shares(job.spec["work"], (job.result or {}).get("facts", {})).items():
-        parent = lineage.version_by_number(session, version.stream_id, int(role.removeprefix("v")))
-        assert parent is not None, "versions are never removed"
-        session.add(VersionParent(child_id=version.id, parent_id=parent.id, role=MERGED, weight=weight))
+    work, facts = job.spec["work"], (job.result or {}).get("facts", {})
+    weights = _shares(work, facts)
+    parents = {role: _by_role(session, version.stream_id, role) for role in {work["base"], *weights}}
+    base = parents[work["base"]]
+    members = [parents[one["role"]] for one in work["parents"]]
+    # What is behind a base that all members came from is behind them already.
+    if not all(base.id in lineage.ancestors(session, one.id) for one in members):
+        weights.setdefault(work["base"], _base_share(work, facts))
+    for role, weight in weights.items():
+        session.add(VersionParent(child_id=version.id, parent_id=parents[role].id, role=MERGED, weight=weight))
+
+
+def _by_role(session: Session, stream_id: str, role: str) -> Version:
+    version = lineage.version_by_number(session, stream_id, int(role.removeprefix("v")))
+    assert version is not None, "versions are never removed"
+    return version
 
 
 def _shares(work: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, float]:
@@ -191,6 +210,19 @@ def _shares(work: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, floa
         return {role: 1 / len(kept) if role in kept else 0.0 for role in weights}
     total = sum(weights.values()) if isinstance(method, SoupMerge) else 1.0
     return {role: weight / total for role, weight in weights.items()}
+
+
+def _base_share(work: Mapping[str, Any], facts: Mapping[str, Any]) -> float:
+    """How much of a base that is no member is in the result: 1 less the factors on the members' changes.
+
+    0 for means of the members; 1 where changes are chosen or scaled number by number and added to the whole base.
+    """
+    method = _method(work, facts)
+    if isinstance(method, SoupMerge | GreedySoupMerge | FisherMerge):
+        return 0.0
+    if isinstance(method, TaskArithmeticMerge):
+        return 1 - method.lam * sum(float(one["weight"]) for one in work["parents"])
+    return 1.0
 
 
 def _method(work: Mapping[str, Any], facts: Mapping[str, Any]) -> Merge:

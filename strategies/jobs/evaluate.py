@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from strategies.contract import EvalFile, EvaluateWork, JobResult, JobSpec, Score
-from strategies.errors import Diverged
+from strategies.errors import BadState, Diverged
+from strategies.inference.bank import ClassBank, DomainBank
 from strategies.inference.encoding import IGNORED, Encoder, Example
 from strategies.inference.load import Loaded, load
 from strategies.inference.score import Scorer, windows
@@ -46,6 +47,7 @@ def evaluate(spec: JobSpec, work: EvaluateWork, runtime: Runtime) -> JobResult:
             unscored.append(file.name)
         else:
             scores.append(_score(file, documents, columns, runtime.directory, value=value))
+    _unchanged(loaded)
     facts = {**common(spec, precision), "unscored": unscored}
     return JobResult(kind="evaluate", scores=tuple(scores), labels=loaded.labels, facts=facts)
 
@@ -64,6 +66,7 @@ def selected(
         runtime.enter(f"scoring {file.name}", step=0, steps=len(documents))
         columns = _columns_within(documents, spec, work, encoder, scorer, loaded, within.get(file.name, ()))
         found[file.name] = (_metric(columns), _value(columns, _metric(columns), np.ones(len(documents), np.bool_)))
+    _unchanged(loaded)
     return found
 
 
@@ -85,6 +88,7 @@ def selected_parts(
         even = np.arange(len(chosen)) % 2 == 0
         metric = _metric(columns)
         found[file.name] = (metric, _value(columns, metric, even), _value(columns, metric, ~even))
+    _unchanged(loaded)
     return found
 
 
@@ -116,6 +120,13 @@ def _opened(spec: JobSpec, work: EvaluateWork, runtime: Runtime) -> tuple[Loaded
         tick=lambda done: _tick(runtime, done),
     )
     return loaded, precision, encoder, scorer
+
+
+def _unchanged(loaded: Loaded) -> None:
+    """Refuse scores of a bank whose adapters something wrote to while it was scored: they are of no stored version."""
+    changed = loaded.model.changed() if isinstance(loaded.model, ClassBank | DomainBank) else ()
+    if changed:
+        raise BadState(f"adapter {changed[0]} changed while it was evaluated; its scores are refused: evaluate again")
 
 
 def _tick(runtime: Runtime, done: int) -> None:

@@ -24,8 +24,8 @@ from strategies.merging.arithmetic import (
     weighted_sum,
 )
 from strategies.merging.blocks import block_scales
-from strategies.merging.inputs import Inputs, Member, holders
-from strategies.merging.models import change_between
+from strategies.merging.inputs import Inputs, Member, all_adapters, holders
+from strategies.merging.models import adapter_of, change_between
 from strategies.merging.settings import (
     WEIGHTED,
     DareMerge,
@@ -78,13 +78,16 @@ class Linear:
 
 
 class Ties:
-    """TIES (Yadav et al. 2023): trim, elect, disjoint mean, times ``lam``; ``changes`` are the task vectors."""
+    """TIES (Yadav et al. 2023): trim, elect, disjoint mean, times ``lam``; ``changes`` are the task vectors.
+
+    The trim counts numbers of the whole model; of adapters on one folder those of the weights that are adapted.
+    """
 
     def __init__(self, inputs: Inputs, changes: Sequence[Callable[[str], Tensor]], *, density: float, lam: float):
         self.inputs = inputs
         self.lam = lam
         self._changes = changes
-        self._names = _shared(inputs)
+        self._names = _counted(inputs)
         self._trims: list[Trim] = [find_trim(self._names, change, density) for change in changes]
         balance = sum(int(torch.sign(sum_of(self._trimmed(name))).sum()) for name in self._names)
         # The paper leaves a whole model that cancels out undecided; + is as good as any, and always the same.
@@ -272,6 +275,15 @@ def _shared(inputs: Inputs) -> tuple[str, ...]:
     return tuple(name for name in inputs.numbers if name not in inputs.free)
 
 
+def _counted(inputs: Inputs) -> tuple[str, ...]:
+    """Tensors whose numbers can change: of adapters on one folder those that any of them adapts or replaces."""
+    names = _shared(inputs)
+    if not all_adapters(inputs.base, inputs.members):
+        return names
+    adapters = [one for one in map(adapter_of, (inputs.base, *(member.model for member in inputs.members))) if one]
+    return tuple(name for name in names if any(adapter.touches(name) for adapter in adapters))
+
+
 def sum_of(tensors: Sequence[Tensor]) -> Tensor:
     """The sum of tensors."""
     return weighted_sum((1.0, tensor) for tensor in tensors)
@@ -293,7 +305,7 @@ def _scale(member: Member, *, normalise: bool) -> float:
 
 def mean_change(inputs: Inputs, member: Member) -> float:
     """Mean size of a parent's changes; DARE is meant for at most about 0.002 (METHODS 7.1)."""
-    names = _shared(inputs)
+    names = _counted(inputs)
     sizes = [change_between(member.model, inputs.base, name).abs().double().sum() for name in names]
     count = sum(math.prod(inputs.base.shape(name)) for name in names)
     return float(torch.stack(sizes).sum() / count)

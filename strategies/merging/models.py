@@ -229,6 +229,10 @@ class Adapted:
         """Whether the adapter holds this tensor as a whole."""
         return self._replacement(name) is not None
 
+    def touches(self, name: str) -> bool:
+        """Whether the adapter adapts or replaces a tensor."""
+        return self.replaces(name) or self._module(name) is not None
+
     def _module(self, name: str) -> str | None:
         module = name.removesuffix(".weight")
         return spelled(module, self.modules) if module != name else None

@@ -100,6 +100,35 @@ def test_changes_are_counted_from_the_nearest_version_above_all(daemon: Daemon) 
     assert [(one.parent, one.weight) for one in made.edges] == [(2, 0.2), (3, 0.8)]
 
 
+@pytest.mark.parametrize(
+    ("method", "settings", "weight"),
+    [("soup", {}, 0.0), ("task-arithmetic", {"lam": 0.3}, 0.4), ("ties", {}, 1.0), ("fisher", {}, 0.0)],
+)
+def test_a_base_that_is_no_ancestor_of_all_is_a_parent_too(
+    forked: Daemon, method: str, settings: dict[str, Any], weight: float
+) -> None:
+    batch = forked.ingest("a third set of words altogether", name="three")
+    forked.retrain("naive")
+    batches.hold(forked.app, batch, reason="kept apart", actor="test")
+    told = ask(forked, 2, 3, method=method, settings=settings, base=4, dry_run=True)
+    ask(forked, 2, 3, method=method, settings=settings, base=4)
+    forked.settle()
+    made = shown(forked, 5)
+    assert {one.parent for one in made.edges} == {2, 3, 4}
+    assert next(one.weight for one in made.edges if one.parent == 4) == pytest.approx(weight)
+    assert made.batches == told.batches == tuple(sorted(forked.batch_states()))
+
+
+def test_a_base_that_is_merged_itself_has_one_edge(daemon: Daemon) -> None:
+    daemon.add_stream()
+    for name, text in (("one", NEW), ("two", OTHER)):
+        daemon.ingest(text, name=name)
+        daemon.retrain()
+    ask(daemon, 2, 3, base=2)
+    daemon.settle()
+    assert [(one.parent, one.weight) for one in shown(daemon, 4).edges] == [(2, 0.5), (3, 0.5)]
+
+
 def test_a_dry_run_queues_nothing(forked: Daemon) -> None:
     told = ask(forked, 2, 3, weights=(2.0, 1.0), dry_run=True)
     assert (told.job, told.weights, told.batches) == (None, (2.0, 1.0), tuple(sorted(forked.batch_states())))

@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from strategies.contract import JobSpec
 from strategies.errors import BadPlan, BadState, Refused
+from strategies.inference.bank import DomainBank
 from strategies.inference.bank.files import WEIGHTS, read_manifest, stored_digest
 from strategies.inference.statistics import read_statistics
 from strategies.mixing import ReplayMixer
@@ -301,3 +302,19 @@ def test_a_routed_version_is_evaluated_like_any_other(tmp_path: Path, chat: Path
     plainly = makers.carry_out(tmp_path / "plain", plain_work)
     assert result.scores[0].value == pytest.approx(plainly.scores[0].value, abs=1e-5)
     assert json.loads((bank / "router.json").read_text())["format"] == 1
+
+
+def test_scores_of_a_bank_that_something_wrote_to_are_refused(tmp_path: Path, llama: Path, monkeypatch):
+    bank = banks.domain_bank(tmp_path, llama)
+    held = makers.held(tmp_path / "held.parquet", banks.spoken("calm", 4, start=40))
+    work = {"kind": "evaluate", "sets": [makers.as_json(held)], "training": makers.training()}
+    plain = DomainBank.forward
+
+    def writing(speaker: DomainBank, *args, **more):
+        with torch.no_grad():
+            next(one for name, one in speaker.model.named_parameters() if "lora_B.t2" in name).add_(1)
+        return plain(speaker, *args, **more)
+
+    monkeypatch.setattr(DomainBank, "forward", writing)
+    with pytest.raises(BadState, match="t2 changed while it was evaluated"):
+        makers.carry_out(tmp_path / "job", makers.spec(work, llama, model={"bank": str(bank)}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -154,12 +155,11 @@ def said(label: str) -> list[str]:
 
 
 @pytest.mark.parametrize("prior", ["cosine", "gaussian"])
-def test_domains_of_separate_worlds_are_routed_right_in_one_round(tmp_path: Path, llama: Path, prior: str):
+def test_domains_of_separate_worlds_are_routed_right(tmp_path: Path, llama: Path, prior: str):
     bank = banks.opened(llama, banks.domain_bank(tmp_path, llama, prior=prior, percentile=100), "causal-lm")
     bank.distances.mul_(2)
     found = bank.route(*banks.prompts(bank, [*said("calm"), *said("red")]))
     assert found.adapters == (0,) * 8 + (1,) * 8
-    assert set(found.rounds) == {1}
 
 
 @torch.inference_mode()
@@ -168,8 +168,18 @@ def test_a_batch_of_prompts_is_routed_as_its_rows_are_alone(speaker: DomainBank)
     together = speaker.route(*banks.prompts(speaker, texts))
     alone = [speaker.route(*banks.prompts(speaker, [text])) for text in texts]
     assert together.adapters == tuple(one.adapters[0] for one in alone)
-    assert together.rounds == tuple(one.rounds[0] for one in alone)
     torch.testing.assert_close(together.posterior, torch.cat([one.posterior for one in alone]), atol=1e-5, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_a_batch_of_domains_is_answered_as_its_rows_are_alone(speaker: DomainBank):
+    speaker.distances.mul_(4)
+    ids, lengths = banks.prompts(speaker, [*said("calm")[:4], *said("red")[:4]])
+    together = speaker(input_ids=ids, prompts=lengths)
+    assert set(together.adapters) == {0, 1}
+    for at, length in enumerate(lengths.tolist()):
+        alone = speaker(input_ids=ids[at : at + 1, :length], prompts=lengths[at : at + 1])
+        torch.testing.assert_close(together.logits[at, :length], alone.logits[0], atol=1e-5, rtol=1e-5)
 
 
 def test_a_prompt_of_no_domain_goes_to_the_base_model(speaker: DomainBank):
@@ -221,20 +231,40 @@ def test_each_text_is_scored_under_the_adapter_of_its_own_prompt(speaker: Domain
     assert counts.tolist() == [len(one) - 1 for one in ids]
 
 
-def test_only_the_best_domains_by_the_prior_are_asked(speaker: DomainBank, monkeypatch: pytest.MonkeyPatch):
-    prior = torch.tensor([[0.1, 0.9, 0.5, 0.2, 0.3]], dtype=torch.float64)
+PRIOR = torch.tensor([[0.1, 0.9, 0.5, 0.2, 0.3]], dtype=torch.float64)
+
+
+def answering(speaker: DomainBank, monkeypatch: pytest.MonkeyPatch, scored: list[float], *, rounds: int) -> list[int]:
+    """Five domains that answer as ``scored``; the ones that were asked are added to the list that comes back."""
     asked: list[int] = []
 
     def ask(prompts, looked, scores, pairs):
         asked.extend(domain for _, domain in pairs)
         for row, domain in pairs:
-            scores[row, domain] = -domain
+            scores[row, domain] = scored[domain]
 
     monkeypatch.setattr(speaker, "_ask", ask)
     speaker.means = torch.zeros(5, 1)
-    scores, rounds = speaker._refined(None, None, prior)  # type: ignore[arg-type]
-    assert (asked, rounds) == ([1, 2], [1])
-    assert scores.tolist() == [[NEVER, -1, -2, NEVER, NEVER]]
+    speaker.manifest = replace(speaker.manifest, rounds=rounds)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("rounds", "expected"), [(1, [1, 2]), (2, [1, 2, 4]), (4, [1, 2, 4, 3, 0]), (9, [1, 2, 4, 3, 0])]
+)
+def test_the_best_domains_by_the_prior_are_asked_once_each(
+    speaker: DomainBank, monkeypatch: pytest.MonkeyPatch, rounds: int, expected: list[int]
+):
+    asked = answering(speaker, monkeypatch, [0.0, -1, -2, -3, -4], rounds=rounds)
+    scores = speaker._refined(None, None, PRIOR)  # type: ignore[arg-type]
+    assert asked == expected
+    assert scores[0].tolist() == [[0.0, -1, -2, -3, -4][at] if at in expected else NEVER for at in range(5)]
+
+
+def test_the_right_domain_is_found_in_third_place_by_the_prior(speaker: DomainBank, monkeypatch: pytest.MonkeyPatch):
+    answering(speaker, monkeypatch, [-5.0, 0.0, -4.0, -5.0, 6.0], rounds=4)
+    scores = speaker._refined(None, None, PRIOR)  # type: ignore[arg-type]
+    assert int((scores.softmax(1) + PRIOR.softmax(1)).argmax()) == 4
 
 
 def test_the_prompt_is_what_stands_before_the_first_target_that_counts():

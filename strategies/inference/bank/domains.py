@@ -31,10 +31,9 @@ class Looked:
 
 @dataclass(frozen=True, kw_only=True)
 class Routed:
-    """For each row its adapter's place (-1: the base), rounds of refinement, and the posterior (rows, domains)."""
+    """For each row its adapter's place (-1: the base), and the posterior (rows, domains)."""
 
     adapters: tuple[int, ...]
-    rounds: tuple[int, ...]
     posterior: Tensor
 
 
@@ -95,8 +94,9 @@ class DomainBank(nn.Module):
     """A causal language model whose requests each run under one adapter, or under the base if they fit no domain.
 
     Routing (METHODS 3.7): the prior compares the prompt's features under the base with every domain's; refinement
-    asks adapters how much better than the base they expect the prompt, in standard deviations of what they gain on
-    their own domain; the posterior is the mean of both. With one adapter there is nothing to choose.
+    asks the best ``rounds + 1`` adapters by the prior how much better than the base they expect the prompt, in standard
+    deviations of what they gain on their own domain; the posterior is the mean of both. With one adapter there is
+    nothing to choose.
     """
 
     means: Tensor
@@ -139,17 +139,17 @@ class DomainBank(nn.Module):
         count, domains = len(input_ids), len(self.manifest.adapters)
         if domains == 1:
             sure = torch.ones(count, 1, dtype=torch.float64)
-            return Routed(adapters=(0,) * count, rounds=(0,) * count, posterior=sure)
+            return Routed(adapters=(0,) * count, posterior=sure)
         prompts = Prompts.cut(input_ids, lengths)
         with torch.inference_mode():
             looked = look(self.model, prompts, self.manifest.layer)
             prior = self.prior(looked.features)
-            scores, rounds = self._refined(prompts, looked, prior)
+            scores = self._refined(prompts, looked, prior)
             posterior = (scores.softmax(1) + prior.softmax(1)) / 2
             best = posterior.max(1)
             inside = (best.values >= self.manifest.threshold) & (self.distance(looked.features) <= 1).any(1)
         chosen = torch.where(inside, best.indices, -1).tolist()
-        return Routed(adapters=tuple(chosen), rounds=tuple(rounds), posterior=posterior)
+        return Routed(adapters=tuple(chosen), posterior=posterior)
 
     def prior(self, features: Tensor) -> Tensor:
         """Unnormalised log prior (rows, domains) of features (rows, D)."""
@@ -165,25 +165,18 @@ class DomainBank(nn.Module):
     def _squares(self, features: Tensor) -> Tensor:
         return whitened(features[:, None] - self.means, self.factor).square().sum(-1)
 
-    def _refined(self, prompts: Prompts, looked: Looked, prior: Tensor) -> tuple[Tensor, list[int]]:
-        """Scores (rows, domains) of the domains that were asked (others :data:`NEVER`), and rounds a row.
+    def _refined(self, prompts: Prompts, looked: Looked, prior: Tensor) -> Tensor:
+        """Scores (rows, domains) of the best domains by the prior, as many as may be asked (others :data:`NEVER`).
 
-        A row stands at its best domain so far and asks the one that is next by the prior; it stops when it stays.
+        All of them are asked, each once: the right domain may be last of them by the prior, behind one that is worse
+        than the first.
         """
-        order = prior.argsort(dim=1, descending=True, stable=True)
+        asked = min(self.manifest.rounds + 1, len(self.means))
+        order = prior.argsort(dim=1, descending=True, stable=True)[:, :asked]
         scores = torch.full_like(prior, NEVER)
-        rounds, active = [0] * len(prior), list(range(len(prior)))
-        self._ask(prompts, looked, scores, [(row, int(order[row, 0])) for row in active])
-        for at in range(1, min(self.manifest.rounds, len(self.means) - 1) + 1):
-            if not active:
-                break
-            before = scores[active].argmax(1)
-            self._ask(prompts, looked, scores, [(row, int(order[row, at])) for row in active])
-            moved = (scores[active].argmax(1) != before).tolist()
-            for row in active:
-                rounds[row] = at
-            active = [row for row, moves in zip(active, moved, strict=True) if moves]
-        return scores, rounds
+        for domains in order.T.tolist():
+            self._ask(prompts, looked, scores, list(enumerate(domains)))
+        return scores
 
     def _ask(self, prompts: Prompts, looked: Looked, scores: Tensor, pairs: list[tuple[int, int]]) -> None:
         rows, domains = [row for row, _ in pairs], [domain for _, domain in pairs]
