@@ -43,6 +43,11 @@ def plan(signals: Signals, turned: Json) -> Plan:
     )
 
 
+def rules() -> list[dict[str, str]]:
+    """The table, in its order: when a rule holds, what it asks for, and who says so."""
+    return [{"name": one.name, "when": one.when, "choice": one.candidate, "source": one.source} for one in RULES]
+
+
 def check(turned: Json, training: TrainingSettings) -> None:
     """Refuse turned screws that contradict each other; raises BadPlan."""
     compose.check(REWARM_REPLAY.composition.model_copy(update=turned), training)
@@ -119,6 +124,7 @@ def _against(signals: Signals, candidate: Candidate, turned: Json) -> str:
 
 PROBED = Rule(
     name="probe",
+    when="a probe found something better",
     candidate="",
     holds=lambda _signals: None,
     source="successive halving: Jamieson and Talwalkar 2016, arXiv 1502.07943",

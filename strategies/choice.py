@@ -114,8 +114,14 @@ def get(name: str) -> Named:
 
 
 def describe() -> list[Json]:
-    """Name, summary, sources and composition of every strategy."""
-    chooser = {"name": auto.NAME, "summary": auto.SUMMARY, "sources": list(auto.SOURCES), "composition": None}
+    """Name, summary, sources and composition of every strategy; of the chooser its rules."""
+    chooser = {
+        "name": auto.NAME,
+        "summary": auto.SUMMARY,
+        "sources": list(auto.SOURCES),
+        "composition": None,
+        "rules": auto.rules(),
+    }
     return [
         chooser,
         *(

@@ -48,9 +48,10 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """``holds`` gives the reason with figures, or None where the rule does not apply."""
+    """``holds`` gives the reason with figures, or None where the rule does not apply; ``when`` says it in general."""
 
     name: str
+    when: str
     candidate: str
     holds: Callable[[Signals], str | None]
     source: str
@@ -169,8 +170,12 @@ def _something_old(signals: Signals) -> str | None:
         return None
     what = "the anchor" if signals.anchor in old else f"{len(old)} earlier batches"
     measured = share.shift(signals)
-    shift = "" if measured is None else f"; the new data's loss is {measured.value:+.0%} of theirs"
+    shift = "" if measured is None else f"; the new data's loss is {_beside(measured.value)} theirs"
     return f"{what} must not be forgotten and can be replayed{shift}"
+
+
+def _beside(shift: float) -> str:
+    return f"{abs(shift):.0%} {'below' if shift < 0 else 'above'}"
 
 
 # --- why not -----------------------------------------------------------------------------------------------------
@@ -293,22 +298,37 @@ def candidates() -> dict[str, Candidate]:
 
 
 RULES = (
-    Rule(name="a bank goes on", candidate="mos", holds=_goes_on_with_a_bank, source="arXiv 2412.09441"),
-    Rule(name="nothing to protect", candidate="naive", holds=_nothing_old, source="nothing to replay, nothing to lose"),
+    Rule(
+        name="a bank goes on",
+        when="the live version is a bank of adapters",
+        candidate="mos",
+        holds=_goes_on_with_a_bank,
+        source="arXiv 2412.09441",
+    ),
+    Rule(
+        name="nothing to protect",
+        when="there is neither an anchor nor an earlier batch",
+        candidate="naive",
+        holds=_nothing_old,
+        source="nothing to replay, nothing to lose",
+    ),
     Rule(
         name="new classes",
+        when="of the classes that arrive at least half are new, and the model knows others",
         candidate="mos",
         holds=_new_classes,
         source="arXiv 2412.09441, the paper's table: CUB, last stage, 90.12 against 13.96 of fine-tuning",
     ),
     Rule(
         name="retraining is cheap",
+        when=f"a retrain costs at most {CHEAP:g} times a stage, holds enough old rows, and fits the budget",
         candidate="retrain",
         holds=_retrain_is_cheap,
         source="arXiv 2403.08763, Table 2: the union's loss on the old is 0.06 below that of 5 % replay",
     ),
     Rule(
         name="replay is not enough",
+        when=f"{STRONG_REPLAY:.0%} of replay forgot still, or replay alone lost two versions running to forgetting",
         candidate=HALF_REPLAY,
         holds=_replay_is_not_enough,
         source="arXiv 2404.18466: on TRACE, replay with half of the matrices frozen moves backward transfer"
@@ -316,12 +336,15 @@ RULES = (
     ),
     Rule(
         name="many small increments",
+        when=f"at least {SEVERAL} earlier batches, new rows at most {SMALL:.0%} of the old, {FEW_STEPS} steps or more;"
+        " or the live version has a trunk",
         candidate=INFINITE,
         holds=_many_small_increments,
         source="arXiv 2403.08763: each re-warming costs a transient rise of the loss, 0.10 and more",
     ),
     Rule(
         name="something to protect",
+        when="there is an anchor or an earlier batch",
         candidate="rewarm-replay",
         holds=_something_old,
         source="arXiv 2403.08763, Tables 2 and 4: 5 % of replay takes away 0.19 to 0.21 of 0.23 to 0.27 of forgetting",

@@ -39,10 +39,16 @@ def show_strategy(name: Annotated[str, typer.Argument(metavar="NAME", help="Name
     found = get(f"/strategies/{part(name)}")
     screws = found["composition"] or {"composition": "chosen at each retrain from what was measured"}
     lines = [(key, _in_words(value)) for key, value in screws.items()]
+    lines += [(f"rule {number}", _rule(one)) for number, one in enumerate(found["rules"], start=1)]
     show_one(
         found,
         [("strategy", found["name"]), ("summary", found["summary"]), *lines, ("sources", ", ".join(found["sources"]))],
     )
+
+
+def _rule(rule: Row) -> str:
+    """When it holds, what it asks for, and who says so; the first that holds wins."""
+    return f"{rule['choice']} where {rule['when']} ({rule['source']})"
 
 
 def _in_words(value: object) -> str:

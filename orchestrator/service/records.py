@@ -35,12 +35,13 @@ class TriggerTest(Closed):
 
 
 class StrategyRecord(Closed):
-    """A strategy: its screws, or none where it chooses among the others."""
+    """A strategy: its screws, or none where it chooses among the others, by its rules."""
 
     name: str
     summary: str
     sources: tuple[str, ...]
     composition: dict[str, Any] | None
+    rules: tuple[dict[str, str], ...] = ()
 
 
 class SettingRecord(Closed):

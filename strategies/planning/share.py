@@ -9,7 +9,7 @@ from strategies.contract import Explained, Signals, SourceFacts
 NOTCHES = (0.05, 0.10, 0.25, 0.5)
 """Shares of replay from weakest to strongest (METHODS 1.5)."""
 SHIFTS = ((0.05, 0.05), (0.15, 0.10))
-"""(relative shift below which, share); 0.25 above the last."""
+"""(relative shift below which, share); 0.25 above the last. The borders are this project's own defaults."""
 STRONG = 0.25
 
 
@@ -61,7 +61,7 @@ def resolve_share(signals: Signals, asked: float | None, *, old: tuple[SourceFac
 
 
 def share_for(measured: Explained | None) -> float:
-    """The share that METHODS 1.5 suggests for a relative shift."""
+    """The share for a relative shift: the literature's shares (METHODS 1.5) at borders of this project's own."""
     if measured is None:
         return NOTCHES[0]
     return next((share for below, share in SHIFTS if measured.value < below), STRONG)

@@ -155,6 +155,10 @@ def test_strategies_are_listed_and_shown_screw_by_screw(face: Face) -> None:
     shown = face.data("strategy", "show", "half-finetune")
     assert shown["composition"]["selection"] == {"kind": "half", "level": "category", "pairing": "auto"}
     assert "half (level category, pairing auto)" in face.rekindle("strategy", "show", "half-finetune").out
+    chooser, table = face.rekindle("strategy", "show", "auto").out, face.data("strategy", "show", "auto")["rules"]
+    assert [one["choice"] for one in table][-1] == "rewarm-replay"
+    assert all({"name", "when", "choice", "source"} == set(one) and all(one.values()) for one in table)
+    assert "naive where there is neither an anchor nor an earlier batch (nothing to replay" in chooser
     bank = face.rekindle("strategy", "show", "mos").out
     assert "adapter (head_rate 0.1, pooling mean)" in bank
     assert "align (epochs 30, batches 5," in bank

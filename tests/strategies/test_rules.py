@@ -42,7 +42,8 @@ def decisions(*results: str, strategy: str = "rewarm-replay", only_forgot: bool 
     ("changes", "rule", "figures"),
     [
         ({"old": (), "anchor": None}, "nothing to protect", ""),
-        ({}, "something to protect", r"\+0%"),
+        ({}, "something to protect", "the new data's loss is 0% above theirs"),
+        ({"new": (source("batch-3", loss=2.4),)}, "something to protect", "the new data's loss is 20% below theirs"),
         (LITTLE_OLD, "retraining is cheap", "9000 new rows are 10 times all old ones.*10% more.*9% of its rows.*5%"),
         (SMALL_BATCHES, "many small increments", "200 new rows are 12% of 1700 old ones after 3 earlier batches"),
         (
