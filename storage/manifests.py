@@ -58,6 +58,21 @@ def available(session: Session, hashes: Iterable[str]) -> set[str]:
     return found
 
 
+def new_share(session: Session, hashes: Iterable[str], before: Iterable[str]) -> float:
+    """Share of the bytes of some manifests' objects, each counted once, that no manifest of ``before`` has."""
+    ours, theirs = (_objects(session, one) for one in (hashes, before))
+    total = sum(ours.values())
+    return sum(size for name, size in ours.items() if name not in theirs) / total if total else 0.0
+
+
+def _objects(session: Session, hashes: Iterable[str]) -> dict[str, int]:
+    query = select(StoredObject.hash, StoredObject.bytes).join(
+        ManifestEntry, ManifestEntry.object_hash == StoredObject.hash
+    )
+    rows = session.execute(query.where(ManifestEntry.manifest_hash.in_(sorted(set(hashes)))).distinct())
+    return {row.hash: row.bytes for row in rows}
+
+
 def in_parts(items: Sequence[T]) -> Iterator[Sequence[T]]:
     """Parts small enough for one statement's parameters."""
     for start in range(0, len(items), ROWS_AT_ONCE):

@@ -92,6 +92,7 @@ def show_version(name: Which) -> None:
             ("gate", f"{verdict['outcome']} ({verdict['mode']}): {verdict['reason']}" if verdict else None),
             ("created", when(found["created_at"])),
             ("model", found["model_hash"]),
+            ("new bytes", _new_bytes(found["facts"])),
         ],
     )
     if is_json():
@@ -216,6 +217,15 @@ def _measured(asked: dict[str, Any], ask: Callable[[], dict[str, Any]]) -> dict[
 
 def _has_ended(job: dict[str, Any]) -> bool:
     return job["state"] in ("succeeded", "failed", "cancelled")
+
+
+def _new_bytes(facts: dict[str, Any]) -> str | None:
+    """Share of bytes that the version it started from does not have, beside the plan's bound."""
+    new = facts.get("new_bytes")
+    if new is None:
+        return None
+    bound = "" if new["bound"] is None else f", at most {new['bound']:.1%} by its plan"
+    return f"{new['share']:.1%} of its own{bound}"
 
 
 def _edge(edge: dict[str, Any]) -> str:

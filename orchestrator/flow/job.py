@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from orchestrator.app import App
 from orchestrator.flow import evaluation, records
 from orchestrator.jobs import queue
 from orchestrator.settings import StreamSettings
-from storage import chain
+from storage import chain, manifests
 from storage.tables import (
     Attempt,
     Batch,
@@ -189,6 +189,7 @@ def _make_candidate(app: App, session: Session, decision: Decision, plan: Plan, 
     record = PlanRecord.model_validate(plan.spec)
     answering = next(job for job in jobs if job.name == record.result)
     artifacts = _artifacts(session, decision, record, jobs, answering)
+    origin = _init_version(session, decision, record)
     version = chain.append(
         session,
         Version(
@@ -201,14 +202,17 @@ def _make_candidate(app: App, session: Session, decision: Decision, plan: Plan, 
             model_hash=records.fingerprint(
                 {role: one for role, (one, _) in artifacts.items() if role.startswith("answer/")}
             ),
-            facts=_facts(answering, jobs),
+            facts={
+                **_facts(answering, jobs),
+                "new_bytes": _new_bytes(session, origin, {role: one for role, (one, _) in artifacts.items()}, record),
+            },
             pinned=False,
             created_at=app.clock.now(),
         ),
     )
     for role, (manifest_hash, job_id) in artifacts.items():
         session.add(VersionArtifact(version_id=version.id, role=role, manifest_hash=manifest_hash, job_id=job_id))
-    session.add(VersionParent(child_id=version.id, parent_id=_init_version(session, decision, record).id, role="init"))
+    session.add(VersionParent(child_id=version.id, parent_id=origin.id, role="init"))
     _remember_rows(session, version, jobs)
 
 
@@ -239,6 +243,18 @@ def _facts(answering: Job, jobs: Sequence[Job]) -> dict[str, Any]:
         "labels": result.get("labels", []),
         "jobs": {job.name: (job.result or {}).get("facts", {}) for job in jobs},
     }
+
+
+def _new_bytes(
+    session: Session, origin: Version, artifacts: Mapping[str, str], record: PlanRecord
+) -> dict[str, float | None]:
+    """Share of the answer's bytes that the version it started from does not have, and the bound that the plan gave."""
+    ours, theirs = (
+        [one for role, one in found.items() if role.startswith("answer/")]
+        for found in (artifacts, records.artifacts_of(session, origin.id))
+    )
+    bound = record.values.get("new_bytes_bound")
+    return {"share": round(manifests.new_share(session, ours, theirs), 4), "bound": bound.value if bound else None}
 
 
 def _remember_rows(session: Session, version: Version, jobs: Sequence[Job]) -> None:

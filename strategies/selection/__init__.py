@@ -30,10 +30,16 @@ def resolve(
         lora=training.lora if training.tuner == "lora" else None,
     )
     moving = half.realised(signals.parameters, chosen)
-    return chosen, {
+    values = {
         "level": Explained(value=chosen.level, origin="settings"),
         "trainable_share": Explained(value=round(moving, 4), origin="of the blocks' parameters, as drawn"),
     }
+    bound = half.new_bytes_bound(signals.parameters, chosen)
+    if bound is not None:
+        values["new_bytes_bound"] = Explained(
+            value=round(bound, 4), origin="(embeddings + head + what moves of the blocks) / all, + 0.02"
+        )
+    return chosen, values
 
 
 def in_words(selection: Selection, values: dict[str, Explained]) -> str:

@@ -27,6 +27,9 @@ from strategies.selection.roles import (
 from strategies.selection.settings import HalfSettings, Pairing
 from strategies.settings import LoraSettings
 
+SMALL_FILES = 0.02
+"""Share of a version's bytes that its configuration, tokenizer and the like may take."""
+
 
 def choose(
     table: Sequence[Parameter], *, settings: HalfSettings, seed: int, stage: int, lora: LoraSettings | None
@@ -85,6 +88,15 @@ def new_share(table: Sequence[Parameter], selection: HalfSelection) -> float:
     sizes = {parameter.name: selection.lora.r * sum(parameter.shape) for parameter in targets}
     new = sum(size for name, size in sizes.items() if name not in frozen)
     return new / (total + sum(sizes.values()))
+
+
+def new_bytes_bound(table: Sequence[Parameter], selection: HalfSelection) -> float | None:
+    """At most this share of a full model's bytes is new in the store: :func:`new_share` and 0.02 for its small files.
+
+    None with ``lora``, whose first stage writes every adapter anew. A fused projection of which a part stays is one
+    tensor and stored anew, so it counts as new: the bound holds, and is above one half of the blocks there.
+    """
+    return None if selection.lora is not None else min(1.0, new_share(table, selection) + SMALL_FILES)
 
 
 def _category(rng: random.Random, read: Sequence[Layer], pairing: Pairing) -> list[Unit]:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from strategies.contract import Parameter
 from strategies.errors import BadPlan
 from strategies.parts import FrozenSlice, HalfSelection
-from strategies.selection.half import choose, new_share, realised
+from strategies.selection.half import choose, new_bytes_bound, new_share, realised
 from strategies.selection.roles import Unit, adapted_layers, blocks, embeddings, layers
 from strategies.selection.settings import HalfSettings
 from strategies.settings import LoraSettings
@@ -301,6 +301,13 @@ def test_new_bytes_are_bounded_by_the_tensors_that_move():
     # Half of a fused matrix moves, so the whole of it is stored anew.
     fused = drawn(table("gpt2"))
     assert new_share(table("gpt2"), fused) > realised(table("gpt2"), fused)
+
+
+def test_the_bound_of_new_bytes_leaves_room_for_small_files_and_is_of_full_models():
+    parameters = table("llama", 2)
+    whole = drawn(parameters)
+    assert new_bytes_bound(parameters, whole) == pytest.approx(new_share(parameters, whole) + 0.02)
+    assert new_bytes_bound(parameters, drawn(parameters, lora=LORA)) is None
 
 
 def test_new_bytes_of_adapters_are_few_beside_the_base():

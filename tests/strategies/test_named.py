@@ -92,6 +92,7 @@ def test_half_and_replay_go_together():
     assert (made.jobs["train"].mixing.share, made.jobs["train"].selection.kind) == ("0.25", "half")
     assert made.reason.endswith("of the blocks stays as it is (category level).")
     assert 0.4 < made.values["trainable_share"].value < 0.6
+    assert 0.5 < made.values["new_bytes_bound"].value <= 1
 
 
 def test_half_of_an_adapter_names_the_adapters_that_stay():
