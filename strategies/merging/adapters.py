@@ -2,6 +2,12 @@
 
 Affine merges add up the products exactly, by stacking factors, before anything is cut; TIES and DARE act on single
 numbers of the product, which then has no small factors and is cut by a full SVD.
+
+peft has ``LoraModel.add_weighted_adapter`` (read in 0.21.2). Its ``linear``, ``ties``, ``dare_linear``, ``dare_ties``
+and ``magnitude_prune`` merge the A's and the B's apart, each weighted by the root of weight times scaling, so that the
+product has cross terms and is not the weighted sum of the products that the papers merge. ``cat`` stacks factors and is
+that sum, at the sum of the ranks. The ``_svd`` kinds merge the products and cut the result, as here, without saying
+what the cut lost.
 """
 
 from __future__ import annotations

@@ -75,22 +75,26 @@ def sft_losses(found: Record, path: Path) -> None:
 
 
 def draw(panels: dict[str, Lines], path: Path, *, x: Sequence[str], ylabel: str) -> None:
-    """A row of panels with a line an arm: its mean over seeds, and the range of them. Lines end at the right."""
+    """A row of panels with a line an arm: its mean over seeds, and the range of them.
+
+    A panel is as wide as its longest line, and shorter ones end at the right.
+    """
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, len(panels), figsize=(4 * len(panels), 3.4), sharex=True, squeeze=False)
+    figure, axes = pyplot.subplots(1, len(panels), figsize=(4 * len(panels), 3.4), squeeze=False)
     for axis, (title, lines) in zip(axes[0], panels.items(), strict=True):
+        width = max(len(each[0]) for each in lines.values())
         for arm, each in lines.items():
-            at = list(range(len(x) - len(each[0]), len(x)))
+            at = list(range(width - len(each[0]), width))
             means = [statistics.fmean(values) for values in zip(*each, strict=True)]
             (line,) = axis.plot(at, means, marker="o", markersize=3, label=arm)
             least, most = ([of(values) for values in zip(*each, strict=True)] for of in (min, max))
             axis.fill_between(at, least, most, alpha=0.2, color=line.get_color())
         axis.set_title(title)
-        axis.set_xticks(range(len(x)), x, rotation=30)
+        axis.set_xticks(range(width), x[:width], rotation=30)
     axes[0][0].set_ylabel(ylabel)
     axes[0][0].legend(fontsize=7)
     figure.tight_layout()
