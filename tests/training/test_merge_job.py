@@ -320,9 +320,8 @@ def test_ties_of_adapters_is_ties_of_their_products(tmp_path: Path, llama: Path,
 
 def test_ties_of_adapters_counts_the_adapted_numbers_alone(tmp_path: Path, llama: Path):
     plain = weights(llama)
-    paths = [adapter(llama, tmp_path / f"{n}", seed=n, targets=("q_proj",)) for n in (1, 1)]
-    parents = {f"p{n}": on(llama, path) for n, path in enumerate(paths)}
-    merge(tmp_path, llama, parents, {"kind": "ties", "density": 0.01})
+    found = on(llama, adapter(llama, tmp_path / "1", seed=1, targets=("q_proj",)))
+    merge(tmp_path, llama, {"one": found, "two": found}, {"kind": "ties", "density": 0.01})
     changed = {name: int((found != plain[name]).sum()) for name, found in weights(tmp_path / "job/out/model").items()}
     adapted = sum(tensor.numel() for name, tensor in plain.items() if "q_proj" in name)
     assert sum(changed.values()) == int(0.01 * adapted) > 0
@@ -330,11 +329,10 @@ def test_ties_of_adapters_counts_the_adapted_numbers_alone(tmp_path: Path, llama
 
 def test_the_mean_change_of_adapters_is_of_the_adapted_numbers(tmp_path: Path, llama: Path):
     path = adapter(llama, tmp_path / "one", seed=1, targets=("q_proj",))
-    parents = {"one": on(llama, path), "two": on(llama, path)}
-    result = merge(tmp_path, llama, parents, {"kind": "dare", "drop": 0.5})
+    result = merge(tmp_path, llama, dict.fromkeys(("one", "two"), on(llama, path)), {"kind": "dare", "drop": 0.5})
     plain, whole = weights(llama), folded(llama, path)
-    changes = torch.cat([(whole[name] - plain[name]).flatten() for name in plain if "q_proj" in name])
-    assert result.facts["mean_change"]["one"] == pytest.approx(float(changes.abs().mean()), rel=1e-3)
+    mean = torch.cat([(whole[name] - plain[name]).flatten() for name in plain if "q_proj" in name]).abs().mean()
+    assert result.facts["mean_change"]["one"] == pytest.approx(float(mean), rel=1e-3)
 
 
 def test_a_candidate_adapter_goes_back_towards_its_parents(tmp_path: Path, llama: Path, adapters: dict[str, Path]):
@@ -492,9 +490,8 @@ def test_a_greedy_soup_leaves_out_what_harms(tmp_path: Path, llama: Path, forget
 
 def test_only_select_rows_are_read(tmp_path: Path, llama: Path, pair: dict[str, Path]):
     """Every second row is for judging: with one row alone there is nothing to choose by."""
-    listed = sets(tmp_path, {"new": makers.text_documents(1)})
     with pytest.raises(Refused, match="no eval set has a row of half select"):
-        merge(tmp_path, llama, pair, {"kind": "greedy-soup"}, sets=listed)
+        merge(tmp_path, llama, pair, {"kind": "greedy-soup"}, sets=sets(tmp_path, {"new": makers.text_documents(1)}))
 
 
 @pytest.mark.parametrize("kind", ["greedy-soup", "repair"])
