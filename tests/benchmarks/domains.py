@@ -9,7 +9,6 @@ arm sees. By year, ``retrain`` starts again at every fifth year only, and there 
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Sequence
@@ -250,16 +249,7 @@ def measure(model: Path, data: Path, preset: Preset) -> Record:
 
 def main(argv: list[str] | None = None) -> int:
     """Run a preset and write its JSON; 1 with one line if the data is not there."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.domains")
-    harness.grid_options(parser, PRESETS)
-    given = parser.parse_args(argv)
-    try:
-        found = measure(given.model.absolute(), given.data.absolute(), PRESETS[given.preset])
-    except Missing as error:
-        print(f"domains: {error}", file=sys.stderr)
-        return 1
-    harness.write_result(harness.stamped("domains", found), given.results / f"domains-{given.preset}.json")
-    return 0
+    return harness.grid_main("domains", PRESETS, measure, argv)
 
 
 if __name__ == "__main__":

@@ -7,14 +7,18 @@ import hashlib
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from typing import Any, Protocol
+
+from tests.benchmarks.inputs import Missing
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "tests" / "benchmarks" / "results"
@@ -98,6 +102,48 @@ def grid_options(parser: argparse.ArgumentParser, presets: Iterable[str]) -> Non
     result_option(parser)
 
 
+def said(name: str, work: Callable[[], None], *errors: type[Exception]) -> int:
+    """Exit status of a benchmark's work: 1 with one line for an error that is named, 130 when it is interrupted."""
+    try:
+        work()
+    except errors as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted; what is done is kept, the same command goes on from there", file=sys.stderr)
+        return 130
+    return 0
+
+
+class Grid(Protocol):
+    """Carries out one preset of a grid, given the folders of the model and of the data."""
+
+    def __call__(self, model: Path, data: Path, preset: Any) -> Record: ...
+
+
+def grid_main(
+    name: str,
+    presets: Mapping[str, Any],
+    measure: Grid,
+    argv: Sequence[str] | None,
+    *,
+    model: Callable[[], Path] | None = None,
+) -> int:
+    """The command line of a grid: run a preset and write its JSON; ``model`` finds one where none is given."""
+    parser = argparse.ArgumentParser(prog=f"python -m tests.benchmarks.{name}")
+    grid_options(parser, presets)
+    if model is not None:
+        parser.set_defaults(model=None)
+    given = parser.parse_args(argv)
+
+    def work() -> None:
+        chosen = given.model or (model() if model else None)
+        found = measure(chosen.absolute(), given.data.absolute(), presets[given.preset])
+        write_result(stamped(name, found), given.results / f"{name}-{given.preset}.json")
+
+    return said(name, work, Missing)
+
+
 class Cells:
     """Results of cells by the hash of all that they follow from: an interrupted run goes on where it was."""
 
@@ -133,13 +179,31 @@ def carry_out_all(work: Sequence[Work], place: Path) -> list[Record]:
     """Every cell's result, in order; what is not kept is made by :data:`SLOTS` processes of one thread."""
     os.environ.update(QUIET)
     code = code_hash(*(Path(__file__).with_name(f"{name}.py") for name in DRIVERS))
-    with ProcessPoolExecutor(SLOTS, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(SLOTS, mp_context=get_context("spawn"), initializer=_end_with_parent) as pool:
         made: list[Future[Record]] = [pool.submit(_one, one, place, code) for one in work]
         try:
             return [one.result() for one in made]
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            for process in active_children():
+                process.terminate()
             raise
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would otherwise finish its cell for nobody, and then wait for ever.
+
+    Ctrl-C reaches the whole group; what is to be said of it the parent says.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _one(work: Work, place: Path, code: str) -> Record:

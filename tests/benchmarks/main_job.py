@@ -277,14 +277,13 @@ def main(argv: list[str] | None = None) -> int:
     options(parser)
     given = parser.parse_args(argv)
     inputs = Inputs(model=given.model.absolute(), data=given.data.absolute())
-    try:
+
+    def work() -> None:
         inputs.check()
         found = Bench(inputs, PRESETS[given.preset], CACHE / "main_job").run()
-    except (Missing, ProductError) as error:
-        print(f"main_job: {error}", file=sys.stderr)
-        return 1
-    harness.write_result(found, given.results / f"main_job-{given.preset}.json")
-    return 0
+        harness.write_result(found, given.results / f"main_job-{given.preset}.json")
+
+    return harness.said("main_job", work, Missing, ProductError)
 
 
 if __name__ == "__main__":

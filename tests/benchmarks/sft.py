@@ -9,7 +9,6 @@ earlier ones changed since they were learned (divided by the families but one), 
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -22,7 +21,7 @@ from strategies.settings import Json, Task
 from tests.benchmarks import harness, lineup
 from tests.benchmarks.batches import Batch, documents, write_batch, write_set
 from tests.benchmarks.harness import Record
-from tests.benchmarks.inputs import Missing, packed_or_plain, rows_of
+from tests.benchmarks.inputs import packed_or_plain, rows_of
 from tests.benchmarks.lineup import Arm, Stream
 
 TASK: Task = "sft"
@@ -121,16 +120,7 @@ def measure(model: Path, data: Path, preset: Preset) -> Record:
 
 def main(argv: list[str] | None = None) -> int:
     """Run a preset and write its JSON; 1 with one line if the data is not there."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.sft")
-    harness.grid_options(parser, PRESETS)
-    given = parser.parse_args(argv)
-    try:
-        found = measure(given.model.absolute(), given.data.absolute(), PRESETS[given.preset])
-    except Missing as error:
-        print(f"sft: {error}", file=sys.stderr)
-        return 1
-    harness.write_result(harness.stamped("sft", found), given.results / f"sft-{given.preset}.json")
-    return 0
+    return harness.grid_main("sft", PRESETS, measure, argv)
 
 
 if __name__ == "__main__":
