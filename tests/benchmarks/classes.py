@@ -49,14 +49,12 @@ ARMS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preset:
+class Preset(lineup.Preset):
     """How much is done; ``train``, ``val`` and ``test`` are documents a class (None: all that there are)."""
 
-    name: str
     train: int | None
     test: int | None
     epochs: float
-    seeds: tuple[int, ...]
     val: int | None = None
     tasks: int | None = None
     train_batch_size: int = 16
@@ -185,17 +183,17 @@ def measure(model: Path, data: Path, preset: Preset) -> Record:
     }
     began = time.monotonic()
     found: Record = {"preset": asdict(preset), "model_sha256": file_hash(model / "model.safetensors")}
-    for name in SETS:
+    for name in filter(preset.has, SETS):
         made = streams(model, data / "cls" / name, place / "texts" / name, preset)
         found[name] = lineup.run(
-            ARMS, rates=RATES, seeds=preset.seeds, training=training, place=place, kind=ClassCell, **made
+            preset.of(ARMS), rates=RATES, seeds=preset.seeds, training=training, place=place, kind=ClassCell, **made
         )
     return {**found, "wall_s": round(time.monotonic() - began, 1)}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a preset and write its JSON; 1 with one line if the data is not there."""
-    return harness.grid_main("classes", PRESETS, measure, argv, model=encoder)
+    return harness.grid_main("classes", PRESETS, measure, argv, arms=ARMS, parts=SETS, model=encoder)
 
 
 if __name__ == "__main__":

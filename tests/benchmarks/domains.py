@@ -74,15 +74,13 @@ ARMS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preset:
+class Preset(lineup.Preset):
     """How much is done."""
 
-    name: str
     tokens: int
     """Of each domain's batch and of the anchor."""
     year_tokens: int
     years: int
-    seeds: tuple[int, ...]
     tuning_tokens: int
     fixed_documents: int
     year_documents: int
@@ -91,12 +89,6 @@ class Preset:
     max_length: int = 256
     domains: tuple[str, ...] = DOMAINS
     """Stages of the first stream."""
-    all_arms: bool = True
-    """False: only the arms that are compared over all seeds."""
-
-    def arms(self) -> tuple[Arm, ...]:
-        """What is compared."""
-        return tuple(arm for arm in ARMS if self.all_arms or arm.all_seeds)
 
 
 SEEDS = (1234, 2345, 3456)
@@ -124,7 +116,7 @@ PRESETS = {
         year_documents=2,
         train_batch_size=4,
         domains=("speeches-en", "novels-de", "code-python"),
-        all_arms=False,
+        arms=tuple(arm.name for arm in ARMS if arm.all_seeds),
     ),
     "standard": Preset(
         name="standard",
@@ -240,16 +232,27 @@ def measure(model: Path, data: Path, preset: Preset) -> Record:
     training: Json = {"train_batch_size": preset.train_batch_size, "max_length": preset.max_length, "save_seconds": 1e9}
     began = time.monotonic()
     found: Record = {"preset": asdict(preset)}
-    streams = {"domains": (domain_streams, preset.arms()), "temporal": (temporal_streams, by_year(preset.arms()))}
+    arms = preset.of(ARMS)
+    streams = {"domains": (domain_streams, arms), "temporal": (temporal_streams, by_year(arms))}
     for name, (made, arms) in streams.items():
+        if not preset.has(name):
+            continue
         texts = Texts(model, data, place / "texts" / name, preset)
-        found[name] = lineup.run(arms, rates=RATES, seeds=preset.seeds, training=training, place=place, **made(texts))
+        found[name] = lineup.run(
+            arms,
+            rates=RATES,
+            seeds=preset.seeds,
+            training=training,
+            place=place,
+            reference="naive",
+            **made(texts),
+        )
     return {**found, "wall_s": round(time.monotonic() - began, 1)}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a preset and write its JSON; 1 with one line if the data is not there."""
-    return harness.grid_main("domains", PRESETS, measure, argv)
+    return harness.grid_main("domains", PRESETS, measure, argv, arms=ARMS, parts=("domains", "temporal"))
 
 
 if __name__ == "__main__":

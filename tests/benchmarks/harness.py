@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from typing import Any, Protocol
@@ -115,6 +116,13 @@ def said(name: str, work: Callable[[], None], *errors: type[Exception]) -> int:
     return 0
 
 
+class Named(Protocol):
+    """Anything with a name."""
+
+    @property
+    def name(self) -> str: ...
+
+
 class Grid(Protocol):
     """Carries out one preset of a grid, given the folders of the model and of the data."""
 
@@ -127,18 +135,31 @@ def grid_main(
     measure: Grid,
     argv: Sequence[str] | None,
     *,
+    arms: Iterable[Named],
+    parts: Sequence[str] = (),
     model: Callable[[], Path] | None = None,
 ) -> int:
-    """The command line of a grid: run a preset and write its JSON; ``model`` finds one where none is given."""
+    """The command line of a grid: run a preset, or some of it, and write its JSON; ``model`` finds one by itself."""
     parser = argparse.ArgumentParser(prog=f"python -m tests.benchmarks.{name}")
     grid_options(parser, presets)
+    parser.add_argument("--seeds", type=int, default=None, metavar="N", help="only the preset's first N seeds")
+    parser.add_argument("--arm", action="append", choices=[arm.name for arm in arms], help="only this one; repeatable")
+    if parts:
+        parser.add_argument("--part", action="append", choices=parts, help="only this one; repeatable")
     if model is not None:
         parser.set_defaults(model=None)
     given = parser.parse_args(argv)
+    preset = presets[given.preset]
+    preset = replace(
+        preset,
+        seeds=preset.seeds[: given.seeds],
+        arms=tuple(given.arm or preset.arms),
+        parts=tuple((parts and given.part) or preset.parts),
+    )
 
     def work() -> None:
         chosen = given.model or (model() if model else None)
-        found = measure(chosen.absolute(), given.data.absolute(), presets[given.preset])
+        found = measure(chosen.absolute(), given.data.absolute(), preset)
         write_result(stamped(name, found), given.results / f"{name}-{given.preset}.json")
 
     return said(name, work, Missing)

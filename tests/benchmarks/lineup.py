@@ -43,6 +43,26 @@ class Arm:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Preset:
+    """How much of a grid is carried out; each grid adds its sizes."""
+
+    name: str
+    seeds: tuple[int, ...]
+    arms: tuple[str, ...] = ()
+    """Those that are compared; none named: all of them."""
+    parts: tuple[str, ...] = ()
+    """Streams or data sets, each with all arms; none named: all of them."""
+
+    def of(self, arms: Sequence[Arm]) -> tuple[Arm, ...]:
+        """The arms that are compared."""
+        return tuple(arm for arm in arms if arm.name in (self.arms or {arm.name}))
+
+    def has(self, part: str) -> bool:
+        """Whether a part is carried out."""
+        return part in (self.parts or {part})
+
+
+@dataclass(frozen=True, kw_only=True)
 class Stream:
     """What an arm goes through: an anchor, then one batch a stage; ``fixed`` sets are scored and never chosen by."""
 
@@ -152,8 +172,12 @@ def run(
     training: Json,
     place: Path,
     kind: type[Cell] = Cell,
+    reference: str | None = None,
 ) -> Record:
-    """Tune every arm, then run it; chosen rates, what they were chosen by, and the cells."""
+    """Tune every arm, then run it; chosen rates, what they were chosen by, and the cells.
+
+    The arm ``reference`` also runs at every other arm's rate: what a method changes shows at one rate alone.
+    """
     tried = [
         kind(arm=arm, seed=TUNING_SEED, rate=rate, stream=tuning, training=training)
         for arm in arms
@@ -162,12 +186,16 @@ def run(
     found = [one["cell"] | {"select": one["select"]} for one in harness.carry_out_all(tried, place)]
     chosen = {arm.name: best_rate(found, arm.name) for arm in arms}
     harness.say(f"rates: {', '.join(f'{name} {rate:g}' for name, rate in chosen.items())}")
-    cells = [
-        kind(arm=arm, seed=seed, rate=chosen[arm.name], stream=stream, training=training)
-        for arm in arms
-        for seed in (seeds if arm.all_seeds else seeds[:1])
+    wanted = [(seed, arm, chosen[arm.name]) for seed in seeds for arm in arms if arm.all_seeds or seed == seeds[0]]
+    own, rates_run = {one.name: one for one in arms}, sorted({(seed, rate) for seed, _, rate in wanted})
+    beside = [
+        (seed, own[reference], rate) for seed, rate in rates_run if reference in own and rate != chosen[reference]
     ]
-    return {"tuning": found, "rates": chosen, "cells": harness.carry_out_all(cells, place)}
+    made = harness.carry_out_all(
+        [kind(arm=arm, seed=seed, rate=rate, stream=stream, training=training) for seed, arm, rate in wanted + beside],
+        place,
+    )
+    return {"tuning": found, "rates": chosen, "cells": made[: len(wanted)], "references": made[len(wanted) :]}
 
 
 def best_rate(tuned: Iterable[Record], arm: str) -> float:

@@ -30,17 +30,21 @@ def main_job(found: Record, path: Path) -> None:
 
 def domain_losses(found: Record, path: Path) -> None:
     """Loss of the anchor and of every domain after every stage; and the mean over the years so far."""
-    grid, by_year = found["domains"], found["temporal"]
-    names = tables.stages_of(grid)
-    panels = {name: _losses(grid, name) for name in (domains.ANCHOR, *names)}
-    draw(panels, path, x=["base", *names], ylabel="loss, nats a token")
-    due = sorted(tables.scored_stages(by_year["cells"][0]))
+    if "domains" in found:
+        names = tables.stages_of(found["domains"])
+        panels = {name: _losses(found["domains"], name) for name in (domains.ANCHOR, *names)}
+        draw(panels, path, x=["base", *names], ylabel="loss, nats a token")
+    if "temporal" in found:
+        _years(found["temporal"], path.with_name(f"{path.stem}-years.png"))
+
+
+def _years(grid: Record, path: Path) -> None:
+    due = sorted(tables.scored_stages(grid["cells"][0]))
     years = {
-        arm: [[tables.so_far(cell, at) for at in due] for cell in tables.cells(by_year, arm).values()]
-        for arm in tables.arms(by_year)
+        arm: [[tables.so_far(cell, at) for at in due] for cell in tables.cells(grid, arm).values()]
+        for arm in tables.arms(grid)
     }
-    panels = {"anchor and years so far": years}
-    draw(panels, path.with_name(f"{path.stem}-years.png"), x=[str(at) for at in due], ylabel="loss, nats a token")
+    draw({"anchor and years so far": years}, path, x=[str(at) for at in due], ylabel="loss, nats a token")
 
 
 def _losses(grid: Record, name: str) -> Lines:

@@ -41,15 +41,13 @@ ARMS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preset:
+class Preset(lineup.Preset):
     """How much is done: examples of a family, passes over them, documents of a test file."""
 
-    name: str
     examples: int
     tuning_examples: int
     epochs: float
     test: int
-    seeds: tuple[int, ...]
     train_batch_size: int = 8
     max_length: int = 256
 
@@ -114,13 +112,13 @@ def measure(model: Path, data: Path, preset: Preset) -> Record:
     }
     began = time.monotonic()
     made = streams(model, data / "sft", place / "texts", preset)
-    found = lineup.run(ARMS, rates=RATES, seeds=preset.seeds, training=training, place=place, **made)
+    found = lineup.run(preset.of(ARMS), rates=RATES, seeds=preset.seeds, training=training, place=place, **made)
     return {"preset": asdict(preset), "families": found, "wall_s": round(time.monotonic() - began, 1)}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a preset and write its JSON; 1 with one line if the data is not there."""
-    return harness.grid_main("sft", PRESETS, measure, argv)
+    return harness.grid_main("sft", PRESETS, measure, argv, arms=ARMS)
 
 
 if __name__ == "__main__":

@@ -12,30 +12,36 @@ Record = dict[str, Any]
 
 
 def domains(found: Record) -> str:
-    """Both streams."""
+    """Both streams, as far as they were run."""
     preset = found["preset"]
-    return "\n\n".join(
-        [
-            origin(found, f"{preset['tokens']:,} tokens a domain, {preset['year_tokens']:,} a year"),
-            "Five domains in turn. Losses are nats a token on fixed files at the end; `forgetting` is the mean over "
-            "earlier domains of how far the loss ended above its least, `own loss` the mean right after each stage.",
+    parts = [origin(found, f"{preset['tokens']:,} tokens a domain, {preset['year_tokens']:,} a year")]
+    if "domains" in found:
+        parts += [
+            f"{len(preset['domains'])} domains in turn. Losses are nats a token on fixed files at the end; `forgetting`"
+            " is the mean over earlier domains of how far the loss ended above its least, `own loss` the mean right"
+            " after each stage.",
             tables.domains_table(found["domains"]),
             "Forgetting of each:",
             tables.forgetting_table(found["domains"]),
+            "What was expected; shares of naive's rise are of naive at the same learning rate.",
             tables.goals_table(tables.domain_goals(found["domains"])),
+        ]
+    if "temporal" in found:
+        parts += [
             "A batch a year; mean loss over the anchor and the years so far. `retrain` starts again every fifth year.",
             tables.temporal_table(found["temporal"]),
             tables.goals_table(tables.temporal_goals(found["temporal"])),
         ]
-    )
+    return "\n\n".join(parts)
 
 
 def classes(found: Record) -> str:
-    """Each data set."""
+    """Each data set that was run."""
     parts = [origin(found, "accuracy over all classes so far, on the published test split")]
     for name in ("clinc150", "banking77"):
-        goals = tables.class_goals(found[name], near_joint=name == "clinc150")
-        parts += [f"{name}:", tables.class_table(found[name]), tables.goals_table(goals)]
+        if name in found:
+            goals = tables.class_goals(found[name], near_joint=name == "clinc150")
+            parts += [f"{name}:", tables.class_table(found[name]), tables.goals_table(goals)]
     return "\n\n".join(parts)
 
 

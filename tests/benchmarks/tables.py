@@ -180,19 +180,33 @@ def domain_goals(grid: Record) -> list[Goal]:
     found.append(_goal(grid, "anchor's rise at the end: half's share of naive's", "half", left(-1), 0.90))
     halves = paired(grid, "half, replay", "replay", lambda a, b: rise(a) - rise(b))
     found.append(Goal(what="anchor's rise at the end: half with replay less replay alone", measured=halves, limit=0.0))
-    return [*found, auto_goal(grid)]
+    return _measured([*found, *auto_goal(grid)])
+
+
+def _measured(goals: Iterable[Goal]) -> list[Goal]:
+    """Those whose arms were run."""
+    return [goal for goal in goals if goal.measured.values]
 
 
 def _goal(grid: Record, what: str, arm: str, figure: Callable[[Record, Record], float], limit: float) -> Goal:
-    return Goal(what=what, measured=paired(grid, arm, "naive", figure), limit=limit)
+    """Beside naive at the arm's own rate: at a lower rate anything forgets less."""
+    naive = {
+        (one["cell"]["seed"], one["cell"]["rate"]): one for one in (*cells(grid, "naive").values(), *grid["references"])
+    }
+    pairs = [(one, naive[seed, one["cell"]["rate"]]) for seed, one in sorted(cells(grid, arm).items())]
+    return Goal(what=what, measured=Spread(values=tuple(figure(*pair) for pair in pairs)), limit=limit)
 
 
-def auto_goal(grid: Record) -> Goal:
+def auto_goal(grid: Record) -> list[Goal]:
     """Auto beside the best single choice; retraining on everything is none."""
     single = [arm for arm in arms(grid) if arm not in ("auto", "retrain")]
+    if "auto" not in arms(grid) or not single:
+        return []
     best = min(single, key=lambda arm: over_seeds(grid, arm, average).mean)
     apart = paired(grid, "auto", best, lambda a, b: average(a) / average(b) - 1)
-    return Goal(what=f"average loss at the end: auto above the best single choice ({best})", measured=apart, limit=0.01)
+    return [
+        Goal(what=f"average loss at the end: auto above the best single choice ({best})", measured=apart, limit=0.01)
+    ]
 
 
 # --- years -------------------------------------------------------------------------------------------------------
@@ -235,9 +249,9 @@ def temporal_table(grid: Record) -> str:
 
 def temporal_goals(grid: Record) -> list[Goal]:
     """What is expected of many small increments."""
-    due = sorted(scored_stages(next(iter(cells(grid, "retrain").values()))))
+    due = sorted(scored_stages(next(iter(cells(grid, "retrain").values()), {"stages": []})))
     worst = lambda a, b: max(so_far(a, at) / so_far(b, at) - 1 for at in due)  # noqa: E731
-    return [
+    found = [
         Goal(
             what="average loss so far, auto above retraining at every fifth year (the worst of them)",
             measured=paired(grid, "auto", "retrain", worst),
@@ -253,8 +267,9 @@ def temporal_goals(grid: Record) -> list[Goal]:
             measured=paired(grid, "infinite", "replay", lambda a, b: average(a) / average(b) - 1),
             limit=0.0,
         ),
-        auto_goal(grid),
+        *auto_goal(grid),
     ]
+    return _measured(found)
 
 
 # --- classes -----------------------------------------------------------------------------------------------------
@@ -298,7 +313,7 @@ def class_goals(grid: Record, *, near_joint: bool) -> list[Goal]:
     if near_joint:
         joint = paired(grid, "mos", "joint", behind)
         found.append(Goal(what="final accuracy: mos behind joint", measured=joint, limit=0.05))
-    return found
+    return _measured(found)
 
 
 # --- instruction tuning ------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,14 +35,14 @@ def domain_cell(arm: str, seed: int = 1, *, anchor: float, new: float = 2.0) -> 
         )
         for at, name in enumerate(DOMAINS)
     ]
-    return {"cell": {"arm": arm, "seed": seed}, "base": dict.fromkeys(SETS, 4.0), "stages": stages}
+    return {"cell": {"arm": arm, "seed": seed, "rate": 3e-4}, "base": dict.fromkeys(SETS, 4.0), "stages": stages}
 
 
 def domain_grid(*, replay: float = 4.1) -> dict[str, Any]:
     at = {"naive": 6.0, "replay": replay, "half": 5.6, "half, replay": 4.05, "replay 5 %": 5.1, "replay 25 %": 4.6}
     found = [domain_cell(arm.name, anchor=at.get(arm.name, 4.05)) for arm in ARMS]
     found.append(domain_cell("naive", 2, anchor=7.0))
-    return {"cells": found, "rates": {arm.name: 3e-4 for arm in ARMS}}
+    return {"cells": found, "references": [], "rates": {arm.name: 3e-4 for arm in ARMS}}
 
 
 def year_cell(arm: str, loss: float, *, tokens: int, every: int = 1) -> dict[str, Any]:
@@ -49,26 +50,30 @@ def year_cell(arm: str, loss: float, *, tokens: int, every: int = 1) -> dict[str
     stages = [
         stage(at, dict.fromkeys(sets, loss) if at in (2, 3) else {}, tokens=tokens) for at in (1, 2, 3) if at >= every
     ]
-    return {"cell": {"arm": arm, "seed": 1}, "base": dict.fromkeys(sets, 4.0), "stages": stages}
+    return {"cell": {"arm": arm, "seed": 1, "rate": 3e-4}, "base": dict.fromkeys(sets, 4.0), "stages": stages}
 
 
 def year_grid() -> dict[str, Any]:
     found = [year_cell(arm.name, 2.0, tokens=10) for arm in ARMS if arm.name != "retrain"]
     found.append(year_cell("retrain", 1.99, tokens=60, every=2))
-    return {"cells": found, "rates": {arm.name: 3e-4 for arm in ARMS}}
+    return {"cells": found, "references": [], "rates": {arm.name: 3e-4 for arm in ARMS}}
 
 
 def class_grid(mos: float = 0.9) -> dict[str, Any]:
     at = {"lora": 0.4, "lora, replay": 0.8, "nearest mean": 0.7, "mos": mos, "mos, released": 0.6}
     found = [
         {
-            "cell": {"arm": arm, "seed": 1},
+            "cell": {"arm": arm, "seed": 1, "rate": 3e-4},
             "base": {},
             "stages": [stage(1, {"test-0": 1.0}), stage(2, {"test-0": end, "test-1": end})],
         }
         for arm, end in at.items()
     ]
-    joint = {"cell": {"arm": "joint", "seed": 1}, "base": {}, "stages": [stage(2, {"test-0": 0.94, "test-1": 0.94})]}
+    joint = {
+        "cell": {"arm": "joint", "seed": 1, "rate": 1e-3},
+        "base": {},
+        "stages": [stage(2, {"test-0": 0.94, "test-1": 0.94})],
+    }
     return {"cells": [*found, joint], "rates": dict.fromkeys([*at, "joint"], 1e-3)}
 
 
@@ -83,7 +88,15 @@ def sft_grid() -> dict[str, Any]:
 
 
 def result(**grids: Any) -> dict[str, Any]:
-    preset = {"name": "quick", "tokens": 10, "year_tokens": 5, "seeds": [1], "examples": 10, "epochs": 2.0}
+    preset = {
+        "name": "quick",
+        "tokens": 10,
+        "year_tokens": 5,
+        "domains": DOMAINS,
+        "seeds": [1],
+        "examples": 10,
+        "epochs": 2.0,
+    }
     return {"preset": preset, "machine": ON, "commit": "abc", "wall_s": 60.0, **grids}
 
 
@@ -104,9 +117,29 @@ def test_half_is_held_to_a_tenth_less_than_naive():
 
 def test_auto_is_held_to_the_best_single_choice_but_not_to_retraining():
     grid = domain_grid()
-    goal = tables.auto_goal(grid)
+    (goal,) = tables.auto_goal(grid)
     assert "(half, replay)" in goal.what
     assert goal.measured.mean == pytest.approx(0.0)
+
+
+def test_an_arm_is_held_to_naive_at_its_own_rate():
+    grid = domain_grid()
+    for cell in tables.cells(grid, "half").values():
+        cell["cell"]["rate"] = 1e-3
+    beside = domain_cell("naive", anchor=8.0)
+    beside["cell"]["rate"] = 1e-3
+    goals = {goal.what: goal for goal in tables.domain_goals({**grid, "references": [beside]})}
+    measured = goals["anchor's rise at the end: half's share of naive's"].measured
+    assert measured.mean == pytest.approx((5.6 / 4 - 1) / (8.0 / 4 - 1))
+
+
+def test_a_part_of_a_grid_has_a_report_and_a_plot_of_its_own(tmp_path: Path):
+    grid = domain_grid()
+    some = {**grid, "cells": [cell for cell in grid["cells"] if cell["cell"]["arm"] in ("naive", "replay")]}
+    found = result(domains=some)
+    assert "half's share" not in strategies_report.domains(found)
+    plots.domain_losses(found, tmp_path / "domains.png")
+    assert [path.name for path in tmp_path.iterdir()] == ["domains.png"]
 
 
 def test_forgetting_is_above_the_least_since_the_domains_own_stage():
