@@ -56,7 +56,7 @@ class Circumstances(Closed):
     known_labels: tuple[str, ...] = ()
     """Classes of the new batches that it knows."""
     duplicates: int = 0
-    """Documents of the new arrivals that the stream had already, word for word; they were dropped."""
+    """Documents of the new arrivals that had come before, in the stream or the same arrival, word for word; dropped."""
     near_duplicates: int = 0
     """Documents of the new batches that nearly repeat others; they were kept."""
     arrived: int = 0

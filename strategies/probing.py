@@ -58,7 +58,9 @@ def plan(signals: Signals, turned: Json, settings: ProbeSettings) -> Probing:
         stage_steps=stage_steps,
         slices={one.name: _slice(one, longest) for one in everything(signals)},
         documents=settings.documents,
-        reason=_in_words(kept, made, stage_steps) if made else _why_none(labels, incumbent, budget),
+        reason=_in_words(kept, made, stage_steps) + _left_out(settings.candidates, len(labels), len(kept))
+        if made
+        else _why_none(labels, incumbent, budget),
     )
 
 
@@ -68,6 +70,15 @@ def _in_words(kept: list[str], made: tuple[Round, ...], stage_steps: int) -> str
         f"{', '.join(kept)}: {shown} steps, {steps_of(made)} in all,"
         f" {steps_of(made) / stage_steps:.0%} of the retrain's {stage_steps}"
     )
+
+
+def _left_out(asked: int, showable: int, kept: int) -> str:
+    """Why fewer are tried than were asked for."""
+    if kept < showable:
+        return f"; the budget does not pay for all {showable}: raise strategy.probe.budget"
+    if showable < asked:
+        return f"; of {asked} asked for a short run can show {showable}"
+    return ""
 
 
 def _slice(source: SourceFacts, rows: int) -> int:

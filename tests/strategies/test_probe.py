@@ -62,6 +62,19 @@ def test_a_budget_above_one_is_in_tokens():
 
 
 @pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ({"budget": 0.3}, "the budget does not pay for all 4: raise strategy.probe.budget"),
+        ({"budget": 0.8, "candidates": 6}, "of 6 asked for a short run can show 4"),
+    ],
+)
+def test_a_probe_that_tries_fewer_than_asked_says_why(asked, why):
+    made = choice.probe(signals(), settings(**asked))
+    assert made.reason.endswith(f"; {why}")
+    assert len(made.trials) == made.rounds[0].candidates
+
+
+@pytest.mark.parametrize(
     ("changes", "budget", "why"),
     [
         ({}, 0.07, "7 steps do not pay for two short runs"),

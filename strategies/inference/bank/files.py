@@ -146,7 +146,7 @@ def adapter_digest(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> 
 
 
 def base_digest(base: nn.Module) -> str:
-    """Names a base model by its parameters' names and shapes and the first numbers of each, in float32.
+    """Names a base model by its parameters' names and shapes and numbers spread evenly over each, in float32.
 
     Buffers and adapters do not count, nor do the task's head and a pooler, which a body has or lacks depending on the
     class that it was loaded as: the same body has the same name under any of them.
@@ -156,7 +156,9 @@ def base_digest(base: nn.Module) -> str:
         if name.startswith("pooler."):
             continue
         digest.update(f"{name} {tuple(parameter.shape)}".encode())
-        _add(digest, "", parameter.detach().flatten()[:SAMPLED].float())
+        flat = parameter.detach().flatten()
+        count = min(SAMPLED, len(flat))
+        _add(digest, "", flat[torch.arange(count) * (len(flat) - 1) // max(1, count - 1)].float())
     return digest.hexdigest()
 
 
