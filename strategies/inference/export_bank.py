@@ -10,6 +10,7 @@ import torch
 from strategies.contract import ModelFiles
 from strategies.errors import Refused
 from strategies.inference import bank as package
+from strategies.inference.bank.domains import OPENING, PROMPT
 from strategies.inference.bank.files import ADAPTERS, HEAD, MANIFEST, VECTORS
 from strategies.inference.bank.standalone import MODEL
 from strategies.inference.export import save_model
@@ -20,6 +21,15 @@ PACKAGE = "rekindle_bank"
 USE = {
     "classes": 'bank.classify(["a text", "another"])  # [(class, probability), …]',
     "domains": 'bank.generate("a prompt", max_new_tokens=64)  # routed once; the adapter stays for the answer',
+}
+HOW = {
+    "classes": f"""A text's feature is the {{pooling}} of the last hidden states over its tokens, standardised
+(`torch.nn.functional.layer_norm` without weights). The linear head over all classes is `{HEAD}` (weight, bias); the
+class means under the first adapter that the router begins with are `{VECTORS}`. Rows of both are in the order of
+`labels` in `{MANIFEST}`, which also says whose adapter a class belongs to.""",
+    "domains": f"""A request is routed once, by at most the first {PROMPT} tokens of its prompt. Where a text without a
+prompt is scored, the first {OPENING} tokens of each scored window stand for one. What the router compares with is in
+`{VECTORS}`, how it decides in `{MANIFEST}`; a prompt that is far from every domain goes to the base.""",
 }
 BODY = {"classes": "AutoModel", "domains": "AutoModelForCausalLM"}
 README = """# A bank of adapters
@@ -38,6 +48,8 @@ bank = load(folder, device="cpu")
 {use}
 bank.changed()  # () as long as every adapter is what was stored
 ```
+
+{how}
 
 ## Plain adapters
 
@@ -101,6 +113,7 @@ def _readme(manifest: package.Manifest, place: str) -> str:
         folder=place,
         package=PACKAGE,
         use=USE[manifest.kind],
+        how=HOW[manifest.kind].format(pooling={"cls": "first", "last": "last"}.get(manifest.pooling, "mean")),
         body=BODY[manifest.kind],
         adapter=manifest.names[-1],
         rows="\n".join(rows),

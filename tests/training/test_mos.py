@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from strategies.contract import JobSpec
 from strategies.errors import BadPlan, BadState, Refused
 from strategies.inference.bank import DomainBank
-from strategies.inference.bank.files import WEIGHTS, read_manifest, stored_digest
+from strategies.inference.bank.files import WEIGHTS, base_digest, read_manifest, stored_digest
 from strategies.inference.statistics import read_statistics
 from strategies.mixing import ReplayMixer
 from strategies.objective.local import Local, apart
@@ -89,6 +89,15 @@ def test_the_head_grows_by_the_new_classes_and_keeps_the_rows_it_had(tmp_path: P
 def test_an_adapter_that_does_not_fit_the_bank_is_refused(tmp_path: Path, bert: Path, first: Path, selection, message):
     with pytest.raises(BadPlan, match=message):
         makers.loop(tmp_path / "job", second_job(tmp_path, bert, first, selection=selection))
+
+
+def test_a_base_that_differs_in_its_last_number_alone_has_another_name():
+    base = torch.nn.Linear(40, 50)
+    before = base_digest(base)
+    assert base_digest(base) == before
+    with torch.no_grad():
+        base.weight[-1, -1] += 1
+    assert base_digest(base) != before
 
 
 def test_another_base_than_the_banks_is_refused(tmp_path: Path, first: Path):
