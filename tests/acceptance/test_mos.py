@@ -138,3 +138,25 @@ def test_a_language_models_bank_goes_back_and_on_from_there(daemon: Daemon, tmp_
     refused = daemon.run("retrain", "s", "--strategy", "naive", "--dry-run")
     assert refused.returncode == 2
     assert "choose strategy mos, or retrain" in refused.stderr
+
+
+def test_instructions_of_two_families_come_to_two_adapters_and_each_prompt_to_one(
+    daemon: Daemon, tmp_path: Path
+) -> None:
+    model = models.llama(tmp_path / "base", chat=True)
+    daemon.cli("stream", "add", "s", "--model", str(model), "--task", "sft", *TRAINING)
+    for at, (ask, answer) in enumerate((("shout", str.upper), ("count", lambda text: str(len(text))))):
+        rows = [
+            {"instruction": f"{ask} {ask} {text}", "input": "", "output": answer(text)}
+            for text in models.texts(60, start=100 * at, words=5)
+        ]
+        path = tmp_path / f"{at}.jsonl"
+        path.write_text("\n".join(map(json.dumps, rows)))
+        daemon.cli("ingest", "s", str(path))
+        daemon.cli("retrain", "s", "--wait", timeout_s=900)
+    base, live = (daemon.json("version", "show", version)["scores"] for version in ("s/1", "s@live"))
+    assert all(live[name] < base[name] for name in base), (base, live)
+    assert objects(daemon, "s/2", under="adapters/t1").items() <= objects(daemon, "s/3", under="adapters/").items()
+    daemon.cli("version", "export", "s@live", str(tmp_path / "out"))
+    call = "bank.generate('count count a b', max_new_tokens=4, do_sample=False)"
+    assert elsewhere(tmp_path / "out", call) == elsewhere(daemon.home.published / "s" / "live", call)
