@@ -32,7 +32,7 @@ def merge(
     method: Annotated[
         str,
         typer.Option(
-            help="soup, greedy-soup, task-arithmetic, ties, dare, fisher, lines, interpolate or half-reset.",
+            help="soup, greedy-soup, task-arithmetic, ties, dare, pcb, fisher, lines, interpolate or half-reset.",
         ),
     ] = "soup",
     settings: Annotated[

@@ -1,13 +1,16 @@
 """Each merge as a maker of tensors: given a name it reads that tensor of every parent and returns the merged one.
 
-What has to be known of the whole model first (TIES' borders and majority sign, norms) is found by passes of their own
-when a maker is made. At most the parents' tensors of one name, and one more, are in memory.
+What has to be known of the whole model first (TIES' borders and majority sign, PCB's quantiles, norms) is found by
+passes of their own when a maker is made. At most the parents' tensors of one name, and a few more of that shape, are
+in memory.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 from functools import partial
 from typing import Protocol
 
@@ -17,6 +20,8 @@ from torch import Tensor
 from strategies.errors import BadPlan
 from strategies.merging.arithmetic import (
     blended,
+    clipped,
+    competing_score,
     disjoint_mean,
     dropped,
     elected_signs,
@@ -26,6 +31,7 @@ from strategies.merging.arithmetic import (
 from strategies.merging.blocks import block_scales
 from strategies.merging.inputs import Inputs, Member, all_adapters, holders
 from strategies.merging.models import adapter_of, change_between
+from strategies.merging.ranks import find_places
 from strategies.merging.settings import (
     WEIGHTED,
     DareMerge,
@@ -35,6 +41,7 @@ from strategies.merging.settings import (
     InterpolateMerge,
     LinesMerge,
     Merge,
+    PcbMerge,
     RepairMerge,
     SoupMerge,
     TaskArithmeticMerge,
@@ -77,7 +84,22 @@ class Linear:
         return weighted_sum((factor, change_between(member.model, base, name)) for factor, member in pairs)
 
 
-class Ties:
+class Added(ABC):
+    """A merge of changes that is added to the base."""
+
+    inputs: Inputs
+
+    def tensor(self, name: str) -> Tensor:
+        if name in self.inputs.free:
+            return _average(self.inputs, name)
+        return self.inputs.base.tensor(name) + self.change(name)
+
+    @abstractmethod
+    def change(self, name: str) -> Tensor:
+        """The merged change, float32."""
+
+
+class Ties(Added):
     """TIES (Yadav et al. 2023): trim, elect, disjoint mean, times ``lam``; ``changes`` are the task vectors.
 
     The trim counts numbers of the whole model; of adapters on one folder those of the weights that are adapted.
@@ -93,11 +115,6 @@ class Ties:
         # The paper leaves a whole model that cancels out undecided; + is as good as any, and always the same.
         self.majority = 1 if balance >= 0 else -1
 
-    def tensor(self, name: str) -> Tensor:
-        if name in self.inputs.free:
-            return _average(self.inputs, name)
-        return self.inputs.base.tensor(name) + self.change(name)
-
     def change(self, name: str) -> Tensor:
         trimmed = self._trimmed(name)
         return disjoint_mean(trimmed, elected_signs(sum_of(trimmed), self.majority)).mul_(self.lam)
@@ -106,7 +123,7 @@ class Ties:
         return [trim(name, change(name)) for trim, change in zip(self._trims, self._changes, strict=True)]
 
 
-class Averaged:
+class Averaged(Added):
     """DARE, then mean: the mean of the changes, times ``lam``."""
 
     def __init__(self, inputs: Inputs, changes: Sequence[Callable[[str], Tensor]], *, lam: float) -> None:
@@ -114,13 +131,52 @@ class Averaged:
         self._factor = lam / len(changes)
         self._changes = changes
 
-    def tensor(self, name: str) -> Tensor:
-        if name in self.inputs.free:
-            return _average(self.inputs, name)
-        return self.inputs.base.tensor(name) + self.change(name)
-
     def change(self, name: str) -> Tensor:
         return weighted_sum((self._factor, change(name)) for change in self._changes)
+
+
+class Competition(Added):
+    """PCB (Du et al. 2024, METHODS 7.2) as its code has it: scores, their best share, a mean weighted by these.
+
+    The number at the border of the share gets weight 0. A parent whose scores are all alike gets none at all.
+    """
+
+    def __init__(self, inputs: Inputs, settings: PcbMerge) -> None:
+        self.inputs = inputs
+        self._settings = settings
+        self._changes = _changes(inputs)
+        names, count = _counted(inputs), len(self._changes)
+        clip, ratio = Fraction(str(settings.clip)), Fraction(str(settings.ratio))
+        sizes = find_places(
+            names,
+            lambda name: (change(name).abs() for change in self._changes),
+            lambda size: (size - math.floor(clip * size), min(size, 1 + math.ceil(clip * size))),
+            count=count,
+        )
+        self._clips = [(low.value, high.value) for low, high in sizes]
+        scores = find_places(
+            names,
+            lambda name: (score for _, score in self._scored(name)),
+            lambda size: (math.ceil(ratio * size), 1),
+            count=count,
+        )
+        self._borders = [(border.value, best.value) for border, best in scores]
+
+    def change(self, name: str) -> Tensor:
+        weighted = torch.zeros(self.inputs.base.shape(name))
+        weights = torch.zeros_like(weighted)
+        for (change, score), clip, (border, best) in zip(self._scored(name), self._clips, self._borders, strict=True):
+            weight = score.clamp_(min=border).sub_(border).div_((best - border) or 1.0)
+            weighted.addcmul_(weight, clipped(change, *clip))
+            weights.add_(weight)
+        return weighted.div_(weights.clamp_(min=1e-12)).mul_(self._settings.lam)
+
+    def _scored(self, name: str) -> Iterator[tuple[Tensor, Tensor]]:
+        """Each parent's change and its scores."""
+        changes = [change(name) for change in self._changes]
+        total = sum_of(changes)
+        for change, (low, high) in zip(changes, self._clips, strict=True):
+            yield change, competing_score(change, total, low=low, high=high, parents=len(changes))
 
 
 class Fisher:
@@ -153,18 +209,13 @@ class Fisher:
         return tensor, known.clamp_(min=self.floor).mul_(member.weight)
 
 
-class Lines:
+class Lines(Added):
     """LiNeS (Wang et al. 2025): the change of ``inner``, scaled block by block."""
 
     def __init__(self, inputs: Inputs, inner: Maker, scales: dict[str, float]) -> None:
         self.inputs = inputs
         self.inner = inner
         self.scales = scales
-
-    def tensor(self, name: str) -> Tensor:
-        if name in self.inputs.free:
-            return _average(self.inputs, name)
-        return self.inputs.base.tensor(name) + self.change(name)
 
     def change(self, name: str) -> Tensor:
         return self.inner.change(name) * self.scales[name]
@@ -185,6 +236,8 @@ def maker_for(method: Merge, inputs: Inputs) -> Maker:
             made = Ties(inputs, _changes(inputs), density=method.density, lam=method.lam)
         case DareMerge():
             made = _dare(method, inputs)
+        case PcbMerge():
+            made = Competition(inputs, method)
         case FisherMerge():
             made = Fisher(inputs, method)
         case LinesMerge():

@@ -50,6 +50,17 @@ class DareMerge(Closed):
     seed: int = Field(1234, ge=0, description="of the masks; each parent and tensor has its own")
 
 
+class PcbMerge(Closed):
+    """Parameter competition balancing (Du et al. 2024): numbers weighted by how they do within and between parents."""
+
+    kind: Literal["pcb"] = "pcb"
+    ratio: float = Field(0.1, gt=0, le=1, description="share of each parent's changes that count, by score")
+    lam: float = Field(1.2, ge=-2, le=2, description="scale of the merged task vector; search 0.8 to 1.3")
+    clip: float = Field(
+        1e-4, ge=0, le=0.1, description="share of the largest and of the smallest magnitudes that is clipped; 0: none"
+    )
+
+
 class FisherMerge(Closed):
     """The mean weighted by each parent's Fisher information (Matena and Raffel 2022)."""
 
@@ -74,7 +85,14 @@ class HalfResetMerge(Closed):
 
 
 Plain = Annotated[
-    SoupMerge | TaskArithmeticMerge | TiesMerge | DareMerge | FisherMerge | InterpolateMerge | HalfResetMerge,
+    SoupMerge
+    | TaskArithmeticMerge
+    | TiesMerge
+    | DareMerge
+    | PcbMerge
+    | FisherMerge
+    | InterpolateMerge
+    | HalfResetMerge,
     Field(discriminator="kind"),
 ]
 """Merges that LiNeS can follow."""
@@ -121,6 +139,7 @@ Merge = Annotated[
     | TaskArithmeticMerge
     | TiesMerge
     | DareMerge
+    | PcbMerge
     | FisherMerge
     | InterpolateMerge
     | HalfResetMerge
@@ -138,6 +157,7 @@ BY_HAND: dict[str, type[Closed]] = {
         TaskArithmeticMerge,
         TiesMerge,
         DareMerge,
+        PcbMerge,
         FisherMerge,
         LinesMerge,
         InterpolateMerge,
@@ -170,6 +190,7 @@ LastStep = Annotated[
     | TaskArithmeticMerge
     | TiesMerge
     | DareMerge
+    | PcbMerge
     | FisherMerge
     | InterpolateMerge
     | LinesMerge,
