@@ -149,7 +149,7 @@ def _fisher(spec: JobSpec, work: MergeWork, parent: MergeParent, runtime: Runtim
     if not isinstance(work.method, FisherMerge):
         return None
     folder = runtime.directory / "scratch" / f"fisher-{parent.role}"
-    return importance_of(spec, parent, folder, runtime, documents=work.method.documents, training=work.training)
+    return importance_of(spec, parent, folder, runtime, settings=work.method, training=work.training)
 
 
 def _base(spec: JobSpec, members: list[Member]) -> Model:

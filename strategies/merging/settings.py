@@ -62,9 +62,17 @@ class PcbMerge(Closed):
 
 
 class FisherMerge(Closed):
-    """The mean weighted by each parent's Fisher information (Matena and Raffel 2022)."""
+    """The mean weighted by each parent's Fisher information (Matena and Raffel 2022).
+
+    Of classifiers it is exact over their labels; ``estimator`` is for language models.
+    """
 
     kind: Literal["fisher"] = "fisher"
+    estimator: Literal["sampled", "empirical"] = Field(
+        "sampled",
+        description="language models: sampled takes one token that the model draws behind each real prefix (seed of"
+        " the training), of a dialogue within its answer; empirical takes the tokens that stand there",
+    )
     floor: float = Field(1e-6, gt=0, description="least Fisher information of any number, after normalising")
     documents: int = Field(256, ge=1, description="documents to estimate it from, where a parent brings rows instead")
     normalise: bool = Field(True, description="divide each parent's Fisher information by its norm")
