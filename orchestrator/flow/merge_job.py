@@ -23,6 +23,7 @@ from strategies.merging.settings import (
     Merge,
     SoupMerge,
     TaskArithmeticMerge,
+    combining,
     share_gone_back,
 )
 
@@ -105,7 +106,7 @@ def queue_merge(
 
 def form_of(session: Session, base: Version, members: Iterable[Version], method: Merge) -> Literal["model", "adapter"]:
     """An adapter where all that is merged are adapters on the base's folder and the method can; else a full model."""
-    if isinstance(method, FisherMerge | GreedySoupMerge):
+    if isinstance(combining(method), FisherMerge | GreedySoupMerge):
         return "model"
     folder = records.artifacts_of(session, base.id)["answer/model"]
     theirs = [records.artifacts_of(session, one.id) for one in members]

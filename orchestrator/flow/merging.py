@@ -17,7 +17,7 @@ from orchestrator.flow.merge_job import Wanted
 from orchestrator.jobs.records import ENDED
 from storage import lineage, manifests
 from storage.tables import Batch, Job, Stream, Version
-from strategies.merging.settings import WEIGHTED, FisherMerge, GreedySoupMerge, Merge, share_gone_back
+from strategies.merging.settings import WEIGHTED, FisherMerge, GreedySoupMerge, Merge, combining, share_gone_back
 
 JOB = "merge"
 
@@ -85,7 +85,9 @@ def resolve(session: Session, stream: Stream, question: Question) -> Wanted:
         weights=list(question.weights) or [1.0] * len(members),
         into=merge_job.form_of(session, base, members, question.method),
         sets=_sets(session, members) if isinstance(question.method, GreedySoupMerge) else (),
-        rows=[_rows(session, stream, one) for one in members] if isinstance(question.method, FisherMerge) else (),
+        rows=[_rows(session, stream, one) for one in members]
+        if isinstance(combining(question.method), FisherMerge)
+        else (),
     )
 
 
@@ -103,7 +105,7 @@ def _check(question: Question) -> None:
         raise BadInput(f"{kind} takes two versions: the one to go back towards, then the one that goes back")
     if question.goes_back and question.base is not None:
         raise BadInput(f"{kind} goes back towards the version named first; leave the base out")
-    if question.weights and kind not in WEIGHTED:
+    if question.weights and combining(question.method).kind not in WEIGHTED:
         raise BadInput(f"{kind} counts its versions alike; leave the weights out, or choose {', '.join(WEIGHTED)}")
     if question.weights and len(question.weights) != len(numbers):
         raise BadInput(f"{len(numbers)} versions need {len(numbers)} weights, not {len(question.weights)}")

@@ -17,7 +17,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from strategies.errors import BadPlan
+from strategies.errors import BadPlan, Refused
 from strategies.merging.arithmetic import (
     blended,
     clipped,
@@ -28,7 +28,7 @@ from strategies.merging.arithmetic import (
     fisher_mean,
     weighted_sum,
 )
-from strategies.merging.blocks import block_scales
+from strategies.merging.blocks import block_of, block_scales, draw_half
 from strategies.merging.inputs import Inputs, Member, all_adapters, holders
 from strategies.merging.models import adapter_of, change_between
 from strategies.merging.ranks import find_places
@@ -46,6 +46,7 @@ from strategies.merging.settings import (
     SoupMerge,
     TaskArithmeticMerge,
     TiesMerge,
+    combining,
 )
 from strategies.merging.trimming import Trim, find_trim
 
@@ -222,7 +223,7 @@ class Lines(Added):
 
 
 def maker_for(method: Merge, inputs: Inputs) -> Maker:
-    """The maker of a merge's tensors.
+    """The maker of a merge's tensors; the method is :func:`settled`.
 
     Raises:
         BadPlan: the method does not fit the number of parents, their weights or what they bring.
@@ -249,6 +250,28 @@ def maker_for(method: Merge, inputs: Inputs) -> Maker:
     return made
 
 
+def settled(method: Merge, inputs: Inputs) -> Merge:
+    """The method with what it draws by lot standing in it by value.
+
+    Raises:
+        Refused: there are no two matrices to draw one of.
+    """
+    if isinstance(method, LinesMerge) and method.after is not None:
+        return method.model_copy(update={"after": settled(method.after, inputs)})
+    if not isinstance(method, HalfResetMerge) or method.names is not None:
+        return method
+    names = drawn_half(inputs, seed=method.seed)
+    if not names:
+        raise Refused("fewer than two matrices stand in blocks, so there is no half to draw; name the tensors")
+    return method.model_copy(update={"names": names})
+
+
+def drawn_half(inputs: Inputs, *, seed: int, number: int = 0) -> tuple[str, ...]:
+    """Half of the blocks' matrices that can change, of one ``seed`` another half for each ``number``."""
+    matrices = [name for name in _counted(inputs) if block_of(name) and len(inputs.base.shape(name)) == 2]
+    return draw_half(matrices, seed=f"{seed}/half-reset/{number}")
+
+
 def _check_fisher(inputs: Inputs) -> None:
     for member in inputs.members:
         if member.fisher is None:
@@ -259,6 +282,7 @@ def _check_fisher(inputs: Inputs) -> None:
 
 def _linear(method: SoupMerge | TaskArithmeticMerge | InterpolateMerge | HalfResetMerge, inputs: Inputs) -> Linear:
     if isinstance(method, HalfResetMerge):
+        assert method.names is not None, "what is drawn is settled before"
         back = frozenset(method.names)
         return Linear(inputs, lambda name: (0.0 if name in back else 1.0,))
     if isinstance(method, SoupMerge):
@@ -271,15 +295,16 @@ def _linear(method: SoupMerge | TaskArithmeticMerge | InterpolateMerge | HalfRes
 
 
 def _check(method: Merge, inputs: Inputs) -> None:
-    single = method.kind in {"interpolate", "half-reset"} or (isinstance(method, LinesMerge) and method.after is None)
-    if single and len(inputs.members) != 1:
-        raise BadPlan(f"{method.kind} goes back from one candidate; it was given {len(inputs.members)}")
-    kind = method.after.kind if isinstance(method, LinesMerge) and method.after else method.kind
+    inner = combining(method)
+    kind = inner.kind
+    if kind in {"interpolate", "half-reset", "lines"} and len(inputs.members) != 1:
+        raise BadPlan(f"{kind} goes back from one candidate; it was given {len(inputs.members)}")
     if kind != "task-arithmetic" and any(member.weight < 0 for member in inputs.members):
         raise BadPlan(f"{kind} is a mean; only task-arithmetic takes weights below 0")
     if kind not in WEIGHTED and any(member.weight != 1 for member in inputs.members):
         raise BadPlan(f"{kind} counts its parents alike; leave their weights out, or use task-arithmetic")
-    unknown = sorted(set(method.names) - set(inputs.numbers)) if isinstance(method, HalfResetMerge) else []
+    named = (inner.names or ()) if isinstance(inner, HalfResetMerge) else ()
+    unknown = sorted(set(named) - set(inputs.numbers))
     if unknown:
         raise BadPlan(f"half-reset names {unknown[0]}, which the model does not have; names are those of its tensors")
 

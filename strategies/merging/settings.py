@@ -86,10 +86,16 @@ class InterpolateMerge(Closed):
 
 
 class HalfResetMerge(Closed):
-    """Some whole matrices go back to the parent's values (METHODS 2.1, pilot); which ones stands here by value."""
+    """Some whole matrices go back to the parent's values (METHODS 2.1, pilot).
+
+    A job's record names them by value, whoever chose them.
+    """
 
     kind: Literal["half-reset"] = "half-reset"
-    names: tuple[str, ...] = Field(min_length=1, description="tensors that get the parent's values")
+    names: tuple[str, ...] | None = Field(
+        None, min_length=1, description="tensors that get the parent's values; default: half of the matrices, drawn"
+    )
+    seed: int = Field(1234, ge=0, description="of the draw, where no names are given")
 
 
 Plain = Annotated[
@@ -155,6 +161,11 @@ Merge = Annotated[
     | RepairMerge,
     Field(discriminator="kind"),
 ]
+
+
+def combining(method: Merge) -> Merge:
+    """What makes one change of the parents' changes: of ``lines`` the merge that it follows, else the method itself."""
+    return method.after if isinstance(method, LinesMerge) and method.after is not None else method
 
 
 BY_HAND: dict[str, type[Closed]] = {
