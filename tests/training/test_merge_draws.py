@@ -76,3 +76,15 @@ def test_lines_may_follow_fisher(tmp_path: Path, llama: Path):
         parents[role] = {"model": {"path": str(shifted(llama, tmp_path / role, seed=number))}, "rows": rows}
     facts = merge(tmp_path, llama, parents, {"kind": "lines", "beta": 0.5, "after": {"kind": "fisher"}}).facts
     assert facts["estimators"] == {"one": "sampled", "two": "sampled"}
+
+
+@pytest.mark.parametrize(("size", "warned"), [(1e-3, []), (1e-2, ["two"])])
+def test_changes_too_large_for_dare_are_warned_of(tmp_path: Path, llama: Path, size: float, warned: list[str]):
+    parents = {"one": shifted(llama, tmp_path / "one", seed=1, size=1e-3)}
+    parents["two"] = shifted(llama, tmp_path / "two", seed=2, size=size)
+    for name, method in (
+        ("dare", {"kind": "dare"}),
+        ("lines", {"kind": "lines", "beta": 0, "after": {"kind": "dare"}}),
+    ):
+        facts = merge(tmp_path / name, llama, parents, method).facts
+        assert [role for one in facts["warnings"] for role in parents if f"those of {role} are" in one] == warned
