@@ -195,6 +195,8 @@ def adapt(daemon: Daemon, number: int, folder: int) -> None:
 
 
 def test_adapters_become_an_adapter_unless_a_model_is_asked_for(forked: Daemon) -> None:
+    forked.ingest("a third set of words altogether", name="three")
+    forked.retrain("naive")
     for number in (2, 3):
         with pytest.raises(BadInput, match=f"version {number} is no adapter; merge into a model"):
             ask(forked, 2, 3, into="adapter")
@@ -205,8 +207,6 @@ def test_adapters_become_an_adapter_unless_a_model_is_asked_for(forked: Daemon) 
         assert ask(forked, 2, 3, method=method, dry_run=True).into == "model"
         with pytest.raises(BadInput, match=f"{method} merges full models; merge into a model"):
             ask(forked, 2, 3, method=method, into="adapter")
-    forked.ingest("a third set of words altogether", name="three")
-    forked.retrain("naive")
     with pytest.raises(BadInput, match="version 2 is an adapter on another model than version 4"):
         ask(forked, 2, 3, base=4, into="adapter")
 
