@@ -12,7 +12,8 @@ from strategies.errors import Refused
 from strategies.merging.methods import maker_for
 from strategies.merging.ranks import find_places
 from strategies.merging.settings import PcbMerge
-from tests.training import toys
+from tests.training import makers, toys
+from tests.training.test_merge_job import adapter, folded, merge, on, weights
 
 
 def pcb(tmp_path: Path, parents: list[dict[str, Tensor]], **settings: float) -> Tensor:
@@ -91,3 +92,22 @@ def test_a_rank_is_found_among_numbers_of_any_sign_and_size():
 def test_a_number_that_is_not_finite_is_refused_by_name():
     with pytest.raises(Refused, match="tensor bad is not finite"):
         find_places(["bad"], lambda _: [torch.tensor([1.0, float("inf")])], lambda _: [1], count=1)
+
+
+def test_pcb_of_adapters_is_pcb_of_their_products(tmp_path: Path, llama: Path):
+    """Counted over the adapted numbers alone; a rank as wide as the matrices cuts nothing off."""
+    parents = {
+        role: on(llama, adapter(llama, tmp_path / role, seed=n, r=32)) for n, role in enumerate(("one", "two"), 1)
+    }
+    for into in ("model", "adapter"):
+        merge(tmp_path / into, llama, parents, {"kind": "pcb"}, into=into)
+    base, whole = weights(llama), weights(tmp_path / "model/job/out/model")
+    cut = folded(llama, tmp_path / "adapter/job/out/adapter")
+    assert all(torch.allclose(cut[name], one, atol=1e-5) for name, one in whole.items())
+    moved = {name for name in base if not torch.equal(base[name], whole[name])}
+    assert moved == {name for name in base if "q_proj" in name or "v_proj" in name}
+
+
+def test_a_job_merges_models_that_did_not_change_to_the_same_bits(tmp_path: Path, llama: Path):
+    merge(tmp_path, llama, {"one": llama, "two": llama}, {"kind": "pcb"})
+    makers.assert_equal(weights(tmp_path / "job/out/model"), weights(llama))
