@@ -97,3 +97,9 @@ def test_a_search_for_the_mixture_comes_before_every_sibling():
     doremi = {"reweight": {"kind": "doremi"}}
     made = plan(given, "data-mixing", mixing=doremi, **ending_with("soup", siblings=2))
     assert list(made.jobs) == ["reference", "proxy", "train-1", "train-2", "merge"]
+
+
+def test_lines_after_fisher_brings_what_fisher_needs():
+    lines = {"kind": "lines", "beta": 0.5, "after": {"kind": "fisher"}}
+    made = merged(plan(signals({"tuner": "lora"}), **ending_with(lines, siblings=2)))
+    assert (made.into, made.rows) == ("model", {"train-1": "batch-3", "train-2": "batch-3"})
