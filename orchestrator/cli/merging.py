@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from orchestrator.cli.base import command
 from orchestrator.cli.client import get, part, post
 from orchestrator.cli.configuration import read_assignment
-from orchestrator.cli.output import is_json, print_json, say, show_one, text
+from orchestrator.cli.output import is_json, note, print_json, say, show_one, text
 from orchestrator.cli.progress import Status, job_status, wait
+from orchestrator.cli.versions import warnings_of
 from orchestrator.errors import BadInput, GateRefused, RekindleError
 from orchestrator.service.names import parse_numbered
+
+Form = Literal["model", "adapter"]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -24,6 +27,7 @@ def add_to(app: typer.Typer) -> None:
         "rekindle merge news/3 news/5 --method ties --set density=0.3 --wait",
         "rekindle merge news/3 news/5 --method soup --weight 2 --weight 1",
         "rekindle merge news/1 news/4 --method interpolate --set share=0.3 --dry-run",
+        "rekindle merge news/3 news/5 --method pcb --into model",
     )(merge)
 
 
@@ -32,7 +36,7 @@ def merge(
     method: Annotated[
         str,
         typer.Option(
-            help="soup, greedy-soup, task-arithmetic, ties, dare, fisher, lines, interpolate or half-reset.",
+            help="soup, greedy-soup, task-arithmetic, ties, dare, pcb, fisher, lines, interpolate or half-reset.",
         ),
     ] = "soup",
     settings: Annotated[
@@ -44,10 +48,17 @@ def merge(
     base: Annotated[
         int | None, typer.Option(metavar="N", help="Count changes from this version, not the common ancestor.")
     ] = None,
+    into: Annotated[
+        Form | None,
+        typer.Option(help="Make a full model, or an adapter of the first version's rank, of adapters only."),
+    ] = None,
     wait_for_it: Annotated[bool, typer.Option("--wait", help="Wait for the end; exit 3 if the gate refused.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be merged.")] = False,
 ) -> None:
     """Merge versions into a new one, without training; it goes live only if the gate passes it.
+
+    Of adapters on one model an adapter is made, by singular values cut to the rank, unless the method is of full
+    models (fisher, greedy-soup); of anything else a full model. --into says which.
 
     Changes are counted from the nearest version that all of them came from. For interpolate, half-reset and lines
     without `after`, the first version is the one gone back to, and the second the one that goes back.
@@ -63,13 +74,17 @@ def merge(
         "settings": dict(read_assignment(one) for one in settings or ()),
         "weights": weight or [],
         "base": base,
+        "into": into,
         "dry_run": dry_run,
     }
     asked = post(f"/streams/{part(stream)}/merge", body)
     if dry_run or not wait_for_it:
         _show(asked)
+        if asked["made"] is not None:
+            _warn(get(f"/streams/{part(stream)}/versions/{asked['made']}"))
         return
     version = _judged(stream, _made(asked))
+    _warn(version)
     if is_json():
         print_json(version)
     else:
@@ -94,6 +109,11 @@ def _show(asked: dict[str, Any]) -> None:
             ("version", asked["made"]),
         ],
     )
+
+
+def _warn(version: dict[str, Any]) -> None:
+    for one in warnings_of(version["facts"]):
+        note(f"warning: {one}")
 
 
 def _weights(asked: dict[str, Any]) -> list[str]:

@@ -93,6 +93,7 @@ def show_version(name: Which) -> None:
             ("created", when(found["created_at"])),
             ("model", found["model_hash"]),
             ("new bytes", _new_bytes(found["facts"])),
+            *(("warning", one) for one in warnings_of(found["facts"])),
         ],
     )
     if is_json():
@@ -217,6 +218,11 @@ def _measured(asked: dict[str, Any], ask: Callable[[], dict[str, Any]]) -> dict[
 
 def _has_ended(job: dict[str, Any]) -> bool:
     return job["state"] in ("succeeded", "failed", "cancelled")
+
+
+def warnings_of(facts: dict[str, Any]) -> list[str]:
+    """What the jobs that made a version warn of."""
+    return [one for job in facts.get("jobs", {}).values() for one in job.get("warnings", ())]
 
 
 def _new_bytes(facts: dict[str, Any]) -> str | None:

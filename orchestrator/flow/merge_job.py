@@ -11,6 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from orchestrator.app import App
+from orchestrator.errors import BadInput
 from orchestrator.flow import evaluation, records
 from orchestrator.flow.job import next_number
 from orchestrator.jobs import queue
@@ -23,6 +24,7 @@ from strategies.merging.settings import (
     Merge,
     SoupMerge,
     TaskArithmeticMerge,
+    combining,
     share_gone_back,
 )
 
@@ -30,6 +32,8 @@ MERGED = "merged"
 """Role of the lineage's edges to what was merged."""
 PLAIN_ANSWERS = {"answer/model", "answer/adapter"}
 """What a version answers with unless it is a bank of adapters."""
+Form = Literal["model", "adapter"]
+"""What a merge makes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +44,7 @@ class Wanted:
     base: Version
     members: Sequence[Version]
     weights: Sequence[float]
-    into: Literal["model", "adapter"]
+    into: Form
     sets: Sequence[Mapping[str, Any]] = ()
     """:class:`~strategies.contract.MergeSet` records, symbolic."""
     rows: Sequence[Mapping[str, Any] | None] = ()
@@ -103,14 +107,35 @@ def queue_merge(
     )
 
 
-def form_of(session: Session, base: Version, members: Iterable[Version], method: Merge) -> Literal["model", "adapter"]:
-    """An adapter where all that is merged are adapters on the base's folder and the method can; else a full model."""
-    if isinstance(method, FisherMerge | GreedySoupMerge):
-        return "model"
+def form_of(
+    session: Session, base: Version, members: Iterable[Version], method: Merge, asked: Form | None = None
+) -> Form:
+    """The form that is asked for; without, an adapter where it can be one, else a full model.
+
+    An adapter it can be where all that is merged are adapters on the base's folder and the method takes them.
+
+    Raises:
+        BadInput: an adapter is asked for where it can be none.
+    """
+    hindrance = _hindrance(session, base, members, method)
+    if asked == "adapter" and hindrance is not None:
+        raise BadInput(f"{hindrance}; merge into a model")
+    return asked or ("adapter" if hindrance is None else "model")
+
+
+def _hindrance(session: Session, base: Version, members: Iterable[Version], method: Merge) -> str | None:
+    """Why the result cannot be an adapter; None: it can."""
+    inner = combining(method)
+    if isinstance(inner, FisherMerge | GreedySoupMerge):
+        return f"{inner.kind} merges full models"
     folder = records.artifacts_of(session, base.id)["answer/model"]
-    theirs = [records.artifacts_of(session, one.id) for one in members]
-    alike = all("answer/adapter" in one and one["answer/model"] == folder for one in theirs)
-    return "adapter" if alike else "model"
+    for one in members:
+        found = records.artifacts_of(session, one.id)
+        if "answer/adapter" not in found:
+            return f"version {one.number} is no adapter"
+        if found["answer/model"] != folder:
+            return f"version {one.number} is an adapter on another model than version {base.number}"
+    return None
 
 
 def is_bank(session: Session, version: Version) -> bool:

@@ -13,23 +13,28 @@ from orchestrator.app import App
 from orchestrator.errors import BadInput, Conflict, NotFound
 from orchestrator.flow import evaluation, merge_job, records
 from orchestrator.flow.job import source_file
-from orchestrator.flow.merge_job import Wanted
+from orchestrator.flow.merge_job import Form, Wanted
 from orchestrator.jobs.records import ENDED
 from storage import lineage, manifests
 from storage.tables import Batch, Job, Stream, Version
-from strategies.merging.settings import WEIGHTED, FisherMerge, GreedySoupMerge, Merge, share_gone_back
+from strategies.merging.settings import WEIGHTED, FisherMerge, GreedySoupMerge, Merge, combining, share_gone_back
 
 JOB = "merge"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """A merge as asked for, versions by number; ``base`` None: the nearest version that all of them came from."""
+    """A merge as asked for, versions by number.
+
+    ``base`` None: the nearest version that all of them came from. ``into`` None: as
+    :func:`~orchestrator.flow.merge_job.form_of` finds.
+    """
 
     versions: Sequence[int]
     method: Merge
     weights: Sequence[float] = ()
     base: int | None = None
+    into: Form | None = None
 
     @property
     def goes_back(self) -> bool:
@@ -42,7 +47,7 @@ def request(app: App, stream_name: str, question: Question) -> Job:
 
     Raises:
         NotFound: no such stream or version.
-        BadInput: the versions, the method and the weights do not go together.
+        BadInput: the versions, the method, the weights and the form do not go together.
         Conflict: the files of a version were collected, or the same merge failed before.
     """
     with app.database.write() as session:
@@ -83,9 +88,11 @@ def resolve(session: Session, stream: Stream, question: Question) -> Wanted:
         base=base,
         members=members,
         weights=list(question.weights) or [1.0] * len(members),
-        into=merge_job.form_of(session, base, members, question.method),
+        into=merge_job.form_of(session, base, members, question.method, question.into),
         sets=_sets(session, members) if isinstance(question.method, GreedySoupMerge) else (),
-        rows=[_rows(session, stream, one) for one in members] if isinstance(question.method, FisherMerge) else (),
+        rows=[_rows(session, stream, one) for one in members]
+        if isinstance(combining(question.method), FisherMerge)
+        else (),
     )
 
 
@@ -103,7 +110,7 @@ def _check(question: Question) -> None:
         raise BadInput(f"{kind} takes two versions: the one to go back towards, then the one that goes back")
     if question.goes_back and question.base is not None:
         raise BadInput(f"{kind} goes back towards the version named first; leave the base out")
-    if question.weights and kind not in WEIGHTED:
+    if question.weights and combining(question.method).kind not in WEIGHTED:
         raise BadInput(f"{kind} counts its versions alike; leave the weights out, or choose {', '.join(WEIGHTED)}")
     if question.weights and len(question.weights) != len(numbers):
         raise BadInput(f"{len(numbers)} versions need {len(numbers)} weights, not {len(question.weights)}")

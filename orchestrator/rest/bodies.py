@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -57,6 +57,9 @@ class Merge(Closed):
     settings: dict[str, Any] = Field(default_factory=dict, description="dotted key -> value, of the method")
     weights: tuple[float, ...] = Field((), description="one for each version, for methods that heed them")
     base: int | None = Field(None, ge=1, description="counted from; none: the nearest version that all came from")
+    into: Literal["model", "adapter"] | None = Field(
+        None, description="a full model, or an adapter of the first version's rank; none: an adapter of adapters"
+    )
     dry_run: bool = False
 
 

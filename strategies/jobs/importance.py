@@ -20,19 +20,28 @@ from strategies.merging.fisher import (
     empirical_fisher,
     exact_fisher,
     load_importance,
+    sampled_fisher,
     save_importance,
 )
+from strategies.merging.settings import FisherMerge
 from strategies.settings import TrainingSettings
 from strategies.training import precision as precisions
 from strategies.training.data import Documents, messages_of, training_side
 
 
 def importance_of(
-    spec: JobSpec, parent: MergeParent, folder: Path, runtime: Runtime, *, documents: int, training: TrainingSettings
+    spec: JobSpec,
+    parent: MergeParent,
+    folder: Path,
+    runtime: Runtime,
+    *,
+    settings: FisherMerge,
+    training: TrainingSettings,
 ) -> Importance | None:
     """What a parent brings, or an estimate in ``folder`` from its rows; None if it brings neither.
 
-    Exact over labels for classifiers, empirical (gold tokens) for language models.
+    Exact over labels for classifiers; for language models by the estimator of ``settings``, all parents under the
+    job's seed.
     """
     if parent.fisher or parent.rows is None:
         return load_importance(Path(parent.fisher)) if parent.fisher else None
@@ -42,10 +51,12 @@ def importance_of(
     model = loaded.model.merge_and_unload() if parent.model.adapter else loaded.model
     model.requires_grad_(True)
     encoder = Encoder(loaded.tokenizer, training.max_length)
-    found = _documents(parent.rows, spec, documents)
-    estimator: Estimator = "exact" if spec.task == "classification" else "empirical"
+    found = _documents(parent.rows, spec, settings.documents)
+    estimator: Estimator = "exact" if spec.task == "classification" else settings.estimator
     if estimator == "exact":
         tensors = exact_fisher(model, _texts(found, encoder, device, runtime))
+    elif estimator == "sampled":
+        tensors = sampled_fisher(model, _tokens(found, spec, encoder, device, runtime), seed=spec.seed)
     else:
         tensors = empirical_fisher(model, _tokens(found, spec, encoder, device, runtime))
     save_importance(folder, tensors, estimator=estimator, examples=len(found))

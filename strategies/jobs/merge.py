@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -17,7 +17,7 @@ from strategies.jobs.workbench import Bench, open_bench
 from strategies.merging.greedy import greedy_soup
 from strategies.merging.methods import maker_for, mean_change
 from strategies.merging.models import WEIGHTS, Shards
-from strategies.merging.settings import DareMerge, GreedySoupMerge, RepairMerge
+from strategies.merging.settings import DareMerge, GreedySoupMerge, RepairMerge, combining
 from strategies.merging.writing import Entry, write_tensors
 from strategies.settings import Json
 
@@ -46,14 +46,24 @@ def merge(spec: JobSpec, work: MergeWork, runtime: Runtime) -> JobResult:
 def _simple(bench: Bench) -> Json:
     bench.runtime.enter("measuring changes")
     facts = bench.write(bench.out / bench.into, maker_for(bench.work.method, bench.inputs))
-    if isinstance(bench.work.method, DareMerge):
+    if isinstance(combining(bench.work.method), DareMerge):
         sizes = {member.role: mean_change(bench.inputs, member) for member in bench.inputs.members}
-        facts |= {"mean_change": sizes, "changes_are_small": max(sizes.values()) <= SMALL_CHANGE}
+        facts |= {"mean_change": sizes, "warnings": _warnings(sizes)}
     fishers = {one.role: one.fisher for one in bench.inputs.members if one.fisher is not None}
     if fishers:
         facts["estimators"] = {role: fisher.estimator for role, fisher in fishers.items()}
         facts["examples"] = {role: fisher.examples for role, fisher in fishers.items()}
     return facts
+
+
+def _warnings(sizes: Mapping[str, float]) -> list[str]:
+    """About parents whose changes are larger than DARE is meant for."""
+    return [
+        f"dare is for changes of up to {SMALL_CHANGE:g} in the mean, and those of {role} are {size:.2g}; "
+        "choose ties or pcb, or a smaller drop"
+        for role, size in sizes.items()
+        if size > SMALL_CHANGE
+    ]
 
 
 def _greedy(bench: Bench) -> Json:

@@ -8,10 +8,9 @@ from typing import Any
 
 from strategies.errors import BadPlan
 from strategies.jobs.workbench import Bench
-from strategies.merging.blocks import block_of, draw_half
 from strategies.merging.choice import Judged, choose, gain, within
-from strategies.merging.methods import maker_for
-from strategies.merging.models import Grown, adapter_of
+from strategies.merging.methods import drawn_half, maker_for
+from strategies.merging.models import Grown
 from strategies.merging.settings import HalfResetMerge, InterpolateMerge, LinesMerge, Merge, RepairMerge
 from strategies.settings import Json
 
@@ -80,14 +79,6 @@ def _trials(bench: Bench, settings: RepairMerge) -> Iterator[tuple[str, Merge]]:
     for alpha in sorted(settings.alphas, reverse=True):
         yield f"lines-{alpha:g}", LinesMerge(alpha=alpha)
     for number in range(settings.half_resets):
-        names = draw_half(_matrices(bench), seed=f"{bench.spec.seed}/half-reset/{number}")
+        names = drawn_half(bench.inputs, seed=bench.spec.seed, number=number)
         if names:
             yield f"half-reset-{number + 1}", HalfResetMerge(names=names)
-
-
-def _matrices(bench: Bench) -> list[str]:
-    """Matrices of the blocks; of an adapter, those that it adapts."""
-    inputs = bench.inputs
-    found = [name for name in inputs.numbers if block_of(name) and len(inputs.base.shape(name)) == 2]
-    adapter = adapter_of(inputs.members[0].model) if bench.into == "adapter" else None
-    return [name for name in found if adapter.change(name) is not None] if adapter else found

@@ -22,9 +22,9 @@ from strategies.jobs.runtime import Runtime
 from strategies.merging.adapters import adapters_of, write_adapter
 from strategies.merging.fisher import Importance
 from strategies.merging.inputs import Inputs, Member, gather, same_tokenizer
-from strategies.merging.methods import Maker
+from strategies.merging.methods import Maker, settled
 from strategies.merging.models import Grown, Model, open_model
-from strategies.merging.settings import FisherMerge
+from strategies.merging.settings import FisherMerge, combining
 from strategies.merging.writing import write_model
 from strategies.settings import Json
 from strategies.training.precision import Precision
@@ -34,7 +34,7 @@ Metric = Literal["accuracy", "loss"]
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """The job, its models opened and checked."""
+    """The job, its models opened and checked, and what its method draws by lot drawn."""
 
     spec: JobSpec
     work: MergeWork
@@ -142,14 +142,16 @@ def open_bench(spec: JobSpec, work: MergeWork, runtime: Runtime) -> Bench:
     inputs = gather(base, members, copy_lone=work.method.kind == "fisher")
     if work.into == "adapter":
         adapters_of(inputs)
+    work = work.model_copy(update={"method": settled(work.method, inputs)})
     return Bench(spec=spec, work=work, runtime=runtime, inputs=inputs, into=work.into)
 
 
 def _fisher(spec: JobSpec, work: MergeWork, parent: MergeParent, runtime: Runtime) -> Importance | None:
-    if not isinstance(work.method, FisherMerge):
+    method = combining(work.method)
+    if not isinstance(method, FisherMerge):
         return None
     folder = runtime.directory / "scratch" / f"fisher-{parent.role}"
-    return importance_of(spec, parent, folder, runtime, documents=work.method.documents, training=work.training)
+    return importance_of(spec, parent, folder, runtime, settings=method, training=work.training)
 
 
 def _base(spec: JobSpec, members: list[Member]) -> Model:

@@ -83,3 +83,25 @@ def fisher_mean(terms: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     for tensor, fisher in terms[1:]:
         moved.addcmul_(fisher, tensor - pivot)
     return pivot + moved.div_(weights)
+
+
+def competing_score(change: Tensor, total: Tensor, *, low: float, high: float, parents: int) -> Tensor:
+    """PCB: how a parent's numbers do against each other and beside the other parents' (METHODS 7.2).
+
+    ``exp(n * minmax(|change|)^2) * tanh(change * total)``, divided by ``exp(n)``: a score is only compared with others
+    of its parent, and undivided it overflows from 89 parents on.
+
+    Args:
+        change: the parent's change, float32.
+        total: the sum of all parents' changes, of the same shape.
+        low: least magnitude of the clipped change over the whole model.
+        high: largest one.
+        parents: n.
+    """
+    sizes = change.abs().clamp_(low, high).sub_(low).div_((high - low) or 1.0)
+    return sizes.square_().sub_(1).mul_(parents).exp_().mul_(torch.tanh(change * total))
+
+
+def clipped(change: Tensor, low: float, high: float) -> Tensor:
+    """Magnitudes between ``low`` and ``high``, signs as they were; 0 stays."""
+    return change.abs().clamp_(low, high).mul_(torch.sign(change))

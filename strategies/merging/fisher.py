@@ -1,9 +1,10 @@
 """Fisher information of a model's parameters: per example, after training, without any penalty (METHODS 6.1, 7.1).
 
-``F = E_x E_{y~p(y|x)} [(d log p(y|x) / d theta)^2]``, diagonal. Two estimators, and an artifact names its own:
+``F = E_x E_{y~p(y|x)} [(d log p(y|x) / d theta)^2]``, diagonal. Three estimators, and an artifact names its own:
 
 ``exact``      classifiers: every label's squared gradient, weighted with ``p(y|x)``
-``empirical``  language models: the gold tokens of each example stand for the expectation over ``y``
+``sampled``    language models: tokens that the model itself draws stand for the expectation over ``y``
+``empirical``  language models: the gold tokens of each example do, whatever the model thinks of them
 
 Squaring the gradient of a batch's mean instead is biased low by about the batch's size; every example goes by itself.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +26,7 @@ from strategies.errors import BadState
 from strategies.inference.encoding import IGNORED
 from strategies.merging.models import Shards, spelled
 
-Estimator = Literal["exact", "empirical"]
+Estimator = Literal["exact", "sampled", "empirical"]
 FILE = "importance.safetensors"
 FACTS = "importance.json"
 
@@ -39,6 +41,26 @@ def exact_fisher(model: Any, examples: Iterable[Mapping[str, Tensor]]) -> dict[s
     Returns: float32 tensors by parameter name, of the parameters that require a gradient; in 1 / parameter squared.
     """
     return _mean(model, examples, _labels)
+
+
+def sampled_fisher(
+    model: Any, examples: Iterable[tuple[Mapping[str, Tensor], Tensor]], *, seed: int
+) -> dict[str, Tensor]:
+    """Fisher information of a language model, from one draw for each token that counts.
+
+    Each one is drawn from the model's own next-token distribution behind the real tokens before it: of a text all its
+    tokens, of a dialogue those of its answer. Draws depend on each other in nothing, so that products of two tokens'
+    gradients vanish on the average and the expectation is the sum of the tokens' Fisher information.
+
+    Args:
+        model: its forward pass gives logits (1, length, vocabulary); left in evaluation mode.
+        examples: inputs and targets (1, length) of one example each; where the target is -100 nothing is drawn.
+        seed: of all draws; on one kind of device the same seed gives the same draws.
+
+    Returns: float32 tensors by parameter name, as :func:`exact_fisher`.
+    """
+    generator = torch.Generator(device=next(model.parameters()).device).manual_seed(seed)
+    return _mean(model, examples, partial(_drawn_tokens, generator=generator))
 
 
 def empirical_fisher(model: Any, examples: Iterable[tuple[Mapping[str, Tensor], Tensor]]) -> dict[str, Tensor]:
@@ -65,6 +87,19 @@ def _tokens(model: Any, example: tuple[Mapping[str, Tensor], Tensor]) -> list[tu
     _check_single(logits)
     loss = nn.functional.cross_entropy(logits[0], targets[0], ignore_index=IGNORED, reduction="sum")
     return [(1.0, -loss)]
+
+
+def _drawn_tokens(
+    model: Any,
+    example: tuple[Mapping[str, Tensor], Tensor],
+    generator: torch.Generator,
+) -> list[tuple[float, Tensor]]:
+    inputs, targets = example
+    logits = model(**inputs).logits.float()
+    _check_single(logits)
+    likelihoods = logits[0][targets[0] != IGNORED].log_softmax(-1)
+    drawn = torch.multinomial(likelihoods.detach().exp(), 1, generator=generator)
+    return [(1.0, likelihoods.gather(1, drawn).sum())]
 
 
 def _check_single(logits: Tensor) -> None:

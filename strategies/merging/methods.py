@@ -1,31 +1,37 @@
 """Each merge as a maker of tensors: given a name it reads that tensor of every parent and returns the merged one.
 
-What has to be known of the whole model first (TIES' borders and majority sign, norms) is found by passes of their own
-when a maker is made. At most the parents' tensors of one name, and one more, are in memory.
+What has to be known of the whole model first (TIES' borders and majority sign, PCB's quantiles, norms) is found by
+passes of their own when a maker is made. At most the parents' tensors of one name, and a few more of that shape, are
+in memory.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from strategies.errors import BadPlan
+from strategies.errors import BadPlan, Refused
 from strategies.merging.arithmetic import (
     blended,
+    clipped,
+    competing_score,
     disjoint_mean,
     dropped,
     elected_signs,
     fisher_mean,
     weighted_sum,
 )
-from strategies.merging.blocks import block_scales
+from strategies.merging.blocks import block_of, block_scales, draw_half
 from strategies.merging.inputs import Inputs, Member, all_adapters, holders
 from strategies.merging.models import adapter_of, change_between
+from strategies.merging.ranks import find_places
 from strategies.merging.settings import (
     WEIGHTED,
     DareMerge,
@@ -35,10 +41,12 @@ from strategies.merging.settings import (
     InterpolateMerge,
     LinesMerge,
     Merge,
+    PcbMerge,
     RepairMerge,
     SoupMerge,
     TaskArithmeticMerge,
     TiesMerge,
+    combining,
 )
 from strategies.merging.trimming import Trim, find_trim
 
@@ -77,7 +85,22 @@ class Linear:
         return weighted_sum((factor, change_between(member.model, base, name)) for factor, member in pairs)
 
 
-class Ties:
+class Added(ABC):
+    """A merge of changes that is added to the base."""
+
+    inputs: Inputs
+
+    def tensor(self, name: str) -> Tensor:
+        if name in self.inputs.free:
+            return _average(self.inputs, name)
+        return self.inputs.base.tensor(name) + self.change(name)
+
+    @abstractmethod
+    def change(self, name: str) -> Tensor:
+        """The merged change, float32."""
+
+
+class Ties(Added):
     """TIES (Yadav et al. 2023): trim, elect, disjoint mean, times ``lam``; ``changes`` are the task vectors.
 
     The trim counts numbers of the whole model; of adapters on one folder those of the weights that are adapted.
@@ -93,11 +116,6 @@ class Ties:
         # The paper leaves a whole model that cancels out undecided; + is as good as any, and always the same.
         self.majority = 1 if balance >= 0 else -1
 
-    def tensor(self, name: str) -> Tensor:
-        if name in self.inputs.free:
-            return _average(self.inputs, name)
-        return self.inputs.base.tensor(name) + self.change(name)
-
     def change(self, name: str) -> Tensor:
         trimmed = self._trimmed(name)
         return disjoint_mean(trimmed, elected_signs(sum_of(trimmed), self.majority)).mul_(self.lam)
@@ -106,7 +124,7 @@ class Ties:
         return [trim(name, change(name)) for trim, change in zip(self._trims, self._changes, strict=True)]
 
 
-class Averaged:
+class Averaged(Added):
     """DARE, then mean: the mean of the changes, times ``lam``."""
 
     def __init__(self, inputs: Inputs, changes: Sequence[Callable[[str], Tensor]], *, lam: float) -> None:
@@ -114,13 +132,52 @@ class Averaged:
         self._factor = lam / len(changes)
         self._changes = changes
 
-    def tensor(self, name: str) -> Tensor:
-        if name in self.inputs.free:
-            return _average(self.inputs, name)
-        return self.inputs.base.tensor(name) + self.change(name)
-
     def change(self, name: str) -> Tensor:
         return weighted_sum((self._factor, change(name)) for change in self._changes)
+
+
+class Competition(Added):
+    """PCB (Du et al. 2024, METHODS 7.2) as its code has it: scores, their best share, a mean weighted by these.
+
+    The number at the border of the share gets weight 0. A parent whose scores are all alike gets none at all.
+    """
+
+    def __init__(self, inputs: Inputs, settings: PcbMerge) -> None:
+        self.inputs = inputs
+        self._settings = settings
+        self._changes = _changes(inputs)
+        names, count = _counted(inputs), len(self._changes)
+        clip, ratio = Fraction(str(settings.clip)), Fraction(str(settings.ratio))
+        sizes = find_places(
+            names,
+            lambda name: (change(name).abs() for change in self._changes),
+            lambda size: (size - math.floor(clip * size), min(size, 1 + math.ceil(clip * size))),
+            count=count,
+        )
+        self._clips = [(low.value, high.value) for low, high in sizes]
+        scores = find_places(
+            names,
+            lambda name: (score for _, score in self._scored(name)),
+            lambda size: (math.ceil(ratio * size), 1),
+            count=count,
+        )
+        self._borders = [(border.value, best.value) for border, best in scores]
+
+    def change(self, name: str) -> Tensor:
+        weighted = torch.zeros(self.inputs.base.shape(name))
+        weights = torch.zeros_like(weighted)
+        for (change, score), clip, (border, best) in zip(self._scored(name), self._clips, self._borders, strict=True):
+            weight = score.clamp_(min=border).sub_(border).div_((best - border) or 1.0)
+            weighted.addcmul_(weight, clipped(change, *clip))
+            weights.add_(weight)
+        return weighted.div_(weights.clamp_(min=1e-12)).mul_(self._settings.lam)
+
+    def _scored(self, name: str) -> Iterator[tuple[Tensor, Tensor]]:
+        """Each parent's change and its scores."""
+        changes = [change(name) for change in self._changes]
+        total = sum_of(changes)
+        for change, (low, high) in zip(changes, self._clips, strict=True):
+            yield change, competing_score(change, total, low=low, high=high, parents=len(changes))
 
 
 class Fisher:
@@ -153,7 +210,7 @@ class Fisher:
         return tensor, known.clamp_(min=self.floor).mul_(member.weight)
 
 
-class Lines:
+class Lines(Added):
     """LiNeS (Wang et al. 2025): the change of ``inner``, scaled block by block."""
 
     def __init__(self, inputs: Inputs, inner: Maker, scales: dict[str, float]) -> None:
@@ -161,17 +218,12 @@ class Lines:
         self.inner = inner
         self.scales = scales
 
-    def tensor(self, name: str) -> Tensor:
-        if name in self.inputs.free:
-            return _average(self.inputs, name)
-        return self.inputs.base.tensor(name) + self.change(name)
-
     def change(self, name: str) -> Tensor:
         return self.inner.change(name) * self.scales[name]
 
 
 def maker_for(method: Merge, inputs: Inputs) -> Maker:
-    """The maker of a merge's tensors.
+    """The maker of a merge's tensors; the method is :func:`settled`.
 
     Raises:
         BadPlan: the method does not fit the number of parents, their weights or what they bring.
@@ -185,6 +237,8 @@ def maker_for(method: Merge, inputs: Inputs) -> Maker:
             made = Ties(inputs, _changes(inputs), density=method.density, lam=method.lam)
         case DareMerge():
             made = _dare(method, inputs)
+        case PcbMerge():
+            made = Competition(inputs, method)
         case FisherMerge():
             made = Fisher(inputs, method)
         case LinesMerge():
@@ -194,6 +248,28 @@ def maker_for(method: Merge, inputs: Inputs) -> Maker:
         case GreedySoupMerge() | RepairMerge():
             raise BadPlan(f"{method.kind} tries several merges; it is carried out by the merge job")
     return made
+
+
+def settled(method: Merge, inputs: Inputs) -> Merge:
+    """The method with what it draws by lot standing in it by value.
+
+    Raises:
+        Refused: there are no two matrices to draw one of.
+    """
+    if isinstance(method, LinesMerge) and method.after is not None:
+        return method.model_copy(update={"after": settled(method.after, inputs)})
+    if not isinstance(method, HalfResetMerge) or method.names is not None:
+        return method
+    names = drawn_half(inputs, seed=method.seed)
+    if not names:
+        raise Refused("fewer than two matrices stand in blocks, so there is no half to draw; name the tensors")
+    return method.model_copy(update={"names": names})
+
+
+def drawn_half(inputs: Inputs, *, seed: int, number: int = 0) -> tuple[str, ...]:
+    """Half of the blocks' matrices that can change, of one ``seed`` another half for each ``number``."""
+    matrices = [name for name in _counted(inputs) if block_of(name) and len(inputs.base.shape(name)) == 2]
+    return draw_half(matrices, seed=f"{seed}/half-reset/{number}")
 
 
 def _check_fisher(inputs: Inputs) -> None:
@@ -206,6 +282,7 @@ def _check_fisher(inputs: Inputs) -> None:
 
 def _linear(method: SoupMerge | TaskArithmeticMerge | InterpolateMerge | HalfResetMerge, inputs: Inputs) -> Linear:
     if isinstance(method, HalfResetMerge):
+        assert method.names is not None, "what is drawn is settled before"
         back = frozenset(method.names)
         return Linear(inputs, lambda name: (0.0 if name in back else 1.0,))
     if isinstance(method, SoupMerge):
@@ -218,15 +295,16 @@ def _linear(method: SoupMerge | TaskArithmeticMerge | InterpolateMerge | HalfRes
 
 
 def _check(method: Merge, inputs: Inputs) -> None:
-    single = method.kind in {"interpolate", "half-reset"} or (isinstance(method, LinesMerge) and method.after is None)
-    if single and len(inputs.members) != 1:
-        raise BadPlan(f"{method.kind} goes back from one candidate; it was given {len(inputs.members)}")
-    kind = method.after.kind if isinstance(method, LinesMerge) and method.after else method.kind
+    inner = combining(method)
+    kind = inner.kind
+    if kind in {"interpolate", "half-reset", "lines"} and len(inputs.members) != 1:
+        raise BadPlan(f"{kind} goes back from one candidate; it was given {len(inputs.members)}")
     if kind != "task-arithmetic" and any(member.weight < 0 for member in inputs.members):
         raise BadPlan(f"{kind} is a mean; only task-arithmetic takes weights below 0")
     if kind not in WEIGHTED and any(member.weight != 1 for member in inputs.members):
         raise BadPlan(f"{kind} counts its parents alike; leave their weights out, or use task-arithmetic")
-    unknown = sorted(set(method.names) - set(inputs.numbers)) if isinstance(method, HalfResetMerge) else []
+    named = (inner.names or ()) if isinstance(inner, HalfResetMerge) else ()
+    unknown = sorted(set(named) - set(inputs.numbers))
     if unknown:
         raise BadPlan(f"half-reset names {unknown[0]}, which the model does not have; names are those of its tensors")
 

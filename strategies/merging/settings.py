@@ -50,10 +50,29 @@ class DareMerge(Closed):
     seed: int = Field(1234, ge=0, description="of the masks; each parent and tensor has its own")
 
 
+class PcbMerge(Closed):
+    """Parameter competition balancing (Du et al. 2024): numbers weighted by how they do within and between parents."""
+
+    kind: Literal["pcb"] = "pcb"
+    ratio: float = Field(0.1, gt=0, le=1, description="share of each parent's changes that count, by score")
+    lam: float = Field(1.2, ge=-2, le=2, description="scale of the merged task vector; search 0.8 to 1.3")
+    clip: float = Field(
+        1e-4, ge=0, le=0.1, description="share of the largest and of the smallest magnitudes that is clipped; 0: none"
+    )
+
+
 class FisherMerge(Closed):
-    """The mean weighted by each parent's Fisher information (Matena and Raffel 2022)."""
+    """The mean weighted by each parent's Fisher information (Matena and Raffel 2022).
+
+    Of classifiers it is exact over their labels; ``estimator`` is for language models.
+    """
 
     kind: Literal["fisher"] = "fisher"
+    estimator: Literal["sampled", "empirical"] = Field(
+        "sampled",
+        description="language models: sampled takes one token that the model draws behind each real prefix (seed of"
+        " the training), of a dialogue within its answer; empirical takes the tokens that stand there",
+    )
     floor: float = Field(1e-6, gt=0, description="least Fisher information of any number, after normalising")
     documents: int = Field(256, ge=1, description="documents to estimate it from, where a parent brings rows instead")
     normalise: bool = Field(True, description="divide each parent's Fisher information by its norm")
@@ -67,14 +86,27 @@ class InterpolateMerge(Closed):
 
 
 class HalfResetMerge(Closed):
-    """Some whole matrices go back to the parent's values (METHODS 2.1, pilot); which ones stands here by value."""
+    """Some whole matrices go back to the parent's values (METHODS 2.1, pilot).
+
+    A job's record names them by value, whoever chose them.
+    """
 
     kind: Literal["half-reset"] = "half-reset"
-    names: tuple[str, ...] = Field(min_length=1, description="tensors that get the parent's values")
+    names: tuple[str, ...] | None = Field(
+        None, min_length=1, description="tensors that get the parent's values; default: half of the matrices, drawn"
+    )
+    seed: int = Field(1234, ge=0, description="of the draw, where no names are given")
 
 
 Plain = Annotated[
-    SoupMerge | TaskArithmeticMerge | TiesMerge | DareMerge | FisherMerge | InterpolateMerge | HalfResetMerge,
+    SoupMerge
+    | TaskArithmeticMerge
+    | TiesMerge
+    | DareMerge
+    | PcbMerge
+    | FisherMerge
+    | InterpolateMerge
+    | HalfResetMerge,
     Field(discriminator="kind"),
 ]
 """Merges that LiNeS can follow."""
@@ -121,6 +153,7 @@ Merge = Annotated[
     | TaskArithmeticMerge
     | TiesMerge
     | DareMerge
+    | PcbMerge
     | FisherMerge
     | InterpolateMerge
     | HalfResetMerge
@@ -128,6 +161,11 @@ Merge = Annotated[
     | RepairMerge,
     Field(discriminator="kind"),
 ]
+
+
+def combining(method: Merge) -> Merge:
+    """What makes one change of the parents' changes: of ``lines`` the merge that it follows, else the method itself."""
+    return method.after if isinstance(method, LinesMerge) and method.after is not None else method
 
 
 BY_HAND: dict[str, type[Closed]] = {
@@ -138,6 +176,7 @@ BY_HAND: dict[str, type[Closed]] = {
         TaskArithmeticMerge,
         TiesMerge,
         DareMerge,
+        PcbMerge,
         FisherMerge,
         LinesMerge,
         InterpolateMerge,
@@ -170,6 +209,7 @@ LastStep = Annotated[
     | TaskArithmeticMerge
     | TiesMerge
     | DareMerge
+    | PcbMerge
     | FisherMerge
     | InterpolateMerge
     | LinesMerge,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from strategies.contract import Explained, MergeTemplate, Template, TrainTemplate
 from strategies.errors import BadPlan
-from strategies.merging.settings import MEANS, MergeConsolidation
+from strategies.merging.settings import MEANS, MergeConsolidation, combining
 from strategies.plan import ADAPTER, MODEL, START
 from strategies.planning import resolve
 from strategies.planning.mixing import MAIN
@@ -57,19 +57,19 @@ def _sibling(main: TrainTemplate, at: int) -> TrainTemplate:
 
 
 def _merge(stage: Stage, settings: MergeConsolidation, main: TrainTemplate, trained: tuple[str, ...]) -> MergeTemplate:
-    kind = settings.method.kind
+    inner = combining(settings.method).kind
     role = MODEL if main.selection.lora is None else ADAPTER
     members = {name: f"@{name}/{role}" for name in trained}
-    if len(trained) == 1 and kind in MEANS:
+    if len(trained) == 1 and settings.method.kind in MEANS:
         members[START] = main.init
-    keeps_adapter = role == ADAPTER and START not in members and kind not in ("fisher", "greedy-soup")
+    keeps_adapter = role == ADAPTER and START not in members and inner not in ("fisher", "greedy-soup")
     return MergeTemplate(
         init=main.init,
         members=members,
         method=settings.method,
         into="adapter" if keeps_adapter else "model",
-        rows=_rows(stage, members) if kind == "fisher" else {},
-        sets=_sets(stage) if kind == "greedy-soup" else (),
+        rows=_rows(stage, members) if inner == "fisher" else {},
+        sets=_sets(stage) if inner == "greedy-soup" else (),
         training=main.training,
     )
 

@@ -147,6 +147,9 @@ def test_a_dry_merge_shows_what_would_be_merged(story: Face) -> None:
     told = story.rekindle("merge", "news/1", "news/2", "--method", "interpolate", "--set", "share=0.3", "--dry-run")
     assert "interpolate (share 0.3)" in told.out
     assert "news/1, news/2 (weight 1)" in told.out
+    half = story.data("merge", "news/1", "news/2", "--method", "half-reset", "--set", "seed=3", "--dry-run")
+    assert half["method"] == {"kind": "half-reset", "names": None, "seed": 3}
+    assert story.data("merge", "news/1", "news/2", "--into", "model", "--dry-run")["into"] == "model"
 
 
 @pytest.mark.parametrize(
@@ -158,6 +161,9 @@ def test_a_dry_merge_shows_what_would_be_merged(story: Face) -> None:
         (("news/1", "news/2", "--method", "tise"), "did you mean ties?"),
         (("news/1", "news/2", "--method", "ties", "--set", "densty=0.3"), "did you mean density?"),
         (("news/1", "news/2", "--set", "density"), "is no assignment"),
+        (("news/1", "news/2", "--into", "adapter"), "version 1 is no adapter; merge into a model"),
+        (("news/1", "news/2", "--into", "adapter", "--method", "fisher"), "fisher merges full models"),
+        (("news/1", "news/2", "--into", "bank"), "'bank' is not one of 'model', 'adapter'"),
     ],
 )
 def test_a_merge_that_makes_no_sense_is_one_line(story: Face, arguments: tuple[str, ...], said: str) -> None:

@@ -22,7 +22,7 @@ OTHER = "another set of words altogether comes along today"
 
 
 def ask(daemon: Daemon, *versions: int, method: str = "soup", **more: Any) -> MergeRecord:
-    values: dict[str, Any] = {"settings": {}, "weights": (), "base": None, "dry_run": False, **more}
+    values: dict[str, Any] = {"settings": {}, "weights": (), "base": None, "into": None, "dry_run": False, **more}
     return merging.merge(daemon.app, "s", versions, method=method, **values)
 
 
@@ -182,6 +182,33 @@ def test_a_bank_of_adapters_is_not_merged(forked: Daemon) -> None:
         session.add(VersionArtifact(version_id=third.id, role="answer/bank", manifest_hash=kept.manifest_hash))
     with pytest.raises(BadInput, match="s/3 is a bank"):
         ask(forked, 2, 3)
+
+
+def adapt(daemon: Daemon, number: int, folder: int) -> None:
+    """Make a version an adapter on the model of version ``folder``."""
+    with daemon.app.database.write() as session:
+        ids = {one.number: one.id for one in session.scalars(select(Version))}
+        models = {one.version_id: one for one in session.scalars(select(VersionArtifact)) if one.role == "answer/model"}
+        own, base = models[ids[number]], models[ids[folder]].manifest_hash
+        session.add(VersionArtifact(version_id=ids[number], role="answer/adapter", manifest_hash=own.manifest_hash))
+        own.manifest_hash = base
+
+
+def test_adapters_become_an_adapter_unless_a_model_is_asked_for(forked: Daemon) -> None:
+    forked.ingest("a third set of words altogether", name="three")
+    forked.retrain("naive")
+    for number in (2, 3):
+        with pytest.raises(BadInput, match=f"version {number} is no adapter; merge into a model"):
+            ask(forked, 2, 3, into="adapter")
+        adapt(forked, number, 1)
+    for asked, into in ((None, "adapter"), ("adapter", "adapter"), ("model", "model")):
+        assert ask(forked, 2, 3, method="pcb", into=asked, dry_run=True).into == into
+    for method in ("fisher", "greedy-soup"):
+        assert ask(forked, 2, 3, method=method, dry_run=True).into == "model"
+        with pytest.raises(BadInput, match=f"{method} merges full models; merge into a model"):
+            ask(forked, 2, 3, method=method, into="adapter")
+    with pytest.raises(BadInput, match="version 2 is an adapter on another model than version 4"):
+        ask(forked, 2, 3, base=4, into="adapter")
 
 
 def test_a_merge_that_failed_says_so_when_it_is_asked_for_again(forked: Daemon) -> None:

@@ -152,9 +152,11 @@ def _score(directory: Path, one: Any, words: set[str]) -> Score:
 
 
 def _merge(directory: Path, work: MergeWork, words: set[str]) -> JobResult:
-    """The union of all words; the trials of a repair look like those of the real job."""
+    """The union of all words; the trials of a repair look like those of the real job, and dare warns."""
     known = [_words(Path(one.model.path)) for one in work.parents]
     facts: dict[str, Any] = {"kept": [one.role for one in work.parents][:1]}
+    if work.method.kind == "dare":
+        facts["warnings"] = ["changes are large"]
     if work.method.kind == "repair":
         trial = {"method": {"kind": "interpolate", "share": 0.25}}
         if "broken" in known[0]:

@@ -45,7 +45,7 @@ def test_one_sibling_alone_is_averaged_with_what_it_started_from():
 
 
 @pytest.mark.parametrize(
-    ("method", "siblings"), [("interpolate", 1), ({"kind": "lines", "alpha": 0.5}, 1), ("ties", 3)]
+    ("method", "siblings"), [("interpolate", 1), ({"kind": "lines", "alpha": 0.5}, 1), ("ties", 3), ("pcb", 3)]
 )
 def test_what_scales_one_change_trains_one_model(method: Any, siblings: int):
     made = plan(**ending_with(method))
@@ -68,7 +68,13 @@ def test_a_greedy_soup_chooses_by_the_sets_of_all_that_it_was_trained_on():
 
 @pytest.mark.parametrize(
     ("method", "siblings", "into"),
-    [("soup", 2, "adapter"), ("ties", 2, "adapter"), ("soup", 1, "model"), ("fisher", 2, "model")],
+    [
+        ("soup", 2, "adapter"),
+        ("ties", 2, "adapter"),
+        ("pcb", 2, "adapter"),
+        ("soup", 1, "model"),
+        ("fisher", 2, "model"),
+    ],
 )
 def test_adapters_stay_adapters_where_the_method_can(method: str, siblings: int, into: str):
     made = plan(signals({"tuner": "lora"}), **ending_with(method, siblings=siblings))
@@ -91,3 +97,9 @@ def test_a_search_for_the_mixture_comes_before_every_sibling():
     doremi = {"reweight": {"kind": "doremi"}}
     made = plan(given, "data-mixing", mixing=doremi, **ending_with("soup", siblings=2))
     assert list(made.jobs) == ["reference", "proxy", "train-1", "train-2", "merge"]
+
+
+def test_lines_after_fisher_brings_what_fisher_needs():
+    lines = {"kind": "lines", "beta": 0.5, "after": {"kind": "fisher"}}
+    made = merged(plan(signals({"tuner": "lora"}), **ending_with(lines, siblings=2)))
+    assert (made.into, made.rows) == ("model", {"train-1": "batch-3", "train-2": "batch-3"})

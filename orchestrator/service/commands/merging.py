@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from orchestrator.app import App
 from orchestrator.assignments import put
 from orchestrator.errors import BadInput
-from orchestrator.flow import evaluation, merging
+from orchestrator.flow import evaluation, merge_job, merging
 from orchestrator.service.records import MergeRecord
 from orchestrator.service.settings import explain, is_none_of
 from orchestrator.service.views import common
@@ -27,16 +27,19 @@ def merge(
     settings: Mapping[str, Any],
     weights: Sequence[float],
     base: int | None,
+    into: merge_job.Form | None,
     dry_run: bool,
 ) -> MergeRecord:
     """Queue a merge, or find the one that was queued for the same question; with ``dry_run`` only what it would be.
 
     Raises:
         NotFound: no such stream or version.
-        BadInput: the method, its settings, the versions and the weights do not go together.
+        BadInput: the method, its settings, the versions, the weights and the form do not go together.
         Conflict: the files of a version were collected, or the same merge failed before.
     """
-    question = merging.Question(versions=versions, method=parse_method(method, settings), weights=weights, base=base)
+    question = merging.Question(
+        versions=versions, method=parse_method(method, settings), weights=weights, base=base, into=into
+    )
     with app.database.read() as session:
         wanted = merging.resolve(session, common.find_stream(session, stream), question)
         behind = {batch for one in (wanted.base, *wanted.members) for batch in evaluation.data_behind(session, one)}
