@@ -45,7 +45,10 @@ tokens.add_to(app)
 
 @app.callback(invoke_without_command=False)
 def _root(
-    home: shared_options.Home = None, output: shared_options.Output = None, debug: shared_options.Debug = False
+    home: shared_options.Home = None,
+    output: shared_options.Output = None,
+    debug: shared_options.Debug = False,
+    version: shared_options.Version = False,
 ) -> None:
     """Keep models current without letting them forget.
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,11 @@ def test_a_missing_or_wrong_token_is_one_line(face: Face, token: str, said: str)
 def test_something_else_at_the_url_is_named(tmp_path: Path) -> None:
     done = run_command("stream", "list", home=tmp_path, REKINDLE_URL="ftp://x", REKINDLE_TOKEN="t")
     assert "write http://HOST:PORT" in done.error
+
+
+def test_the_version_needs_no_daemon(tmp_path: Path) -> None:
+    done = run_command("--version", home=tmp_path)
+    assert (done.code, done.out) == (0, f"rekindle {metadata.version('rekindle')}\n")
 
 
 def test_the_schema_needs_no_daemon(tmp_path: Path) -> None:
