@@ -163,7 +163,7 @@ class AdapterSelection(Closed):
     name: str
     start: str | None = None
     lora: LoraSettings
-    head_rate: float = Field(0.1, gt=0)
+    head_rate: float = Field(10.0, gt=0)
     """The head's learning rate over the adapter's."""
     pooling: Literal["mean", "cls", "last"] = "mean"
     """Which hidden states make a text's feature: all of them, the first token's, or the last token's."""

@@ -44,7 +44,7 @@ from strategies.parts import (
 from strategies.settings import Json, TrainingSettings
 from strategies.training import precision as precisions
 from strategies.training import randomness
-from strategies.training.adapters import Adaptation, adapt, earlier_means, scale_of, slow_head
+from strategies.training.adapters import Adaptation, adapt, earlier_means, scale_of, set_head_rate
 from strategies.training.batches import Collator
 from strategies.training.checkpoint import CheckpointStore, copied
 from strategies.training.data import Documents, refuse_leaks, training_side
@@ -164,7 +164,7 @@ def prepare_run(spec: JobSpec, work: TrainWork, runtime: Runtime) -> Prepared:
     parameters = moving(model)
     optimizer = optimizer_for(parameters, template.schedule, settings)
     if isinstance(template.selection, AdapterSelection):
-        slow_head(optimizer, model, template.selection.head_rate)
+        set_head_rate(optimizer, model, template.selection.head_rate)
     if work.optimizer is not None:
         put_moments(optimizer, parameters, _moments_at(Path(work.optimizer)))
     run = Run(model=model, precision=precision, parameters=parameters, optimizer=optimizer)

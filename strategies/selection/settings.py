@@ -24,7 +24,12 @@ class AdapterSettings(Closed):
     kind: Literal["adapter"] = Field(
         "adapter", description="an adapter of its own for each stage, on a base that stays; shaped by training.lora"
     )
-    head_rate: float = Field(0.1, gt=0, description="classification: the head's learning rate over the adapter's")
+    head_rate: float = Field(
+        10.0,
+        gt=0,
+        description="classification: the head's learning rate over the adapter's; the source's 0.1 is of plain descent"
+        " at 0.03, and AdamW's steps do not grow with the gradient",
+    )
     pooling: Literal["mean", "cls", "last"] = Field(
         "mean", description="classification: which hidden states make a text's feature: all, the first, or the last"
     )

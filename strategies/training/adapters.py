@@ -82,15 +82,15 @@ def scale_of(lora: LoraSettings) -> float:
     return lora.lora_alpha / (lora.r**0.5 if lora.use_rslora else lora.r)
 
 
-def slow_head(optimizer: torch.optim.Optimizer, model: nn.Module, rate: float) -> None:
+def set_head_rate(optimizer: torch.optim.Optimizer, model: nn.Module, rate: float) -> None:
     """Give the head's parameters groups of their own, with ``rate`` times the base rate of the adapter's."""
     head = {id(parameter) for parameter in getattr(model, "classifier", nn.Module()).parameters()}
     for group in list(optimizer.param_groups):
-        slow = [parameter for parameter in group["params"] if id(parameter) in head]
+        own = [parameter for parameter in group["params"] if id(parameter) in head]
         group["params"] = [parameter for parameter in group["params"] if id(parameter) not in head]
-        if slow:
+        if own:
             rates = {"lr": group["lr"] * rate, "base_lr": group["base_lr"] * rate}
-            optimizer.add_param_group({**group, "params": slow, **rates})
+            optimizer.add_param_group({**group, "params": own, **rates})
     optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
 
 
