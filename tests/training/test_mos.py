@@ -126,7 +126,7 @@ def plain(loop, job, model: Path, start: dict[str, torch.Tensor]):
     tensors = {name.removeprefix("body.").replace(".t1", ""): one for name, one in start.items() if "lora_" in name}
     peft.set_peft_model_state_dict(body, tensors)
     adapter = [one for one in body.parameters() if one.requires_grad]
-    groups = [(adapter, 1e-2, 0.1), ([head.weight], 1e-3, 0.1), ([head.bias], 1e-3, 0.0)]
+    groups = [(adapter, 1e-2, 0.1), ([head.weight], 1e-1, 0.1), ([head.bias], 1e-1, 0.0)]
     optimizer = torch.optim.AdamW(
         [{"params": members, "lr": lr, "base": lr, "weight_decay": decay} for members, lr, decay in groups],
         betas=(0.9, 0.95),
