@@ -100,3 +100,22 @@ def draw(panels: dict[str, Lines], path: Path, *, x: Sequence[str], ylabel: str)
     figure.tight_layout()
     figure.savefig(path, dpi=110, metadata={"Software": None})
     pyplot.close(figure)
+
+
+def bars(panels: dict[str, dict[str, tuple[float, float]]], path: Path, *, xlabel: str) -> None:
+    """A row of panels with a bar and its deviation for every arm, the longest on top."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, len(panels), figsize=(4.6 * len(panels), 3.4), squeeze=False)
+    for axis, (title, found) in zip(axes[0], panels.items(), strict=True):
+        ranked = sorted(found.items(), key=lambda one: one[1][0])
+        values, deviations = zip(*(figures for _, figures in ranked), strict=True)
+        axis.barh([name for name, _ in ranked], values, xerr=deviations)
+        axis.set_title(title)
+        axis.set_xlabel(xlabel)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+    pyplot.close(figure)
