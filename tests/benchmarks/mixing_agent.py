@@ -19,7 +19,6 @@ from typing import Any
 from pydantic import Field
 
 from strategies.agent.commands import collect, evaluate, teach
-from strategies.agent.policy import CARD
 from strategies.agent.requests import Collect, DomainFile, Evaluate, Report, Teach
 from strategies.agent.settings import LearningSettings, ProposalSettings, ProxySettings
 from strategies.agent.texts import hashes
@@ -150,32 +149,29 @@ def taught(preset: Preset, place: Path) -> Record:
     return {**found, "learning": preset.learning.model_dump()}
 
 
-def compared(world: World, preset: Preset, texts: Texts, agent: Path, place: Path) -> Record:
+def compared(world: World, preset: Preset, texts: Texts, agent: Path | None, place: Path) -> Record:
     """The table of all ways to choose in an environment that is held out."""
     request = Evaluate(
         domains=texts.of(world),
-        agent=str(agent),
+        agent=None if agent is None else str(agent),
+        out=str(place / "compared" / world.name),
         proxy=preset.proxy,
         seeds=preset.seeds,
         regmix_runs=preset.regmix_runs,
         regmix_tokens=preset.regmix_tokens,
     )
-    settings = request.model_dump(exclude={"agent", "domains"})
-    facts = ["evaluate", settings, world.model_dump(), hashes(request.domains), hash_of((agent / CARD).read_text())]
-    found = Cells(place / "cells").kept(facts, lambda _: evaluate(request, _telling(world.name)))
-    return {"world": world.model_dump(), **found}
+    return {"world": world.model_dump(), **evaluate(request, _telling(world.name))}
 
 
-def measure(preset: Preset, data: Path, place: Path, worlds: Sequence[str] = ()) -> Record:
-    """All three steps; ``worlds`` are the held-out environments to compare in, those of the preset by default."""
+def measure(preset: Preset, data: Path, place: Path) -> Record:
+    """All three steps."""
     texts = Texts(data, place / "data")
     lessons = [collected(world, preset, texts, place) for world in LEARNED]
     agent = taught(preset, place)
-    wanted = worlds or preset.compared
     tables = {
         world.name: compared(world, preset, texts, Path(agent["agent"]), place)
         for world in HELD_OUT
-        if world.name in wanted
+        if world.name in preset.compared
     }
     return {
         "preset": preset.model_dump(mode="json"),
@@ -213,13 +209,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--preset", choices=sorted(PRESETS), default="quick")
     parser.add_argument("--data", type=Path, default=shared_data() / "data", help="folder of the data sets")
     parser.add_argument("--place", type=Path, default=None, help="where runs and agents are kept; default: .bench")
-    parser.add_argument("--world", action="append", default=[], help="a held-out environment; default: the preset's")
+    parser.add_argument("--without-agent", metavar="WORLD", help="only make what a held-out comparison needs beside it")
     result_option(parser)
     given = parser.parse_args(argv)
     os.environ.update(QUIET)
     preset = PRESETS[given.preset]
     place = given.place or CACHE / "mixing_agent" / preset.name
-    found = stamped("mixing_agent", {"measured": measure(preset, given.data, place, given.world)})
+    if given.without_agent is not None:
+        world = next(world for world in HELD_OUT if world.name == given.without_agent)
+        compared(world, preset, Texts(given.data, place / "data"), None, place)
+        return
+    found = stamped("mixing_agent", {"measured": measure(preset, given.data, place)})
     write_result(found, given.results / "mixing_agent.json")
     plots.bars(falls(found["measured"]), given.results / "mixing_agent.png", xlabel="fall of the losses, deviations")
 

@@ -151,6 +151,15 @@ def test_hub_ids_and_urls_are_left_alone(tmp_path: Path, value: str) -> None:
         (["--task", "clasification"], 2, "did you mean classification?"),
         (["--strategy", "retrian"], 2, "did you mean retrain?"),
         (["--set", "anchor=/no/such/file"], 2, "there is no file at /no/such/file"),
+        (
+            [
+                "--set",
+                'strategy={"name": "data-mixing", "mixing": {"kind": "weighted", "reweight": {"kind": "agent", '
+                '"folder": "/no/such/agent"}}}',
+            ],
+            2,
+            "strategy.mixing.reweight.folder: there is no agent at /no/such/agent: agent.json cannot be read",
+        ),
         (["--model", "/no/such/model"], 2, "no model at /no/such/model"),
     ],
 )
