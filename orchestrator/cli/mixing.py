@@ -13,11 +13,12 @@ import typer
 
 from orchestrator.cli.base import command, group
 from orchestrator.cli.client import get, version_path
-from orchestrator.cli.output import field, is_json, print_json, say, show_list, show_one
+from orchestrator.cli.output import field, is_json, note, print_json, say, show_list, show_one
 from orchestrator.cli.progress import Status, showing
 from orchestrator.errors import BadInput, RekindleError
 from orchestrator.service.names import parse_version_name
 from storage.files import write_atomic
+from strategies.agent.settings import ENOUGH
 
 if TYPE_CHECKING:
     from strategies.agent.requests import Collect, Evaluate, Teach
@@ -65,7 +66,7 @@ def collect(
     domain: Domains,
     out: Out,
     target: Targets = None,
-    trajectories: Annotated[int, typer.Option(min=1, help="Runs.")] = 128,
+    trajectories: Annotated[int, typer.Option(min=1, help="Runs.")] = ENOUGH,
     steps: Steps = 40,
     step_tokens: StepTokens = 4096,
     eval_tokens: EvalTokens = 1024,
@@ -118,6 +119,10 @@ def train(
     done = _carried_out(request, dry_run=dry_run)
     if done is not None:
         lessons = done["lessons"]
+        if lessons["trajectories"] < ENOUGH:
+            note(
+                f"{lessons['trajectories']} trajectories are few to learn from: {ENOUGH} are the least that is advised"
+            )
         learned = f"{lessons['trajectories']} trajectories, {lessons['steps']} steps"
         show_one(done, [("agent", done["agent"]), ("bytes", done["bytes"]), ("learned from", learned)])
 

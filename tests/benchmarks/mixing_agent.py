@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -195,14 +195,6 @@ def _telling(what: str) -> Any:
     return tell
 
 
-def falls(found: Mapping[str, Any]) -> dict[str, dict[str, tuple[float, float]]]:
-    """Environment -> way to choose -> its fall and that one's deviation over seeds."""
-    return {
-        world: {row["policy"]: (row["fall"], row["fall_deviation"]) for row in table["rows"]}
-        for world, table in found["held_out"].items()
-    }
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Collect, train, compare; write JSON and a plot."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.mixing_agent")
@@ -221,7 +213,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     found = stamped("mixing_agent", {"measured": measure(preset, given.data, place)})
     write_result(found, given.results / "mixing_agent.json")
-    plots.bars(falls(found["measured"]), given.results / "mixing_agent.png", xlabel="fall of the losses, deviations")
+    plots.mixing_agent(found["measured"], given.results / "mixing_agent.png")
 
 
 if __name__ == "__main__":

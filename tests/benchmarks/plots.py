@@ -74,6 +74,15 @@ def sft_losses(found: Record, path: Path) -> None:
     draw(panels, path, x=["base", *sft.FAMILIES], ylabel="loss of the answer, nats a token")
 
 
+def mixing_agent(measured: Record, path: Path) -> None:
+    """How far losses fell under every way to choose a mixture, a panel for each held-out environment."""
+    panels = {
+        name: {row["policy"]: (row["fall"], row["fall_deviation"]) for row in found["rows"]}
+        for name, found in measured["held_out"].items()
+    }
+    bars(panels, path, xlabel="fall of the losses, deviations")
+
+
 def draw(panels: dict[str, Lines], path: Path, *, x: Sequence[str], ylabel: str) -> None:
     """A row of panels with a line an arm: its mean over seeds, and the range of them.
 
