@@ -54,21 +54,27 @@ def collect(request: Collect, tell: Tell) -> Json:
     out = Path(request.out)
     out.mkdir(parents=True, exist_ok=True)
     _same_collection(out, request)
+    done, wanted = _whole(out / RUNS), request.proposals.trajectories
+    if done >= wanted:
+        return _made(request, 0, 0.0)
     domains = read_domains(request.domains, vocabulary=request.proxy.vocabulary, row=request.proxy.length)
-    tell(Report(text="making the shared start", step=0, steps=request.proposals.trajectories))
+    tell(Report(text="making the shared start", step=done, steps=wanted))
     start = load_file(out / START) if (out / START).is_file() else None
     proxy = request.proxy.model_copy(update={"steps": request.proposals.steps})
     environment = ProxyEnvironment(_name(out), domains, proxy, start=start)
     if start is None:
         save_file({name: one.contiguous() for name, one in environment.initial.items()}, out / START)
     proposals = propose(environment.domains, request.proposals)
-    done = _whole(out / RUNS)
     for number, proposal in enumerate(proposals[done:], start=done):
         run = rollout(environment, scripted(proposal.mixtures), seed=request.proposals.seed + number)
         append(out / RUNS, [run])
         tell(Report(text=f"collecting {proposal.name}", step=number + 1, steps=len(proposals)))
-    return {"trajectories": len(proposals), "made": len(proposals) - done, "out": str(out),
-            "tokens_per_s": round(environment.tokens_per_s, 1)}  # fmt: skip
+    return _made(request, wanted - done, environment.tokens_per_s)
+
+
+def _made(request: Collect, new: int, tokens_per_s: float) -> Json:
+    return {"trajectories": request.proposals.trajectories, "made": new, "out": request.out,
+            "tokens_per_s": round(tokens_per_s, 1)}  # fmt: skip
 
 
 def teach(request: Teach, tell: Tell) -> Json:

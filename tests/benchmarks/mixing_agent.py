@@ -1,6 +1,8 @@
 """Does an agent that learned to mix some domains mix others better than the best constant mixture does?
 
-``OMP_NUM_THREADS=1 python -m tests.benchmarks.mixing_agent --preset quick|standard [--place DIR]``
+``OMP_NUM_THREADS=1 python -m tests.benchmarks.mixing_agent --preset quick|short|standard [--place DIR]``
+
+``short`` fits about an hour of one core, ``standard`` has the 128 trajectories that METHODS 4.1 asks for.
 
 Collects trajectories in several environments, trains one agent on all of them, and compares it with constant mixtures
 (uniform, prior, replay, RegMix) and Skill-It, at equal tokens, in environments whose domains it never saw. The three
@@ -58,14 +60,19 @@ class Preset(Closed):
     """How much is done."""
 
     name: str
-    trajectories: int
-    """In each of the environments that are learned from."""
+    trajectories: tuple[int, ...]
+    """In each of the environments that are learned from, in their order; 0 leaves one out."""
     proxy: ProxySettings = ProxySettings()
     learning: LearningSettings
     seeds: tuple[int, ...] = (1, 2, 3)
     regmix_runs: int = 64
     regmix_tokens: int = 50_000
     compared: tuple[str, ...] = Field(min_length=1)
+
+    @property
+    def learned(self) -> dict[World, int]:
+        """The environments that are learned from, and how many trajectories are made in each."""
+        return {world: count for world, count in zip(LEARNED, self.trajectories, strict=True) if count}
 
 
 LEARNED = (
@@ -87,7 +94,7 @@ HELD_OUT = (
 PRESETS = {
     "quick": Preset(
         name="quick",
-        trajectories=7,
+        trajectories=(7, 7, 7, 7),
         proxy=ProxySettings(hidden=16, length=16, batch=4, step_tokens=128, eval_tokens=32, steps=2, initial_steps=2),
         learning=LearningSettings(warm_steps=2, steps=1, batch=8),
         seeds=(1,),
@@ -95,10 +102,16 @@ PRESETS = {
         regmix_tokens=64,
         compared=("german-to-code",),
     ),
+    "short": Preset(
+        name="short",
+        trajectories=(32, 32, 0, 32),
+        learning=LearningSettings(warm_steps=300, steps=300),
+        compared=("german-to-code",),
+    ),
     "standard": Preset(
         name="standard",
-        trajectories=32,
-        learning=LearningSettings(steps=600),
+        trajectories=(32, 32, 32, 32),
+        learning=LearningSettings(),
         compared=tuple(world.name for world in HELD_OUT),
     ),
 }
@@ -126,14 +139,14 @@ class Texts:
         return plain
 
 
-def collected(world: World, preset: Preset, texts: Texts, place: Path) -> Record:
+def collected(world: World, count: int, preset: Preset, texts: Texts, place: Path) -> Record:
     """The environment's trajectories; those that are there already stay."""
     out = place / "runs" / world.name
     request = Collect(
         domains=texts.of(world),
         out=str(out),
         proxy=preset.proxy.model_copy(update={"seed": world.seed}),
-        proposals=ProposalSettings(trajectories=preset.trajectories, steps=preset.proxy.steps, seed=world.seed),
+        proposals=ProposalSettings(trajectories=count, steps=preset.proxy.steps, seed=world.seed),
     )
     made = collect(request, _telling(world.name))
     return {"world": world.model_dump(), "data": hashes(request.domains), "trajectories": made["trajectories"]}
@@ -141,7 +154,7 @@ def collected(world: World, preset: Preset, texts: Texts, place: Path) -> Record
 
 def taught(preset: Preset, place: Path) -> Record:
     """One agent, from the trajectories of all environments that are learned from."""
-    runs = tuple(str(place / "runs" / world.name) for world in LEARNED)
+    runs = tuple(str(place / "runs" / world.name) for world in preset.learned)
     facts = ["teach", preset.learning.model_dump(), _stamps(runs)]
     folder = place / f"agent-{hash_of(facts)[:12]}"
     request = Teach(trajectories=runs, out=str(folder), learning=preset.learning)
@@ -166,7 +179,7 @@ def compared(world: World, preset: Preset, texts: Texts, agent: Path | None, pla
 def measure(preset: Preset, data: Path, place: Path) -> Record:
     """All three steps."""
     texts = Texts(data, place / "data")
-    lessons = [collected(world, preset, texts, place) for world in LEARNED]
+    lessons = [collected(world, count, preset, texts, place) for world, count in preset.learned.items()]
     agent = taught(preset, place)
     tables = {
         world.name: compared(world, preset, texts, Path(agent["agent"]), place)
