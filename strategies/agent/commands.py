@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
@@ -214,7 +215,7 @@ def _regmix(environment: ProxyEnvironment, request: Evaluate, tell: Tell, kept: 
     runs = []
     for at, weights in enumerate(candidates(prior, MixtureSettings(runs=request.regmix_runs), seed="regmix")):
         choose = constant([weights[name] for name in names])
-        run = kept.run(f"regmix-tiny-{at}", lambda choose=choose: rollout(tiny, choose, seed=settings.seed))
+        run = kept.run(f"regmix-tiny-{at}", partial(rollout, tiny, choose, seed=settings.seed))
         runs.append(ProxyRun(weights=weights, losses=dict(zip(names, run.steps[-1].losses, strict=True))))
         tell(Report(text="regmix's tiny runs", step=len(runs), steps=request.regmix_runs))
     sides = {side: tuple(domain.name for domain in tiny.domains if domain.target is side) for side in (True, False)}
