@@ -182,7 +182,9 @@ def explained(stage: Stage, mixing: Mixing) -> dict[str, Explained]:
     if not isinstance(settings, WeightedSettings) or not isinstance(mixing, WeightedMixing):
         return {}
     given = "settings" if isinstance(settings.weights, dict) else f"weights: {settings.weights}"
+    agent = mixing.reweight if isinstance(mixing.reweight, AgentReweighting) else None
     return {
+        **({} if agent is None else {"agent": Explained(value=agent.sha256, origin=agent.folder)}),
         "domains": Explained(value=list(mixing.domains), origin=f"by {settings.domains.by}"),
         "weights": Explained(value=_floats(mixing), origin=given),
         "reweight": Explained(value=settings.reweight.kind, origin=_why(settings, mixing)),

@@ -169,6 +169,9 @@ def test_an_agent_is_taken_from_a_folder_and_without_one_the_guards_weights_stay
     assert with_agent.reweight is not None
     assert with_agent.reweight.kind == "agent"
     assert with_agent.reweight.sha256 == hashlib.sha256(card).hexdigest()
+    named = {"kind": "weighted", "reweight": {"kind": "agent", "folder": str(tmp_path)}}
+    said = plan(measured(), name="data-mixing", mixing=named).values["agent"]
+    assert (said.value, said.origin) == (with_agent.reweight.sha256, str(tmp_path))
     made = plan(measured(), name="data-mixing", mixing={"kind": "weighted", "reweight": "agent"})
     assert "none ships" in made.values["reweight"].origin
 
