@@ -187,6 +187,7 @@ def measure(preset: Preset, data: Path, place: Path) -> Record:
         if world.name in preset.compared
     }
     return {
+        "command": f"python -m tests.benchmarks.mixing_agent --preset {preset.name}",
         "preset": preset.model_dump(mode="json"),
         "collected": lessons,
         "agent": {name: one for name, one in agent.items() if name != "agent"},

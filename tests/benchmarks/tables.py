@@ -374,8 +374,8 @@ def _held_out(measured: Record, name: str, found: Record) -> str:
     words = (
         f"{name}: {' + '.join(world['sources'])} → {' + '.join(world['targets'])}, {found['facts']['tokens_a_run']:,}"
         f" tokens a run, {len(found['facts']['seeds'])} seeds, mean ± deviation. The agent learned from"
-        f" {lessons['trajectories']} trajectories of other domains; beside the best constant mixture,"
-        f" {found['guard']}, it falls {found['agent_minus_guard']:+.3f}, better in {found['wins']} of"
-        f" {len(found['facts']['seeds'])} runs."
+        f" {lessons['trajectories']} trajectories of other domains. Beside the best constant mixture, which is chosen"
+        f" after the fact ({found['guard']}), its fall is {found['agent_minus_guard']:+.3f}, the greater one in"
+        f" {found['wins']} of {len(found['facts']['seeds'])} runs."
     )
     return f"{words}\n\n{markdown_table(head, rows)}"

@@ -209,7 +209,7 @@ def test_the_agent_stands_beside_the_best_constant_mixture(tmp_path):
     }
     measured = {"agent": {"lessons": {"trajectories": 96}}, "held_out": {"a-to-b": found}}
     table = tables.mixing_agent_table(measured)
-    assert "uniform, it falls -0.250, better in 0 of 3 runs." in table
+    assert "(uniform), its fall is -0.250, the greater one in 0 of 3 runs." in table
     assert "| agent | 1.250 ± 0.010 | 3.0000 | 4.0000 |" in table
     plots.mixing_agent(measured, tmp_path / "x.png")
     assert (tmp_path / "x.png").is_file()
