@@ -161,6 +161,8 @@ class ClassFacts(Closed):
     documents: int
     tokens: int
     rows: int
+    similarity: float = 0.0
+    """As of :class:`SourceFacts`, to the classes of the new sources."""
 
 
 class SourceFacts(Closed):
@@ -176,6 +178,8 @@ class SourceFacts(Closed):
     """Mean loss a token of documents in 256-token windows; None where it could not be measured."""
     seen_rows: int = 0
     """Rows that versions in the live line already consumed of it."""
+    similarity: float = 0.0
+    """Cosine of its token frequencies to the mean of the new sources' (METHODS 4.1)."""
     eval_set: str | None = None
     """The eval set made of its own held-out documents, while it is kept apart."""
     classes: tuple[ClassFacts, ...] = ()
@@ -472,6 +476,7 @@ class Measured(Closed):
     tokens: int
     rows: int
     loss: float | None
+    similarity: float = 0.0
     classes: tuple[ClassFacts, ...] = ()
 
 

@@ -50,14 +50,13 @@ class SkillItReweighting(Closed):
 class AgentReweighting(Closed):
     """A taught agent proposes the weights; a guard gives up for a constant mixture that promises more (METHODS 4.1).
 
-    The agent is a folder with ``agent.json`` and ``agent.safetensors``; ``targets`` are the domains that the training
-    is for, ``prior`` every domain's share of all tokens.
+    The agent is a folder with ``agent.json`` and ``agent.safetensors``; ``sha256`` is the former's, which names the
+    latter's.
     """
 
     kind: Literal["agent"] = "agent"
     folder: str
-    targets: tuple[str, ...]
-    prior: dict[str, float]
+    sha256: str
     patience: int = Field(3, ge=1)
     """Steps in a row that a constant mixture must promise more before it takes over."""
 
@@ -100,6 +99,8 @@ class WeightedMixing(Closed):
     """Sources of the decision's own batches; all others were trained on before."""
     prior: dict[str, float] = Field(default_factory=dict)
     """Every domain's share of all tokens."""
+    similarity: dict[str, float] = Field(default_factory=dict)
+    """How alike every domain is to what is new (METHODS 4.1)."""
     measured: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """The eval sets whose mean loss stands for a domain; one without any counts as the mean of the others."""
     divide: Literal["column", "clusters"] | None = None

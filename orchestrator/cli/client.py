@@ -22,6 +22,7 @@ from orchestrator.errors import (
     Unavailable,
 )
 from orchestrator.home import Home
+from orchestrator.service.names import VersionName
 
 if TYPE_CHECKING:
     import http.client
@@ -86,6 +87,11 @@ def upload(path: str, file: Path, *, on_sent: Callable[[int], None], **query: st
 def part(name: str | int) -> str:
     """A name as part of a path."""
     return quote(str(name), safe="")
+
+
+def version_path(name: VersionName) -> str:
+    """The path of a version."""
+    return f"/streams/{part(name.stream)}/versions/{'live' if name.number is None else name.number}"
 
 
 def url() -> str:

@@ -13,7 +13,7 @@ from orchestrator.errors import BadInput
 MAX_FILE_BYTES = 256 * 1024
 MAX_NODES = 20_000
 MAX_DEPTH = 32
-PATHS = ("model", "anchor", "source.uri", "publish.directory")
+PATHS = ("model", "anchor", "source.uri", "publish.directory", "strategy.mixing.reweight.folder")
 """Settings that may name a file; relative ones are meant from where they are written."""
 _EVERY = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -76,11 +76,15 @@ def resolve_paths(settings: dict[str, Any], base: Path) -> dict[str, Any]:
     for key, value in list(settings.items()):
         if isinstance(value, str) and key in SHORT_FORMS:
             settings[key] = {SHORT_FORMS[key]: resolve(f"{key}.{SHORT_FORMS[key]}", value, base)}
-        elif isinstance(value, dict):
-            settings[key] = {name: resolve(f"{key}.{name}", one, base) for name, one in value.items()}
         else:
-            settings[key] = resolve(key, value, base)
+            settings[key] = _resolved(key, value, base)
     return settings
+
+
+def _resolved(key: str, value: Any, base: Path) -> Any:
+    if isinstance(value, dict):
+        return {name: _resolved(f"{key}.{name}", one, base) for name, one in value.items()}
+    return resolve(key, value, base)
 
 
 def resolve(key: str, value: Any, base: Path) -> Any:

@@ -1,4 +1,4 @@
-"""``rekindle mixing …``: teach an agent that chooses mixtures, in a process of its own; needs no daemon."""
+"""``rekindle mixing …``: teach an agent that chooses mixtures, in a process of its own; only export asks the daemon."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestrator.cli.base import command, group
-from orchestrator.cli.output import field, is_json, print_json, say, show_list, show_one
+from orchestrator.cli.client import get, version_path
+from orchestrator.cli.output import field, is_json, note, print_json, say, show_list, show_one
 from orchestrator.cli.progress import Status, showing
 from orchestrator.errors import BadInput, RekindleError
+from orchestrator.service.names import parse_version_name
+from storage.files import write_atomic
+from strategies.agent.settings import ENOUGH
 
 if TYPE_CHECKING:
     from strategies.agent.requests import Collect, Evaluate, Teach
@@ -62,7 +66,7 @@ def collect(
     domain: Domains,
     out: Out,
     target: Targets = None,
-    trajectories: Annotated[int, typer.Option(min=1, help="Runs.")] = 128,
+    trajectories: Annotated[int, typer.Option(min=1, help="Runs.")] = ENOUGH,
     steps: Steps = 40,
     step_tokens: StepTokens = 4096,
     eval_tokens: EvalTokens = 1024,
@@ -94,7 +98,7 @@ def collect(
 @command(mixing, "train", "rekindle mixing train runs more-runs --out agent")
 def train(
     trajectories: Annotated[
-        list[Path], typer.Argument(metavar="DIR_OR_FILE...", help="What was collected, or a version's trajectory.")
+        list[Path], typer.Argument(metavar="DIR_OR_FILE...", help="What was collected or exported.")
     ],
     out: Out,
     updates: Annotated[int, typer.Option(min=0, help="Updates of conservative Q-learning.")] = 1500,
@@ -115,6 +119,10 @@ def train(
     done = _carried_out(request, dry_run=dry_run)
     if done is not None:
         lessons = done["lessons"]
+        if lessons["trajectories"] < ENOUGH:
+            note(
+                f"{lessons['trajectories']} trajectories are few to learn from: {ENOUGH} are the least that is advised"
+            )
         learned = f"{lessons['trajectories']} trajectories, {lessons['steps']} steps"
         show_one(done, [("agent", done["agent"]), ("bytes", done["bytes"]), ("learned from", learned)])
 
@@ -129,6 +137,9 @@ def evaluate(
     domain: Domains,
     target: Targets = None,
     agent: Annotated[Path | None, typer.Option(metavar="DIR", help="What `mixing train` left.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep finished runs there: an interrupted comparison goes on.")
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of every policy.")] = 3,
     steps: Steps = 40,
     step_tokens: StepTokens = 4096,
@@ -150,6 +161,7 @@ def evaluate(
             "kind": "evaluate",
             "domains": _files(domain, target),
             "agent": None if agent is None else str(agent.absolute()),
+            "out": None if out is None else str(out.absolute()),
             "proxy": {
                 **_proxy(steps, step_tokens, eval_tokens),
                 **_size(proxy_hidden, proxy_layers, proxy_max_parameters),
@@ -166,6 +178,23 @@ def evaluate(
     elif done is not None:
         show_list(done["rows"], COLUMNS, empty="nothing was compared")
         say(_in_words(done))
+
+
+@command(
+    mixing,
+    "export",
+    "rekindle mixing export news/2 news/3 --out real.jsonl",
+    "rekindle mixing export news@live --out a",
+)
+def export(
+    names: Annotated[list[str], typer.Argument(metavar="NAME[/N|@live]...", help="Versions that were trained.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where they go, a line each; a file there is replaced.")],
+) -> None:
+    """Write what versions' mixtures did to their losses, for train to learn from."""
+    lines = [json.dumps(get(f"{version_path(parse_version_name(name))}/trajectory")) for name in names]
+    write_atomic(out.expanduser().absolute(), ("\n".join(lines) + "\n").encode())
+    done = {"out": str(out), "trajectories": len(lines)}
+    show_one(done, [("trajectories", len(lines)), ("in", out)])
 
 
 def _proxy(steps: int, step_tokens: int, eval_tokens: int) -> dict[str, int]:

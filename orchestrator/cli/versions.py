@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from orchestrator.cli.base import command, group
-from orchestrator.cli.client import LONG_S, get, part, post
+from orchestrator.cli.client import LONG_S, get, part, post, version_path
 from orchestrator.cli.mixture import mixture_plot
 from orchestrator.cli.output import (
     clean,
@@ -29,7 +29,7 @@ from orchestrator.cli.output import (
 from orchestrator.cli.paging import Before, Limit, show_page
 from orchestrator.cli.progress import Status, job_status, wait
 from orchestrator.errors import BadInput, RekindleError
-from orchestrator.service.names import VersionName, parse_numbered, parse_version_name
+from orchestrator.service.names import parse_numbered, parse_version_name
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the stream.")]
 Which = Annotated[str, typer.Argument(metavar="NAME[/N|@live]", help="A version; without a number the live one.")]
@@ -73,7 +73,7 @@ def list_versions(name: Which, limit: Limit = 100, before: Before = None) -> Non
 @command(versions, "show", "rekindle version show news@live", "rekindle version show news/3 --output json")
 def show_version(name: Which) -> None:
     """Show a version: where it came from, its scores, the gate's verdict."""
-    found = get(_path(parse_version_name(name)))
+    found = get(version_path(parse_version_name(name)))
     verdict = found["verdict"] or {}
     decided = {} if is_json() or found["decision"] is None else get(f"/decisions/{found['decision']}")
     probed = [(key, one) for key, one in decided.get("measured", {}).items() if key.startswith("probe")]
@@ -111,7 +111,7 @@ def show_version(name: Which) -> None:
 def version_lineage(name: Which) -> None:
     """Show which version came from which, as a tree."""
     wanted = parse_version_name(name)
-    path = f"/streams/{part(wanted.stream)}/lineage" if name == wanted.stream else f"{_path(wanted)}/lineage"
+    path = f"/streams/{part(wanted.stream)}/lineage" if name == wanted.stream else f"{version_path(wanted)}/lineage"
     rows = get(path)
     if is_json():
         print_json(rows)
@@ -175,7 +175,7 @@ def export_version(
 ) -> None:
     """Write a version as a plain Hugging Face folder, adapters merged in, or a bank that routes by itself."""
     body = {"directory": str(directory.expanduser().absolute()), "as_adapter": as_adapter}
-    done = post(f"{_path(parse_version_name(name))}/export", body, timeout_s=LONG_S)
+    done = post(f"{version_path(parse_version_name(name))}/export", body, timeout_s=LONG_S)
     if is_json():
         print_json(done)
     else:
@@ -191,7 +191,7 @@ def evaluate(
     if data is not None and not data.is_file():
         raise BadInput(f"there is no file {data}")
     body = {"data": None if data is None else str(data.absolute())}
-    ask = partial(post, f"{_path(parse_version_name(name))}/evaluate", body, timeout_s=LONG_S)
+    ask = partial(post, f"{version_path(parse_version_name(name))}/evaluate", body, timeout_s=LONG_S)
     asked = ask()
     if wait_for_it and not asked["complete"]:
         asked = _measured(asked, ask)
@@ -237,10 +237,6 @@ def _new_bytes(facts: dict[str, Any]) -> str | None:
 def _edge(edge: dict[str, Any]) -> str:
     """The parent's number; of a merge with the weight that it had."""
     return f"{edge['parent']} (merged, {edge['weight']:.3g})" if edge["role"] == "merged" else str(edge["parent"])
-
-
-def _path(name: VersionName) -> str:
-    return f"/streams/{part(name.stream)}/versions/{'live' if name.number is None else name.number}"
 
 
 def _print_columns(rows: Sequence[dict[str, Any]], columns: Sequence[tuple[str, Any]]) -> None:

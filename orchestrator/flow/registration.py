@@ -26,7 +26,9 @@ from storage.errors import StorageError
 from storage.moves import move
 from storage.tables import EvalSet, Job, Stream, Version, VersionArtifact
 from strategies import choice
-from strategies.errors import BadPlan
+from strategies.agent.folder import fingerprint
+from strategies.errors import BadPlan, BadState
+from strategies.mixing.settings import AgentMixSettings, WeightedSettings
 
 STAND_IN = {"documents": 200, "tokens": 256, "seed": 1234}
 """Documents sampled from a base without an anchor, so that forgetting can at least be guessed at."""
@@ -136,6 +138,18 @@ def check(settings: StreamSettings) -> None:
     }.items():
         if not _files(pattern):
             raise BadInput(f"{key}: there is no file at {pattern}")
+    _check_agent(settings)
+
+
+def _check_agent(settings: StreamSettings) -> None:
+    mixing = choice.mixing_of(settings.strategy)
+    reweight = mixing.reweight if isinstance(mixing, WeightedSettings) else None
+    if not isinstance(reweight, AgentMixSettings) or reweight.folder is None:
+        return
+    try:
+        fingerprint(Path(reweight.folder))
+    except BadState as error:
+        raise BadInput(f"strategy.mixing.reweight.folder: {error}") from error
 
 
 def _files(pattern: str) -> Sequence[Path]:

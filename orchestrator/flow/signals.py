@@ -126,6 +126,7 @@ def _facts(batch: Batch, found: dict[str, Any], seen_rows: int | None, apart: Ma
         rows=one["rows"],
         loss=one["loss"],
         seen_rows=one["rows"] if seen_rows is None else seen_rows,
+        similarity=one.get("similarity", 0.0),
         eval_set=apart.get(batch.id),
         classes=one.get("classes", ()),
     )

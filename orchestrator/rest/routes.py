@@ -56,6 +56,7 @@ ROUTES: tuple[Route, ...] = (
     _route("GET", "/streams/{name}/versions", versions.list_versions, "reader"),
     _route("GET", "/streams/{name}/versions/{version}", versions.show_version, "reader"),
     _route("GET", "/streams/{name}/versions/{version}/lineage", versions.version_lineage, "reader"),
+    _route("GET", "/streams/{name}/versions/{version}/trajectory", versions.trajectory, "reader"),
     _route("GET", "/streams/{name}/lineage", versions.stream_lineage, "reader"),
     _route("GET", "/streams/{name}/matrix", versions.matrix, "reader"),
     _route("GET", "/streams/{name}/transfer", versions.transfer, "reader"),

@@ -24,7 +24,9 @@ from orchestrator.service.records import (
 )
 from orchestrator.service.views import comparison
 from orchestrator.service.views import versions as views
+from orchestrator.service.views.trajectory import show_trajectory
 from orchestrator.service.views.transfer import show_transfer
+from strategies.agent.trajectories import Trajectory
 
 
 def list_versions(rekindle: Rekindle, name: str, limit: Limit = 100, before: Before = None) -> list[VersionRecord]:
@@ -55,6 +57,11 @@ def stream_lineage(rekindle: Rekindle, name: str) -> list[LineageRecord]:
 def version_lineage(rekindle: Rekindle, named: Named) -> list[LineageRecord]:
     """A version with its ancestors and descendants."""
     return views.show_lineage(rekindle, named, whole=False)
+
+
+def trajectory(rekindle: Rekindle, named: Named) -> Trajectory:
+    """What the version's mixture did to its losses, as `rekindle mixing train` takes it."""
+    return show_trajectory(rekindle, named)
 
 
 def compare(rekindle: Rekindle, name: str, a: RowId, b: RowId) -> Comparison:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
 from strategies.agent.environment import ProxyEnvironment
 from strategies.agent.evaluate import Summary, baselines, compare
+from strategies.agent.folder import fingerprint
 from strategies.agent.learning import Learner
 from strategies.agent.learning import train as taught
 from strategies.agent.policy import Agent
@@ -30,6 +33,7 @@ from strategies.settings import Closed, Json
 RUNS = "trajectories.jsonl"
 CARD = "collection.json"
 START = "start.safetensors"
+COMPARISON = "comparison.json"
 Tell = Callable[[Report], None]
 
 
@@ -51,21 +55,27 @@ def collect(request: Collect, tell: Tell) -> Json:
     out = Path(request.out)
     out.mkdir(parents=True, exist_ok=True)
     _same_collection(out, request)
+    done, wanted = _whole(out / RUNS), request.proposals.trajectories
+    if done >= wanted:
+        return _made(request, 0, 0.0)
     domains = read_domains(request.domains, vocabulary=request.proxy.vocabulary, row=request.proxy.length)
-    tell(Report(text="making the shared start", step=0, steps=request.proposals.trajectories))
+    tell(Report(text="making the shared start", step=done, steps=wanted))
     start = load_file(out / START) if (out / START).is_file() else None
     proxy = request.proxy.model_copy(update={"steps": request.proposals.steps})
     environment = ProxyEnvironment(_name(out), domains, proxy, start=start)
     if start is None:
         save_file({name: one.contiguous() for name, one in environment.initial.items()}, out / START)
     proposals = propose(environment.domains, request.proposals)
-    done = _whole(out / RUNS)
     for number, proposal in enumerate(proposals[done:], start=done):
         run = rollout(environment, scripted(proposal.mixtures), seed=request.proposals.seed + number)
         append(out / RUNS, [run])
         tell(Report(text=f"collecting {proposal.name}", step=number + 1, steps=len(proposals)))
-    return {"trajectories": len(proposals), "made": len(proposals) - done, "out": str(out),
-            "tokens_per_s": round(environment.tokens_per_s, 1)}  # fmt: skip
+    return _made(request, wanted - done, environment.tokens_per_s)
+
+
+def _made(request: Collect, new: int, tokens_per_s: float) -> Json:
+    return {"trajectories": request.proposals.trajectories, "made": new, "out": request.out,
+            "tokens_per_s": round(tokens_per_s, 1)}  # fmt: skip
 
 
 def teach(request: Teach, tell: Tell) -> Json:
@@ -87,15 +97,23 @@ def evaluate(request: Evaluate, tell: Tell) -> Json:
     domains = read_domains(request.domains, vocabulary=request.proxy.vocabulary, row=request.proxy.length)
     tell(Report(text="making the shared start", step=0, steps=0))
     environment = ProxyEnvironment("evaluation", domains, request.proxy)
+    kept = Kept(request)
     given: dict[str, Mixture] = {}
     if request.regmix_runs:
-        given["regmix"] = _regmix(environment, request, tell)
+        given["regmix"] = _regmix(environment, request, tell, kept)
     constants = baselines(environment.domains, given)
     policies = {**constants, "skill-it": _skill_it(environment, request)}
     if agent is not None:
         policies["agent"] = _steered(agent, environment.head(0), given)
     total = len(policies) * len(request.seeds) * request.proxy.steps
-    found = compare(environment, _counted(policies, tell, total), seeds=request.seeds)
+    counted = _counted(policies, tell, total)
+
+    def run(name: str, choose: Chooser, seed: int) -> Trajectory:
+        # What an agent chooses depends on which one it is.
+        key = f"agent-{fingerprint(Path(str(request.agent)))[:12]}" if name == "agent" else name
+        return kept.run(f"{key}-{seed}", lambda: rollout(environment, choose, seed=seed))
+
+    found = compare(environment, counted, seeds=request.seeds, run=run)
     rows = found.summaries()
     guard = next(row for row in rows if row.policy in constants)
     falls = {(one.policy, one.seed): one.fall for one in found.outcomes}
@@ -154,15 +172,50 @@ def _name(out: Path) -> str:
     return f"collection/{out.resolve().name}"
 
 
-def _regmix(environment: ProxyEnvironment, request: Evaluate, tell: Tell) -> Mixture:
+class Kept:
+    """Runs of a comparison that are kept, one file each, where the request names a folder.
+
+    Raises:
+        Refused: the folder holds runs of another comparison.
+    """
+
+    def __init__(self, request: Evaluate) -> None:
+        self._folder = None if request.out is None else Path(request.out)
+        if self._folder is None:
+            return
+        asked = {
+            **request.model_dump(mode="json", exclude={"agent", "out", "domains"}),
+            "data": hashes(request.domains),
+        }
+        asked["targets"] = [domain.target for domain in request.domains]
+        self._folder.mkdir(parents=True, exist_ok=True)
+        card = self._folder / COMPARISON
+        if card.is_file() and json.loads(card.read_bytes()) != asked:
+            raise Refused(f"{request.out} holds runs of other data or settings; compare in a new folder")
+        card.write_text(json.dumps(asked, indent=1) + "\n")
+
+    def run(self, key: str, make: Callable[[], Trajectory]) -> Trajectory:
+        """The kept run of that name, or a new one."""
+        if self._folder is None:
+            return make()
+        path = self._folder / f"{key}.jsonl"
+        if not path.is_file():
+            path.with_suffix(".part").unlink(missing_ok=True)
+            append(path.with_suffix(".part"), [make()])
+            path.with_suffix(".part").replace(path)
+        return next(iter(read(path)))
+
+
+def _regmix(environment: ProxyEnvironment, request: Evaluate, tell: Tell, kept: Kept) -> Mixture:
     """RegMix's mixture from tiny runs on the same domains, under the same start."""
     settings: ProxySettings = request.proxy.model_copy(update={"steps": 1, "step_tokens": request.regmix_tokens})
     tiny = environment.under(settings)
     names = [domain.name for domain in tiny.domains]
     prior = {domain.name: domain.prior for domain in tiny.domains}
     runs = []
-    for weights in candidates(prior, MixtureSettings(runs=request.regmix_runs), seed="regmix"):
-        run = rollout(tiny, constant([weights[name] for name in names]), seed=settings.seed)
+    for at, weights in enumerate(candidates(prior, MixtureSettings(runs=request.regmix_runs), seed="regmix")):
+        choose = constant([weights[name] for name in names])
+        run = kept.run(f"regmix-tiny-{at}", partial(rollout, tiny, choose, seed=settings.seed))
         runs.append(ProxyRun(weights=weights, losses=dict(zip(names, run.steps[-1].losses, strict=True))))
         tell(Report(text="regmix's tiny runs", step=len(runs), steps=request.regmix_runs))
     sides = {side: tuple(domain.name for domain in tiny.domains if domain.target is side) for side in (True, False)}

@@ -17,7 +17,7 @@ from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from strategies.agent.rollout import Mixture
-from strategies.agent.rows import Ids, RowDrawer, compact, frequent, similarities, windows
+from strategies.agent.rows import Ids, RowDrawer, compact, frequent, similarities, token_counts, windows
 from strategies.agent.settings import ProxySettings
 from strategies.agent.trajectories import Domain, Head, Provenance, versions
 from strategies.errors import BadPlan
@@ -54,7 +54,7 @@ class ProxyEnvironment:
         self.name, self.settings, self._data = name, settings, data
         kept = frequent([one.train for one in data], settings.vocabulary)
         trained = [compact(one.train, kept) for one in data]
-        self.domains = _domains(data, trained, settings.vocabulary)
+        self.domains = _domains(data, settings.vocabulary)
         self._rows = [windows(ids, settings.length, one.name) for ids, one in zip(trained, data, strict=True)]
         held = max(1, settings.eval_tokens // settings.length)
         self._held = [windows(compact(one.validation, kept), settings.length, one.name)[:held] for one in data]
@@ -148,12 +148,12 @@ class ProxyEnvironment:
         return {name: one.detach().clone() for name, one in self._model.named_parameters()}
 
 
-def _domains(data: Sequence[DomainTokens], trained: Sequence[Ids], vocabulary: int) -> tuple[Domain, ...]:
-    total = sum(len(ids) for ids in trained)
-    near = similarities(trained, [one.target for one in data], vocabulary)
+def _domains(data: Sequence[DomainTokens], vocabulary: int) -> tuple[Domain, ...]:
+    total = sum(len(one.train) for one in data)
+    near = similarities(token_counts([one.train for one in data]), [one.target for one in data], vocabulary)
     return tuple(
-        Domain(name=one.name, target=one.target, prior=len(ids) / total, similarity=cosine)
-        for one, ids, cosine in zip(data, trained, near, strict=True)
+        Domain(name=one.name, target=one.target, prior=len(one.train) / total, similarity=cosine)
+        for one, cosine in zip(data, near, strict=True)
     )
 
 

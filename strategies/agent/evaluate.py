@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Literal
 
@@ -62,8 +62,14 @@ class Comparison(Closed):
         return tuple(sorted(rows, key=lambda row: -row.fall))
 
 
-def compare(environment: Environment, policies: Mapping[str, Chooser], *, seeds: Sequence[int]) -> Comparison:
-    """Run every policy under every seed.
+def compare(
+    environment: Environment,
+    policies: Mapping[str, Chooser],
+    *,
+    seeds: Sequence[int],
+    run: Callable[[str, Chooser, int], Trajectory] | None = None,
+) -> Comparison:
+    """Run every policy under every seed, by a rollout or by ``run``, which may have kept one.
 
     Deviations are taken over the compared runs, not from what an agent learned from: so held-out domains count alike,
     and no policy is scored in units of its own.
@@ -73,7 +79,8 @@ def compare(environment: Environment, policies: Mapping[str, Chooser], *, seeds:
     """
     if not policies or not seeds:
         raise BadPlan("a comparison needs at least one policy and one seed")
-    runs = [(name, seed, rollout(environment, policies[name], seed=seed)) for name in policies for seed in seeds]
+    found = run or (lambda _, choose, seed: rollout(environment, choose, seed=seed))
+    runs = [(name, seed, found(name, policies[name], seed)) for name in policies for seed in seeds]
     if len({_tokens(run) for _, _, run in runs}) != 1:
         raise BadPlan("the compared runs trained on different numbers of tokens: give every policy the same steps")
     spread = np.maximum(np.concatenate([loss_table(run) for _, _, run in runs]).std(0), 1e-12)

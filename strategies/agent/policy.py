@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -16,16 +15,13 @@ from torch import Tensor
 
 from strategies.agent.dataset import Lessons
 from strategies.agent.features import Standardisation, tokens
+from strategies.agent.folder import CARD, WEIGHTS, read_card, read_weights
 from strategies.agent.learning import Learner
 from strategies.agent.model import Policy, Twins
 from strategies.agent.settings import AgentSettings, LearningSettings
 from strategies.agent.trajectories import Trajectory, versions
 from strategies.errors import BadPlan, BadState
-from strategies.settings import Closed, Json
-
-FORMAT = 1
-CARD = "agent.json"
-WEIGHTS = "agent.safetensors"
+from strategies.settings import Closed
 
 
 class Origin(Closed):
@@ -123,17 +119,15 @@ class Agent:
             BadState: files are missing, changed, of a newer format, or hold keys that this version does not know.
         """
         card = _card(folder)
+        weights = read_weights(folder, card.weights_sha256)
         try:
-            weights = (folder / WEIGHTS).read_bytes()
-            if hashlib.sha256(weights).hexdigest() != card.weights_sha256:
-                raise BadState(f"{WEIGHTS} is not what {CARD} was written with: fit the agent anew")
             return cls(
                 settings=card.settings,
                 standardisation=card.standardisation,
                 origin=card.origin,
                 tensors=load(weights),
             )
-        except (OSError, SafetensorError, RuntimeError) as error:
+        except (SafetensorError, RuntimeError) as error:
             raise BadState(f"the agent's weights cannot be read: {error}; fit the agent anew") from error
 
     def _state(self, history: Trajectory) -> tuple[Tensor, Tensor]:
@@ -153,15 +147,10 @@ def _under(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
 
 
 def _card(folder: Path) -> Card:
+    value, _ = read_card(folder)
     try:
-        value: Json = json.loads((folder / CARD).read_bytes())
-        found = value.get("format") if isinstance(value, dict) else None
-        if isinstance(found, int) and found > FORMAT:
-            raise BadState(f"{CARD} is of format {found}, this version reads {FORMAT}: update Rekindle")
         return Card.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise BadState(f"{CARD} is not an agent's: {place}: {first['msg']}; fit the agent anew") from error
-    except (OSError, ValueError) as error:
-        raise BadState(f"{CARD} cannot be read: {error}; fit the agent anew") from error

@@ -54,6 +54,8 @@ class Evaluate(Closed):
     kind: Literal["evaluate"] = "evaluate"
     domains: tuple[DomainFile, ...] = Field(min_length=2)
     agent: str | None = None
+    out: str | None = None
+    """Folder that finished runs are kept in: a comparison goes on there, or is taken up with another agent."""
     proxy: ProxySettings = ProxySettings()
     seeds: tuple[int, ...] = (1, 2, 3)
     regmix_runs: int = Field(64, ge=0)

@@ -75,14 +75,22 @@ def windows(ids: Ids, length: int, name: str) -> Tensor:
     return torch.from_numpy(ids[: count * length].copy()).view(count, length)
 
 
-def similarities(ids: Sequence[Ids], targets: Sequence[bool], vocabulary: int) -> list[float]:
+def token_counts(ids: Sequence[Ids]) -> Ids:
+    """How often each domain has each token [domains, tokens]."""
+    size = max((int(one.max()) + 1 for one in ids if len(one)), default=0)
+    return np.stack([np.bincount(one, minlength=size) for one in ids])
+
+
+def similarities(counts: Ids, targets: Sequence[bool], vocabulary: int) -> list[float]:
     """Cosine of every domain's token frequencies to the mean of the targets'; 0 where there are no targets.
 
-    OTHER does not count: that two domains have rare tokens does not make them alike.
+    ``counts`` are :func:`token_counts`. Of all tokens the ``vocabulary`` - 1 most frequent ones count, as those are
+    what a proxy tells apart: that two domains have rare tokens does not make them alike.
     """
     if not any(targets):
-        return [0.0] * len(ids)
-    shares = np.stack([np.bincount(one, minlength=vocabulary)[OTHER + 1 :] / max(1, len(one)) for one in ids])
+        return [0.0] * len(counts)
+    kept = np.argsort(-counts.sum(0), kind="stable")[: vocabulary - 1]
+    shares = counts[:, kept] / np.maximum(1, counts.sum(1, keepdims=True))
     centre = shares[np.asarray(targets)].mean(0)
     norms = np.linalg.norm(shares, axis=1) * np.linalg.norm(centre)
     return [float(one) for one in np.clip(shares @ centre / np.maximum(norms, 1e-12), -1, 1)]

@@ -6,6 +6,9 @@ from pydantic import Field, model_validator
 
 from strategies.settings import Closed
 
+ENOUGH = 128
+"""Trajectories that an agent should be taught from at least (METHODS 4.1)."""
+
 
 class AgentSettings(Closed):
     """The networks: one form for the policy and both critics, each with its own parameters."""
@@ -51,7 +54,7 @@ class LearningSettings(Closed):
 class ProposalSettings(Closed):
     """Which mixtures the runs that an agent learns from are given."""
 
-    trajectories: int = Field(128, ge=1, description="runs")
+    trajectories: int = Field(ENOUGH, ge=1, description="runs")
     steps: int = Field(40, ge=1, description="re-weighting steps in a run")
     concentration_low: float = Field(0.1, gt=0, description="least c of the start point Dirichlet(c * prior)")
     concentration_high: float = Field(5.0, gt=0, description="greatest c; c is drawn log-uniformly")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from strategies.agent.folder import fingerprint
 from strategies.agent.policy import Agent
 from strategies.agent.proposals import replay
-from strategies.agent.trajectories import Domain, Head, Trajectory, parse
-from strategies.errors import BadPlan
+from strategies.agent.trajectories import Head, Trajectory, parse
+from strategies.errors import BadPlan, BadState
 from strategies.mixing.simplex import Guard
 from strategies.parts import AgentReweighting
 from strategies.settings import Json
@@ -45,15 +46,18 @@ class Guarded:
 
 
 class Steering:
-    """Re-weights a run as a :class:`Guarded` agent says; ``total`` is how many mixtures it is planned for."""
+    """Re-weights a run as a :class:`Guarded` agent says; ``head.total`` is how many mixtures it is planned for.
 
-    def __init__(self, settings: AgentReweighting, *, environment: str, total: int) -> None:
-        targets = set(settings.targets)
-        domains = tuple(
-            Domain(name=name, target=name in targets, prior=share) for name, share in settings.prior.items()
-        )
-        self._head = Head(environment=environment, domains=domains, total=total)
-        self._guarded = Guarded(Agent.load(Path(settings.folder)), self._head, patience=settings.patience)
+    Raises:
+        BadState: the folder no longer holds the agent that the plan was made with.
+    """
+
+    def __init__(self, settings: AgentReweighting, head: Head) -> None:
+        folder = Path(settings.folder)
+        if fingerprint(folder) != settings.sha256:
+            raise BadState(f"{folder} holds another agent than the plan was made with; ask for the retrain again")
+        self._head = head
+        self._guarded = Guarded(Agent.load(folder), head, patience=settings.patience)
         self._history: Trajectory | None = None
 
     def update(self, step: int, before: Mapping[str, float], losses: Mapping[str, float]) -> dict[str, float]:

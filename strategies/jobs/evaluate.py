@@ -226,7 +226,7 @@ def _score(file: EvalFile, documents: Documents, columns: Columns, directory: Pa
         tokens=int(columns["tokens"].sum()),
         bytes=int(columns["bytes"].sum()),
         results=results,
-        details=_details(columns, metric),
+        details=_details(columns, metric, halves == "select"),
     )
 
 
@@ -242,13 +242,15 @@ def _value(columns: Columns, metric: str, chosen: NDArray[np.bool_]) -> float | 
     return float(columns["loss"][chosen].sum() / tokens) if tokens else None
 
 
-def _details(columns: Columns, metric: str) -> dict[str, Any]:
+def _details(columns: Columns, metric: str, selected: NDArray[np.bool_]) -> dict[str, Any]:
     if metric == "loss":
         return {"loss_per_byte": float(columns["loss"].sum() / max(1, columns["bytes"].sum()))}
-    known = columns["loss"][~np.isnan(columns["loss"])]
+    of_known = ~np.isnan(columns["loss"])
+    known, chosen = columns["loss"][of_known], columns["loss"][of_known & selected]
     restricted = {name: float(values.mean()) for name, values in columns.items() if name.startswith("correct_in:")}
     return {
         "loss": float(known.mean()) if len(known) else None,
+        "loss_select": float(chosen.mean()) if len(chosen) else None,
         "unknown": int(np.isnan(columns["loss"]).sum()),
         **restricted,
     }

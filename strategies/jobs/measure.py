@@ -5,10 +5,13 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from strategies.agent.rows import Ids, similarities
+from strategies.agent.settings import ProxySettings
 from strategies.contract import ClassFacts, JobResult, JobSpec, Measured, MeasureWork, SourceFile
 from strategies.errors import Refused
 from strategies.fitting.domains import find_domains
@@ -20,11 +23,12 @@ from strategies.inference.score import Scorer, windows
 from strategies.jobs.dividing import Classes, classes_by, parts, texts_of
 from strategies.jobs.facts import common
 from strategies.jobs.runtime import Runtime
+from strategies.mixing.domains import batch_of, part
 from strategies.training import precision as precisions
 from strategies.training.data import Documents, messages_of, training_side
 from strategies.training.packing import probe
 from strategies.training.precision import Precision
-from strategies.training.rows import encode_rows
+from strategies.training.rows import Rows, encode_rows
 from strategies.training.table import parameter_table
 
 
@@ -37,20 +41,58 @@ def measure(spec: JobSpec, work: MeasureWork, runtime: Runtime) -> JobResult:
     space = _space(spec, work, runtime)
     classes = classes_by(work.divide, space and str(runtime.directory / space), spec.task)
     measured = []
+    counts = Counts({source.name for source in work.sources if source.role == "new"})
     for index, source in enumerate(work.sources):
         runtime.enter(f"measuring {source.name}", step=index, steps=len(work.sources))
-        found = _one(source, spec, work, loaded, precision, packing=packing["passed"], runtime=runtime)
-        held = _classes(source, spec, work, loaded, classes, packing=packing["passed"], runtime=runtime)
+        found = _one(source, spec, work, loaded, precision, counts, packing=packing["passed"], runtime=runtime)
+        held = _classes(source, spec, work, loaded, counts, classes, packing=packing["passed"], runtime=runtime)
         measured.append(found.model_copy(update={"classes": held}))
     return JobResult(
         kind="measure",
         artifacts={} if space is None else {"state/domains": space},
-        measured=tuple(measured),
+        measured=counts.likened(measured),
         labels=loaded.labels,
         samples=_samples(spec, work, loaded, precision, runtime) if work.sample else None,
         parameters=parameter_table(loaded.model),
         facts={**common(spec, precision), "packing": packing},
     )
+
+
+class Counts:
+    """How often sources, and their parts of each class, have each token; ``new`` are the sources trained for."""
+
+    def __init__(self, new: Collection[str]) -> None:
+        self._new = new
+        self._sources: dict[str, Ids] = {}
+        self._parts: dict[str, Ids] = {}
+
+    def add(self, name: str, rows: Rows) -> None:
+        """Count a source, or a part named as :func:`strategies.mixing.domains.part`."""
+        (self._sources if batch_of(name) == name else self._parts)[name] = np.bincount(rows.ids)
+
+    def likened(self, measured: Sequence[Measured]) -> tuple[Measured, ...]:
+        """The same with how alike sources and classes are to new ones, as an agent's proxies measure it."""
+        near = {**self._near(self._sources), **self._near(self._parts)}
+        return tuple(
+            one.model_copy(
+                update={
+                    "similarity": near[one.name],
+                    "classes": tuple(
+                        found.model_copy(update={"similarity": near[part(one.name, found.name)]})
+                        for found in one.classes
+                    ),
+                }
+            )
+            for one in measured
+        )
+
+    def _near(self, counts: Mapping[str, Ids]) -> dict[str, float]:
+        size = max(map(len, counts.values()), default=0)
+        table = np.zeros((len(counts), size), np.int64)
+        for row, one in zip(table, counts.values(), strict=True):
+            row[: len(one)] = one
+        found = similarities(table, [batch_of(name) in self._new for name in counts], ProxySettings().vocabulary)
+        return dict(zip(counts, found, strict=True))
 
 
 def _space(spec: JobSpec, work: MeasureWork, runtime: Runtime) -> str | None:
@@ -75,6 +117,7 @@ def _classes(
     spec: JobSpec,
     work: MeasureWork,
     loaded: Loaded,
+    counts: Counts,
     classes: Classes | None,
     *,
     packing: object,
@@ -91,6 +134,8 @@ def _classes(
         )
         for name, one in found.items()
     }
+    for name, one in rows.items():
+        counts.add(part(source.name, name), one)
     return tuple(
         ClassFacts(name=name, documents=len(found[f"/{name}"]), tokens=one.tokens, rows=len(one))
         for name, one in rows.items()
@@ -112,6 +157,7 @@ def _one(
     work: MeasureWork,
     loaded: Loaded,
     precision: Precision,
+    counts: Counts,
     *,
     packing: object,
     runtime: Runtime,
@@ -119,6 +165,7 @@ def _one(
     documents = training_side(source, spec.task)
     encoder = Encoder(loaded.tokenizer, work.training.max_length)
     rows = encode_rows(documents, encoder, spec.task, packing=bool(packing), labels=loaded.labels, tick=runtime.check)
+    counts.add(source.name, rows)
     scorer = Scorer(
         model=loaded.model,
         precision=precision,

@@ -77,7 +77,7 @@ def sampler(
     policy = None
     if isinstance(mixing, WeightedMixing) and isinstance(mixing.reweight, AgentReweighting):
         total = work.template.steps // (mixing.observe_every or work.template.steps)
-        policy = Steering(mixing.reweight, environment=_environment(spec), total=max(1, total))
+        policy = Steering(mixing.reweight, _head(spec, work, mixing, total=max(1, total)))
     return mixer(mixing, sizes, steps=work.template.steps, state=state, policy=policy)
 
 
@@ -118,21 +118,8 @@ def trajectory(spec: JobSpec, work: TrainWork, course: Sequence[MixturePoint], t
     seen = [point for point in course if point.losses]
     if not isinstance(mixing, WeightedMixing) or len(seen) < 2:
         return None
-    names, new = list(mixing.domains), set(mixing.new)
-    prior = mixing.prior or dict.fromkeys(names, 1 / len(names))
-    head = Head(
-        environment=_environment(spec),
-        domains=tuple(
-            Domain(name=name, target=bool(new & set(mixing.domains[name])), prior=prior[name]) for name in names
-        ),
-        total=len(seen) - 1,
-        provenance=Provenance(
-            seeds={"data": mixing.order, "job": spec.seed},
-            settings=work.template.model_dump(mode="json", include={"schedule", "steps", "mixing"}),
-            data={source.name: source.sha256 for source in work.sources},
-            versions=versions(),
-        ),
-    )
+    names = list(mixing.domains)
+    head = _head(spec, work, mixing, total=len(seen) - 1)
     found = Trajectory(
         **{name: getattr(head, name) for name in Head.model_fields}, start=tuple(seen[0].losses[name] for name in names)
     )
@@ -143,6 +130,28 @@ def trajectory(spec: JobSpec, work: TrainWork, course: Sequence[MixturePoint], t
             tokens=tokens * (after.step - before.step) // max(1, work.template.steps),
         )
     return found
+
+
+def _head(spec: JobSpec, work: TrainWork, mixing: WeightedMixing, *, total: int) -> Head:
+    """What an agent is told of the run, whether it steers it or learns from it."""
+    new = set(mixing.new)
+    prior = mixing.prior or dict.fromkeys(mixing.domains, 1 / len(mixing.domains))
+    return Head(
+        environment=f"{spec.stream}/job-{spec.job}",
+        domains=tuple(
+            Domain(
+                name=name, target=bool(new & set(sources)), prior=prior[name], similarity=mixing.similarity.get(name, 0)
+            )
+            for name, sources in mixing.domains.items()
+        ),
+        total=total,
+        provenance=Provenance(
+            seeds={"data": mixing.order, "job": spec.seed},
+            settings=work.template.model_dump(mode="json", include={"schedule", "steps", "mixing"}),
+            data={source.name: source.sha256 for source in work.sources},
+            versions=versions(),
+        ),
+    )
 
 
 def thinned(course: Sequence[MixturePoint]) -> list[Json]:
@@ -156,7 +165,3 @@ def thinned(course: Sequence[MixturePoint]) -> list[Json]:
 
 def _floats(weights: Mapping[str, str], names: Sequence[str]) -> list[float]:
     return [float(fraction(weights[name], name)) for name in names]
-
-
-def _environment(spec: JobSpec) -> str:
-    return f"{spec.stream}/job-{spec.job}"

@@ -64,7 +64,9 @@ class AgentMixSettings(Closed):
 
     kind: Literal["agent"] = Field("agent", description="a taught agent chooses; without one the guard's mixture stays")
     folder: str | None = Field(
-        None, description="what `rekindle mixing train` left; default: none, for none ships, so the weights stay"
+        None,
+        description="what `rekindle mixing train` left; default: none, so the weights stay: the agent that was tried "
+        "did not beat the best constant mixture on domains it had not seen (README, Benchmarks), and none ships",
     )
     patience: int = Field(3, ge=1, description="steps in a row after which a better constant mixture takes over")
 

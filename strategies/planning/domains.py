@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from strategies.contract import Signals, SourceFacts
+from strategies.contract import ClassFacts, Signals, SourceFacts
 from strategies.errors import BadPlan
 from strategies.mixing.domains import MOST, part
 from strategies.mixing.exact import decimals, rounded
@@ -29,6 +29,8 @@ class Domain:
     sources: tuple[str, ...]
     measured: tuple[str, ...]
     tokens: int
+    similarity: float
+    """To what is new; of several sources the mean, by tokens."""
     seen: int
     """Rows that were seen of it: what replay weighs old sources by."""
 
@@ -101,6 +103,7 @@ def _batches(signals: Signals) -> tuple[Domain, ...]:
         sources=tuple(source.name for source in rest),
         measured=signals.pools,
         tokens=sum(source.tokens for source in rest),
+        similarity=_mean([(source.similarity, source.tokens) for source in rest]),
         seen=sum(source.seen_rows or source.rows for source in rest),
     )
     return (*new, *apart, *([earlier] if rest else []))
@@ -113,6 +116,7 @@ def _alone(source: SourceFacts, *, new: bool) -> Domain:
         sources=(source.name,),
         measured=() if source.eval_set is None else (source.eval_set,),
         tokens=source.tokens,
+        similarity=source.similarity,
         seen=source.rows if new else source.seen_rows or source.rows,
     )
 
@@ -127,21 +131,27 @@ def _classes(signals: Signals) -> tuple[Domain, ...]:
 
 
 def _side(side: str, sources: tuple[SourceFacts, ...], pools: tuple[str, ...]) -> list[Domain]:
-    found: dict[str, list[tuple[str, int, int]]] = defaultdict(list)
+    found: dict[str, list[tuple[str, ClassFacts]]] = defaultdict(list)
     for source in sources:
         for one in source.classes:
             if one.rows:
-                found[one.name].append((part(source.name, one.name), one.tokens, one.rows))
+                found[one.name].append((part(source.name, one.name), one))
     sets = [source.eval_set for source in sources if source.eval_set is not None]
     sets += pools if side == "old" else ()
     return [
         Domain(
             name=f"{side}/{name}",
             new=side == "new",
-            sources=tuple(source for source, _, _ in parts),
+            sources=tuple(source for source, _ in parts),
             measured=tuple(part(one, name) for one in sets),
-            tokens=sum(tokens for _, tokens, _ in parts),
-            seen=sum(rows for _, _, rows in parts),
+            tokens=sum(one.tokens for _, one in parts),
+            similarity=_mean([(one.similarity, one.tokens) for _, one in parts]),
+            seen=sum(one.rows for _, one in parts),
         )
         for name, parts in sorted(found.items())
     ]
+
+
+def _mean(weighted: Sequence[tuple[float, int]]) -> float:
+    total = sum(weight for _, weight in weighted)
+    return sum(value * weight for value, weight in weighted) / total if total else 0.0

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import ceil
+from pathlib import Path
 
+from strategies.agent.folder import fingerprint
 from strategies.agent.settings import ProxySettings
 from strategies.contract import Explained, FitTemplate, ProxyTemplate, Template, TrainTemplate
 from strategies.errors import BadPlan
@@ -53,6 +55,7 @@ def of(stage: Stage, *, cursor: str | None, steps: int) -> Mixing:
         cursor=cursor,
         new=tuple(source for domain in found if domain.new for source in domain.sources),
         prior=domains.prior(found),
+        similarity={domain.name: round(domain.similarity, 6) for domain in found},
         measured={domain.name: domain.measured for domain in found},
         divide=None if settings.domains.by == "batch" else settings.domains.by,
         space=stage.signals.space,
@@ -71,8 +74,7 @@ def _reweight(settings: WeightedSettings, found: tuple[Domain, ...]) -> Reweight
     if isinstance(reweight, AgentMixSettings) and reweight.folder is not None:
         return AgentReweighting(
             folder=reweight.folder,
-            targets=tuple(domain.name for domain in found if domain.new),
-            prior=domains.prior(found),
+            sha256=fingerprint(Path(reweight.folder)),
             patience=reweight.patience,
         )
     return None
@@ -180,7 +182,9 @@ def explained(stage: Stage, mixing: Mixing) -> dict[str, Explained]:
     if not isinstance(settings, WeightedSettings) or not isinstance(mixing, WeightedMixing):
         return {}
     given = "settings" if isinstance(settings.weights, dict) else f"weights: {settings.weights}"
+    agent = mixing.reweight if isinstance(mixing.reweight, AgentReweighting) else None
     return {
+        **({} if agent is None else {"agent": Explained(value=agent.sha256, origin=agent.folder)}),
         "domains": Explained(value=list(mixing.domains), origin=f"by {settings.domains.by}"),
         "weights": Explained(value=_floats(mixing), origin=given),
         "reweight": Explained(value=settings.reweight.kind, origin=_why(settings, mixing)),

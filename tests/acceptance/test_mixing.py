@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from strategies.agent.trajectories import read
 from tests import models
 from tests.acceptance.daemon import Daemon, write_jsonl
 
@@ -49,3 +50,7 @@ def test_skill_it_leaves_the_course_of_its_weights_in_the_lineage(daemon: Daemon
     assert len({json.dumps(point["weights"]) for point in course}) > 1, "nothing was re-weighted"
     assert {"evidence/mixture", "evidence/trajectory"} <= set(found["artifacts"])
     assert "new/loud" in daemon.cli("version", "show", "s@live")
+    daemon.cli("mixing", "export", "s@live", "--out", str(tmp_path / "real.jsonl"))
+    (run,) = read(tmp_path / "real.jsonl")
+    assert [step.losses for step in run.steps] == [tuple(point["losses"].values()) for point in course[1:]]
+    assert all(one.similarity > 0.5 for one in run.domains)

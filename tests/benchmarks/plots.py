@@ -78,6 +78,15 @@ def sft_losses(found: Record, path: Path) -> None:
     draw(panels, path, x=["base", *sft.FAMILIES], ylabel="loss of the answer, nats a token")
 
 
+def mixing_agent(measured: Record, path: Path) -> None:
+    """How far losses fell under every way to choose a mixture, a panel for each held-out environment."""
+    panels = {
+        name: {row["policy"]: (row["fall"], row["fall_deviation"]) for row in found["rows"]}
+        for name, found in measured["held_out"].items()
+    }
+    bars(panels, path, xlabel="fall of the losses, deviations")
+
+
 def draw(panels: dict[str, Lines], path: Path, *, x: Sequence[str], ylabel: str) -> None:
     """A row of panels with a line an arm: its mean over seeds, and the range of them.
 
@@ -101,6 +110,25 @@ def draw(panels: dict[str, Lines], path: Path, *, x: Sequence[str], ylabel: str)
         axis.set_xticks(range(width), x[:width], rotation=30)
     axes[0][0].set_ylabel(ylabel)
     axes[0][0].legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+    pyplot.close(figure)
+
+
+def bars(panels: dict[str, dict[str, tuple[float, float]]], path: Path, *, xlabel: str) -> None:
+    """A row of panels with a bar and its deviation for every arm, the longest on top."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, len(panels), figsize=(4.6 * len(panels), 3.4), squeeze=False)
+    for axis, (title, found) in zip(axes[0], panels.items(), strict=True):
+        ranked = sorted(found.items(), key=lambda one: one[1][0])
+        values, deviations = zip(*(figures for _, figures in ranked), strict=True)
+        axis.barh([name for name, _ in ranked], values, xerr=deviations)
+        axis.set_title(title)
+        axis.set_xlabel(xlabel)
     figure.tight_layout()
     figure.savefig(path, dpi=110, metadata={"Software": None})
     pyplot.close(figure)

@@ -27,6 +27,7 @@ TITLES = {
     "overhead": "The training loop beside a bare loop and transformers' Trainer (CPU time a step, paired)",
     "publish": "Storing, publishing and rolling back one model",
     "half_cost": "What half fine-tuning saves (paired with full fine-tuning)",
+    "mixing_agent": "A mixing agent on domains that it never saw, beside constant mixtures at equal tokens",
     "ingest": "Ingest beside its bare parts: the first batch, then a second against the history of the first",
 }
 
@@ -43,6 +44,7 @@ def readme_part() -> str:
         "cli": start_up,
         "overhead": overhead,
         "half_cost": tables.half_cost_table,
+        "mixing_agent": tables.mixing_agent_table,
         "publish": plain,
         "ingest": plain,
     }
@@ -143,6 +145,9 @@ def main() -> int:
             path.with_suffix(".md").write_text(part(found), encoding="utf-8")
             plot(found, picture_of(path))
             print(f"wrote {path.stem}.md and .png")
+    found = _read("mixing_agent.json")
+    if found is not None:
+        plots.mixing_agent(found["measured"], RESULTS / "mixing_agent.png")
     README.write_text(with_part(README.read_text(encoding="utf-8"), readme_part()), encoding="utf-8")
     return 0
 

@@ -38,6 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     main_preset = ["--preset", "quick" if given.preset == "quick" else "standard"]
     done |= {"main_job": _run("main_job", [*main_preset, *model, *main_data, *results])}
     done |= {name: _run(name, [*preset, *model, *data, *results]) for name in ("domains", "sft")}
+    done |= {"mixing_agent": _run("mixing_agent", [*main_preset, *data, *results])}
     done |= {"classes": _run("classes", [*preset, *data, *results])}
     if given.results == RESULTS:
         done |= {"report": _run("report", [])}

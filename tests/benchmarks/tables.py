@@ -364,3 +364,33 @@ def _half_row(where: str, arm: str, figures: Record) -> tuple[str, ...]:
         f"{figures['optimizer_ratio']:.3f}",
         f"{min(1.0, figures['trainable_share'] + 0.02):.3f}",
     )
+
+
+# --- a mixing agent on domains that it never saw -----------------------------------------------------------------
+
+
+def mixing_agent_table(measured: Record) -> str:
+    """Every held-out environment's ways to choose, the greatest fall first, and the agent beside the guard in words."""
+    return "\n\n".join(_held_out(measured, name, found) for name, found in measured["held_out"].items())
+
+
+def _held_out(measured: Record, name: str, found: Record) -> str:
+    world, lessons = found["world"], measured["agent"]["lessons"]
+    rows = [
+        (
+            row["policy"],
+            f"{row['fall']:.3f} ± {row['fall_deviation']:.3f}",
+            f"{row['source']:.4f}",
+            f"{row['target']:.4f}",
+        )
+        for row in found["rows"]
+    ]
+    head = ("how weights are chosen", "fall, deviations", "loss of old domains", "loss of new domains")
+    words = (
+        f"{name}: {' + '.join(world['sources'])} → {' + '.join(world['targets'])}, {found['facts']['tokens_a_run']:,}"
+        f" tokens a run, {len(found['facts']['seeds'])} seeds, mean ± deviation. The agent learned from"
+        f" {lessons['trajectories']} trajectories of other domains. Beside the best constant mixture, which is chosen"
+        f" after the fact ({found['guard']}), its fall is {found['agent_minus_guard']:+.3f}, the greater one in"
+        f" {found['wins']} of {len(found['facts']['seeds'])} runs."
+    )
+    return f"{words}\n\n{markdown_table(head, rows)}"

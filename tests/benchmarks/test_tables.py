@@ -227,6 +227,27 @@ def half(step: float, memory: float) -> dict[str, Any]:
     }
 
 
+def test_the_agent_stands_beside_the_best_constant_mixture(tmp_path):
+    rows = [
+        {"policy": name, "fall": fall, "fall_deviation": 0.01, "source": 3.0, "target": 4.0}
+        for name, fall in (("uniform", 1.5), ("agent", 1.25))
+    ]
+    found = {
+        "world": {"sources": ["a"], "targets": ["b"]},
+        "rows": rows,
+        "guard": "uniform",
+        "agent_minus_guard": -0.25,
+        "wins": 0,
+        "facts": {"tokens_a_run": 1000, "seeds": [1, 2, 3]},
+    }
+    measured = {"agent": {"lessons": {"trajectories": 96}}, "held_out": {"a-to-b": found}}
+    table = tables.mixing_agent_table(measured)
+    assert "(uniform), its fall is -0.250, the greater one in 0 of 3 runs." in table
+    assert "| agent | 1.250 ± 0.010 | 3.0000 | 4.0000 |" in table
+    plots.mixing_agent(measured, tmp_path / "x.png")
+    assert (tmp_path / "x.png").is_file()
+
+
 def test_half_costs_stand_beside_what_was_promised():
     measured = {"sizes": {"cpu": {"5M": {"parameters": 5_000_000, "arms": {"half": half(0.91, 0.6)}}}, "gpu": {}}}
     assert "| cpu, 5 M | half | 0.910 (0.910 to 0.910) | 0.900 | 0.600 | 0.620 |" in tables.half_cost_table(measured)

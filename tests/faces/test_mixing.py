@@ -69,8 +69,11 @@ def test_from_runs_to_an_agent_to_a_table_by_the_command_line(tmp_path: Path, do
     assert json.loads(made.stdout)["made"] == 7, made.stderr
     taught = run("train", runs, "--out", agent, "--updates", "1", "--warm-updates", "2", "--output", "json")
     assert json.loads(taught.stdout)["lessons"]["trajectories"] == 7, taught.stderr
-    compared = run("evaluate", *domains, "--agent", agent, "--seeds", "1", "--regmix-runs", "0", *SMALL)
+    assert "7 trajectories are few to learn from: 128 are the least" in taught.stderr
+    asked = ("evaluate", *domains, "--seeds", "1", "--regmix-runs", "0", *SMALL, "--out", str(tmp_path / "kept"))
+    compared = run(*asked, "--agent", agent)
     assert "The best constant mixture is" in compared.stdout, compared.stderr
+    assert run(*asked, "--agent", agent).stdout == compared.stdout
 
 
 def test_the_weights_of_a_version_are_drawn():

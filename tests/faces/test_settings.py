@@ -151,6 +151,15 @@ def test_hub_ids_and_urls_are_left_alone(tmp_path: Path, value: str) -> None:
         (["--task", "clasification"], 2, "did you mean classification?"),
         (["--strategy", "retrian"], 2, "did you mean retrain?"),
         (["--set", "anchor=/no/such/file"], 2, "there is no file at /no/such/file"),
+        (
+            [
+                "--set",
+                'strategy={"name": "data-mixing", "mixing": {"kind": "weighted", "reweight": {"kind": "agent", '
+                '"folder": "/no/such/agent"}}}',
+            ],
+            2,
+            "strategy.mixing.reweight.folder: there is no agent at /no/such/agent: agent.json cannot be read",
+        ),
         (["--model", "/no/such/model"], 2, "no model at /no/such/model"),
     ],
 )
@@ -218,3 +227,9 @@ def test_flags_go_before_the_environment_and_that_before_defaults(monkeypatch: p
     found = daemon_settings.load({"server": {"host": "::1", "port": None}})
     assert (found.server.host, found.server.port, found.resources.gpus) == ("::1", 7500, (0, 2))
     assert daemon_settings.load({"server": {"port": 1}}).server.port == 1
+
+
+def test_an_agents_folder_is_meant_from_where_the_file_lies(tmp_path: Path) -> None:
+    given = {"strategy": {"mixing": {"reweight": {"kind": "agent", "folder": "agent"}}}}
+    found = configuration.resolve_paths(given, tmp_path)
+    assert found["strategy"]["mixing"]["reweight"] == {"kind": "agent", "folder": str(tmp_path / "agent")}

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from storage.tables import EvalSet
+from strategies.agent.trajectories import read
 from tests.faces.face import Face
 from tests.flow.harness import NEW, write_documents
 
@@ -259,3 +260,18 @@ def test_an_operator_measures_but_names_no_file_of_the_daemons_machine(story: Fa
     assert story.call("POST", path, body={}, token=token)[0] == 200
     status, said = story.call("POST", path, body={"data": "/etc/hostname"}, token=token)
     assert (status, "role admin" in said["error"]["message"]) == (403, True)
+
+
+def test_every_trained_version_has_a_trajectory_that_an_agent_can_learn_from(story: Face, tmp_path: Path) -> None:
+    out = tmp_path / "real.jsonl"
+    assert story.data("mixing", "export", "news/2", "news@live", "--out", str(out))["trajectories"] == 2
+    first, second = read(out)
+    assert first == second
+    scores = {one: story.data("version", "show", f"news/{one}")["scores"] for one in (1, 2)}
+    assert [one.name for one in first.domains if one.target] == [first.names[0]]
+    assert first.names[1] == "anchor"
+    assert first.total == 1
+    assert first.steps[0].weights[0] > 0.5
+    assert first.start[0] > first.steps[0].losses[0], (first, scores)
+    refused = story.rekindle("mixing", "export", "news/1", "--out", str(out))
+    assert "news/1 has no trajectory" in refused.error

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from strategies.contract import ClassFacts, FitTemplate, ProxyTemplate, Signals, TrainTemplate
-from strategies.errors import BadPlan
+from strategies.errors import BadPlan, BadState
 from strategies.parts import GroupDroObjective, SkillItReweighting, WeightedMixing
 from strategies.plan import batches_drawn, needs
 from tests.strategies.makers import plan, signals, source
@@ -59,6 +62,15 @@ def test_every_batch_with_an_eval_set_of_its_own_is_a_domain_and_older_ones_are_
 )
 def test_first_weights(asked: Any, expected: dict[str, float]):
     assert weights(mixing(weights=asked)) == pytest.approx(expected, abs=1e-5)
+
+
+def test_what_measures_how_alike_domains_are_to_the_new_one_stands_in_the_plan():
+    old = tuple(
+        source(name, 400, seen_rows=400, tokens=tokens).model_copy(update={"similarity": near})
+        for name, tokens, near in (("batch-1", 1000, 0.2), ("batch-2", 3000, 0.6))
+    )
+    found = mixing(measured(old=old, new=(source("batch-3").model_copy(update={"similarity": 1.0, "eval_set": "b"}),)))
+    assert found.similarity == pytest.approx({"batch-3": 1.0, "anchor": 0.0, "earlier": 0.5})
 
 
 def test_replays_weights_give_old_domains_their_share_by_the_rows_that_were_seen():
@@ -146,11 +158,20 @@ def test_classes_of_new_and_of_old_documents_are_domains_of_their_own():
     assert found.divide == "column"
 
 
-def test_an_agent_is_taken_from_a_folder_and_without_one_the_guards_weights_stay():
-    with_agent = mixing(reweight={"kind": "agent", "folder": "/agents/one"})
+def test_an_agent_is_taken_from_a_folder_and_without_one_the_guards_weights_stay(tmp_path: Path):
+    weights = b"weights"
+    card = json.dumps({"format": 1, "weights_sha256": hashlib.sha256(weights).hexdigest()}).encode()
+    (tmp_path / "agent.json").write_bytes(card)
+    with pytest.raises(BadState, match=r"agent\.safetensors cannot be read \(No such file"):
+        mixing(reweight={"kind": "agent", "folder": str(tmp_path)})
+    (tmp_path / "agent.safetensors").write_bytes(weights)
+    with_agent = mixing(reweight={"kind": "agent", "folder": str(tmp_path)})
     assert with_agent.reweight is not None
     assert with_agent.reweight.kind == "agent"
-    assert with_agent.reweight.targets == ("batch-3",)
+    assert with_agent.reweight.sha256 == hashlib.sha256(card).hexdigest()
+    named = {"kind": "weighted", "reweight": {"kind": "agent", "folder": str(tmp_path)}}
+    said = plan(measured(), name="data-mixing", mixing=named).values["agent"]
+    assert (said.value, said.origin) == (with_agent.reweight.sha256, str(tmp_path))
     made = plan(measured(), name="data-mixing", mixing={"kind": "weighted", "reweight": "agent"})
     assert "none ships" in made.values["reweight"].origin
 

@@ -67,7 +67,13 @@ def test_an_agent_is_compared_with_everything_else_at_equal_tokens(tmp_path: Pat
     )
     assert made["lessons"]["trajectories"] == 7
     asked = Evaluate(
-        domains=domains, agent=str(tmp_path / "agent"), proxy=PROXY, seeds=(1, 2), regmix_runs=24, regmix_tokens=64
+        domains=domains,
+        agent=str(tmp_path / "agent"),
+        out=str(tmp_path / "kept"),
+        proxy=PROXY,
+        seeds=(1, 2),
+        regmix_runs=24,
+        regmix_tokens=64,
     )
     reports: list[Report] = []
     found = evaluate(asked, reports.append)
@@ -78,6 +84,11 @@ def test_an_agent_is_compared_with_everything_else_at_equal_tokens(tmp_path: Pat
     assert found["agent_minus_guard"] == pytest.approx(rows["agent"]["fall"] - rows[found["guard"]]["fall"])
     assert found["facts"]["tokens_a_run"] == 256
     assert (reports[-1].step, reports[-1].steps) == (32, 32)
+    again: list[Report] = []
+    assert evaluate(asked, again.append) == found
+    assert not [one for one in again if one.text.startswith("comparing")], "a kept run was made again"
+    with pytest.raises(Refused, match="runs of other data or settings"):
+        evaluate(asked.model_copy(update={"seeds": (3,)}), silent)
 
 
 def test_a_domain_with_too_little_text_is_refused(tmp_path: Path, domains: tuple[DomainFile, ...]):

@@ -12,7 +12,7 @@ import torch
 from strategies.agent.environment import DomainTokens, ProxyEnvironment
 from strategies.agent.evaluate import Comparison, baselines, compare
 from strategies.agent.rollout import constant, rollout
-from strategies.agent.rows import OTHER, RowDrawer, compact, frequent, similarities, windows
+from strategies.agent.rows import OTHER, RowDrawer, compact, frequent, similarities, token_counts, windows
 from strategies.agent.settings import ProxySettings
 from strategies.errors import BadPlan, Refused
 from tests.training.agent_worlds import TOKENS, other_world, world
@@ -115,7 +115,7 @@ def test_rare_tokens_share_an_id():
 
 def test_domains_like_the_target_are_similar_to_it():
     target, like, unlike = np.array([1, 2, 2, 3]), np.array([2, 1, 2, 2]), np.array([5, 5, 4, 1])
-    near = similarities([target, like, unlike], [True, False, False], 8)
+    near = similarities(token_counts([target, like, unlike]), [True, False, False], 8)
     assert near[0] == pytest.approx(1)
     assert near[0] > near[1] > near[2] > 0
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from strategies.agent.folder import CARD, fingerprint
 from strategies.agent.learning import Learner
 from strategies.agent.policy import Agent
 from strategies.agent.settings import AgentSettings, LearningSettings
@@ -15,14 +17,17 @@ from strategies.errors import BadPlan, BadState
 from strategies.parts import AgentReweighting
 
 PRIOR = {"old": 0.75, "new": 0.25}
+DOMAINS = tuple(
+    Domain(name=name, target=name == "new", prior=share, similarity=0.5 if name == "old" else 1.0)
+    for name, share in PRIOR.items()
+)
 LOSSES = [{"old": 3.0, "new": 5.0}, {"old": 3.1, "new": 4.6}, {"old": 3.1, "new": 4.3}, {"old": 3.2, "new": 4.1}]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny agent that hardly learned anything: what it is asked and what becomes of it is what counts here."""
-    domains = tuple(Domain(name=name, target=name == "new", prior=share) for name, share in PRIOR.items())
-    head = Head(environment="proxy", domains=domains, total=3)
+    head = Head(environment="proxy", domains=DOMAINS, total=3)
     runs = []
     for share in (0.2, 0.8):
         run = Trajectory(**{name: getattr(head, name) for name in Head.model_fields}, start=(3.0, 5.0))
@@ -42,8 +47,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def steering(folder: Path, *, patience: int = 3, total: int = 3) -> Steering:
-    settings = AgentReweighting(folder=str(folder), targets=("new",), prior=PRIOR, patience=patience)
-    return Steering(settings, environment="s/job-1", total=total)
+    settings = AgentReweighting(folder=str(folder), sha256=fingerprint(folder), patience=patience)
+    return Steering(settings, Head(environment="s/job-1", domains=DOMAINS, total=total))
 
 
 def course(one: Steering, losses: list[dict[str, float]], before: dict[str, float]) -> list[dict[str, float]]:
@@ -84,3 +89,11 @@ def test_a_domain_without_a_loss_and_a_folder_without_an_agent_are_refused(folde
         steering(folder).update(0, PRIOR, {"old": 3.0})
     with pytest.raises(BadState, match="cannot be read"):
         steering(tmp_path)
+
+
+def test_an_agent_that_took_the_place_of_the_planned_one_does_not_steer(folder: Path, tmp_path: Path):
+    other = shutil.copytree(folder, tmp_path / "other")
+    (other / CARD).write_text((other / CARD).read_text() + " ")
+    settings = AgentReweighting(folder=str(other), sha256=fingerprint(folder))
+    with pytest.raises(BadState, match="another agent than the plan was made with"):
+        Steering(settings, Head(environment="s/job-1", domains=DOMAINS, total=3))

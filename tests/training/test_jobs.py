@@ -80,6 +80,20 @@ def evaluated(
     return result, pq.read_table(tmp_path / name / result.scores[0].results).to_pydict()
 
 
+def test_a_measure_job_says_how_alike_sources_are_to_the_new_ones(tmp_path: Path, llama: Path):
+    new, twin, other = makers.text_documents(20), makers.text_documents(20), [{"text": "0 1 2 3 4 5 6 7"}] * 3
+    sources = [
+        makers.source(tmp_path / f"{name}.parquet", documents, name=name, role=role)
+        for name, documents, role in (("batch-1", new, "new"), ("anchor", twin, "old"), ("batch-0", other, "old"))
+    ]
+    work = {"kind": "measure", "sources": [makers.as_json(one) for one in sources], "training": makers.training()}
+    result = makers.carry_out(tmp_path / "job", makers.spec(work, llama))
+    near = {one.name: one.similarity for one in result.measured}
+    assert near["batch-1"] == pytest.approx(1)
+    assert near["anchor"] == pytest.approx(1)
+    assert near["batch-0"] < 0.5
+
+
 def test_an_evaluate_job_scores_each_document(tmp_path: Path, llama: Path):
     documents = makers.text_documents(6)
     result, rows = evaluated(tmp_path, llama, documents, carry_out=makers.run)
