@@ -1,4 +1,4 @@
-"""``python -m strategies.agent < REQUEST``: collect, train or evaluate a data mixing agent; see ``requests``."""
+"""``python -m strategies.agent < REQUEST``: a data mixing agent, and what tiny runs say; see ``requests``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 
 from pydantic import ValidationError
 
-from strategies.agent.requests import REQUEST, Collect, Evaluate, Report, Teach
+from strategies.agent.requests import REQUEST, Asked, Collect, Graph, Report, Teach
 from strategies.errors import StrategyError
 from strategies.settings import Json
 
@@ -27,13 +27,15 @@ def main(text: str) -> int:
     return 0
 
 
-def _carry_out(request: Collect | Teach | Evaluate, tell: _Teller) -> Json:
+def _carry_out(request: Asked, tell: _Teller) -> Json:
     from strategies.agent import commands
 
     if isinstance(request, Collect):
         return commands.collect(request, tell)
     if isinstance(request, Teach):
         return commands.teach(request, tell)
+    if isinstance(request, Graph):
+        return commands.graph(request, tell)
     return commands.evaluate(request, tell)
 
 

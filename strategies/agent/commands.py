@@ -12,11 +12,12 @@ from safetensors.torch import load_file, save_file
 from strategies.agent.environment import ProxyEnvironment
 from strategies.agent.evaluate import Summary, baselines, compare
 from strategies.agent.folder import fingerprint
+from strategies.agent.graph import skill_graph
 from strategies.agent.learning import Learner
 from strategies.agent.learning import train as taught
 from strategies.agent.policy import Agent
 from strategies.agent.proposals import propose
-from strategies.agent.requests import Collect, Evaluate, Provenance, Report, Teach
+from strategies.agent.requests import Collect, Evaluate, Graph, Provenance, Report, Teach, estimate
 from strategies.agent.rollout import Chooser, Mixture, constant, rollout, scripted
 from strategies.agent.settings import ProxySettings
 from strategies.agent.steering import Guarded
@@ -127,6 +128,21 @@ def evaluate(request: Evaluate, tell: Tell) -> Json:
         facts={"seeds": list(request.seeds), "tokens_a_run": found.outcomes[0].tokens, "data": hashes(request.domains),
                "versions": versions()},
     ).model_dump(mode="json")  # fmt: skip
+
+
+def graph(request: Graph, tell: Tell) -> Json:
+    """Skill-It's graph, as its settings take it."""
+    domains = read_domains(request.domains, vocabulary=request.proxy.vocabulary, row=request.proxy.length)
+    tell(Report(text="making the shared start", step=0, steps=0))
+    environment = ProxyEnvironment("graph", domains, request.proxy)
+    total = estimate(request).runs
+    found = skill_graph(
+        environment,
+        seeds=request.seeds,
+        weight=request.weight,
+        done=lambda count: tell(Report(text="testing edges", step=count, steps=total)),
+    )
+    return {"graph": found, "facts": {"data": hashes(request.domains), "versions": versions()}}
 
 
 def _same_collection(out: Path, request: Collect) -> None:

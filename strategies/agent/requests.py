@@ -6,6 +6,7 @@ stderr and exit code 65.
 
 from __future__ import annotations
 
+from math import comb
 from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
@@ -65,8 +66,20 @@ class Evaluate(Closed):
     """How strongly Skill-It's weights follow losses."""
 
 
-Request = Annotated[Collect | Teach | Evaluate, Field(discriminator="kind")]
-REQUEST: TypeAdapter[Collect | Teach | Evaluate] = TypeAdapter(Request)
+class Graph(Closed):
+    """Which domain helps which, for Skill-It."""
+
+    kind: Literal["graph"] = "graph"
+    domains: tuple[DomainFile, ...] = Field(min_length=2)
+    proxy: ProxySettings = ProxySettings()
+    seeds: tuple[int, ...] = Field((1, 2, 3), min_length=1)
+    weight: float | None = Field(0.5, gt=0)
+    """Of every edge but a domain's own, which is 1; None: the relative fall of the loss."""
+
+
+Asked = Collect | Teach | Evaluate | Graph
+Request = Annotated[Asked, Field(discriminator="kind")]
+REQUEST: TypeAdapter[Asked] = TypeAdapter(Request)
 
 
 class Report(Closed):
@@ -86,7 +99,7 @@ class Estimate(Closed):
     cpu_hours: float
 
 
-def estimate(request: Collect | Teach | Evaluate) -> Estimate:
+def estimate(request: Asked) -> Estimate:
     """The cost of a request, from the measured rates; nothing is read."""
     if isinstance(request, Teach):
         updates = request.learning.warm_steps + request.learning.steps
@@ -102,8 +115,10 @@ def estimate(request: Collect | Teach | Evaluate) -> Estimate:
     )
 
 
-def _runs(request: Collect | Evaluate) -> tuple[int, int]:
-    """Compared or collected runs, and the tokens of RegMix's tiny ones."""
+def _runs(request: Collect | Evaluate | Graph) -> tuple[int, int]:
+    """Runs of all steps, and the tokens of RegMix's tiny ones."""
+    if isinstance(request, Graph):
+        return comb(len(request.domains) + 1, 2) * len(request.seeds), 0
     if isinstance(request, Collect):
         return request.proposals.trajectories, 0
     policies = (6 if _two_sided(request) else 3) + (request.agent is not None) + (request.regmix_runs > 0)

@@ -35,7 +35,13 @@ class SkillItSettings(Closed):
     eta: float = Field(0.2, gt=0, description="how strongly weights follow losses")
     window: int = Field(3, ge=1, description="evaluations whose losses are summed")
     graph: dict[str, dict[str, float]] | None = Field(
-        None, description="how much training on a domain helps another; default: each helps itself alone"
+        None,
+        description="how much training on a domain helps another, as `rekindle mixing graph` finds it; default: each"
+        " helps itself alone",
+    )
+    targets: tuple[str, ...] = Field(
+        (),
+        description="domains that training is for: their mean loss alone moves the weights; default: every loss does",
     )
 
 

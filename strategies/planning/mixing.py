@@ -70,7 +70,11 @@ def _reweight(settings: WeightedSettings, found: tuple[Domain, ...]) -> Reweight
     names = [domain.name for domain in found]
     if isinstance(reweight, SkillItSettings):
         graph = identity(names) if reweight.graph is None else _graph(reweight.graph, names)
-        return SkillItReweighting(eta=reweight.eta, window=reweight.window, graph=graph)
+        if reweight.targets:
+            graph = _towards(graph, _measured_targets(reweight.targets, found))
+        return SkillItReweighting(
+            eta=reweight.eta, window=reweight.window, graph=graph, mean_loss=bool(reweight.targets)
+        )
     if isinstance(reweight, AgentMixSettings) and reweight.folder is not None:
         return AgentReweighting(
             folder=reweight.folder,
@@ -78,6 +82,21 @@ def _reweight(settings: WeightedSettings, found: tuple[Domain, ...]) -> Reweight
             patience=reweight.patience,
         )
     return None
+
+
+def _towards(graph: dict[str, dict[str, float]], targets: frozenset[str]) -> dict[str, dict[str, float]]:
+    """The edges that end at targets (METHODS 4.3: with target skills only)."""
+    return {name: {to: edge for to, edge in row.items() if to in targets} for name, row in graph.items()}
+
+
+def _measured_targets(targets: tuple[str, ...], found: tuple[Domain, ...]) -> frozenset[str]:
+    measured = {domain.name for domain in found if domain.measured}
+    strange = sorted(set(targets) - measured)
+    if strange:
+        raise BadPlan(
+            f"skill-it's target {strange[0]} is no domain with an eval set: {', '.join(sorted(measured))} are"
+        )
+    return frozenset(targets)
 
 
 def _graph(graph: dict[str, dict[str, float]], names: list[str]) -> dict[str, dict[str, float]]:

@@ -75,7 +75,7 @@ def test_the_commands_are_those_that_scripts_rely_on() -> None:
     assert groups["trigger"] == {"list", "pause", "resume", "test"}
     assert groups["decision"] == {"list", "show"}
     assert groups["strategy"] == {"list", "show"}
-    assert groups["mixing"] == {"collect", "train", "evaluate"}
+    assert groups["mixing"] == {"collect", "train", "evaluate", "export", "graph"}
     assert groups["token"] == {"create", "list", "revoke"}
     single = {"serve", "demo", "ingest", "retrain", "evaluate", "rollback", "merge", "gc", "doctor", "backup", "db"}
     assert groups.keys() >= single

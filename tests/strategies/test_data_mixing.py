@@ -91,6 +91,18 @@ def test_data_mixing_is_skill_it_with_room_for_weights_to_move():
     assert "re-weighted by skill-it" in made.reason
 
 
+def test_skill_its_targets_alone_count_by_their_mean_loss():
+    graph = {"anchor": {"batch-3": 0.5}, "earlier": {"anchor": 0.5}}
+    found = mixing(reweight={"kind": "skill-it", "graph": graph, "targets": ["batch-3"]}).reweight
+    assert isinstance(found, SkillItReweighting)
+    assert found.mean_loss
+    assert found.graph["anchor"] == {"batch-3": 0.5}
+    assert found.graph["batch-3"] == {"batch-3": 1.0}
+    assert not found.graph["earlier"]
+    with pytest.raises(BadPlan, match="target elsewhere is no domain with an eval set"):
+        mixing(reweight={"kind": "skill-it", "targets": ["elsewhere"]})
+
+
 def test_what_is_not_turned_stays_as_the_named_strategy_has_it():
     made = plan(measured(), name="data-mixing", mixing={"updates": 5, "reweight": {"eta": 0.7}})
     job = made.jobs["train"]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from strategies.agent.commands import collect, evaluate, teach
-from strategies.agent.requests import Collect, DomainFile, Evaluate, Report, Teach
+from strategies.agent.commands import collect, evaluate, graph, teach
+from strategies.agent.requests import Collect, DomainFile, Evaluate, Graph, Report, Teach, estimate
 from strategies.agent.settings import AgentSettings, LearningSettings, ProposalSettings, ProxySettings
 from strategies.agent.trajectories import read
 from strategies.errors import Refused
@@ -95,3 +95,17 @@ def test_a_domain_with_too_little_text_is_refused(tmp_path: Path, domains: tuple
     Path(domains[0].path).write_text("one\n\ntwo")
     with pytest.raises(Refused, match="too little text"):
         collect(request(domains, tmp_path / "runs"), silent)
+
+
+def test_the_graph_has_an_edge_where_training_on_both_ends_lower(tmp_path: Path, domains: tuple[DomainFile, ...]):
+    twin = DomainFile(name="twin", path=domains[0].path)
+    heard: list[Report] = []
+    asked = Graph(
+        domains=(*domains, twin), proxy=PROXY.model_copy(update={"learning_rate": 1e-2}), seeds=(1,), weight=None
+    )
+    found = graph(asked, heard.append)
+    assert set(found["graph"]) == {"old", "new", "twin"}
+    assert all(row[name] == 1.0 and min(row.values()) > 0 for name, row in found["graph"].items())
+    assert (heard[-1].step, heard[-1].steps) == (6, estimate(asked).runs)
+    assert graph(asked, silent)["graph"] == found["graph"]
+    assert found["facts"]["data"]["twin"] == found["facts"]["data"]["old"]
