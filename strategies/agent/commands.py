@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -110,9 +111,7 @@ def evaluate(request: Evaluate, tell: Tell) -> Json:
     counted = _counted(policies, tell, total)
 
     def run(name: str, choose: Chooser, seed: int) -> Trajectory:
-        # What an agent chooses depends on which one it is.
-        key = f"agent-{fingerprint(Path(str(request.agent)))[:12]}" if name == "agent" else name
-        return kept.run(f"{key}-{seed}", lambda: rollout(environment, choose, seed=seed))
+        return kept.run(f"{_key(name, request, given)}-{seed}", lambda: rollout(environment, choose, seed=seed))
 
     found = compare(environment, counted, seeds=request.seeds, run=run)
     rows = found.summaries()
@@ -220,6 +219,15 @@ class Kept:
             append(path.with_suffix(".part"), [make()])
             path.with_suffix(".part").replace(path)
         return next(iter(read(path)))
+
+
+def _key(name: str, request: Evaluate, given: Mapping[str, Mixture]) -> str:
+    """Names a way to choose by what it follows from: which agent it is, which mixture was found."""
+    if name == "agent":
+        return f"agent-{fingerprint(Path(str(request.agent)))[:12]}"
+    if name in given:
+        return f"{name}-{hashlib.sha256(json.dumps(list(given[name])).encode()).hexdigest()[:12]}"
+    return name
 
 
 def _regmix(environment: ProxyEnvironment, request: Evaluate, tell: Tell, kept: Kept) -> Mixture:

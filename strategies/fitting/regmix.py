@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from scipy.stats import rankdata
@@ -16,17 +16,22 @@ from strategies.mixing.exact import decimals, rounded
 from strategies.mixing.order import permuted
 from strategies.mixing.regmix import FitSettings, ProxyRun, RegMixFit, Regression, Table
 
-Part = Literal["train", "validation", "test"]
+FOLDS = 5
 
 
 class _Model(Protocol):
     def predict(self, features: Table) -> Table: ...
 
 
-def fit(runs: Sequence[ProxyRun], settings: FitSettings) -> RegMixFit:
-    """Fit both regressions, take the one that ranks the test runs better, and average its best simulated mixtures.
+_Maker = Callable[[Table, Table, Any, FitSettings], _Model]
+"""Features, losses, which of the rows are to stop early on, settings."""
 
-    Boosting stops early on a validation part; the test part only compares the two. Of equals the linear one is taken.
+
+def fit(runs: Sequence[ProxyRun], settings: FitSettings) -> RegMixFit:
+    """Fit both regressions, take the one that ranks unseen runs better, and average its best simulated mixtures.
+
+    Every fold of the runs is predicted by fits on the others, of which boosting takes one to stop early: among few runs
+    a single fold would leave the choice to chance. Of equals the linear one is taken.
     """
     if len(runs) < regmix.LEAST_RUNS:
         raise Refused(f"{len(runs)} tiny runs are too few to fit; make at least {regmix.LEAST_RUNS}, better 64")
@@ -34,11 +39,12 @@ def fit(runs: Sequence[ProxyRun], settings: FitSettings) -> RegMixFit:
     features, losses = regmix.features(runs, domains), np.array(regmix.targets(runs, settings))
     if not np.isfinite(losses).all() or np.ptp(losses) == 0:
         raise Refused("the tiny runs' losses are not finite or all equal; look at the runs")
-    parts = _parts(len(runs), settings.seed)
-    models = {"linear": _linear(features, losses, parts), "boosted": _boosted(features, losses, parts, settings)}
-    test = parts == "test"
-    scores = {name: _spearman(model.predict(features[test]), losses[test]) for name, model in models.items()}
-    chosen = max(models, key=lambda name: (scores[name], name == "linear"))
+    folds = _folds(len(runs), settings.seed)
+    scores = {
+        name: _spearman(_unseen(make, features, losses, folds, settings), losses) for name, make in MAKERS.items()
+    }
+    chosen = max(MAKERS, key=lambda name: (scores[name], name == "linear"))
+    models = {name: make(features, losses, folds == 0, settings) for name, make in MAKERS.items()}
     uncapped = _best(models[chosen], domains, settings)
     exact = rounded(regmix.capped(uncapped, settings), max(uncapped, key=uncapped.__getitem__))
     predicted = models[chosen].predict(np.array([[float(exact[name]) for name in domains]]))
@@ -47,7 +53,7 @@ def fit(runs: Sequence[ProxyRun], settings: FitSettings) -> RegMixFit:
         settings=settings,
         runs=tuple(runs),
         targets=tuple(losses.tolist()),
-        parts=tuple(parts.tolist()),
+        folds=tuple(folds.tolist()),
         regressions={
             name: Regression(spearman=scores[name], rounds=getattr(model, "rounds", None))
             for name, model in models.items()
@@ -60,18 +66,25 @@ def fit(runs: Sequence[ProxyRun], settings: FitSettings) -> RegMixFit:
     )
 
 
-def _parts(count: int, seed: int) -> Any:
-    """An eighth of the runs each for validation and test, by hash."""
-    eighth = count // 8
-    parts = np.full(count, "train", dtype="<U10")
-    order = permuted(np.arange(count, dtype=np.int64), seed, "regmix parts")
-    parts[order[:eighth]] = "validation"
-    parts[order[eighth : 2 * eighth]] = "test"
-    return parts
+def _folds(count: int, seed: int) -> Any:
+    """The fold of each run, by hash; all but equally many runs in each."""
+    folds = np.empty(count, dtype=np.int64)
+    folds[permuted(np.arange(count, dtype=np.int64), seed, "regmix folds")] = np.arange(count) % FOLDS
+    return folds
 
 
-def _linear(features: Table, losses: Table, parts: Any) -> _Model:
-    model: _Model = LinearRegression().fit(features[parts == "train"], losses[parts == "train"])
+def _unseen(make: _Maker, features: Table, losses: Table, folds: Any, settings: FitSettings) -> Table:
+    """Every run's loss as fits without its fold predict it."""
+    found = np.empty(len(losses))
+    for fold in range(FOLDS):
+        held, rest = folds == fold, folds != fold
+        model = make(features[rest], losses[rest], folds[rest] == (fold + 1) % FOLDS, settings)
+        found[held] = model.predict(features[held])
+    return found
+
+
+def _linear(features: Table, losses: Table, validation: Any, settings: FitSettings) -> _Model:
+    model: _Model = LinearRegression().fit(features, losses)
     return model
 
 
@@ -87,8 +100,8 @@ class _Boosted:
         return found
 
 
-def _boosted(features: Table, losses: Table, parts: Any, settings: FitSettings) -> _Boosted:
-    train, validation = parts == "train", parts == "validation"
+def _boosted(features: Table, losses: Table, validation: Any, settings: FitSettings) -> _Boosted:
+    train = ~validation
     mean, spread = float(losses[train].mean()), float(losses[train].std()) or 1.0
     scaled = (losses - mean) / spread
     trees = HistGradientBoostingRegressor(
@@ -102,6 +115,9 @@ def _boosted(features: Table, losses: Table, parts: Any, settings: FitSettings) 
     )
     trees.fit(features[train], scaled[train], X_val=features[validation], y_val=scaled[validation])
     return _Boosted(trees, mean, spread)
+
+
+MAKERS: dict[str, _Maker] = {"linear": _linear, "boosted": _boosted}
 
 
 def _spearman(predicted: Table, found: Table) -> float:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,8 +91,9 @@ class RegMixFit(Closed):
     runs: tuple[ProxyRun, ...]
     targets: tuple[float, ...]
     """The target loss of each run."""
-    parts: tuple[Literal["train", "validation", "test"], ...]
-    """What each run was used for: fitting, early stopping, comparing the regressions."""
+    folds: tuple[int, ...]
+    """The fold of each run. What is used stops early on fold 0; regressions are compared by what each fold is predicted
+    from the others."""
     regressions: dict[str, Regression]
     chosen: str
     uncapped: dict[str, float]
