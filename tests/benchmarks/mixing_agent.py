@@ -162,11 +162,11 @@ def taught(preset: Preset, place: Path) -> Record:
     return {**found, "learning": preset.learning.model_dump()}
 
 
-def compared(world: World, preset: Preset, texts: Texts, agent: Path | None, place: Path) -> Record:
+def compared(world: World, preset: Preset, texts: Texts, agent: Path, place: Path) -> Record:
     """The table of all ways to choose in an environment that is held out."""
     request = Evaluate(
         domains=texts.of(world),
-        agent=None if agent is None else str(agent),
+        agent=str(agent),
         out=str(place / "compared" / world.name),
         proxy=preset.proxy,
         seeds=preset.seeds,
@@ -215,16 +215,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--preset", choices=sorted(PRESETS), default="quick")
     parser.add_argument("--data", type=Path, default=shared_data() / "data", help="folder of the data sets")
     parser.add_argument("--place", type=Path, default=None, help="where runs and agents are kept; default: .bench")
-    parser.add_argument("--without-agent", metavar="WORLD", help="only make what a held-out comparison needs beside it")
     result_option(parser)
     given = parser.parse_args(argv)
     os.environ.update(QUIET)
     preset = PRESETS[given.preset]
     place = given.place or CACHE / "mixing_agent" / preset.name
-    if given.without_agent is not None:
-        world = next(world for world in HELD_OUT if world.name == given.without_agent)
-        compared(world, preset, Texts(given.data, place / "data"), None, place)
-        return
     found = stamped("mixing_agent", {"measured": measure(preset, given.data, place)})
     write_result(found, given.results / "mixing_agent.json")
     plots.mixing_agent(found["measured"], given.results / "mixing_agent.png")
