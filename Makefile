@@ -22,10 +22,10 @@ demo: $(DEMO_READY)
 	$(BIN)/rekindle demo $(ARGS)
 
 test: $(TEST_READY)
-	$(PYTEST) -n $(WORKERS) --dist loadfile -m "not slow" $(ARGS)
+	$(PYTEST) -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
 
 test-all: $(TEST_READY)
-	$(PYTEST) -n $(WORKERS) --dist loadfile $(ARGS)
+	$(PYTEST) -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(TEST_READY)
 	$(BIN)/ruff format --check .

@@ -100,7 +100,7 @@ SEARCHES = {
 }
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("name", ["doremi", pytest.param("regmix", marks=pytest.mark.slow)])
 def test_a_stage_may_begin_with_a_search_for_its_mixture(tmp_path: Path, longer: lineup.Stream, name: str):
     arm = Arm(name=name, strategy={"name": "data-mixing", "mixing": {"reweight": SEARCHES[name]}})
     found = carried_out(tmp_path, Cell(arm=arm, seed=1, rate=1e-3, stream=longer, training=QUIET))

@@ -33,8 +33,9 @@ def class_data(root: Path) -> Path:
         for i in range(12)
     ]
     for name in ("clinc150", "banking77"):
-        _write(root / "cls" / name / "train.jsonl", (row for row in rows if not row["id"].endswith(("-10", "-11"))))
-        _write(root / "cls" / name / "test.jsonl", (row for row in rows if row["id"].endswith(("-10", "-11"))))
+        for split, numbers in (("train", range(8)), ("val", range(8, 10)), ("test", range(10, 12))):
+            own = (row for row in rows if int(row["id"].rsplit("-", 1)[1]) in numbers)
+            _write(root / "cls" / name / f"{split}.jsonl", own)
     return root
 
 

@@ -8,7 +8,7 @@ import pytest
 from storage.database import Database
 from tests.flow.harness import Daemon
 
-ON_BOTH = {"test_main_job.py", "test_triggers.py"}
+ON_BOTH = {"test_main_job.py"}
 """Modules whose tests run on either database at every change; of the others those on PostgreSQL are slow ones."""
 
 

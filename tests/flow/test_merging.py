@@ -102,7 +102,12 @@ def test_changes_are_counted_from_the_nearest_version_above_all(daemon: Daemon) 
 
 @pytest.mark.parametrize(
     ("method", "settings", "weight"),
-    [("soup", {}, 0.0), ("task-arithmetic", {"lam": 0.3}, 0.4), ("ties", {}, 1.0), ("fisher", {}, 0.0)],
+    [
+        ("soup", {}, 0.0),
+        pytest.param("task-arithmetic", {"lam": 0.3}, 0.4, marks=pytest.mark.slow),
+        ("ties", {}, 1.0),
+        pytest.param("fisher", {}, 0.0, marks=pytest.mark.slow),
+    ],
 )
 def test_a_base_that_is_no_ancestor_of_all_is_a_parent_too(
     forked: Daemon, method: str, settings: dict[str, Any], weight: float
