@@ -18,7 +18,7 @@ from orchestrator.cli.progress import Status, showing
 from orchestrator.errors import BadInput, RekindleError
 from orchestrator.service.names import parse_version_name
 from storage.files import write_atomic
-from strategies.agent.settings import ENOUGH
+from strategies.agent import ENOUGH
 
 if TYPE_CHECKING:
     from strategies.agent.requests import Asked

@@ -2,3 +2,6 @@
 
 ``settings``, ``trajectories`` and ``proposals`` are light; all other modules bring torch.
 """
+
+ENOUGH = 128
+"""Trajectories that an agent should be taught from at least (METHODS 4.1)."""

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
+from strategies.agent import ENOUGH
 from strategies.settings import Closed
-
-ENOUGH = 128
-"""Trajectories that an agent should be taught from at least (METHODS 4.1)."""
 
 
 class AgentSettings(Closed):

@@ -160,6 +160,6 @@ def test_strategies_are_listed_and_shown_screw_by_screw(face: Face) -> None:
     assert all({"name", "when", "choice", "source"} == set(one) and all(one.values()) for one in table)
     assert "naive where there is neither an anchor nor an earlier batch (nothing to replay" in chooser
     bank = face.rekindle("strategy", "show", "mos").out
-    assert "adapter (head_rate 10.0, pooling mean)" in bank
+    assert "adapter (head_rate 10, pooling mean)" in bank
     assert "align (epochs 30, batches 5," in bank
     assert "choose one of auto" in face.rekindle("strategy", "show", "magic").error
