@@ -28,7 +28,7 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
 def weights(daemon: Daemon, version: str, folder: Path) -> dict[str, torch.Tensor]:
     """The tensors of a version as a user gets them."""
     daemon.cli("version", "export", version, str(folder))
-    return load_file(folder / "model.safetensors")
+    return {name: one for file in folder.glob("*.safetensors") for name, one in load_file(file).items()}
 
 
 def frozen(daemon: Daemon, job: int) -> set[str]:
