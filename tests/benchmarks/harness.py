@@ -231,7 +231,8 @@ def _one(work: Work, place: Path, code: str) -> Record:
     def make(key: str) -> Record:
         began = time.monotonic()
         found = work.carry_out(place / "work" / key[:16])
-        say(f"{work.title}: {time.monotonic() - began:.0f} s")
-        return found
+        seconds = time.monotonic() - began
+        say(f"{work.title}: {seconds:.0f} s")
+        return {**found, "seconds": round(seconds, 1)}
 
     return Cells(place / "cells").kept([work.facts(), code], make)

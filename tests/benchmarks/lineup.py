@@ -183,7 +183,10 @@ def run(
         for arm in arms
         for rate in arm.rates or rates
     ]
-    found = [one["cell"] | {"select": one["select"]} for one in harness.carry_out_all(tried, place)]
+    found = [
+        one["cell"] | {"select": one["select"], "seconds": one["seconds"]}
+        for one in harness.carry_out_all(tried, place)
+    ]
     chosen = {arm.name: best_rate(found, arm.name) for arm in arms}
     harness.say(f"rates: {', '.join(f'{name} {rate:g}' for name, rate in chosen.items())}")
     wanted = [(seed, arm, chosen[arm.name]) for seed in seeds for arm in arms if arm.all_seeds or seed == seeds[0]]
@@ -196,6 +199,12 @@ def run(
         place,
     )
     return {"tuning": found, "rates": chosen, "cells": made[: len(wanted)], "references": made[len(wanted) :]}
+
+
+def wall_s(parts: Iterable[Record]) -> float:
+    """How long the parts' cells take side by side, whether they were made now or kept."""
+    cells = [one["seconds"] for part in parts for name in ("tuning", "cells", "references") for one in part[name]]
+    return round(sum(cells) / harness.SLOTS, 1)
 
 
 def best_rate(tuned: Iterable[Record], arm: str) -> float:

@@ -97,7 +97,7 @@ def draw(panels: dict[str, Lines], path: Path, *, x: Sequence[str], ylabel: str)
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, len(panels), figsize=(4 * len(panels), 3.4), squeeze=False)
+    figure, axes = pyplot.subplots(1, len(panels), figsize=(4 * len(panels), 3.8), squeeze=False, layout="constrained")
     for axis, (title, lines) in zip(axes[0], panels.items(), strict=True):
         width = max(len(each[0]) for each in lines.values())
         for arm, each in lines.items():
@@ -109,8 +109,8 @@ def draw(panels: dict[str, Lines], path: Path, *, x: Sequence[str], ylabel: str)
         axis.set_title(title)
         axis.set_xticks(range(width), x[:width], rotation=30)
     axes[0][0].set_ylabel(ylabel)
-    axes[0][0].legend(fontsize=7)
-    figure.tight_layout()
+    handles, names = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 3 * len(panels)), fontsize=8)
     figure.savefig(path, dpi=110, metadata={"Software": None})
     pyplot.close(figure)
 
