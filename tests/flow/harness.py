@@ -73,7 +73,9 @@ class Daemon:
             changed, faulty = self.engine.turn()
             assert not faulty, self.engine.faults
             quiet = quiet + 1 if not changed and done() and self._is_idle() else 0
-            time.sleep(0.01)
+            if not changed and not quiet:
+                # A turn costs what a toy job does: to look without a pause would take the processor from the jobs.
+                time.sleep(0.1)
 
     def _is_idle(self) -> bool:
         with self.app.database.read() as session:
