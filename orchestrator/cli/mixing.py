@@ -83,8 +83,7 @@ def collect(
             "domains": _files(domain, target),
             "out": str(out.absolute()),
             "proxy": {
-                **_proxy(steps, step_tokens, eval_tokens),
-                **_size(proxy_hidden, proxy_layers, proxy_max_parameters),
+                **_proxy(steps, step_tokens, eval_tokens, proxy_hidden, proxy_layers, proxy_max_parameters),
                 "seed": seed,
             },
             "proposals": {"trajectories": trajectories, "steps": steps, "seed": seed},
@@ -162,10 +161,7 @@ def evaluate(
             "domains": _files(domain, target),
             "agent": None if agent is None else str(agent.absolute()),
             "out": None if out is None else str(out.absolute()),
-            "proxy": {
-                **_proxy(steps, step_tokens, eval_tokens),
-                **_size(proxy_hidden, proxy_layers, proxy_max_parameters),
-            },
+            "proxy": _proxy(steps, step_tokens, eval_tokens, proxy_hidden, proxy_layers, proxy_max_parameters),
             "seeds": list(range(1, seeds + 1)),
             "regmix_runs": regmix_runs,
             "regmix_tokens": regmix_tokens,
@@ -209,10 +205,7 @@ def graph(
         {
             "kind": "graph",
             "domains": _files(domain, target),
-            "proxy": {
-                **_proxy(steps, step_tokens, eval_tokens),
-                **_size(proxy_hidden, proxy_layers, proxy_max_parameters),
-            },
+            "proxy": _proxy(steps, step_tokens, eval_tokens, proxy_hidden, proxy_layers, proxy_max_parameters),
             "seeds": list(range(1, seeds + 1)),
             "weight": None if improvement else 0.5,
         }
@@ -243,12 +236,17 @@ def export(
     show_one(done, [("trajectories", len(lines)), ("in", out)])
 
 
-def _proxy(steps: int, step_tokens: int, eval_tokens: int) -> dict[str, int]:
-    return {"steps": steps, "step_tokens": step_tokens, "eval_tokens": eval_tokens}
-
-
-def _size(hidden: int, layers: int, most: int) -> dict[str, int]:
-    return {"hidden": hidden, "layers": layers, "max_parameters": most}
+def _proxy(
+    steps: int, step_tokens: int, eval_tokens: int, hidden: int, layers: int, max_parameters: int
+) -> dict[str, int]:
+    return {
+        "steps": steps,
+        "step_tokens": step_tokens,
+        "eval_tokens": eval_tokens,
+        "hidden": hidden,
+        "layers": layers,
+        "max_parameters": max_parameters,
+    }
 
 
 def _in_words(found: dict[str, Any]) -> str:

@@ -98,17 +98,8 @@ class HalfResetMerge(Closed):
     seed: int = Field(1234, ge=0, description="of the draw, where no names are given")
 
 
-Plain = Annotated[
-    SoupMerge
-    | TaskArithmeticMerge
-    | TiesMerge
-    | DareMerge
-    | PcbMerge
-    | FisherMerge
-    | InterpolateMerge
-    | HalfResetMerge,
-    Field(discriminator="kind"),
-]
+_Step = SoupMerge | TaskArithmeticMerge | TiesMerge | DareMerge | PcbMerge | FisherMerge | InterpolateMerge
+Plain = Annotated[_Step | HalfResetMerge, Field(discriminator="kind")]
 """Merges that LiNeS can follow."""
 
 
@@ -148,17 +139,7 @@ class RepairMerge(Closed):
 
 
 Merge = Annotated[
-    SoupMerge
-    | GreedySoupMerge
-    | TaskArithmeticMerge
-    | TiesMerge
-    | DareMerge
-    | PcbMerge
-    | FisherMerge
-    | InterpolateMerge
-    | HalfResetMerge
-    | LinesMerge
-    | RepairMerge,
+    _Step | GreedySoupMerge | HalfResetMerge | LinesMerge | RepairMerge,
     Field(discriminator="kind"),
 ]
 
@@ -203,18 +184,7 @@ def share_gone_back(method: Merge) -> float | None:
             return None
 
 
-LastStep = Annotated[
-    SoupMerge
-    | GreedySoupMerge
-    | TaskArithmeticMerge
-    | TiesMerge
-    | DareMerge
-    | PcbMerge
-    | FisherMerge
-    | InterpolateMerge
-    | LinesMerge,
-    Field(discriminator="kind"),
-]
+LastStep = Annotated[_Step | GreedySoupMerge | LinesMerge, Field(discriminator="kind")]
 """Merges that a strategy can end with."""
 LONE = frozenset({"interpolate", "lines"})
 """Methods that scale the change of one model, unless ``lines`` follows a merge."""

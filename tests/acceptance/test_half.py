@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,14 +14,6 @@ from tests.acceptance.daemon import Daemon, write_jsonl
 
 pytestmark = pytest.mark.slow
 TRAINING = ("--set", "training.max_steps=12", "--set", "training.train_batch_size=8", "--set", "training.max_length=64")
-
-
-@pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[Daemon]:
-    made = Daemon(tmp_path / "home").start()
-    yield made
-    made.stop()
-    made.kill_jobs()
 
 
 def weights(daemon: Daemon, version: str, folder: Path) -> dict[str, torch.Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,6 @@ from tests.acceptance.daemon import Daemon, write_jsonl
 
 pytestmark = pytest.mark.slow
 TRAINING = ("--set", "training.max_steps=20", "--set", "training.train_batch_size=8", "--set", "training.max_length=64")
-
-
-@pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[Daemon]:
-    made = Daemon(tmp_path / "home").start()
-    yield made
-    made.stop()
-    made.kill_jobs()
 
 
 def stream(daemon: Daemon, tmp_path: Path, *more: str) -> None:

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +26,6 @@ TRAINING = (
     *("--strategy", "mos", "--set", "gate.mode=record", "--set", "training.learning_rate=0.01"),
     *("--set", "training.max_length=64", "--set", "training.num_train_epochs=6"),
 )
-
-
-@pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[Daemon]:
-    made = Daemon(tmp_path / "home").start()
-    yield made
-    made.stop()
-    made.kill_jobs()
 
 
 def write_classes(path: Path, labels: tuple[str, ...], *, start: int, each: int = 40) -> Path:

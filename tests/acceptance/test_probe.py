@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +21,6 @@ SETTINGS = (
     *("--set", "strategy.probe.budget=1.0"),
     *("--set", "strategy.probe.candidates=3"),
 )
-
-
-@pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[Daemon]:
-    made = Daemon(tmp_path / "home").start()
-    yield made
-    made.stop()
-    made.kill_jobs()
 
 
 def test_a_killed_probe_goes_on_and_its_course_is_recorded(daemon: Daemon, tmp_path: Path) -> None:

@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from tests import models
 from tests.acceptance.daemon import Daemon, write_jsonl
 
 TRAINING = ("--set", "training.max_steps=20", "--set", "training.train_batch_size=8", "--set", "training.max_length=64")
-
-
-@pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[Daemon]:
-    made = Daemon(tmp_path / "home").start()
-    yield made
-    made.stop()
-    made.kill_jobs()
 
 
 def classes(path: Path, labels: dict[str, str], *, start: int = 0, each: int = 20) -> Path:

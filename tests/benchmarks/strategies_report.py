@@ -11,6 +11,12 @@ from tests.benchmarks import plots, tables
 Record = dict[str, Any]
 
 
+NO_BOUND = (
+    "`joint` ends below nearest mean: of so few documents and passes it is no upper bound, "
+    "and nothing is claimed beside it."
+)
+
+
 def domains(found: Record) -> str:
     """Both streams, as far as they were run."""
     preset = found["preset"]
@@ -42,6 +48,8 @@ def classes(found: Record) -> str:
         if name in found:
             goals = tables.class_goals(found[name], near_joint=name == "clinc150")
             parts += [f"{name}:", tables.class_table(found[name]), tables.goals_table(goals)]
+            if not tables.joint_bounds(found[name]):
+                parts.append(NO_BOUND)
     return "\n\n".join(parts)
 
 

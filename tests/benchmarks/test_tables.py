@@ -180,6 +180,15 @@ def test_class_figures_follow_the_definitions():
     assert not all(goal.met for goal in tables.class_goals(class_grid(mos=0.88), near_joint=True))
 
 
+def test_nothing_is_claimed_beside_joint_training_that_is_no_upper_bound():
+    grid = class_grid()
+    (joint,) = tables.cells(grid, "joint").values()
+    joint["stages"][-1]["scores"] = {"test-0": 0.6, "test-1": 0.6}
+    assert not [goal for goal in tables.class_goals(grid, near_joint=True) if "joint" in goal.what]
+    assert "no upper bound" in strategies_report.classes(result(clinc150=grid))
+    assert "no upper bound" not in strategies_report.classes(result(clinc150=class_grid()))
+
+
 def test_joint_training_has_a_final_accuracy_alone():
     row = next(line for line in tables.class_table(class_grid()).splitlines() if line.startswith("| joint |"))
     assert row.split("|")[3:6] == [" 94.0% ", "  ", "  "]

@@ -115,6 +115,7 @@ def test_the_fit_finds_the_mixture_that_a_curved_loss_asks_for(mixtures):
 def test_a_straight_loss_is_left_to_the_line(mixtures):
     found = fitting.fit(runs(mixtures), settings(old_weight=1, new=()))
     assert found.chosen == "linear"
+    # Several mixtures hold no web at all: their losses tie, which no prediction's last digits do.
     assert found.regressions["linear"].spearman > 0.999
     assert float(found.mixture["web"]) > 0.95
 
