@@ -23,6 +23,8 @@ class ReplayMixing(Closed):
     kind: Literal["replay"] = "replay"
     new: tuple[str, ...]
     old: dict[str, str] = Field(default_factory=dict)
+    most: dict[str, int] = Field(default_factory=dict)
+    """Rows of an epoch that are taken of a new source which is new in part."""
     share: str = "0"
     batch: int = Field(ge=1)
     order: int

@@ -89,7 +89,7 @@ class ReplayMixer:
 
     def _open_streams(self) -> None:
         order = self.mixing.order
-        self._new = Stream([self._cursors[name] for name in self.mixing.new], order)
+        self._new = Stream([self._cursors[name] for name in self.mixing.new], order, most=self.mixing.most)
         self._old = {name: Stream([self._cursors[name]], order) for name in self._weights}
 
     def _draw_old(self) -> tuple[str, int]:

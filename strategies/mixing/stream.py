@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
@@ -13,12 +14,16 @@ from strategies.mixing.order import Hashes, Rows, hashes
 class Stream:
     """Takes rows and moves the cursors on; a new epoch of all sources begins when every row was taken.
 
-    One source alone comes in the order of its own cursor. At least one source needs rows.
+    One source alone comes in the order of its own cursor. At least one source needs rows. ``most`` bounds the rows of
+    a source under one order, those that an earlier job took under it included.
     """
 
-    def __init__(self, cursors: Sequence[Cursor], order: int) -> None:
+    def __init__(
+        self, cursors: Sequence[Cursor], order: int, *, most: Mapping[str, int] = MappingProxyType({})
+    ) -> None:
         self._cursors = cursors
         self._order = order
+        self._most = most
         self._sizes = np.array([cursor.rows for cursor in cursors], dtype=np.int64)
         self._ends = np.cumsum(self._sizes)
         self._places: Rows | None = None
@@ -59,7 +64,7 @@ class Stream:
         places: list[Rows] = [np.empty(0, np.int64)]
         keys: list[Hashes] = [np.empty(0, np.uint64)]
         for cursor, start in zip(self._cursors, (self._ends - self._sizes).tolist(), strict=True):
-            left = cursor.ordered()[cursor.position :]
+            left = cursor.ordered()[cursor.position : self._most.get(cursor.source)]
             places.append(left + start)
             keys.append(hashes(left, cursor.order, cursor.source, cursor.epoch))
         self._places = np.concatenate(places)[np.argsort(np.concatenate(keys), kind="stable")]

@@ -1,7 +1,7 @@
 """The infinite schedule's life cycle (METHODS 1.2): a trunk that never decays, and a release annealed from it.
 
 The version's state is the trunk's: its weights, its optimizer and its cursor. Rows that only the release took are not
-in the trunk; they are ``left_over``, and the next stage's trunk takes them as new rows, once.
+in the trunk; they are ``left_over``, and the next stage takes as many of that batch as new rows, once.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from strategies.composition import Composition, InfiniteSettings
 from strategies.contract import Explained, Plan, Signals, SourceFacts, TrainTemplate
 from strategies.mixing import old_rows
-from strategies.parts import InfiniteSchedule
+from strategies.parts import InfiniteSchedule, ReplayMixing
 from strategies.planning import resolve, share
 from strategies.planning.stage import Stage, in_words, parents_cursor, replay, resolve_stage, sources_of, train_job
 from strategies.settings import Json
@@ -121,11 +121,20 @@ def _trunk_steps(stage: Stage) -> int:
 
 
 def _left_over(stage: Stage) -> dict[str, int]:
-    """Rows of the decision's own batches that the trunk leaves, in proportion to their sizes."""
-    batch, steps = stage.signals.training.train_batch_size, _trunk_steps(stage)
+    """Rows of the decision's own batches that only the release takes, in proportion to the batches' sizes.
+
+    Rows that replay displaced from trunk and release alike are not among them: no schedule makes up for those.
+    """
     available = resolve.total_rows(stage.new)
-    left = max(0, available - (batch * steps - old_rows(stage.share, batch, steps)))
+    after_trunk = max(0, available - _new_rows(stage, _trunk_steps(stage)))
+    left = min(after_trunk, _new_rows(stage, _length(stage, "anneal")))
     return {source.name: math.ceil(left * source.rows / available) for source in stage.signals.new if left}
+
+
+def _new_rows(stage: Stage, steps: int) -> int:
+    """New rows of a job of so many steps."""
+    batch = stage.signals.training.train_batch_size
+    return batch * steps - old_rows(stage.share, batch, steps)
 
 
 def _schedule(stage: Stage, settings: InfiniteSettings, **lengths: int) -> InfiniteSchedule:
@@ -145,7 +154,7 @@ def _trunk(stage: Stage, settings: InfiniteSettings, *, resumed: bool) -> TrainT
     return train_job(
         stage,
         _schedule(stage, settings, **lengths),
-        replay(stage, cursor=parents_cursor(stage.signals)),
+        _mixing(stage, cursor=parents_cursor(stage.signals)),
         init="@live/state/trunk" if resumed else "@live/answer/model",
         optimizer="@live/state/optimizer" if resumed else None,
         steps=_trunk_steps(stage),
@@ -158,11 +167,18 @@ def _release(stage: Stage, settings: InfiniteSettings) -> TrainTemplate:
     return train_job(
         stage,
         _schedule(stage, settings, anneal=anneal),
-        replay(stage, cursor="@trunk/state/mixing"),
+        _mixing(stage, cursor="@trunk/state/mixing"),
         init="@trunk/answer/model",
         optimizer="@trunk/state/optimizer",
         steps=anneal,
     )
+
+
+def _mixing(stage: Stage, *, cursor: str | None) -> ReplayMixing:
+    """The stage's replay, with no more of an earlier batch as new than its release alone took."""
+    own = resolve.names(stage.signals.new)
+    carried = {source.name: source.rows for source in stage.new if source.name not in own}
+    return replay(stage, cursor=cursor).model_copy(update={"most": carried})
 
 
 def _reason(stage: Stage, obstacle: str | None) -> str:

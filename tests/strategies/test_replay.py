@@ -163,6 +163,23 @@ def test_left_over_rows_mix_with_the_new_ones():
     assert min(half["batch-2"], half["batch-3"]) >= 3
 
 
+def test_no_more_of_a_source_is_new_than_was_left_over_whichever_job_draws_it_and_wherever_it_resumes():
+    earlier = ReplayMixer(mixing(share="0", new=("batch-2",), batch=5), ROWS)
+    drawn(earlier, 4)
+    given = mixing(share="0", new=("batch-3", "batch-2"), batch=4, order=8, most={"batch-2": 5})
+    trunk = ReplayMixer(given, ROWS, earlier.state_dict())
+    rows = flat(drawn(trunk, 3))
+    resumed = ReplayMixer(given, ROWS)
+    resumed.load_state_dict(trunk.state_dict())
+    rows += flat([resumed.draw(4)])
+    release = ReplayMixer(given, ROWS, resumed.state_dict())
+    rows += flat(drawn(release, 3))
+    assert Counter(source for source, _ in rows) == {"batch-3": 23, "batch-2": 5}
+    assert len(set(rows)) == 28
+    again = Counter(source for source, _ in flat([release.draw(step) for step in range(4, 11)]))
+    assert again == {"batch-3": 23, "batch-2": 5}
+
+
 def test_a_source_whose_rows_have_changed_begins_a_new_epoch():
     first = ReplayMixer(mixing(), ROWS)
     drawn(first, 4)

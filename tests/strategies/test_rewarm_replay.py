@@ -167,16 +167,23 @@ def test_rows_that_only_the_release_took_are_new_again_once():
     assert set(mixing.old) == {"anchor", "batch-1"}
     assert second.values["rows"].value == 1600 + 224
     assert set(second.values["left_over"].value) == {"batch-4"}
+    assert [job.mixing.most for job in second.jobs.values()] == [{"batch-3": 224}] * 2
 
 
-def test_left_over_is_what_the_sampler_leaves():
-    first = plan(schedule=INFINITE)
-    trunk = first.jobs["trunk"]
-    mixer = ReplayMixer(trunk.mixing, {"batch-3": 1600, "anchor": 500, "batch-1": 800, "batch-2": 400})
-    for step in range(1, trunk.steps + 1):
-        mixer.draw(step)
-    [[_, taken]] = mixer.state_dict()["sources"]["batch-3"]["cuts"]
-    assert first.values["left_over"].value == {"batch-3": 1600 - taken}
+@pytest.mark.parametrize(("share", "displaced"), [(0.0, False), (0.25, True)])
+def test_left_over_is_what_the_release_alone_draws(share, displaced):
+    first = plan(schedule=INFINITE, mixing={"share": share})
+    trunk, release = first.jobs.values()
+    rows, state, taken = {"batch-3": 1600, "anchor": 500, "batch-1": 800, "batch-2": 400}, None, [0]
+    for job in (trunk, release):
+        mixer = ReplayMixer(job.mixing, rows, state)
+        for step in range(1, job.steps + 1):
+            mixer.draw(step)
+        state = mixer.state_dict()
+        taken.append(state["sources"]["batch-3"]["cuts"][-1][-1])
+    _, by_trunk, by_both = taken
+    assert first.values["left_over"].value == {"batch-3": by_both - by_trunk}
+    assert (by_both < 1600) == displaced
 
 
 def test_nothing_is_carried_when_nothing_else_could_be_replayed():
