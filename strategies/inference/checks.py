@@ -10,8 +10,17 @@ from strategies.errors import Refused
 
 CONFIGS = ("config.json", "tokenizer_config.json", "generation_config.json", "adapter_config.json")
 MAX_CONFIG_BYTES = 64 << 20
-PRIVATE_KEYS = frozenset({"_name_or_path", "_commit_hash", "_from_model_config", "_attn_implementation_autoset"})
-"""Underscore keys that transformers itself writes and that choose nothing."""
+PRIVATE_KEYS = frozenset(
+    {
+        "_name_or_path",
+        "_commit_hash",
+        "_from_model_config",
+        "_attn_implementation_autoset",
+        "_sliding_window_pattern",
+        "_remove_final_layer_norm",
+    }
+)
+"""Underscore keys that transformers itself writes (the last two of Gemma 3 and OPT) and that choose no code."""
 
 
 def check_folder(folder: Path, *, trust_remote_code: bool) -> None:

@@ -43,7 +43,7 @@ def phi3(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def task_of(folder: Path) -> str:
-    return "classification" if folder.name.startswith("bert") else "causal-lm"
+    return "classification" if folder.name.startswith(("bert", "distilbert", "modernbert")) else "causal-lm"
 
 
 def drawn(folder: Path, *, stage: int = 1, lora: LoraSettings | None = None, **settings: Any) -> HalfSelection:
@@ -96,6 +96,16 @@ def test_what_stays_is_bit_identical_and_all_else_moves(
 ):
     folder = request.getfixturevalue(name)
     selection = drawn(folder, level=level)
+    before, after, _ = ran(tmp_path, folder, selection, training={"weight_decay": 0.1})
+    assert_half_moved(selection, before, after)
+
+
+@pytest.mark.parametrize(
+    "name", ["mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "opt", "distilbert", "modernbert"]
+)
+def test_half_of_any_known_shape_stays_as_it_was(tmp_path: Path, name: str):
+    folder = models.small(tmp_path / name, name)
+    selection = drawn(folder)
     before, after, _ = ran(tmp_path, folder, selection, training={"weight_decay": 0.1})
     assert_half_moved(selection, before, after)
 
