@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from strategies.probe import ProbeResult
@@ -34,6 +35,22 @@ class Forgotten(Closed):
     """How much worse now than at best: relative for a loss, absolute for an accuracy; negative: better than ever."""
     tolerance: float
     """What the gate allows in one step."""
+
+
+def forgetting(
+    eval_set: str, metric: Literal["loss", "accuracy"], values: Sequence[float], *, tolerance: float
+) -> Forgotten:
+    """The last of at least two versions' values beside the best of those before it."""
+    *before, now = values
+    if metric == "accuracy":
+        best = max(before)
+        rise = best - now
+    else:
+        best = min(before)
+        rise = (now - best) / best if best else 0.0
+    return Forgotten(
+        eval_set=eval_set, metric=metric, versions=len(values), best=best, now=now, rise=rise, tolerance=tolerance
+    )
 
 
 class EarlierDecision(Closed):

@@ -200,6 +200,8 @@ class Signals(Closed):
     """Roles of the live version's ``answer/*`` artifacts: a model, and perhaps an adapter or a bank on top."""
     parent_labels: tuple[str, ...] = ()
     """Classes that the live version knows, in head order; ``labels`` goes on from them."""
+    taught_labels: tuple[str, ...] = ()
+    """Classes that documents of the sources have: all that a model which starts from the base can learn."""
     parent_state: tuple[str, ...] = ()
     """Roles of the live version's ``state/*`` artifacts, such as ``state/trunk``."""
     parent_settings: dict[str, Any] = Field(default_factory=dict)

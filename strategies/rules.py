@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from strategies.circumstances import EarlierDecision
-from strategies.composition import Composition, InfiniteSettings, ReplaySettings
+from strategies.composition import Composition, EverythingSettings, InfiniteSettings, ReplaySettings
 from strategies.contract import Signals
 from strategies.named import DATA_MIXING, HALF_FINETUNE, MOS, NAIVE, RETRAIN, REWARM_REPLAY, Named
 from strategies.plan import BANK
@@ -99,7 +99,13 @@ def _new_classes(signals: Signals) -> str | None:
     old = len(signals.labels) - new
     if signals.task != "classification" or not new or not old or new < known:
         return None
-    return f"{new} of the {new + known} classes of the new batches are new beside {old} that must stay apart"
+    over = _retrain_over_budget(signals)
+    if over and around.tokens_per_s:
+        return None
+    return (
+        f"{new} of the {new + known} classes of the new batches are new beside {old} that must stay apart; the bank's"
+        f" first adapter is taught all of them, and later classes come to adapters of their own{over or ''}"
+    )
 
 
 def _retrain_is_cheap(signals: Signals) -> str | None:
@@ -153,15 +159,29 @@ def _lost(one: EarlierDecision) -> str | None:
 
 def _many_small_increments(signals: Signals) -> str | None:
     new, old = _rows(signals)
-    steps = resolve.steps(signals.training, new).value if new else 0
-    if signals.parent_settings.get("schedule") == "infinite" and steps >= FEW_STEPS:
+    if signals.parent_settings.get("schedule") == "infinite" and _steps(signals) >= FEW_STEPS:
         return "the live version has a trunk on a constant rate, which goes on without warming up again"
-    if len(signals.old) < SEVERAL or new > SMALL * old or steps < FEW_STEPS:
+    if _few_or_large_increments(signals):
         return None
     return (
         f"{new} new rows are {new / old:.0%} of {old} old ones after {len(signals.old)} earlier batches,"
         " and each re-warming would raise the loss on all of them"
     )
+
+
+def _few_or_large_increments(signals: Signals) -> str | None:
+    """What is short of many small increments."""
+    (new, old), batches, steps = _rows(signals), len(signals.old), _steps(signals)
+    if batches < SEVERAL:
+        return f"{batches} earlier batches are few; it asks for {SEVERAL}"
+    if new > SMALL * old:
+        return f"{new} new rows are {new / max(1, old):.0%} of {old} old ones; it asks for at most {SMALL:.0%}"
+    return f"a stage of {steps} steps is short; it asks for {FEW_STEPS}" if steps < FEW_STEPS else None
+
+
+def _steps(signals: Signals) -> int:
+    new, _ = _rows(signals)
+    return int(resolve.steps(signals.training, new).value) if new else 0
 
 
 def _something_old(signals: Signals) -> str | None:
@@ -202,23 +222,21 @@ def _against_half_replay(signals: Signals) -> str:
 
 
 def _against_infinite(signals: Signals) -> str:
-    new, old = _rows(signals)
+    _, old = _rows(signals)
     if not old:
         return "there is no row of stages before"
-    return (
-        f"{len(signals.old)} earlier batches and {new} new rows on {old} old ones are not many small increments;"
-        f" it asks for {SEVERAL} and at most {SMALL:.0%}"
-    )
+    return _few_or_large_increments(signals) or "the increments are many and small, but an earlier rule holds"
 
 
 def _against_half(signals: Signals) -> str:
     worst = signals.circumstances.worst
     if worst is None:
         return "nothing was forgotten yet that replay does not keep; half of the matrices would learn less of the new"
-    return (
-        f"replay keeps what came before: the worst set, {worst.eval_set}, has moved by {worst.rise:+.1%} of"
-        f" {worst.tolerance:.1%} allowed; half of the matrices would learn less of the new"
-    )
+    moved = f"the worst set, {worst.eval_set}, has moved by {worst.rise:+.1%} of {worst.tolerance:.1%} allowed"
+    if worst.rise > worst.tolerance / 2:
+        before = float(signals.parent_settings.get("replay") or 0.0)
+        return f"{moved} with {before:.0%} of replay, and more replay comes before fewer matrices"
+    return f"replay keeps what came before: {moved}; half of the matrices would learn less of the new"
 
 
 def _against_retrain(signals: Signals) -> str:
@@ -255,6 +273,12 @@ def _against_data_mixing(signals: Signals) -> str:
 
 
 def _against_mos(signals: Signals) -> str:
+    if signals.task == "classification" and BANK not in signals.parent_answer:
+        return "the live version is no bank of adapters that could go on"
+    return _against_bank(signals)
+
+
+def _against_bank(signals: Signals) -> str:
     new, known = len(signals.circumstances.new_labels), len(signals.circumstances.known_labels)
     if signals.task != "classification":
         return (
@@ -268,6 +292,7 @@ def _against_mos(signals: Signals) -> str:
 
 INFINITE = "rewarm-replay/infinite"
 HALF_REPLAY = "half-finetune/replay"
+NEW_BANK = "mos/base"
 
 
 def candidates() -> dict[str, Candidate]:
@@ -292,6 +317,12 @@ def candidates() -> dict[str, Candidate]:
         ),
         Candidate(label="data-mixing", named=DATA_MIXING, against=_against_data_mixing),
         Candidate(label="mos", named=MOS, against=_against_mos),
+        Candidate(
+            label=NEW_BANK,
+            named=MOS,
+            screws={"start": "base", "mixing": EverythingSettings()},
+            against=_against_bank,
+        ),
         Candidate(label="retrain", named=RETRAIN, against=_against_retrain),
     )
     return {one.label: one for one in made}
@@ -314,8 +345,8 @@ RULES = (
     ),
     Rule(
         name="new classes",
-        when="of the classes that arrive at least half are new, and the model knows others",
-        candidate="mos",
+        when="of the classes that arrive at least half are new, the model knows others, and there is no bank yet",
+        candidate=NEW_BANK,
         holds=_new_classes,
         source="arXiv 2412.09441, the paper's table: CUB, last stage, 90.12 against 13.96 of fine-tuning",
     ),

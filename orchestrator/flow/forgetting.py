@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from sqlalchemy.orm import Session
 
 from orchestrator.flow import evaluation, records
-from orchestrator.settings import StreamSettings
+from orchestrator.settings import GateSettings, StreamSettings
 from storage.tables import EvalSet, Evaluation, Version
-from strategies.circumstances import Forgotten
+from strategies.circumstances import Forgotten, forgetting
 
 Value = Callable[[Evaluation], float | None]
 
@@ -39,27 +39,11 @@ def forgotten(
         rows = [found.get(one.content_hash) for found in scored]
         known = [(row.metric, seen) for row in rows if row is not None and (seen := value(row)) is not None]
         if len(known) > 1 and rows[-1] is not None and value(rows[-1]) is not None:
-            yield _forgotten(one.name, known, settings)
+            yield _forgotten(one.name, known, settings.gate)
 
 
-def _forgotten(name: str, known: list[tuple[str, float]], settings: StreamSettings) -> Forgotten:
+def _forgotten(name: str, known: list[tuple[str, float]], gate: GateSettings) -> Forgotten:
     values = [seen for _, seen in known]
     if known[0][0] == "accuracy":
-        best = max(values[:-1])
-        rise, tolerance = best - values[-1], settings.gate.tolerance_accuracy
-        metric = "accuracy"
-    else:
-        best = min(values[:-1])
-        rise, tolerance = (values[-1] - best) / best if best else 0.0, settings.gate.tolerance_loss
-        metric = "loss"
-    return Forgotten.model_validate(
-        {
-            "eval_set": name,
-            "metric": metric,
-            "versions": len(values),
-            "best": best,
-            "now": values[-1],
-            "rise": rise,
-            "tolerance": tolerance,
-        }
-    )
+        return forgetting(name, "accuracy", values, tolerance=gate.tolerance_accuracy)
+    return forgetting(name, "loss", values, tolerance=gate.tolerance_loss)

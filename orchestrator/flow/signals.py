@@ -56,6 +56,7 @@ def gather(
         parent=f"{stream.name}/{parent.number}",
         parent_answer=tuple(sorted(role for role in records.artifacts_of(session, parent.id) if role in ANSWERS)),
         parent_labels=tuple(records.known_labels(session, parent)),
+        taught_labels=tuple(sorted({str(label) for batch in [*batches, *old] for label in batch.labels})),
         parent_state=_available_state(session, parent),
         parent_settings=_resolved(session, parent),
         anchor_rise=_anchor_rise(session, stream, parent, settings),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from strategies.composition import Composition, CosineSettings
 from strategies.contract import Plan, Signals
-from strategies.plan import validate
+from strategies.plan import MODEL, validate
 from strategies.planning import compose, cosine, trunk
 
 
@@ -17,7 +17,8 @@ def plan(signals: Signals, composition: Composition, *, strategy: str) -> Plan:
     """The plan of a composition, under the strategy's name; raises BadPlan where there is none."""
     compose.check(composition, signals.training)
     compose.check_parent(composition, signals)
-    signals = _tuned(signals, composition)
+    signals = _of_bank(signals) if composition.selection.kind == "adapter" else signals
+    signals = _of_base(signals) if composition.start == "base" else signals
     schedule = composition.schedule
     if isinstance(schedule, CosineSettings):
         made = cosine.plan(signals, composition, schedule, strategy=strategy)
@@ -27,11 +28,14 @@ def plan(signals: Signals, composition: Composition, *, strategy: str) -> Plan:
     return made
 
 
-def _tuned(signals: Signals, composition: Composition) -> Signals:
+def _of_bank(signals: Signals) -> Signals:
     """An adapter a stage is low-rank whatever the tuner, and its rate with it."""
-    if composition.selection.kind != "adapter":
-        return signals
     return signals.model_copy(update={"training": signals.training.model_copy(update={"tuner": "lora"})})
+
+
+def _of_base(signals: Signals) -> Signals:
+    """The base is a model alone: no bank or adapter of the live version goes on from it."""
+    return signals.model_copy(update={"parent_answer": (MODEL,)})
 
 
 __all__ = ["plan"]

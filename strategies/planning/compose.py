@@ -46,7 +46,11 @@ def _check_weighted(mixing: WeightedSettings) -> None:
 def check_parent(composition: Composition, signals: Signals) -> None:
     """Refuse what the live version cannot be gone on from, with what to do instead."""
     is_bank, adapts = BANK in signals.parent_answer, composition.selection.kind == "adapter"
-    if is_bank and not adapts and composition.start == "live":
+    if composition.start == "base":
+        if adapts:
+            _check_taught(signals)
+        return
+    if is_bank and not adapts:
         raise BadPlan(
             "the live version is a bank of adapters, which goes on with an adapter a stage only; choose strategy mos,"
             " or retrain, which starts from the base"
@@ -58,7 +62,17 @@ def check_parent(composition: Composition, signals: Signals) -> None:
     if signals.parent_labels:
         raise BadPlan(
             f"the live version tells {_listed(signals.parent_labels)} apart by a head of its own, which a bank cannot"
-            " take over; roll back to a version that knows no classes, or register a stream on a model without a head"
+            " take over; begin one at the base (start base, mixing everything), or roll back to a version that knows"
+            " no classes"
+        )
+
+
+def _check_taught(signals: Signals) -> None:
+    untaught = tuple(sorted(set(signals.labels) - set(signals.taught_labels)))
+    if untaught:
+        raise BadPlan(
+            f"a bank that is begun at the base would not know {_listed(untaught)}: no document of the stream has it;"
+            " go on from the live version"
         )
 
 
@@ -70,12 +84,10 @@ def _listed(labels: tuple[str, ...]) -> str:
 
 
 def _check_bank(composition: Composition) -> None:
-    """A bank's stage: a fresh adapter on a frozen base, its own rows alone, at rates that end."""
+    """A bank's stage: a fresh adapter on a frozen base, at rates that end; the first one may be taught everything."""
     if composition.consolidation.kind != "task-mean":
         raise BadPlan("an adapter a stage makes a bank; set consolidation.kind to task-mean or selection.kind to all")
-    if composition.start == "base":
-        raise BadPlan("a bank goes on from the live version's; set start to live")
-    if composition.mixing.kind != "new":
+    if composition.start == "live" and composition.mixing.kind != "new":
         raise BadPlan("an adapter answers for the rows it was trained on; set mixing.kind to new")
     if composition.schedule.kind == "infinite":
         raise BadPlan("the infinite schedule goes on with one trunk, but every adapter is a new one; choose cosine")

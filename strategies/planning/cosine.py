@@ -20,7 +20,8 @@ def plan(signals: Signals, composition: Composition, schedule: CosineSettings, *
     )
     main = _train(stage)
     stage = stage.with_values(**mixing.explained(stage, main.mixing))
-    moved = "a new adapter" if composition.selection.kind == "adapter" else f"the {composition.start} model"
+    adapts = composition.selection.kind == "adapter"
+    moved = "a new adapter" if adapts and composition.start == "live" else f"the {composition.start} model"
     reason = f"Re-warms {moved} to rate {stage.rate():g} and decays it over {stage.steps} steps"
     ended = merging.with_last_step(stage, mixing.with_search(stage, main))
     return Plan(

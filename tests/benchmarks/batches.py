@@ -25,6 +25,7 @@ class Batch:
 
     source: SourceFile
     heldout: EvalFile
+    documents: int
     labels: tuple[str, ...] = ()
 
     def as_old(self) -> SourceFile:
@@ -51,7 +52,7 @@ def write_batch(folder: Path, found: list[Normal], task: Task, *, name: str, num
     source = SourceFile(name=name, batch=number, path=str(path), sha256=file_hash(path), role="new")
     heldout = write_set(folder, [found[row] for row in sorted(held)], task, name=f"{name}-heldout", number=number)
     labels = tuple(sorted({one.label for one in found if one.label is not None}))
-    return Batch(source=source, heldout=heldout, labels=labels)
+    return Batch(source=source, heldout=heldout, documents=len(found), labels=labels)
 
 
 def write_set(folder: Path, found: list[Normal], task: Task, *, name: str, number: int) -> EvalFile:

@@ -31,6 +31,7 @@ TUNED_ON = ("speeches-en", "novels-de")
 RETRAIN_EVERY = 5
 PARTS = ("domains", "temporal")
 RATES = (1e-4, 3e-4, 1e-3)
+ADAPTER_RATES = (1e-3, 3e-3, 1e-2)
 ARMS = (
     Arm(name="naive", strategy={"name": "naive"}),
     Arm(name="retrain", strategy={"name": "retrain"}),
@@ -67,6 +68,7 @@ ARMS = (
         strategy={"name": "naive", "consolidation": {"kind": "merge", "method": "ties", "siblings": 1}},
         all_seeds=False,
     ),
+    Arm(name="mos", strategy={"name": "mos"}, training={"tuner": "lora"}, rates=ADAPTER_RATES, all_seeds=False),
     Arm(name="replay 5 %", strategy={"name": "rewarm-replay", "mixing": {"share": 0.05}}, all_seeds=False),
     Arm(name="replay 25 %", strategy={"name": "rewarm-replay", "mixing": {"share": 0.25}}, all_seeds=False),
 )
@@ -116,7 +118,7 @@ PRESETS = {
         year_documents=2,
         train_batch_size=4,
         domains=("speeches-en", "novels-de", "code-python"),
-        arms=tuple(arm.name for arm in ARMS if arm.all_seeds),
+        arms=(*(arm.name for arm in ARMS if arm.all_seeds), "half, bottom"),
     ),
     "standard": Preset(
         name="standard",

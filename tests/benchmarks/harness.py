@@ -36,6 +36,8 @@ QUIET = {
     "PYTHONWARNINGS": "ignore::FutureWarning",
 }
 """Environment of the processes that carry cells out."""
+ANY_CODE = "REKINDLE_BENCH_ANY_CODE"
+"""Set where a grid takes cells that earlier code made; each says which commit that was."""
 Record = dict[str, Any]
 
 
@@ -144,11 +146,16 @@ def grid_main(
     grid_options(parser, presets)
     parser.add_argument("--seeds", type=int, default=None, metavar="N", help="only the preset's first N seeds")
     parser.add_argument("--arm", action="append", choices=[arm.name for arm in arms], help="only this one; repeatable")
+    parser.add_argument(
+        "--any-code", action="store_true", help="take kept cells whichever code made them, not this commit's alone"
+    )
     if parts:
         parser.add_argument("--part", action="append", choices=parts, help="only this one; repeatable")
     if model is not None:
         parser.set_defaults(model=None)
     given = parser.parse_args(argv)
+    if given.any_code:
+        os.environ[ANY_CODE] = "1"
     preset = presets[given.preset]
     preset = replace(
         preset,
@@ -171,13 +178,16 @@ class Cells:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def kept(self, facts: Any, make: Callable[[str], Record]) -> Record:
-        """The cell that ``facts`` name: read, or made by ``make(key)`` and kept."""
+    def kept(
+        self, facts: Any, make: Callable[[str], Record], *, fits: Callable[[Record], bool] = lambda _: True
+    ) -> Record:
+        """The cell that ``facts`` name: read if it ``fits``, or made by ``make(key)`` and kept."""
         key = hash_of(facts)
         path = self._folder / f"{key}.json"
         if path.is_file():
             found: Record = json.loads(path.read_text(encoding="utf-8"))
-            return found
+            if fits(found):
+                return found
         found = make(key)
         self._folder.mkdir(parents=True, exist_ok=True)
         path.with_suffix(".part").write_text(json.dumps(found, indent=1), encoding="utf-8")
@@ -233,6 +243,9 @@ def _one(work: Work, place: Path, code: str) -> Record:
         found = work.carry_out(place / "work" / key[:16])
         seconds = time.monotonic() - began
         say(f"{work.title}: {seconds:.0f} s")
-        return {**found, "seconds": round(seconds, 1)}
+        return {**found, "seconds": round(seconds, 1), "code": code, "commit": commit()}
 
-    return Cells(place / "cells").kept([work.facts(), code], make)
+    def fits(cell: Record) -> bool:
+        return cell["code"] == code or ANY_CODE in os.environ
+
+    return Cells(place / "cells").kept(work.facts(), make, fits=fits)

@@ -1,7 +1,9 @@
 """A stream's live line without a daemon: the chooser plans from measured signals, the jobs' own code carries it out.
 
 Every candidate goes live, as with ``gate.mode: record``. A grid of hundreds of stages cannot pay a process and its
-imports for every job; everything else is as the daemon does it: measure, plan, train, all from ``strategies``.
+imports for every job; measure, plan and train are the daemon's, all from ``strategies``. Held-out documents of batches
+older than the newest eight are not pooled but left out, and what was forgotten is measured only for a chooser that
+looks at it.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from orchestrator.settings import GateSettings, RetentionSettings
+from strategies.circumstances import Circumstances, EarlierDecision, Forgotten, forgetting
 from strategies.contract import (
     EvalFile,
     EvaluateWork,
@@ -38,6 +42,11 @@ ANSWERS = {"answer/model": "path", "answer/adapter": "adapter", "answer/bank": "
 """What a job leaves as its answer, and where a model's files name it."""
 MEASURED_TOKENS = 5_000
 """Tokens of each source that the measure job scores, a tenth of the daemon's: a stream of 31 batches has 31 sources."""
+APART = RetentionSettings().evaluated_batches
+"""Newest batches whose eval sets are measured."""
+LOOKED_BACK, RECALLED = 4, 8
+"""Versions that forgetting is counted over, and decisions that are recalled, as in the daemon."""
+GATE = GateSettings()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +71,8 @@ class Setting:
     anchor: Batch | None = None
     forbidden: tuple[EvalFile, ...] = ()
     """Fixed eval sets, which no batch may hold."""
+    watched: bool = False
+    """Whether what the last versions forgot is measured before each choice, as the daemon does for every strategy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +139,8 @@ class Line:
         self._seen: dict[int, int] = {}
         self._jobs = 0
         self._anchor_base: float | None = None
+        self._watched: list[dict[str, Score]] = []
+        self._decisions: list[EarlierDecision] = []
         shutil.rmtree(folder, ignore_errors=True)
 
     def retrain(self, batches: Sequence[Batch]) -> Made:
@@ -150,6 +163,7 @@ class Line:
                 done[name] = self._run(name, model, todo)
         self._promote(plan, done)
         self._trained += batches
+        self._decisions.append(_promoted(len(self._decisions) + 1, plan))
         facts = [one.result.facts for one in done.values()]
         return Made(
             strategy=plan.strategy,
@@ -186,13 +200,16 @@ class Line:
         sources = (*(one.source for one in batches), *(one.as_old() for one in self._old()))
         asked = MeasureWork(sources=sources, training=setting.training, tokens=MEASURED_TOKENS)
         done = self._run("measure", self.live.model, asked)
-        sets = {one.source.batch: one.heldout.name for one in [*self._old(), *batches]}
+        apart = self._apart(batches)
+        sets = {one.source.batch: one.heldout.name for one in apart}
         facts = {
-            one.batch: SourceFacts(**one.model_dump(), seen_rows=self._seen.get(one.batch, 0), eval_set=sets[one.batch])
+            one.batch: SourceFacts(
+                **one.model_dump(), seen_rows=self._seen.get(one.batch, 0), eval_set=sets.get(one.batch)
+            )
             for one in done.result.measured
         }
         known = self.live.model.labels
-        fresh = sorted({label for one in [*batches, *self._trained] for label in one.labels} - set(known))
+        taught = sorted({label for one in [*batches, *self._old()] for label in one.labels})
         measured = None if anchor is None else facts[anchor.source.batch]
         return Signals(
             task=setting.task,
@@ -200,7 +217,8 @@ class Line:
             new=tuple(facts[one.source.batch] for one in batches),
             old=tuple(facts[one.source.batch] for one in self._trained),
             anchor=None if measured is None else measured.model_copy(update={"seen_rows": measured.rows}),
-            labels=(*known, *fresh),
+            labels=(*known, *(label for label in taught if label not in known)),
+            taught_labels=tuple(taught),
             parent=f"benchmark/{self.live.number}",
             parent_state=tuple(self.live.state),
             parent_settings=self.live.settings,
@@ -209,7 +227,36 @@ class Line:
             parameters=done.result.parameters,
             parent_answer=tuple(role for role, name in ANSWERS.items() if getattr(self.live.model, name) is not None),
             parent_labels=known,
+            circumstances=self._circumstances(batches, apart),
         )
+
+    def _apart(self, batches: Sequence[Batch]) -> list[Batch]:
+        """The anchor and the newest batches, which have eval sets of their own."""
+        anchor = [] if self._setting.anchor is None else [self._setting.anchor]
+        return [*anchor, *[*self._trained, *batches][-APART:]]
+
+    def _circumstances(self, batches: Sequence[Batch], apart: Sequence[Batch]) -> Circumstances:
+        known, labels = self.live.model.labels, sorted({label for one in batches for label in one.labels})
+        return Circumstances(
+            new_labels=tuple(label for label in labels if label not in known),
+            known_labels=tuple(label for label in labels if label in known),
+            arrived=sum(one.documents for one in batches),
+            forgotten=self._forgotten([one.heldout for one in apart]) if self._setting.watched else (),
+            decisions=tuple(self._decisions[-RECALLED:]),
+        )
+
+    def _forgotten(self, sets: Sequence[EvalFile]) -> tuple[Forgotten, ...]:
+        """What the last live versions lost on the ``select`` halves."""
+        self._watched = [*self._watched, self.scores(sets)][-LOOKED_BACK:]
+        found = []
+        for one in sets:
+            scored = [scores[one.name] for scores in self._watched if one.name in scores]
+            values = [score.value_select for score in scored if score.value_select is not None]
+            if len(values) > 1:
+                metric = scored[-1].metric
+                tolerance = GATE.tolerance_loss if metric == "loss" else GATE.tolerance_accuracy
+                found.append(forgetting(one.name, metric, values, tolerance=tolerance))
+        return tuple(found)
 
     def _anchor_rise(self) -> float | None:
         """Relative rise of the anchor's loss from the base to the live version, on the ``select`` half."""
@@ -274,6 +321,17 @@ class Line:
         )
         with (folder / "job.log").open("w") as log, contextlib.redirect_stdout(log):
             return Done(result=work(spec, Runtime(folder)), folder=folder)
+
+
+def _promoted(number: int, plan: Plan) -> EarlierDecision:
+    replay = plan.values.get("replay")
+    return EarlierDecision(
+        decision=number,
+        strategy=plan.strategy,
+        replay=None if replay is None else float(replay.value),
+        result="promoted",
+        reason="every candidate goes live",
+    )
 
 
 @contextlib.contextmanager

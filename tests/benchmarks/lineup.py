@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from strategies import choice
+from strategies import auto, choice
 from strategies.choice import StrategySettings
 from strategies.contract import EvalFile, ModelFiles, Plan, Score, Signals
 from strategies.settings import Json, Task, TrainingSettings
@@ -117,6 +117,7 @@ class Cell:
             plan=planner(self.arm.strategy),
             anchor=stream.anchor,
             forbidden=stream.fixed,
+            watched=self.arm.strategy["name"] == auto.NAME,
         )
         line = self.line(folder, setting)
         base = {} if stream.seen_only else self._scored(line, stream.fixed)

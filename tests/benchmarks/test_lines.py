@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from strategies.contract import ModelFiles
+from strategies.contract import ModelFiles, Plan, Signals
+from strategies.settings import TrainingSettings
 from tests import models
-from tests.benchmarks import classes, domains, lineup, sft, worlds
+from tests.benchmarks import classes, domains, harness, lineup, sft, worlds
 from tests.benchmarks.classes import ClassCell
+from tests.benchmarks.line import Line, Setting
 from tests.benchmarks.lineup import Arm, Cell
 
 # Peft still asks transformers by a name that transformers has deprecated; nothing of ours can change that.
@@ -140,6 +142,61 @@ def test_classes_come_in_tasks(tmp_path: Path, tasks: lineup.Stream, name: str):
     names = [list(stage["scores"]) for stage in stages]
     assert names == ([["test-0", "test-1"]] if name == "joint" else [["test-0"], ["test-0", "test-1"]])
     assert all(0 <= value <= 1 for stage in stages for value in stage["scores"].values())
+
+
+def test_auto_begins_a_bank_where_new_classes_come_to_a_model_with_a_head(tmp_path: Path, tasks: lineup.Stream):
+    arm = Arm(name="auto", strategy={"name": "auto"})
+    training = {**QUIET, "train_batch_size": 8}
+    found = carried_out(tmp_path, ClassCell(arm=arm, seed=1, rate=1e-2, stream=tasks, training=training))
+    first, second = found["stages"]
+    assert [first["strategy"], second["strategy"]] == ["naive", "mos"]
+    assert second["values"]["rule"] == "new classes"
+    assert (second["values"]["adapter"], second["values"]["rows"]) == ("t1", 2 * first["values"]["rows"])
+    assert set(second["scores"]) == {"test-0", "test-1"}
+
+
+def test_a_watched_line_tells_the_chooser_what_was_forgotten(tmp_path: Path, longer: lineup.Stream):
+    seen: list[Signals] = []
+
+    def plan(signals: Signals) -> Plan:
+        seen.append(signals)
+        return lineup.planner({"name": "naive"})(signals)
+
+    training = TrainingSettings(**QUIET, learning_rate=3e-2)
+    setting = Setting(
+        task="causal-lm", model=longer.model, training=training, plan=plan, anchor=longer.anchor, watched=True
+    )
+    line = Line(tmp_path / "line", setting)
+    for batch in longer.stages:
+        line.retrain([batch])
+    first, second = (signals.circumstances for signals in seen)
+    assert (first.forgotten, first.decisions) == ((), ())
+    assert [one.strategy for one in second.decisions] == ["naive"]
+    anchor = next(one for one in second.forgotten if one.eval_set == longer.anchor.heldout.name)
+    assert anchor.rise == pytest.approx(seen[1].anchor_rise)
+    line.close()
+
+
+def test_cells_of_other_code_are_made_anew_unless_they_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    made: list[str] = []
+
+    class Told:
+        title = "told"
+
+        def facts(self) -> Any:
+            return ["one"]
+
+        def carry_out(self, folder: Path) -> dict[str, Any]:
+            made.append(folder.name)
+            return {}
+
+    first = harness._one(Told(), tmp_path, "old code")
+    assert harness._one(Told(), tmp_path, "old code") == first
+    monkeypatch.setenv(harness.ANY_CODE, "1")
+    assert harness._one(Told(), tmp_path, "new code") == first
+    monkeypatch.delenv(harness.ANY_CODE)
+    assert harness._one(Told(), tmp_path, "new code")["code"] == "new code"
+    assert len(made) == 2
 
 
 def test_a_nearest_mean_tells_apart_what_does_not_share_a_word(tmp_path: Path, tasks: lineup.Stream):

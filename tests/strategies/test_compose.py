@@ -44,7 +44,6 @@ BANK = {"selection": {"kind": "adapter"}, "consolidation": {"kind": "task-mean"}
             {},
             "reset the opt",
         ),
-        ({**BANK, "start": "base", "mixing": {"kind": "everything"}}, {}, "goes on from the live version's"),
         ({"start": "base", "mixing": {"kind": "everything"}, "schedule": INFINITE}, {}, "set start to live"),
         ({"start": "base", "mixing": {"kind": "everything"}, "keep_optimizer": True}, {}, "no optimizer moments"),
     ],

@@ -164,12 +164,46 @@ def test_what_only_a_name_asks_for_is_turned_down_with_an_honest_reason(task):
 
 def test_new_classes_ask_for_adapters_of_their_own():
     around = Circumstances(new_labels=("green", "teal"), known_labels=("red",))
-    given = signals(task="classification", labels=("blue", "red", "green", "teal"), circumstances=around)
+    labels = ("blue", "red", "green", "teal")
+    given = signals(
+        task="classification",
+        labels=labels,
+        taught_labels=labels,
+        parent_labels=labels[:2],
+        circumstances=around,
+    )
     choice = auto.choose(given, {})
-    assert choice.candidate.label == "mos"
+    assert choice.candidate.label == "mos/base"
     assert "2 of the 3 classes of the new batches are new beside 2" in choice.reason
+    job = plan(given, name="auto").jobs["train"]
+    assert (job.init, job.selection.name, job.selection.start) == ("@base/answer/model", "t1", None)
+    assert set(job.mixing.new) == {"anchor", "batch-1", "batch-2", "batch-3"}
+
+    def chosen_with(**changes):
+        return auto.choose(given.model_copy(update=changes), {}).candidate.label
+
     few = around.model_copy(update={"new_labels": ("green",), "known_labels": ("red", "blue")})
-    assert auto.choose(given.model_copy(update={"circumstances": few}), {}).candidate.label == "rewarm-replay"
+    assert chosen_with(circumstances=few) == "rewarm-replay"
+    slow = around.model_copy(update={"tokens_per_s": 1.0, "max_hours": 0.1})
+    assert chosen_with(circumstances=slow) == "rewarm-replay"
+    assert chosen_with(taught_labels=labels[1:]) == "rewarm-replay"
+    assert chosen_with(parent_answer=("answer/bank",), parent_settings={"adapter": "t1"}) == "mos"
+
+
+def test_the_reason_against_another_candidate_is_the_condition_that_it_is_short_of():
+    def against(label, **changes):
+        return next(one["reason"] for one in auto.alternatives(signals(**changes), {}) if one["strategy"] == label)
+
+    assert against("rewarm-replay/infinite") == "2 earlier batches are few; it asks for 3"
+    old = tuple(source(f"batch-{number}", 800) for number in range(3))
+    large = {"old": old, "new": (source("batch-9", 1600),)}
+    assert (
+        against("rewarm-replay/infinite", **large) == "1600 new rows are 55% of 2900 old ones; it asks for at most 25%"
+    )
+    short = {"old": old, "new": (source("batch-9", 320),)}
+    assert against("rewarm-replay/infinite", **short) == "a stage of 20 steps is short; it asks for 50"
+    moved = {"circumstances": forgotten(0.15), "parent_settings": {"replay": 0.05}}
+    assert "+15.0% of 5.0% allowed with 5% of replay" in against("half-finetune/replay", **moved)
 
 
 @pytest.mark.parametrize("old", [{}, {"old": (), "anchor": None}])
