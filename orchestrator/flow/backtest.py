@@ -50,20 +50,19 @@ def past_of(session: Session, stream: Stream, *, until: int | None) -> Past:
         Conflict: nothing was retrained yet.
     """
     arrived = [batch.id for batch in _data_batches(session, stream)]
-    decided = session.scalars(
-        select(Decision)
-        .join(Version, Version.decision_id == Decision.id)
-        .where(Decision.stream_id == stream.id, Decision.closed_at.is_not(None))
-        .order_by(Decision.id)
+    closed = session.scalars(
+        select(Decision).where(Decision.stream_id == stream.id, Decision.closed_at.is_not(None)).order_by(Decision.id)
     ).all()
+    decided = [one for one in closed if one.batches]
     if until is not None and until not in arrived:
         raise NotFound(f"stream {stream.name!r} has no data batch {until}; `rekindle batch list {stream.name}`")
+    made = set(session.scalars(select(Version.decision_id).where(Version.stream_id == stream.id)))
     last = until if until is not None else max((one for row in decided for one in row.batches), default=0)
     wanted = [one for one in arrived if one <= last]
     if not wanted:
         raise Conflict(f"stream {stream.name!r} was never retrained; there is nothing to replay, or name --until BATCH")
     return Past(
-        groups=_groups(wanted, decided),
+        groups=_groups(wanted, [one for one in decided if one.id in made]),
         decisions=tuple(row.id for row in decided if max(row.batches) <= last),
     )
 

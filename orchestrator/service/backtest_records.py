@@ -18,7 +18,9 @@ class BacktestSide(Closed):
     inconclusive: int
     failed: int
     tokens: int
+    """That training took, the short runs of searches and probes included."""
     train_seconds: float
+    """From start to end of all jobs but those that measure."""
     forgetting: float | None
     """Mean over the older eval sets of how much worse they end than at their best; relative for losses."""
 

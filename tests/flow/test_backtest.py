@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from datetime import UTC, datetime, timedelta
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from sqlalchemy import select
 from orchestrator.errors import BadInput, Conflict, NotFound
 from orchestrator.service.backtest_records import BacktestRecord
 from orchestrator.service.commands.backtests import backtest
+from orchestrator.service.views import backtest as views
 from storage import chain
 from storage.database import Database
-from storage.tables import Batch, Promotion, Stream, Version
+from storage.tables import Batch, Job, Promotion, Stream, Version
 from tests.flow.harness import NEW, Daemon
 
 NAIVE = {"strategy.name": "naive"}
@@ -67,6 +69,25 @@ def test_both_policies_stand_side_by_side(recorded: Daemon) -> None:
     assert (sets["anchor"].recorded_forgetting, sets["anchor"].replayed_forgetting) == (0.0, 4.0)
     assert found.recorded.forgetting == 0.0
     assert (found.replayed.forgetting or 0.0) > 1.0
+
+
+def test_a_policy_pays_for_its_searches_and_probes_too() -> None:
+    facts = {"tokens": 7, "probe": {"trials": [{"tokens": 3}, {"tokens": 2}]}}
+    began = datetime(2026, 1, 1, tzinfo=UTC)
+    job = Job(kind="fit", result={"facts": facts}, started_at=began, finished_at=began + timedelta(seconds=9))
+    assert (views._tokens(job), views._seconds(job)) == (12, 9.0)
+    assert (views._tokens(Job(kind="fit", result=None)), views._seconds(Job(kind="fit"))) == (0, 0.0)
+
+
+def test_a_decision_that_failed_before_it_made_a_version_is_counted(daemon: Daemon) -> None:
+    daemon.add_stream(strategy="rewarm-replay")
+    daemon.ingest(NEW)
+    failed = daemon.retrain("half-finetune")
+    assert "parameters were not measured" in (failed.outcome or "")
+    daemon.retrain()
+    found = replay(daemon, {})
+    assert found.recorded is not None
+    assert (found.recorded.promoted, found.recorded.failed) == (1, 1)
 
 
 def test_a_policy_that_the_gate_refuses_is_counted(recorded: Daemon) -> None:

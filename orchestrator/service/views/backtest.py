@@ -126,7 +126,7 @@ def _forgetting(session: Session, side: Side, one: EvalSet) -> float | None:
 def _side(session: Session, side: Side, forgetting: Sequence[float | None]) -> BacktestSide:
     shown = decision_records(session, side.decisions)
     results = Counter(one.result for one in shown)
-    facts = [(job.result or {}).get("facts", {}) for job in _train_jobs(session, side.decisions)]
+    jobs = _paid_jobs(session, side.decisions)
     known = [one for one in forgetting if one is not None]
     return BacktestSide(
         version=side.line[-1].number,
@@ -135,8 +135,8 @@ def _side(session: Session, side: Side, forgetting: Sequence[float | None]) -> B
         refused=results["refused"],
         inconclusive=results["inconclusive"],
         failed=len(shown) - results["promoted"] - results["refused"] - results["inconclusive"],
-        tokens=sum(int(one.get("tokens", 0)) for one in facts),
-        train_seconds=round(sum(float(one.get("wall_s", 0.0)) for one in facts), 3),
+        tokens=sum(_tokens(job) for job in jobs),
+        train_seconds=round(sum(_seconds(job) for job in jobs), 3),
         forgetting=float(np.mean(known)) if known else None,
     )
 
@@ -145,7 +145,20 @@ def _strategy(one: DecisionRecord) -> str:
     return one.strategy or one.requested
 
 
-def _train_jobs(session: Session, decisions: Sequence[Decision]) -> Sequence[Job]:
+def _paid_jobs(session: Session, decisions: Sequence[Decision]) -> Sequence[Job]:
+    """Finished jobs that a policy pays for beside measuring: train jobs, proxies, probes, merges and repairs."""
     ids = [one.id for one in decisions]
-    query = select(Job).where(Job.decision_id.in_(ids), Job.kind == "train", Job.state == "succeeded")
+    query = select(Job).where(Job.decision_id.in_(ids), Job.kind.in_(("train", "fit")), Job.state == "succeeded")
     return session.scalars(query.order_by(Job.id)).all()
+
+
+def _tokens(job: Job) -> int:
+    facts = (job.result or {}).get("facts", {})
+    tried = (facts.get("probe") or {}).get("trials", ())
+    return int(facts.get("tokens", 0)) + sum(int(one["tokens"]) for one in tried)
+
+
+def _seconds(job: Job) -> float:
+    if job.started_at is None or job.finished_at is None:
+        return 0.0
+    return (job.finished_at - job.started_at).total_seconds()
