@@ -239,11 +239,11 @@ def _end_with_parent() -> None:
 
 def _one(work: Work, place: Path, code: str) -> Record:
     def make(key: str) -> Record:
-        began = time.monotonic()
+        began, spent = time.monotonic(), time.process_time()
         found = work.carry_out(place / "work" / key[:16])
-        seconds = time.monotonic() - began
-        say(f"{work.title}: {seconds:.0f} s")
-        return {**found, "seconds": round(seconds, 1), "code": code, "commit": commit()}
+        seconds, cpu_s = time.monotonic() - began, time.process_time() - spent
+        say(f"{work.title}: {seconds:.0f} s, {cpu_s:.0f} s of a core")
+        return {**found, "seconds": round(seconds, 1), "cpu_s": round(cpu_s, 1), "code": code, "commit": commit()}
 
     def fits(cell: Record) -> bool:
         return cell["code"] == code or ANY_CODE in os.environ

@@ -185,7 +185,7 @@ def run(
         for rate in arm.rates or rates
     ]
     found = [
-        one["cell"] | {"select": one["select"], "seconds": one["seconds"]}
+        one["cell"] | {"select": one["select"], "seconds": one["seconds"], "cpu_s": one["cpu_s"]}
         for one in harness.carry_out_all(tried, place)
     ]
     chosen = {arm.name: best_rate(found, arm.name) for arm in arms}
@@ -203,8 +203,8 @@ def run(
 
 
 def wall_s(parts: Iterable[Record]) -> float:
-    """How long the parts' cells take side by side, whether they were made now or kept."""
-    cells = [one["seconds"] for part in parts for name in ("tuning", "cells", "references") for one in part[name]]
+    """How long the parts' cells take side by side on cores of their own, whether they were made now or kept."""
+    cells = [one["cpu_s"] for part in parts for name in ("tuning", "cells", "references") for one in part[name]]
     return round(sum(cells) / harness.SLOTS, 1)
 
 

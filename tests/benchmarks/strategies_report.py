@@ -70,7 +70,7 @@ def origin(found: Record, more: str) -> str:
     seeds = len(preset["seeds"])
     return (
         f"Preset `{preset['name']}`: {more}, {seeds} seed{'s' if seeds > 1 else ''}, commit `{found['commit']}`, "
-        f"torch {on['torch']} on {on['cores']} cores, {found['wall_s'] / 60:.0f} minutes. "
+        f"torch {on['torch']} on {on['cores']} cores, {found['wall_s'] / 60:.0f} minutes of both. "
         "The learning rate of every arm is tuned alike: three rates, one seed, on `select`."
     )
 
