@@ -1,6 +1,6 @@
 """What half fine-tuning saves: step time and optimizer memory beside full fine-tuning, paired.
 
-``OMP_NUM_THREADS=1 python -m tests.benchmarks.half_cost [--quick] [--out FILE]``
+``OMP_NUM_THREADS=1 python -m tests.benchmarks.half_cost --preset quick|standard``
 
 Same model, rows and loop; only what moves differs. Runs are interleaved in one process, their order changing from turn
 to turn, so that whatever else the machine does hits all alike; a ratio is of two runs of the same turn. On the CPU a
@@ -14,14 +14,12 @@ block that moves, the gradients of activations are spared too. What attention, n
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import statistics
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,6 +34,7 @@ from strategies.selection.settings import HalfSettings
 from strategies.settings import Json
 from strategies.training.parameters import moving, optimizer_for, prepare
 from strategies.training.table import parameter_table
+from tests.benchmarks.harness import small_main
 from tests.benchmarks.overhead import SETTINGS, interval, schedule_of
 
 WARM = 3
@@ -61,6 +60,7 @@ SIZES = {
 }
 GPU_SIZES = {"350M": Size(hidden=1024, layers=24, vocabulary=32768, rows=8, length=1024, steps=10)}
 ARMS = ("full", "half", "bottom")
+TURNS = {"quick": 3, "standard": 15}
 
 
 def model_of(size: Size) -> Any:
@@ -188,32 +188,26 @@ def _figures(own: Sequence[Turn], full: Sequence[Turn]) -> Json:
     }
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Measure on the CPU, and on a GPU where there is one; print JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a few turns, to see that it works")
-    parser.add_argument("--repeats", type=int, default=None, help="turns a size; default 15, quick 3")
-    parser.add_argument("--sizes", nargs="*", default=list(SIZES), choices=list(SIZES))
-    parser.add_argument("--out", type=Path, default=None, help="also write the JSON here")
-    options = parser.parse_args(argv)
+def measured(turns: int) -> Json:
+    """Every size on the CPU, and on a GPU where there is one."""
     torch.set_num_threads(1)
-    repeats = options.repeats or (3 if options.quick else 15)
-    found = {name: measure(SIZES[name], repeats, torch.device("cpu")) for name in options.sizes}
+    found = {name: measure(size, turns, torch.device("cpu")) for name, size in SIZES.items()}
     gpu: Json = {}
     if torch.cuda.is_available():
-        gpu = {name: measure(size, repeats, torch.device("cuda")) for name, size in GPU_SIZES.items()}
-    report = {
+        gpu = {name: measure(size, turns, torch.device("cuda")) for name, size in GPU_SIZES.items()}
+    return {
         "threads": torch.get_num_threads(),
         "load": os.getloadavg(),
         "versions": {name: _version(name) for name in LIBRARIES},
         "gpu": torch.cuda.get_device_name() if gpu else None,
         "sizes": {"cpu": found, "gpu": gpu},
     }
-    text = json.dumps(report, indent=1)
-    print(text)
-    if options.out is not None:
-        options.out.write_text(text + "\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and write the JSON."""
+    return small_main("half_cost", TURNS, measured, argv)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

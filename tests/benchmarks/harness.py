@@ -17,7 +17,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from tests.benchmarks.inputs import Missing
 
@@ -39,6 +39,7 @@ QUIET = {
 ANY_CODE = "REKINDLE_BENCH_ANY_CODE"
 """Set where a grid takes cells that earlier code made; each says which commit that was."""
 Record = dict[str, Any]
+Amount = TypeVar("Amount")
 
 
 def shared_data() -> Path:
@@ -170,6 +171,22 @@ def grid_main(
         write_result(stamped(name, found), given.results / f"{name}-{given.preset}.json")
 
     return said(name, work, Missing)
+
+
+def small_main(
+    name: str, presets: Mapping[str, Amount], measure: Callable[[Amount], Record], argv: Sequence[str] | None
+) -> int:
+    """The command line of a benchmark of minutes: measure as much as a preset says, and write its JSON."""
+    parser = argparse.ArgumentParser(prog=f"python -m tests.benchmarks.{name}")
+    parser.add_argument("--preset", choices=sorted(presets), default="quick")
+    result_option(parser)
+    given = parser.parse_args(argv)
+
+    def work() -> None:
+        found = {"preset": {"name": given.preset}, "measured": measure(presets[given.preset])}
+        write_result(stamped(name, found), given.results / f"{name}-{given.preset}.json")
+
+    return said(name, work)
 
 
 class Cells:

@@ -1,4 +1,6 @@
-"""Ingest beside its bare parts: documents a CPU second, peak memory. ``python -m tests.benchmarks.ingest [DOCUMENTS]``.
+"""Ingest beside its bare parts: documents a CPU second, peak memory.
+
+``python -m tests.benchmarks.ingest --preset quick|standard``
 
 The bare parts are what no ingest can do without: parsing, the digest, the MinHash signature, writing Parquet. The ratio
 says what exactly-once, dedupe against the history, the split and SQL cost on top.
@@ -13,6 +15,7 @@ import resource
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +29,10 @@ from orchestrator.settings import StreamSettings
 from storage.artifacts import ArtifactStore
 from storage.database import Database, now
 from storage.tables import Stream, StreamRevision
+from tests.benchmarks.harness import small_main
 
 WORDS = 160
+DOCUMENTS = {"quick": 5_000, "standard": 20_000}
 
 
 class Parts:
@@ -111,5 +116,10 @@ def _seconds(work: Any) -> float:
     return time.process_time() - start
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and write the JSON."""
+    return small_main("ingest", DOCUMENTS, measure, argv)
+
+
 if __name__ == "__main__":
-    print(json.dumps(measure(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000), indent=2))
+    sys.exit(main())

@@ -25,7 +25,6 @@ from strategies.agent.requests import Collect, DomainFile, Evaluate, Report, Tea
 from strategies.agent.settings import LearningSettings, ProposalSettings, ProxySettings
 from strategies.agent.texts import hashes
 from strategies.settings import Closed
-from tests.benchmarks import plots
 from tests.benchmarks.harness import (
     CACHE,
     QUIET,
@@ -187,8 +186,6 @@ def measure(preset: Preset, data: Path, place: Path) -> Record:
         if world.name in preset.compared
     }
     return {
-        "command": f"python -m tests.benchmarks.mixing_agent --preset {preset.name}",
-        "preset": preset.model_dump(mode="json"),
         "collected": lessons,
         "agent": {name: one for name, one in agent.items() if name != "agent"},
         "held_out": tables,
@@ -210,7 +207,7 @@ def _telling(what: str) -> Any:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Collect, train, compare; write JSON and a plot."""
+    """Collect, train, compare; write the JSON."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.mixing_agent")
     parser.add_argument("--preset", choices=sorted(PRESETS), default="quick")
     parser.add_argument("--data", type=Path, default=shared_data() / "data", help="folder of the data sets")
@@ -220,9 +217,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     os.environ.update(QUIET)
     preset = PRESETS[given.preset]
     place = given.place or CACHE / "mixing_agent" / preset.name
-    found = stamped("mixing_agent", {"measured": measure(preset, given.data, place)})
-    write_result(found, given.results / "mixing_agent.json")
-    plots.mixing_agent(found["measured"], given.results / "mixing_agent.png")
+    measured = measure(preset, given.data, place)
+    found = stamped("mixing_agent", {"preset": preset.model_dump(mode="json"), "measured": measured})
+    write_result(found, given.results / f"mixing_agent-{preset.name}.json")
 
 
 if __name__ == "__main__":

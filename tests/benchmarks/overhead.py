@@ -1,21 +1,21 @@
 """CPU time a step of our loop against a bare torch loop and transformers' Trainer.
 
 Same model, batches, optimizer and loss kernel; interleaved in one process, so that whatever else the machine does hits
-all three alike. Prints JSON: for each size the median of paired ratios with a 95 % bootstrap interval.
+all three alike. For each size the median of paired ratios with a 95 % bootstrap interval.
 
-    OMP_NUM_THREADS=1 python -m tests.benchmarks.overhead [--quick] [--out FILE]
+    OMP_NUM_THREADS=1 python -m tests.benchmarks.overhead --preset quick|standard
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import random
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from strategies.objective.base import token_loss
 from strategies.objective.causal_lm import CausalLm
 from strategies.parts import CosineSchedule, ReplayMixing
 from strategies.schedule import factor
-from strategies.settings import TrainingSettings
+from strategies.settings import Json, TrainingSettings
 from strategies.training import precision
 from strategies.training.batches import Collator
 from strategies.training.checkpoint import CheckpointStore
@@ -37,8 +37,20 @@ from strategies.training.loop import Loop
 from strategies.training.parameters import moving, optimizer_for
 from strategies.training.rows import Rows
 from strategies.training.seams import Run
+from tests.benchmarks.harness import small_main
 
 LENGTH, BATCH, VOCABULARY, ROWS, WARM = 64, 8, 1024, 512, 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Amount:
+    """Turns of each size, and by what their steps are divided."""
+
+    turns: int
+    shorter: int = 1
+
+
+PRESETS = {"quick": Amount(turns=3, shorter=4), "standard": Amount(turns=24)}
 SIZES = {"0.15M": (64, 2, 60), "1M": (128, 4, 24), "5M": (256, 6, 8)}
 """Hidden size, layers, timed steps."""
 
@@ -245,25 +257,20 @@ def measure(size: str, repeats: int, shorter: int) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a few short turns, to see that it works")
-    parser.add_argument("--repeats", type=int, default=None, help="turns a size; default 24, quick 3")
-    parser.add_argument("--sizes", nargs="*", default=list(SIZES), choices=list(SIZES))
-    parser.add_argument("--out", type=Path, default=None, help="also write the JSON here")
-    options = parser.parse_args()
+def measured(amount: Amount) -> Json:
+    """Every size."""
     torch.set_num_threads(1)
-    repeats = options.repeats or (3 if options.quick else 24)
-    report = {
+    return {
         "threads": torch.get_num_threads(),
         "versions": {name: _version(name) for name in LIBRARIES},
-        "sizes": {size: measure(size, repeats, 4 if options.quick else 1) for size in options.sizes},
+        "sizes": {size: measure(size, amount.turns, amount.shorter) for size in SIZES},
     }
-    text = json.dumps(report, indent=1)
-    print(text)
-    if options.out is not None:
-        options.out.write_text(text + "\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and write the JSON."""
+    return small_main("overhead", PRESETS, measured, argv)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -87,6 +87,19 @@ def mixing_agent(measured: Record, path: Path) -> None:
     bars(panels, path, xlabel="fall of the losses, deviations")
 
 
+def half_cost(measured: Record, path: Path) -> None:
+    """Step time over full fine-tuning's, a panel for each device and size."""
+    panels = {
+        f"{device}, {one['parameters'] / 1e6:.0f} M": {
+            arm: (ratio["median"], (ratio["high"] - ratio["low"]) / 2)
+            for arm, ratio in ((arm, figures["step_ratio"]) for arm, figures in one["arms"].items())
+        }
+        for device, sizes in measured["sizes"].items()
+        for one in sizes.values()
+    }
+    bars(panels, path, xlabel="step time over full fine-tuning's")
+
+
 def draw(panels: dict[str, Lines], path: Path, *, x: Sequence[str], ylabel: str) -> None:
     """A row of panels with a line an arm: its mean over seeds, and the range of them.
 

@@ -1,25 +1,27 @@
 """How long a version of one gigabyte takes to store, to publish and to roll back to.
 
-Run: ``python tests/benchmarks/publish.py [--megabytes 1024] [--directory DIR]``; prints one JSON object.
+Run: ``python -m tests.benchmarks.publish --preset quick|standard``; quick stores a quarter of that.
 The model is made of random blocks; the second version shares half of its tensors with the first. Beside our figures
 stands the raw cost on the same disk at the same time: write and fsync of the same bytes.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
 import struct
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from storage import publishing
 from storage.artifacts import ArtifactStore
+from tests.benchmarks.harness import Record, small_main
 
+MEGABYTES = {"quick": 256, "standard": 1024}
 TENSORS = 200
 BLOCK_BYTES = 1 << 20
 
@@ -93,16 +95,16 @@ def point_back(published: Path) -> None:
     publishing.point_live(published, "v3")
 
 
-def main() -> None:
-    """Measure in a temporary folder and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--megabytes", type=int, default=1024)
-    parser.add_argument("--directory", type=Path, default=None, help="where to write; default: the temporary folder")
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=given.directory) as root:
-        figures = measure(Path(root), given.megabytes << 20)
-    print(json.dumps({name: round(value, 4) for name, value in figures.items()}, indent=2))
+def measured(megabytes: int) -> Record:
+    """All figures, of files in the temporary folder."""
+    with tempfile.TemporaryDirectory() as root:
+        return {name: round(value, 4) for name, value in measure(Path(root), megabytes << 20).items()}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and write the JSON."""
+    return small_main("publish", MEGABYTES, measured, argv)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

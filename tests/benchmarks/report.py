@@ -9,6 +9,8 @@ import json
 import re
 import statistics
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,53 +19,30 @@ from tests.benchmarks.harness import RESULTS, ROOT
 
 README = ROOT / "README.md"
 MARKS = re.compile(r"(<!-- benchmarks: begin -->\n).*?(<!-- benchmarks: end -->)", re.DOTALL)
-PRESETS = ("full", "standard", "quick")
+PRESETS = ("full", "standard", "short", "quick")
 """The largest first."""
 Record = dict[str, Any]
 
 
-TITLES = {
-    "cli": "Start-up",
-    "overhead": "The training loop beside a bare loop and transformers' Trainer (CPU time a step, paired)",
-    "publish": "Storing, publishing and rolling back one model",
-    "half_cost": "What half fine-tuning saves (paired with full fine-tuning)",
-    "mixing_agent": "A mixing agent on domains that it never saw, beside constant mixtures at equal tokens",
-    "ingest": "Ingest beside its bare parts: the first batch, then a second against the history of the first",
-}
-
-
 def readme_part() -> str:
     """What belongs between the marks: nothing where there are no results."""
-    parts = [_main_part(found) for found in [_main_job()] if found]
-    parts += [
-        f"### {title}\n\n{part(found)}\n![{title}]({_shown(picture_of(path))})\n"
-        for name, (title, part, _) in strategies_report.GRIDS.items()
-        for path, found in _largest(name)
-    ]
-    printed = {
-        "cli": start_up,
-        "overhead": overhead,
-        "half_cost": tables.half_cost_table,
-        "mixing_agent": tables.mixing_agent_table,
-        "publish": plain,
-        "ingest": plain,
-    }
-    for name, table in printed.items():
-        found = _read(f"{name}.json")
-        if found is not None:
-            parts.append(f"### {TITLES[name]}\n\n{_origin(found)}\n\n{table(found['measured'])}\n")
+    parts = [_part(one.title, one.words(found), path) for one in GRIDS for path, found in _largest(one.name)]
+    for one in MEASURED:
+        for path, found in _largest(one.name):
+            parts.append(_part(one.title, f"{_origin(found)}\n\n{one.words(found['measured'])}", path))
     return "\n".join(parts)
 
 
-def _main_part(found: Record) -> str:
-    picture = _shown(RESULTS / f"main_job-{found['preset']['name']}.png")
-    return (
-        f"### Forgetting, learning and cost\n\n{summary.markdown(found)}\n![loss of each domain by stage]({picture})\n"
-    )
+def _part(title: str, words: str, path: Path) -> str:
+    """A chapter with the pictures that lie beside its result."""
+    pictures = sorted(path.parent.glob(f"{path.stem}*.png"))
+    shown = "\n\n".join(f"![{title}]({_shown(picture)})" for picture in pictures)
+    return f"### {title}\n\n{words}\n" + (f"\n{shown}\n" if shown else "")
 
 
 def _origin(found: Record) -> str:
-    return f"Commit `{found['commit']}`, Python {found['machine']['python']}, {found['machine']['cores']} cores."
+    preset = f"Preset `{found['preset']['name']}`, commit" if "preset" in found else "Commit"
+    return f"{preset} `{found['commit']}`, Python {found['machine']['python']}, {found['machine']['cores']} cores."
 
 
 def with_part(text: str, part: str) -> str:
@@ -107,47 +86,90 @@ def plain(measured: Record) -> str:
     return "\n".join(rows)
 
 
-def _main_job() -> Record | None:
-    """The larger preset's result, where there are several."""
-    return next((found for _, found in _largest("main_job")), None)
+@dataclass(frozen=True, kw_only=True)
+class Chapter:
+    """A benchmark in the report: what is said of its result, and what is drawn of it."""
+
+    name: str
+    title: str
+    words: Callable[[Record], str]
+    draw: Callable[[Record, Path], None] | None = None
+
+
+GRIDS = (
+    Chapter(name="main_job", title="Forgetting, learning and cost", words=summary.markdown, draw=plots.main_job),
+    Chapter(
+        name="domains",
+        title="Strategies on domains and on years",
+        words=strategies_report.domains,
+        draw=plots.domain_losses,
+    ),
+    Chapter(
+        name="classes", title="Classes that come in tasks", words=strategies_report.classes, draw=plots.class_accuracies
+    ),
+    Chapter(name="sft", title="Instruction tuning that goes on", words=strategies_report.sft, draw=plots.sft_losses),
+)
+"""Of the whole result."""
+MEASURED = (
+    Chapter(name="cli", title="Start-up", words=start_up),
+    Chapter(
+        name="overhead",
+        title="The training loop beside a bare loop and transformers' Trainer (CPU time a step, paired)",
+        words=overhead,
+    ),
+    Chapter(
+        name="half_cost",
+        title="What half fine-tuning saves (paired with full fine-tuning)",
+        words=tables.half_cost_table,
+        draw=plots.half_cost,
+    ),
+    Chapter(
+        name="mixing_agent",
+        title="A mixing agent on domains that it never saw, beside constant mixtures at equal tokens",
+        words=tables.mixing_agent_table,
+        draw=plots.mixing_agent,
+    ),
+    Chapter(name="publish", title="Storing, publishing and rolling back one model", words=plain),
+    Chapter(
+        name="ingest",
+        title="Ingest beside its bare parts: the first batch, then a second against the history of the first",
+        words=plain,
+    ),
+)
+"""Of what was measured, under a line that says where."""
 
 
 def _largest(name: str) -> list[tuple[Path, Record]]:
-    """The result of a grid's largest preset; none where there is none."""
-    found = [(RESULTS / f"{name}-{preset}.json", _read(f"{name}-{preset}.json")) for preset in PRESETS]
-    return [(path, one) for path, one in found if one is not None][:1]
-
-
-def picture_of(path: Path) -> Path:
-    """Where the plot of a result goes."""
-    return path.with_suffix(".png")
+    """The result of a benchmark's largest preset; none where there is none."""
+    paths = [*(RESULTS / f"{name}-{preset}.json" for preset in PRESETS), RESULTS / f"{name}.json"]
+    return [(path, _read(path)) for path in paths if path.is_file()][:1]
 
 
 def _shown(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-def _read(name: str) -> Record | None:
-    path = RESULTS / name
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+def _read(path: Path) -> Record:
+    found: Record = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _write(chapter: Chapter, path: Path, found: Record) -> None:
+    """A chapter's file and picture beside its result."""
+    path.with_suffix(".md").write_text(chapter.words(found) + "\n", encoding="utf-8")
+    if chapter.draw is not None:
+        chapter.draw(found, path.with_suffix(".png"))
+    print(f"wrote {path.stem}")
 
 
 def main() -> int:
     """Write everything that the results give."""
-    for path in sorted(RESULTS.glob("main_job-*.json")):
-        found = json.loads(path.read_text(encoding="utf-8"))
-        path.with_suffix(".md").write_text(summary.markdown(found), encoding="utf-8")
-        plots.main_job(found, picture_of(path))
-        print(f"wrote {path.stem}.md and .png")
-    for name, (_, part, plot) in strategies_report.GRIDS.items():
-        for path in sorted(RESULTS.glob(f"{name}-*.json")):
-            found = json.loads(path.read_text(encoding="utf-8"))
-            path.with_suffix(".md").write_text(part(found), encoding="utf-8")
-            plot(found, picture_of(path))
-            print(f"wrote {path.stem}.md and .png")
-    found = _read("mixing_agent.json")
-    if found is not None:
-        plots.mixing_agent(found["measured"], RESULTS / "mixing_agent.png")
+    for one in GRIDS:
+        for path in sorted(RESULTS.glob(f"{one.name}-*.json")):
+            _write(one, path, _read(path))
+    for one in MEASURED:
+        for path in sorted(RESULTS.glob(f"{one.name}*.json")):
+            _write(one, path, _read(path)["measured"])
     README.write_text(with_part(README.read_text(encoding="utf-8"), readme_part()), encoding="utf-8")
     return 0
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import plots, tables
+from tests.benchmarks import sft_tables, tables
 
 Record = dict[str, Any]
 
@@ -24,8 +22,8 @@ def domains(found: Record) -> str:
     if "domains" in found:
         parts += [
             f"{len(preset['domains'])} domains in turn. Losses are nats a token on fixed files at the end; `forgetting`"
-            " is the mean over earlier domains of how far the loss ended above its least, `own loss` the mean right"
-            " after each stage.",
+            " is the mean over earlier domains of how far the loss ended above its least before the last stage (below"
+            " zero: it went on falling), `own loss` the mean right after each stage.",
             tables.domains_table(found["domains"]),
             "Forgetting of each:",
             tables.forgetting_table(found["domains"]),
@@ -36,6 +34,9 @@ def domains(found: Record) -> str:
         parts += [
             "A batch a year; mean loss over the anchor and the years so far. `retrain` starts again every fifth year.",
             tables.temporal_table(found["temporal"]),
+            "Forgetting: how far the loss of the anchor, and of the years in spans as they were scored, ended above its"
+            " least since they were learned.",
+            tables.years_forgotten_table(found["temporal"]),
             tables.goals_table(tables.temporal_goals(found["temporal"])),
         ]
     return "\n\n".join(parts)
@@ -59,7 +60,13 @@ def sft(found: Record) -> str:
     return "\n\n".join(
         [
             origin(found, f"{preset['examples']} examples a family, {preset['epochs']:g} passes"),
-            tables.sft_table(found["families"]),
+            "Answers' losses are nats a token; `scan` is scored by exact matches. OP is the mean over the other five"
+            " families at the end, BWT how much better they are at the end than when they were learned, the sum divided"
+            " by the families but one.",
+            sft_tables.table(found["families"]),
+            "Loss after a family's own stage → at the end:",
+            sft_tables.families_table(found["families"]),
+            sft_tables.findings(found["families"]),
         ]
     )
 
@@ -73,10 +80,3 @@ def origin(found: Record, more: str) -> str:
         f"torch {on['torch']} on {on['cores']} cores, {found['wall_s'] / 60:.0f} minutes of both. "
         "The learning rate of every arm is tuned alike: three rates, one seed, on `select`."
     )
-
-
-GRIDS: dict[str, tuple[str, Callable[[Record], str], Callable[[Record, Path], None]]] = {
-    "domains": ("Strategies on domains and on years", domains, plots.domain_losses),
-    "classes": ("Classes that come in tasks", classes, plots.class_accuracies),
-    "sft": ("Instruction tuning that goes on", sft, plots.sft_losses),
-}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.benchmarks import lineup, plots, sft, strategies_report, tables
+from tests.benchmarks import lineup, plots, report, sft, sft_tables, strategies_report, tables
 from tests.benchmarks.domains import ANCHOR, ARMS, DOMAINS
 from tests.benchmarks.summary import Goal, Spread
 
@@ -173,6 +173,16 @@ def test_years_are_compared_where_retraining_is_due():
     assert "| year 2 | year 3 |" in tables.temporal_table(year_grid())
 
 
+def test_years_are_forgotten_from_when_they_were_scored_first():
+    grid = year_grid()
+    for cell in grid["cells"]:
+        cell["stages"][-1]["scores"] = {ANCHOR: 4.5, "1993": 2.5, "1994": 2.25, "1995": 1.0}
+    table = tables.years_forgotten_table(grid)
+    assert table.startswith(f"| arm | {ANCHOR} | 1993 to 1994 |")
+    row = next(line for line in table.splitlines() if line.startswith("| naive"))
+    assert row.split("|")[2:4] == [" 2.500 ", " 0.375 "]
+
+
 def test_class_figures_follow_the_definitions():
     row = next(line for line in tables.class_table(class_grid()).splitlines() if line.startswith("| mos |"))
     assert row.split("|")[3:6] == [" 90.0% ", " 95.0% ", " 10.0% "]
@@ -195,8 +205,19 @@ def test_joint_training_has_a_final_accuracy_alone():
 
 
 def test_transfer_of_losses_is_negative_where_they_rose():
-    row = next(line for line in tables.sft_table(sft_grid()).splitlines() if line.startswith("| naive"))
-    assert row.split("|")[3:5] == [f" {-(5 * 2.0 + 1.0) / 6:.3f} ", " -1.000 "]
+    row = next(line for line in sft_tables.table(sft_grid()).splitlines() if line.startswith("| naive"))
+    assert row.split("|")[3:5] == [f" {-(4 * 2.0 + 1.0) / 5:.3f} ", " -1.000 "]
+    families = sft_tables.families_table(sft_grid())
+    assert "| naive | 1.000 → 2.000 | 1.000 → 2.000 |" in families
+    assert families.endswith("| 1.000 → 1.000 |")
+
+
+def test_arms_that_are_no_better_than_naive_are_named():
+    grid = sft_grid()
+    (cell,) = grid["cells"]
+    assert sft_tables.findings(grid) == "Every arm is above naive in OP and BWT."
+    grid["cells"].append({**cell, "cell": {"arm": "half", "seed": 1}})
+    assert sft_tables.findings(grid) == "No better than naive in OP: half; no better than naive in BWT: half."
 
 
 def test_the_rate_is_the_best_on_select_of_the_arms_own():
@@ -214,12 +235,20 @@ def test_every_grid_has_a_report_and_a_plot(tmp_path):
         "classes": result(clinc150=class_grid(), banking77=class_grid()),
         "sft": result(families=sft_grid()),
     }
-    assert set(found) == set(strategies_report.GRIDS)
-    for name, (_, part, plot) in strategies_report.GRIDS.items():
-        assert "Preset `quick`" in part(found[name])
-        plot(found[name], tmp_path / f"{name}.png")
+    chapters = {one.name: one for one in report.GRIDS if one.name != "main_job"}
+    assert set(found) == set(chapters)
+    for name, one in chapters.items():
+        assert "Preset `quick`" in one.words(found[name])
+        one.draw(found[name], tmp_path / f"{name}.png")
         assert (tmp_path / f"{name}.png").stat().st_size > 10_000
     assert (tmp_path / "domains-years.png").exists()
+
+
+def test_halves_are_compared_at_one_rate_alone():
+    grid = domain_grid()
+    assert any("half with replay less replay" in goal.what for goal in tables.domain_goals(grid))
+    grid["rates"]["half, replay"] = 1e-3
+    assert not any("half with replay less replay" in goal.what for goal in tables.domain_goals(grid))
 
 
 def test_lines_of_one_point_are_drawn_at_the_end(tmp_path):
@@ -257,6 +286,8 @@ def test_the_agent_stands_beside_the_best_constant_mixture(tmp_path):
     assert (tmp_path / "x.png").is_file()
 
 
-def test_half_costs_stand_beside_what_was_promised():
+def test_half_costs_stand_beside_what_was_promised(tmp_path: Path):
     measured = {"sizes": {"cpu": {"5M": {"parameters": 5_000_000, "arms": {"half": half(0.91, 0.6)}}}, "gpu": {}}}
     assert "| cpu, 5 M | half | 0.910 (0.910 to 0.910) | 0.900 | 0.600 | 0.620 |" in tables.half_cost_table(measured)
+    plots.half_cost(measured, tmp_path / "x.png")
+    assert (tmp_path / "x.png").is_file()
