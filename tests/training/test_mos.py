@@ -12,15 +12,21 @@ import transformers
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 
-from strategies.contract import JobSpec
+from strategies.contract import JobSpec, ModelFiles
 from strategies.errors import BadPlan, BadState, Refused
 from strategies.inference.bank import DomainBank
+from strategies.inference.bank.domains import OPENING
 from strategies.inference.bank.files import WEIGHTS, base_digest, read_manifest, stored_digest
+from strategies.inference.encoding import Encoder
+from strategies.inference.load import load_tokenizer
 from strategies.inference.statistics import read_statistics
+from strategies.jobs.bank import _prompt, _spans
 from strategies.mixing import ReplayMixer
 from strategies.objective.local import Local, apart
 from strategies.parts import LocalObjective
 from strategies.schedule import factor
+from strategies.training.data import training_side
+from strategies.training.rows import encode_rows
 from strategies.training.seams import Run
 from tests import models
 from tests.training import banks, makers
@@ -292,6 +298,18 @@ def test_a_packed_row_gives_the_prompts_of_all_its_examples(tmp_path: Path, chat
     assert result.facts["packing"]["passed"]
     held = load_file(tmp_path / "job/out/bank/statistics.safetensors")
     assert int(held["t1.count"]) + len(held["t1.held"]) == 24
+
+
+@pytest.mark.parametrize("opens", [False, True])
+def test_a_domain_is_measured_by_the_openings_that_its_texts_are_routed_by(tmp_path: Path, llama: Path, opens: bool):
+    encoder = Encoder(load_tokenizer(ModelFiles(path=str(llama))), 32)
+    encoder.start = (encoder.opening,) if opens else ()
+    documents = training_side(makers.source(tmp_path / "s.parquet", banks.spoken("calm", 12)), "causal-lm")
+    rows = encode_rows(documents, encoder, "causal-lm", packing=False, tick=lambda: None)
+    asked = [encoder.request(text, "text")[:OPENING] for text in documents.column("text")]
+    found = [_prompt(rows, *span, encoder).tolist() for span in _spans(rows)]
+    assert found[:-1] == asked[:-1]
+    assert found[-1] == asked[-1][: len(found[-1])], "the last text may be cut where rows end"
 
 
 def test_a_routed_version_is_evaluated_like_any_other(tmp_path: Path, chat: Path):
