@@ -61,6 +61,7 @@ def _merge(stage: Stage, settings: MergeConsolidation, main: TrainTemplate, trai
     role = MODEL if main.selection.lora is None else ADAPTER
     members = {name: f"@{name}/{role}" for name in trained}
     if len(trained) == 1 and settings.method.kind in MEANS:
+        _check_start(stage)
         members[START] = main.init
     keeps_adapter = role == ADAPTER and START not in members and inner not in ("fisher", "greedy-soup")
     return MergeTemplate(
@@ -72,6 +73,13 @@ def _merge(stage: Stage, settings: MergeConsolidation, main: TrainTemplate, trai
         sets=_sets(stage) if inner == "greedy-soup" else (),
         training=main.training,
     )
+
+
+def _check_start(stage: Stage) -> None:
+    """A head that was never taught its classes has no part in a mean."""
+    known = stage.signals.parent_labels if stage.composition.start == "live" else ()
+    if stage.signals.task == "classification" and not known:
+        raise BadPlan("the one sibling would be averaged with a start that knows no classes yet; set siblings to 2")
 
 
 def _rows(stage: Stage, members: Mapping[str, str]) -> dict[str, str]:

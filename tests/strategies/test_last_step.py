@@ -44,8 +44,27 @@ def test_one_sibling_alone_is_averaged_with_what_it_started_from():
         plan(signals(anchor=None, old=()), "naive", **ending_with("fisher", siblings=1))
 
 
+@pytest.mark.parametrize("method", ["soup", "greedy-soup", "fisher"])
+def test_a_start_that_knows_no_classes_is_averaged_with_nothing(method: str):
+    pools = {"task": "classification", "labels": ("a", "b"), "pools": ("pool",)}
+    for more in ({}, {"parent_labels": ("a",), "name": "retrain"}):
+        name = more.pop("name", "naive")
+        with pytest.raises(BadPlan, match="knows no classes yet; set siblings to 2"):
+            plan(signals(**pools, **more), name, **ending_with(method, siblings=1))
+    grown = plan(signals(**pools, parent_labels=("a",)), "naive", **ending_with(method, siblings=1))
+    assert list(merged(grown).members) == ["train-1", "start"]
+
+
 @pytest.mark.parametrize(
-    ("method", "siblings"), [("interpolate", 1), ({"kind": "lines", "alpha": 0.5}, 1), ("ties", 3), ("pcb", 3)]
+    ("method", "siblings"),
+    [
+        ("interpolate", 1),
+        ({"kind": "lines", "alpha": 0.5}, 1),
+        ({"kind": "lines", "beta": 0.5, "after": {"kind": "interpolate"}}, 1),
+        ({"kind": "lines", "beta": 0.5, "after": {"kind": "half-reset"}}, 1),
+        ("ties", 3),
+        ("pcb", 3),
+    ],
 )
 def test_what_scales_one_change_trains_one_model(method: Any, siblings: int):
     made = plan(**ending_with(method))
