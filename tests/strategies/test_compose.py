@@ -53,7 +53,34 @@ def test_contradictions_are_refused(given, training, reason):
     with pytest.raises(BadPlan, match=reason):
         plan(signals(training), **given)
     with pytest.raises(BadPlan, match=reason):
-        choice.check(StrategySettings.model_validate(given), TrainingSettings(**training))
+        choice.check(StrategySettings.model_validate(given), TrainingSettings(**training), "causal-lm")
+
+
+ADAPTERS = {"name": "mos"}
+
+
+@pytest.mark.parametrize(
+    ("task", "given", "reason"),
+    [
+        ("classification", {"mixing": {"kind": "weighted", "reweight": {"kind": "doremi"}}}, "choose skill-it"),
+        ("classification", {"mixing": {"kind": "weighted", "reweight": {"kind": "regmix"}}}, "choose skill-it"),
+        ("classification", {**ADAPTERS, "consolidation": {"router": {"prior": "gaussian"}}}, "without router.prior"),
+        ("causal-lm", {**ADAPTERS, "objective": {"orthogonality": 0.2}}, "objective.orthogonality is about classes"),
+        ("sft", {**ADAPTERS, "consolidation": {"align": {"epochs": 3}}}, "consolidation.align is about classes"),
+        ("sft", {**ADAPTERS, "selection": {"pooling": "cls"}}, "selection.pooling is about classes, which sft"),
+    ],
+)
+def test_what_the_task_would_not_heed_is_refused_before_anything_is_measured(task, given, reason):
+    with pytest.raises(BadPlan, match=reason):
+        choice.check(StrategySettings.model_validate(given), TrainingSettings(), task)
+    other = "causal-lm" if task == "classification" else "classification"
+    choice.check(StrategySettings.model_validate(given), TrainingSettings(), other)
+
+
+@pytest.mark.parametrize("task", ["causal-lm", "sft", "classification"])
+@pytest.mark.parametrize("name", choice.NAMES)
+def test_every_strategy_fits_every_task(name, task):
+    choice.check(StrategySettings.model_validate({"name": name}), TrainingSettings(), task)
 
 
 @pytest.mark.parametrize(
