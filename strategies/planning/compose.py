@@ -137,24 +137,22 @@ def _check_bank(composition: Composition) -> None:
 def _check_base(composition: Composition) -> None:
     if composition.mixing.kind == "weighted":
         raise BadPlan(
-            "a weighted stage is as long as its new rows, too short to teach the base all old ones again;"
-            " set mixing.kind to everything or start to live"
+            "weighted domains from the base are not built yet: such a stage is as long as its new rows, too short to"
+            " teach all old ones again; set mixing.kind to everything or start to live"
         )
     if composition.mixing.kind != "everything":
         raise BadPlan("from the base, what came since would be lost; set mixing.kind to everything or start to live")
-    if composition.schedule.kind == "infinite":
+    if isinstance(composition.schedule, InfiniteSettings):
         raise BadPlan("the infinite schedule goes on from the live version's trunk; set start to live")
+    if composition.schedule.warmup_start == "last_lr":
+        raise BadPlan("last_lr is the live version's last rate, which the base never had; set warmup_start to zero")
     if composition.keep_optimizer:
         raise BadPlan("the base has no optimizer moments; remove keep_optimizer or set start to live")
 
 
 def _check_averaged(composition: Composition) -> None:
-    """Neither moments nor a trunk go on from weights that no step led to."""
+    """Moments do not go on from weights that no step led to."""
     what = "an average" if composition.consolidation.kind == "ema" else "a merge"
-    if composition.schedule.kind == "infinite":
-        raise BadPlan(
-            f"the infinite schedule goes on from its trunk's own weights, not from {what}; choose cosine or keep"
-        )
     if composition.keep_optimizer:
         raise BadPlan(f"the moments belong to the last weights, not to {what}; remove keep_optimizer or choose keep")
 
@@ -163,7 +161,10 @@ def _check_infinite(composition: Composition, schedule: InfiniteSettings, traini
     if composition.mixing.kind == "everything":
         raise BadPlan("the infinite schedule's trunk has seen the old rows; set mixing.kind to replay")
     if composition.mixing.kind == "weighted":
-        raise BadPlan("the infinite schedule counts what its trunk leaves over by replay's share; choose cosine")
+        raise BadPlan(
+            "weighted domains with the infinite schedule are not built yet: it counts what its trunk leaves over by"
+            " replay's share; choose cosine, or set mixing.kind to replay"
+        )
     if composition.selection.kind == "half":
         raise BadPlan("the infinite schedule continues its trunk's optimizer, but half needs a new one; choose cosine")
     if composition.keep_optimizer:

@@ -8,6 +8,7 @@ import pytest
 
 from strategies.contract import MergeTemplate, Plan, TrainTemplate
 from strategies.errors import BadPlan
+from strategies.merging.settings import EmaConsolidation
 from strategies.named import NAMED
 from strategies.plan import order
 from tests.strategies.makers import plan, signals, source
@@ -110,12 +111,48 @@ def test_any_strategy_may_end_with_a_merge(name: str):
     assert len(merged(plan(name=name, **ending_with("soup", siblings=2))).members) == 2
 
 
+@pytest.mark.parametrize("tuner", ["full", "lora"])
+def test_of_the_infinite_schedule_the_release_alone_is_merged(tuner: str):
+    role = {"full": "answer/model", "lora": "answer/adapter"}[tuner]
+    plain = plan(signals({"tuner": tuner}), schedule="infinite")
+    made = plan(signals({"tuner": tuner}), schedule="infinite", **ending_with("soup", siblings=2))
+    assert list(made.jobs) == ["trunk", "release-1", "release-2", "merge"]
+    assert (made.jobs["trunk"], made.jobs["release-1"]) == (plain.jobs["trunk"], plain.jobs["release"])
+    assert merged(made).init == f"@trunk/{role}"
+    assert set(merged(made).members.values()) == {f"@release-1/{role}", f"@release-2/{role}"}
+    one = plan(signals({"tuner": tuner}), schedule="infinite", **ending_with("soup", siblings=1))
+    assert merged(one).members["start"] == f"@trunk/{role}"
+    assert made.reason.endswith(", then merges 2 siblings by soup.")
+
+
+def test_of_the_infinite_schedule_the_release_alone_is_averaged():
+    plain = plan(schedule="infinite")
+    made = plan(schedule="infinite", consolidation="ema")
+    assert made.jobs["trunk"] == plain.jobs["trunk"]
+    average = made.jobs["release"].consolidation
+    assert average == EmaConsolidation(decay=1 - 1 / made.values["anneal_steps"].value)
+    assert made.values["decay"].origin == f"horizon of 1 stages of {made.values['anneal_steps'].value} steps"
+
+
+def test_a_decay_of_none_of_the_average_is_the_users():
+    decay = plan(consolidation={"kind": "ema", "decay": 0.0}).values["decay"]
+    assert (decay.value, decay.origin) == (0.0, "settings")
+
+
 def test_a_search_for_the_mixture_comes_before_every_sibling():
     first = (source("batch-1", 800, tokens=50_000),)
     given = signals(new=(source("batch-3", tokens=50_000),), old=first)
     doremi = {"reweight": {"kind": "doremi"}}
     made = plan(given, "data-mixing", mixing=doremi, **ending_with("soup", siblings=2))
     assert list(made.jobs) == ["reference", "proxy", "train-1", "train-2", "merge"]
+
+
+def test_what_searches_the_mixture_is_trained_weights_and_no_average():
+    first = (source("batch-1", 800, tokens=50_000),)
+    given = signals(new=(source("batch-3", tokens=50_000),), old=first)
+    made = plan(given, "data-mixing", mixing={"reweight": {"kind": "doremi"}}, consolidation="ema")
+    kinds = {name: job.consolidation.kind for name, job in made.jobs.items() if isinstance(job, TrainTemplate)}
+    assert kinds == {"reference": "keep", "proxy": "keep", "train": "ema"}
 
 
 def test_lines_after_fisher_brings_what_fisher_needs():
