@@ -165,4 +165,4 @@ def prompts(bank: DomainBank, texts: Sequence[str]) -> tuple[torch.Tensor, torch
     """What a bank is asked, as right-padded token ids, and their lengths."""
     asked = [bank.asked(text) for text in texts]
     padded = torch.nn.utils.rnn.pad_sequence([ids[0] for ids, _ in asked], batch_first=True)
-    return padded, torch.tensor([length for _, length in asked])
+    return padded, torch.cat([length for _, length in asked])

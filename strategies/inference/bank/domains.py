@@ -195,11 +195,11 @@ class DomainBank(nn.Module):
         """How many first tokens of each row route it, from the row's targets (rows, length)."""
         return prompt_lengths(targets, prompted=self.manifest.form != "text")
 
-    def asked(self, prompt: str | Messages) -> tuple[Tensor, int]:
-        """Token ids (1, length) of a request, and how many of them route it: as many as of a row that is scored."""
+    def asked(self, prompt: str | Messages) -> tuple[Tensor, Tensor]:
+        """Token ids (1, length) of a request, and how many of them route it (1,): as many as of a row that is scored."""
         ids = Renderer(self.tokenizer).request(prompt, self.manifest.form)
         length = min(len(ids), OPENING) if self.manifest.form == "text" else len(ids)
-        return torch.tensor([ids], device=self.means.device), length
+        return torch.tensor([ids], device=self.means.device), torch.tensor([length])
 
     @torch.inference_mode()
     def generate(self, prompt: str | Messages, **options: Any) -> str:
@@ -211,7 +211,7 @@ class DomainBank(nn.Module):
             options: of transformers' ``generate``.
         """
         ids, length = self.asked(prompt)
-        (place,) = self.route(ids, torch.tensor([length])).adapters
+        (place,) = self.route(ids, length).adapters
         options = {"attention_mask": torch.ones_like(ids), "pad_token_id": self.tokenizer.pad_token_id, **options}
         found = self.model.generate(input_ids=ids, adapter_names=[self.name(place)], **options)
         return str(self.tokenizer.decode(found[0, ids.shape[1] :], skip_special_tokens=True))
