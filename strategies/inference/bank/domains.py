@@ -196,7 +196,7 @@ class DomainBank(nn.Module):
         return prompt_lengths(targets, prompted=self.manifest.form != "text")
 
     def asked(self, prompt: str | Messages) -> tuple[Tensor, Tensor]:
-        """Token ids (1, length) of a request, and how many of them route it (1,): as many as of a row that is scored."""
+        """Token ids (1, length) of a request, and how many of them (1,) route it, as of a row that is scored."""
         ids = Renderer(self.tokenizer).request(prompt, self.manifest.form)
         length = min(len(ids), OPENING) if self.manifest.form == "text" else len(ids)
         return torch.tensor([ids], device=self.means.device), torch.tensor([length])
