@@ -77,6 +77,19 @@ def test_a_stage_ends_with_the_mean_of_its_siblings(daemon: Daemon, tmp_path: Pa
     assert "merges 2 siblings by soup" in daemon.json("decision", "show", "2")["reason"]
 
 
+def test_an_infinite_schedules_release_is_averaged_with_its_trunk_which_goes_on(daemon: Daemon, tmp_path: Path) -> None:
+    consolidation = ("strategy.consolidation.kind=merge", "strategy.consolidation.siblings=1")
+    settings = (*consolidation, "strategy.schedule=infinite", "training.tuner=lora", "gate.mode=record")
+    stream(daemon, tmp_path, *(part for one in settings for part in ("--set", one)))
+    for start in (100, 200):
+        retrain(daemon, tmp_path, start)
+    made = daemon.json("version", "show", "s/3")
+    assert (made["state"], list(made["facts"]["jobs"])) == ("live", ["trunk", "release-1", "merge"])
+    assert set(made["facts"]["jobs"]["merge"]["weights"]) == {"release-1", "start"}
+    assert made["artifacts"].keys() >= {"state/trunk", "state/optimizer", "state/mixing"}
+    assert "Continues the trunk" in daemon.json("decision", "show", "2")["reason"]
+
+
 def test_stages_of_a_growing_list_of_classes_end_with_a_merge_and_are_merged_themselves(
     daemon: Daemon, tmp_path: Path
 ) -> None:
