@@ -13,7 +13,7 @@ from strategies.errors import BadPlan
 from strategies.named import REWARM_REPLAY
 from strategies.planning import compose
 from strategies.rules import RULES, Candidate, Rule, candidates, over_budget
-from strategies.settings import Json, TrainingSettings
+from strategies.settings import Json, Task, TrainingSettings
 
 NAME = "auto"
 SUMMARY = "choose a strategy from what was measured, and say why"
@@ -48,9 +48,9 @@ def rules() -> list[dict[str, str]]:
     return [{"name": one.name, "when": one.when, "choice": one.candidate, "source": one.source} for one in RULES]
 
 
-def check(turned: Json, training: TrainingSettings) -> None:
-    """Refuse turned screws that contradict each other; raises BadPlan."""
-    compose.check(REWARM_REPLAY.composition.model_copy(update=turned), training)
+def check(turned: Json, training: TrainingSettings, task: Task) -> None:
+    """Refuse turned screws that contradict each other or the task; raises BadPlan."""
+    compose.check(REWARM_REPLAY.composition.model_copy(update=turned), training, task)
 
 
 def choose(signals: Signals, turned: Json) -> Choice:

@@ -23,7 +23,7 @@ from strategies.named import NAMED, REWARM_REPLAY, Named
 from strategies.planning import compose
 from strategies.probe import ProbeSettings
 from strategies.probing import Probing
-from strategies.settings import Closed, Json, TrainingSettings
+from strategies.settings import Closed, Json, Task, TrainingSettings
 
 NAMES: tuple[str, ...] = (auto.NAME, *(one.name for one in NAMED))
 
@@ -76,14 +76,14 @@ def plan(signals: Signals, settings: StrategySettings) -> Plan:
     return planning.plan(signals, named.composition.model_copy(update=turned(settings)), strategy=named.name)
 
 
-def check(settings: StrategySettings, training: TrainingSettings) -> None:
-    """Refuse screws that contradict each other before anything is measured; raises BadPlan."""
+def check(settings: StrategySettings, training: TrainingSettings, task: Task) -> None:
+    """Refuse screws that contradict each other or the task before anything is measured; raises BadPlan."""
     if settings.probe is not None and settings.name != auto.NAME:
         raise BadPlan(f"probe tries what auto may choose; set name to {auto.NAME} or remove probe")
     if settings.name == auto.NAME:
-        auto.check(turned(settings), training)
+        auto.check(turned(settings), training, task)
     else:
-        compose.check(get(settings.name).composition.model_copy(update=turned(settings)), training)
+        compose.check(get(settings.name).composition.model_copy(update=turned(settings)), training, task)
 
 
 def mixing_of(settings: StrategySettings) -> MixingSettings | None:

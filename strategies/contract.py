@@ -101,7 +101,7 @@ class MergeTemplate(Closed):
 
     kind: Literal["merge"] = "merge"
     init: Reference
-    """The version that changes are counted from, or gone back towards."""
+    """The model that changes are counted from, or gone back towards: a version's, or an earlier job's."""
     members: dict[str, Reference] = Field(min_length=1)
     """Role -> the answer of a train job, or ``init`` itself."""
     method: Merge

@@ -67,7 +67,7 @@ def resolve(template: Template, files: Files) -> tuple[ModelFiles, Work]:
             runs = tuple(_place(run, files) for run in template.runs)
             return _started(template.init, False, files), FitWork(template=template, runs=runs)
         case MergeTemplate():
-            return files.version(parse_reference(template.init).of), _merge(template, files)
+            return _member(template.init, files), _merge(template, files)
 
 
 def _train(template: TrainTemplate, files: Files) -> TrainWork:

@@ -103,7 +103,7 @@ def scratch_settings(recorded: StreamSettings, changed: StreamSettings) -> Strea
     if recorded.training.max_length != changed.training.max_length:
         raise BadInput("training.max_length cannot differ in a backtest: scores would not compare")
     try:
-        choice.check(changed.strategy, changed.training)
+        choice.check(changed.strategy, changed.training, changed.task)
     except BadPlan as error:
         raise BadInput(f"strategy: {error}") from error
     priority = changed.resources.priority - LATER

@@ -233,7 +233,7 @@ def _shares(work: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, floa
     if isinstance(method, GreedySoupMerge):
         kept = facts["kept"]
         return {role: 1 / len(kept) if role in kept else 0.0 for role in weights}
-    total = sum(weights.values()) if isinstance(method, SoupMerge) else 1.0
+    total = sum(weights.values()) if isinstance(combining(method), SoupMerge) else 1.0
     return {role: weight / total for role, weight in weights.items()}
 
 
@@ -242,7 +242,7 @@ def _base_share(work: Mapping[str, Any], facts: Mapping[str, Any]) -> float:
 
     0 for means of the members; 1 where changes are chosen or scaled number by number and added to the whole base.
     """
-    method = _method(work, facts)
+    method = combining(_method(work, facts))
     if isinstance(method, SoupMerge | GreedySoupMerge | FisherMerge):
         return 0.0
     if isinstance(method, TaskArithmeticMerge):

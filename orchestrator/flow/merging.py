@@ -17,7 +17,7 @@ from orchestrator.flow.merge_job import Form, Wanted
 from orchestrator.jobs.records import ENDED
 from storage import lineage, manifests
 from storage.tables import Batch, Job, Stream, Version
-from strategies.merging.settings import WEIGHTED, FisherMerge, GreedySoupMerge, Merge, combining, share_gone_back
+from strategies.merging.settings import WEIGHTED, FisherMerge, GreedySoupMerge, Merge, combining, goes_back
 
 JOB = "merge"
 
@@ -39,7 +39,7 @@ class Question:
     @property
     def goes_back(self) -> bool:
         """Whether the second version goes back towards the first, instead of several becoming one."""
-        return share_gone_back(self.method) is not None
+        return goes_back(self.method)
 
 
 def request(app: App, stream_name: str, question: Question) -> Job:
@@ -153,13 +153,13 @@ def _common_ancestor(session: Session, stream: Stream, parents: Sequence[Version
 
 def _check_classes(session: Session, stream: Stream, question: Question, members: Sequence[Version]) -> None:
     known = {one.number: records.known_labels(session, one) for one in members}
-    first = members[0].number
-    other = next((number for number, labels in known.items() if labels != known[first]), None)
-    if other is not None:
-        raise BadInput(
-            f"{stream.name}/{first} knows {len(known[first])} classes and {stream.name}/{other} {len(known[other])}; "
-            f"{question.method.kind} takes versions of the same classes"
-        )
+    most = max(known, key=lambda number: len(known[number]))
+    for number, labels in known.items():
+        if labels != known[most][: len(labels)] or bool(labels) != bool(known[most]):
+            raise BadInput(
+                f"the {len(known[most])} classes of {stream.name}/{most} do not begin with the {len(labels)} of "
+                f"{stream.name}/{number}; {question.method.kind} takes versions of one growing list of classes"
+            )
 
 
 def _sets(session: Session, members: Sequence[Version]) -> list[dict[str, Any]]:

@@ -125,7 +125,7 @@ def check(settings: StreamSettings) -> None:
         BadInput: one of them is wrong.
     """
     try:
-        choice.check(settings.strategy, settings.training)
+        choice.check(settings.strategy, settings.training, settings.task)
     except BadPlan as error:
         raise BadInput(f"strategy: {error}") from error
     triggers.check_timezone(settings.timezone)

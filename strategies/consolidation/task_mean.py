@@ -68,9 +68,11 @@ class TaskMean(Part):
         if not self.predecessors or self.settings.merge_every == "task":
             return
         ends_epoch = step % self.epoch_steps == 0
-        if ends_epoch:
+        every_step = self.settings.merge_every == "step"
+        # Before the first merge, too: how far adapters are apart says which space it may be in.
+        if ends_epoch or (every_step and not self.log):
             self._measure(run, step)
-        if ends_epoch or (self.settings.merge_every == "step" and not self.delta):
+        if ends_epoch or (every_step and not self.delta):
             self._merge(run, step)
 
     def end(self, run: Run) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import torch
@@ -77,7 +79,7 @@ def middle_layer(model: Any) -> int:
 
 def router_vectors(domains: Sequence[Domain], *, percentile: float) -> dict[str, Tensor]:
     """What the router reads: ``means`` (K, D), ``factor`` of the pooled covariance, ``gains`` (K, 2) mean and standard
-    deviation, ``distances`` (K,) that ``percentile`` of a domain's held prompts stay within.
+    deviation, ``distances`` (K,) that ``percentile`` of a domain's prompts stay within.
 
     With one covariance for all domains the Gaussian prior is what a logistic regression on samples of the domains'
     Gaussians would learn (METHODS 3.7, router alignment); it needs no fitting.
@@ -87,10 +89,24 @@ def router_vectors(domains: Sequence[Domain], *, percentile: float) -> dict[str,
     scatter = torch.stack([domain.scatter for domain in domains]).sum(0)
     factor = factor_of(covariance_of(scatter, counts, counts - len(domains)))
     gains = [torch.stack([one.gains.mean(), one.gains.std().clamp_min(LEAST_SPREAD)]) for one in domains]
-    distances = [
-        whitened(one.held - one.mean, factor).norm(dim=1).quantile(percentile / 100).clamp_min(1e-6) for one in domains
-    ]
+    distances = [_reach(whitened(one.held - one.mean, factor).norm(dim=1), percentile) for one in domains]
     return {"means": means, "factor": factor, "gains": torch.stack(gains), "distances": torch.stack(distances)}
+
+
+def _reach(distances: Tensor, percentile: float) -> Tensor:
+    """The distance that a further prompt of the domain stays within with this chance in percent.
+
+    By its rank, as in split conformal prediction (Vovk et al. 2005). Of too few distances for that it is where the next
+    one of a normal distribution would stay, and no less than their largest: their own quantile would send more of the
+    domain's prompts away than it says.
+    """
+    count = len(distances)
+    rank = math.ceil((count + 1) * percentile / 100)
+    if rank <= count:
+        return distances.kthvalue(rank).values.clamp_min(1e-6)
+    sure = NormalDist().inv_cdf(min(percentile / 100, 1 - 1e-6))
+    further = distances.mean() + sure * distances.std() * (1 + 1 / count) ** 0.5
+    return torch.maximum(further, distances.max()).clamp_min(1e-6)
 
 
 def write_domains(folder: Path, domains: dict[str, Domain]) -> None:

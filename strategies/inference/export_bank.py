@@ -27,9 +27,10 @@ HOW = {
 (`torch.nn.functional.layer_norm` without weights). The linear head over all classes is `{HEAD}` (weight, bias); the
 class means under the first adapter that the router begins with are `{VECTORS}`. Rows of both are in the order of
 `labels` in `{MANIFEST}`, which also says whose adapter a class belongs to.""",
-    "domains": f"""A request is routed once, by at most the first {PROMPT} tokens of its prompt. Where a text without a
-prompt is scored, the first {OPENING} tokens of each scored window stand for one. What the router compares with is in
-`{VECTORS}`, how it decides in `{MANIFEST}`; a prompt that is far from every domain goes to the base.""",
+    "domains": f"""{{asked}}
+
+What the router compares with is in `{VECTORS}`, how it decides in `{MANIFEST}`; a prompt that is far from every domain
+goes to the base.""",
 }
 BODY = {"classes": "AutoModel", "domains": "AutoModelForCausalLM"}
 README = """# A bank of adapters
@@ -101,6 +102,17 @@ def write_reader(folder: Path, manifest: package.Manifest, *, place: str) -> Non
     (folder / "README.md").write_text(_readme(manifest, place))
 
 
+HOW_ASKED = {
+    "text": f"""A prompt is a text to go on from; `generate` puts before it what opens every document, as in training. A
+text is routed once, by its first {OPENING} tokens; of one that is scored, each window by its own.""",
+    "plain": f"""`generate` takes one user's message, or a list of messages (`{{"role": "user", "content": "…"}}`),
+and writes them one a line, as in training. They are routed once, by their first {PROMPT} tokens.""",
+    "template": f"""`generate` takes one user's message, or a list of messages (`{{"role": "user", "content": "…"}}`),
+and writes them in the chat template of `base/`, up to where the answer begins, as in training. They are routed once, by
+their first {PROMPT} tokens.""",
+}
+
+
 def _readme(manifest: package.Manifest, place: str) -> str:
     owned = [
         [label for label, owner in zip(manifest.labels, manifest.owners, strict=True) if owner == at]
@@ -113,7 +125,9 @@ def _readme(manifest: package.Manifest, place: str) -> str:
         folder=place,
         package=PACKAGE,
         use=USE[manifest.kind],
-        how=HOW[manifest.kind].format(pooling={"cls": "first", "last": "last"}.get(manifest.pooling, "mean")),
+        how=HOW[manifest.kind].format(
+            pooling={"cls": "first", "last": "last"}.get(manifest.pooling, "mean"), asked=HOW_ASKED[manifest.form]
+        ),
         body=BODY[manifest.kind],
         adapter=manifest.names[-1],
         rows="\n".join(rows),

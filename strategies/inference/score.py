@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from strategies.inference.bank.domains import DomainBank, prompt_lengths
+from strategies.inference.bank.domains import DomainBank
 from strategies.inference.encoding import IGNORED, Example
 from strategies.training.precision import Precision
 
@@ -38,7 +38,7 @@ class Scorer:
             ids, _ = self._padded([examples[place][0] for place in places], self.pad)
             targets, _ = self._padded([examples[place][1] for place in places], IGNORED)
             # A bank routes each request by its prompt, which only the targets tell from the answer.
-            routed = {"prompts": prompt_lengths(targets)} if isinstance(self.model, DomainBank) else {}
+            routed = {"prompts": self.model.prompts(targets)} if isinstance(self.model, DomainBank) else {}
             logits = self.model(input_ids=ids, use_cache=False, **routed).logits
             found = torch.nn.functional.cross_entropy(
                 logits.flatten(0, 1).float(), targets.flatten(), reduction="none"

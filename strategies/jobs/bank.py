@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,12 +14,13 @@ from torch import Tensor
 
 from strategies.errors import Refused
 from strategies.inference.bank.adapted import AdaptedClassifier
-from strategies.inference.bank.domains import PROMPT, Prompts, prompt_lengths
+from strategies.inference.bank.domains import OPENING, PROMPT, Prompts
 from strategies.inference.bank.files import (
     ADAPTERS,
     HEAD,
     VECTORS,
     Entry,
+    Form,
     Manifest,
     stored_digest,
     write_manifest,
@@ -32,7 +34,7 @@ from strategies.inference.calibration import (
     router_vectors,
     write_domains,
 )
-from strategies.inference.encoding import IGNORED
+from strategies.inference.encoding import IGNORED, Encoder
 from strategies.inference.export import plain_adapter
 from strategies.inference.score import MAX_LOGITS
 from strategies.inference.statistics import (
@@ -58,6 +60,7 @@ class Trained:
 
     adaptation: Adaptation
     rows: Mapping[str, Rows]
+    encoder: Encoder
     labels: tuple[str, ...]
     precision: Precision
     settings: TaskMeanConsolidation
@@ -199,6 +202,7 @@ def _write_domains(trained: Trained, entries: tuple[Entry, ...], folder: Path) -
         temperature=router.temperature,
         threshold=router.threshold,
         layer=layer,
+        form=_form(trained),
         files={VECTORS: write_tensors(folder / VECTORS, vectors)},
     )
     write_manifest(folder, manifest)
@@ -206,28 +210,40 @@ def _write_domains(trained: Trained, entries: tuple[Entry, ...], folder: Path) -
     return {"domains": {name: {"gain": gain[0], "spread": gain[1]} for name, gain in zip(names, gains, strict=True)}}
 
 
+def _form(trained: Trained) -> Form:
+    texts = any(rows.starts is not None for rows in trained.rows.values())
+    return "text" if texts else trained.encoder.form
+
+
 def _prompts(trained: Trained) -> Iterator[Prompts]:
-    """Prompts of the domain's examples, spread evenly over all rows, a batch at a time."""
-    examples = [example for rows in trained.rows.values() for example in _examples(rows)]
-    count = min(len(examples), trained.settings.router.documents)
-    chosen = [examples[at] for at in np.linspace(0, len(examples) - 1, count).astype(int)] if count else []
+    """What evaluation would route the domain's rows by, spread evenly over all of them, a batch at a time."""
+    found = [(rows, span) for rows in trained.rows.values() for span in _spans(rows)]
+    count = min(len(found), trained.settings.router.documents)
+    chosen = [found[at] for at in np.linspace(0, len(found) - 1, count).astype(int)] if count else []
     device = trained.precision.device
     vocabulary = int(trained.adaptation.model.config.get_text_config().vocab_size)
     size = max(1, min(trained.training.per_device_eval_batch_size, MAX_LOGITS // (PROMPT * vocabulary)))
     for start in range(0, count, size):
         trained.tick()
-        part = chosen[start : start + size]
-        ids, _ = _padded([ids for ids, _ in part], trained.pad)
-        targets, _ = _padded([targets for _, targets in part], IGNORED)
-        yield Prompts.cut(ids.to(device), prompt_lengths(targets))
+        prompts = [_prompt(rows, a, b, trained.encoder) for rows, (a, b) in chosen[start : start + size]]
+        ids, mask = _padded(prompts, trained.pad)
+        yield Prompts.cut(ids.to(device), mask.sum(1))
 
 
-def _examples(rows: Rows) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Token ids and targets of each example; a packed row holds several, each of which begins at position 0."""
-    starts = rows.bounds[:-1] if rows.positions is None else np.flatnonzero(rows.positions == 0)
-    ends = [*starts[1:], int(rows.bounds[-1])]
-    spans = [(int(a), int(b)) for a, b in zip(starts, ends, strict=True)]
-    return [(rows.ids[a:b], rows.ids[a:b] if rows.targets is None else rows.targets[a:b]) for a, b in spans]
+def _spans(rows: Rows) -> list[tuple[int, int]]:
+    """Where each text or example stands; a packed row holds several examples, each of which begins at position 0."""
+    starts = rows.starts
+    if starts is None:
+        starts = rows.bounds[:-1] if rows.positions is None else np.flatnonzero(rows.positions == 0)
+    return list(itertools.pairwise([*starts.tolist(), int(rows.bounds[-1])]))
+
+
+def _prompt(rows: Rows, start: int, stop: int, encoder: Encoder) -> np.ndarray:
+    """Token ids of an example's prompt, or of a text's opening: neither the answer nor what closes a text."""
+    if rows.targets is not None:
+        return rows.ids[start : start + 1 + int(np.argmax(rows.targets[start:stop] != IGNORED))]
+    text = rows.ids[start + len(encoder.start) : stop - 1]
+    return np.array([encoder.opening, *text[: OPENING - 1]])
 
 
 def _padded(parts: Sequence[np.ndarray], fill: int) -> tuple[Tensor, Tensor]:

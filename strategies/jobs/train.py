@@ -70,6 +70,7 @@ class Prepared:
     run: Run
     packing: dict[str, Any]
     compared: int
+    encoder: Encoder
     adaptation: Adaptation | None = None
 
 
@@ -110,6 +111,7 @@ def _bank(spec: JobSpec, work: TrainWork, prepared: Prepared, loop: Loop, runtim
     trained = Trained(
         adaptation=prepared.adaptation,
         rows=prepared.rows,
+        encoder=prepared.encoder,
         labels=_labels(spec, prepared),
         precision=prepared.precision,
         settings=merging.settings,
@@ -185,6 +187,7 @@ def prepare_run(spec: JobSpec, work: TrainWork, runtime: Runtime) -> Prepared:
         run=run,
         packing=packing,
         compared=compared,
+        encoder=encoder,
         adaptation=adaptation,
     )
 

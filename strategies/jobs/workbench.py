@@ -23,7 +23,7 @@ from strategies.merging.adapters import adapters_of, write_adapter
 from strategies.merging.fisher import Importance
 from strategies.merging.inputs import Inputs, Member, gather, same_tokenizer
 from strategies.merging.methods import Maker, settled
-from strategies.merging.models import Grown, Model, open_model
+from strategies.merging.models import Grown, Model, inner_of, open_model
 from strategies.merging.settings import FisherMerge, combining
 from strategies.merging.writing import write_model
 from strategies.settings import Json
@@ -48,7 +48,12 @@ class Bench:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        return self.inputs.members[0].model.labels if self.spec.task == "classification" else ()
+        return self._shaped.labels if self.spec.task == "classification" else ()
+
+    @property
+    def _shaped(self) -> Model:
+        """The first parent that knows most classes by itself."""
+        return max((inner_of(member.model) for member in self.inputs.members), key=lambda one: len(one.labels))
 
     def write(self, folder: Path, maker: Maker) -> Json:
         """Write a merge into a fresh folder; returns what is known of it."""
@@ -56,8 +61,8 @@ class Bench:
         self.runtime.enter("merging", step=0, steps=len(self.inputs.names))
         if self.into == "adapter":
             return {"gaps": write_adapter(folder, inputs=self.inputs, maker=maker, tick=self.tick).facts()}
-        names, members, watched = self.inputs.names, self.inputs.members, _Watched(maker, self)
-        sha256 = write_model(folder, shaped=members[0].model, base=self.inputs.base, names=names, tensor=watched.tensor)
+        names, watched = self.inputs.names, _Watched(maker, self)
+        sha256 = write_model(folder, shaped=self._shaped, base=self.inputs.base, names=names, tensor=watched.tensor)
         return {"sha256": sha256}
 
     def tick(self) -> None:
@@ -158,7 +163,7 @@ def _base(spec: JobSpec, members: list[Member]) -> Model:
     """The base; a classifier's older version is read with the candidate's rows for the classes it lacks."""
     base, first = open_model(spec.model), members[0].model
     grows = len(members) == 1 and base.labels and len(first.labels) > len(base.labels)
-    return Grown(base, first) if grows and not isinstance(first, Grown) else base
+    return Grown(base, [first]) if grows and not isinstance(first, Grown) else base
 
 
 def _unique(names: list[str], what: str) -> None:

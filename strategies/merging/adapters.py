@@ -44,7 +44,8 @@ class Gaps:
 
 
 def write_adapter(folder: Path, *, inputs: Inputs, maker: Maker, tick: Callable[[], None]) -> Gaps:
-    """Write the merged adapter as a PEFT folder, with the first parent's settings, classes and tokenizer.
+    """Write the merged adapter as a PEFT folder, with settings, classes and tokenizer of the first parent that knows
+    most classes.
 
     ``tick`` is called after each module and may raise.
 
@@ -54,7 +55,7 @@ def write_adapter(folder: Path, *, inputs: Inputs, maker: Maker, tick: Callable[
     adapters = adapters_of(inputs)
     if isinstance(maker, Fisher):
         raise Refused("Fisher information is of full models; merge into a model")
-    first = adapters[0]
+    first = max(adapters, key=lambda one: len(one.labels))
     tensors: dict[str, Tensor] = {}
     cut = norms = apart = means = 0.0
     for module in sorted(first.modules):

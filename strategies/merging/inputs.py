@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from strategies.errors import Refused
 from strategies.inference.load import HEADS, load_tokenizer
 from strategies.merging.blocks import block_of
 from strategies.merging.fisher import Importance
-from strategies.merging.models import Adapted, Model, folder_of
+from strategies.merging.models import Grown, Model, adapter_of, folder_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +52,12 @@ def gather(base: Model, members: Sequence[Member], *, copy_lone: bool = False) -
 
     Raises:
         Refused: architectures, tensor names, shapes or classes differ; the message names the first tensor that does.
+            Classes may be more in some: a row that not all have is the mean of those that are there.
     """
-    first = members[0]
     for member in members:
         _same_kind(member.model, base, member.role)
-        _same_labels(member, first)
+    members = _grown(members)
+    first = members[0]
     names = set(first.model.names)
     for member in members[1:]:
         names = _joined(names, first, member, copy_lone=copy_lone)
@@ -80,13 +81,16 @@ def _same_kind(model: Model, base: Model, role: str) -> None:
         raise Refused(f"{role} is a {kinds[0]} model and its base a {kinds[1]} one; merge models of one architecture")
 
 
-def _same_labels(member: Member, first: Member) -> None:
-    ours, theirs = member.model.labels, first.model.labels
-    if ours != theirs:
-        raise Refused(
-            f"{member.role} has the classes {', '.join(ours) or '-'} and {first.role} {', '.join(theirs) or '-'}; "
-            "merge classifiers whose classes are the same, in the same order"
-        )
+def _grown(members: Sequence[Member]) -> list[Member]:
+    """The parents as if each knew all classes."""
+    models = [member.model for member in members if not isinstance(member.model, Grown)]
+    most = max((model.labels for model in models), key=len, default=())
+    return [
+        member
+        if isinstance(member.model, Grown) or member.model.labels == most
+        else replace(member, model=Grown(member.model, models))
+        for member in members
+    ]
 
 
 def _joined(names: set[str], first: Member, member: Member, *, copy_lone: bool) -> set[str]:
@@ -161,4 +165,4 @@ def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
 def all_adapters(base: Model, members: Sequence[Member]) -> bool:
     """Whether the parents are adapters on one folder, the base's."""
     folder = folder_of(base).path.resolve()
-    return all(isinstance(member.model, Adapted) and member.model.base.path.resolve() == folder for member in members)
+    return all(adapter_of(one.model) and folder_of(one.model).path.resolve() == folder for one in members)

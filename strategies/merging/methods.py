@@ -30,7 +30,7 @@ from strategies.merging.arithmetic import (
 )
 from strategies.merging.blocks import block_of, block_scales, draw_half
 from strategies.merging.inputs import Inputs, Member, all_adapters, holders
-from strategies.merging.models import adapter_of, change_between
+from strategies.merging.models import adapter_of, change_between, inner_of
 from strategies.merging.ranks import find_places
 from strategies.merging.settings import (
     WEIGHTED,
@@ -206,8 +206,11 @@ class Fisher:
     def _term(self, name: str, member: Member, scale: float) -> tuple[Tensor, Tensor]:
         tensor = member.model.tensor(name)
         assert member.fisher is not None
-        known = member.fisher.tensor(name, tuple(tensor.shape)) * scale
-        return tensor, known.clamp_(min=self.floor).mul_(member.weight)
+        own = inner_of(member.model).shape(name)
+        # Of rows that it only reads of others it knows nothing.
+        known = torch.zeros_like(tensor)
+        known[tuple(map(slice, own))] = member.fisher.tensor(name, own)
+        return tensor, known.mul_(scale).clamp_(min=self.floor).mul_(member.weight)
 
 
 class Lines(Added):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -267,17 +267,24 @@ def _check_plain(config: Json, adapter: Path) -> None:
 
 
 class Grown:
-    """A classifier whose head lacks the last classes of ``like``: it is read as if it had ``like``'s rows for them."""
+    """A classifier whose head lacks the last classes of others: it is read as if it had their rows for them.
 
-    def __init__(self, inner: Folder | Adapted, like: Folder | Adapted) -> None:
-        if like.labels[: len(inner.labels)] != inner.labels:
+    Where several have a class, their mean row is taken.
+
+    Raises:
+        Refused: the others' classes do not begin with its own.
+    """
+
+    def __init__(self, inner: Folder | Adapted, others: Sequence[Folder | Adapted]) -> None:
+        self.like = max(others, key=lambda one: len(one.labels))
+        if not inner.labels or self.like.labels[: len(inner.labels)] != inner.labels:
             raise Refused(
-                f"the candidate's classes ({', '.join(like.labels)}) do not begin with the parent's "
-                f"({', '.join(inner.labels)}); they cannot be mixed"
+                f"classes {', '.join(self.like.labels) or '-'} do not begin with {', '.join(inner.labels) or '-'}; "
+                "merge classifiers whose classes are the same in the same order, but for new ones at the end"
             )
         self.inner = inner
-        self.like = like
-        self.labels = like.labels
+        self.others = others
+        self.labels = self.like.labels
         self.config = inner.config
         self.names = inner.names
         self.files = inner.files
@@ -291,11 +298,21 @@ class Grown:
     def tensor(self, name: str) -> Tensor:
         """The tensor in float32, grown if it is the head's."""
         tensor = self.inner.tensor(name)
-        return torch.cat([tensor, self.like.tensor(name)[len(tensor) :]]) if self._short(name) else tensor
+        return torch.cat([tensor, self._rows(name)[len(tensor) :]]) if self._short(name) else tensor
 
     def replaces(self, name: str) -> bool:
         """Whether change counts as a whole."""
         return self._short(name) or self.inner.replaces(name)
+
+    def _rows(self, name: str) -> Tensor:
+        """Rows of all classes, each the mean of those that the others have."""
+        total = torch.zeros(self.like.shape(name))
+        counts = torch.zeros([len(total), *(1 for _ in total.shape[1:])])
+        for other in self.others:
+            rows = other.tensor(name)
+            total[: len(rows)] += rows
+            counts[: len(rows)] += 1
+        return total / counts
 
     def _short(self, name: str) -> bool:
         ours, theirs = self.inner.shape(name), self.like.shape(name)
@@ -318,15 +335,20 @@ def open_model(files: ModelFiles) -> Folder | Adapted:
     return Adapted(folder, Path(files.adapter)) if files.adapter else folder
 
 
+def inner_of(model: Model) -> Folder | Adapted:
+    """A model as it is stored, without what it reads of others."""
+    return model.inner if isinstance(model, Grown) else model
+
+
 def folder_of(model: Model) -> Folder:
     """The Hugging Face folder at the bottom of a model."""
-    inner = model.inner if isinstance(model, Grown) else model
+    inner = inner_of(model)
     return inner.base if isinstance(inner, Adapted) else inner
 
 
 def adapter_of(model: Model) -> Adapted | None:
     """The adapter of a model, if it has one."""
-    inner = model.inner if isinstance(model, Grown) else model
+    inner = inner_of(model)
     return inner if isinstance(inner, Adapted) else None
 
 

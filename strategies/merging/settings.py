@@ -167,6 +167,15 @@ BY_HAND: dict[str, type[Closed]] = {
 """Methods that a user may ask for by name; a repair is the gate's own."""
 
 
+LONE = frozenset({"interpolate", "half-reset", "lines"})
+"""Methods that go back from the one model they are given, as ``lines`` does by itself or after one of these."""
+
+
+def goes_back(method: Merge) -> bool:
+    """Whether one version goes back towards another, instead of several becoming one."""
+    return combining(method).kind in LONE
+
+
 def share_gone_back(method: Merge) -> float | None:
     """How much of the version gone back to is in the result; None for methods that count changes from a base alike.
 
@@ -177,17 +186,23 @@ def share_gone_back(method: Merge) -> float | None:
             return method.share
         case HalfResetMerge():
             return 0.5
-        case LinesMerge(after=None, alpha=float(alpha)):
-            beta = 1 - alpha if method.beta is None else method.beta
-            return 1 - (alpha + beta / 2)
+        case LinesMerge() if goes_back(method):
+            return 1 - _kept_by_lines(method)
         case _:
             return None
 
 
+def _kept_by_lines(method: LinesMerge) -> float:
+    """How much of one candidate's change LiNeS keeps, in the mean over the blocks."""
+    before = 1.0 if method.after is None else 1 - (share_gone_back(method.after) or 0.0)
+    # After a merge the first block gets back what the merge took off the norm of the change.
+    alpha = method.alpha if method.alpha is not None else 1 / before if before else 1.0
+    beta = method.beta if method.beta is not None else 1 - alpha
+    return before * (alpha + beta / 2)
+
+
 LastStep = Annotated[_Step | GreedySoupMerge | LinesMerge, Field(discriminator="kind")]
 """Merges that a strategy can end with."""
-LONE = frozenset({"interpolate", "lines"})
-"""Methods that scale the change of one model, unless ``lines`` follows a merge."""
 MEANS = frozenset({"soup", "greedy-soup", "fisher"})
 """Methods that average models: of one alone there is nothing to average."""
 SIBLINGS = 3
@@ -227,7 +242,7 @@ class MergeConsolidation(Closed):
     @property
     def scales_one(self) -> bool:
         """Whether the method scales the change of one model alone."""
-        return self.method.kind in LONE and getattr(self.method, "after", None) is None
+        return goes_back(self.method)
 
     @property
     def count(self) -> int:

@@ -15,7 +15,7 @@ from strategies.planning import compose, cosine, trunk
 
 def plan(signals: Signals, composition: Composition, *, strategy: str) -> Plan:
     """The plan of a composition, under the strategy's name; raises BadPlan where there is none."""
-    compose.check(composition, signals.training)
+    compose.check(composition, signals.training, signals.task)
     compose.check_parent(composition, signals)
     signals = _of_bank(signals) if composition.selection.kind == "adapter" else signals
     signals = _of_base(signals) if composition.start == "base" else signals

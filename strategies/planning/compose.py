@@ -7,14 +7,21 @@ from strategies.contract import Signals
 from strategies.errors import BadPlan
 from strategies.mixing.regmix import LEAST_RUNS
 from strategies.mixing.settings import WeightedSettings
+from strategies.parts import LocalObjective, TaskMeanConsolidation
 from strategies.plan import ADAPTER, BANK
-from strategies.settings import TrainingSettings
+from strategies.selection.settings import AdapterSettings
+from strategies.settings import Closed, Task, TrainingSettings
 
 LABELS_SHOWN = 5
+LANGUAGE_MODELS_ONLY = {
+    "doremi": "compares the loss of every token",
+    "regmix": "tries mixtures on tiny language models",
+}
+"""Re-weightings that classification cannot have, and why."""
 
 
-def check(composition: Composition, training: TrainingSettings) -> None:
-    """Refuse screws that contradict each other, or the training settings."""
+def check(composition: Composition, training: TrainingSettings, task: Task) -> None:
+    """Refuse screws that contradict each other, the training settings or the task."""
     if composition.start == "base":
         _check_base(composition)
     if isinstance(composition.schedule, InfiniteSettings):
@@ -31,6 +38,47 @@ def check(composition: Composition, training: TrainingSettings) -> None:
         raise BadPlan("half draws anew what moves, so every stage needs a new optimizer; remove keep_optimizer")
     if isinstance(composition.mixing, WeightedSettings):
         _check_weighted(composition.mixing)
+    _check_task(composition, task)
+
+
+def _check_task(composition: Composition, task: Task) -> None:
+    """Refuse what another task alone would heed: it would be ignored, or fail in every decision."""
+    if task == "classification":
+        mixing, merging = composition.mixing, composition.consolidation
+        reweight = mixing.reweight.kind if isinstance(mixing, WeightedSettings) else "none"
+        if reweight in LANGUAGE_MODELS_ONLY:
+            raise BadPlan(f"{reweight} {LANGUAGE_MODELS_ONLY[reweight]}; choose skill-it for classification")
+        unused = _turned(merging.router, {"rounds"}) if isinstance(merging, TaskMeanConsolidation) else []
+        if unused:
+            raise BadPlan(f"classes are routed by their head, without router.{unused[0]}; remove it")
+        return
+    for name, part, shared in _of_classes(composition):
+        unused = _turned(part, shared)
+        if unused:
+            raise BadPlan(f"{name}.{unused[0]} is about classes, which {task} does not have; remove it")
+
+
+def _of_classes(composition: Composition) -> list[tuple[str, Closed, set[str]]]:
+    """Parts of a bank's composition with settings about classes, and their other settings."""
+    merging, selection, objective = composition.consolidation, composition.selection, composition.objective
+    found: list[tuple[str, Closed, set[str]]] = []
+    if isinstance(merging, TaskMeanConsolidation) and merging.align is not None:
+        found.append(("consolidation", merging, set(TaskMeanConsolidation.model_fields) - {"align"}))
+    if isinstance(selection, AdapterSettings):
+        found.append(("selection", selection, set()))
+    if isinstance(objective, LocalObjective):
+        found.append(("objective", objective, set()))
+    return found
+
+
+def _turned(settings: Closed, shared: set[str]) -> list[str]:
+    """Fields that are not as they come, but for the ``shared`` ones."""
+    usual = type(settings)()
+    return [
+        name
+        for name in type(settings).model_fields
+        if name not in shared and getattr(settings, name) != getattr(usual, name)
+    ]
 
 
 def _check_weighted(mixing: WeightedSettings) -> None:
@@ -101,24 +149,22 @@ def _check_bank(composition: Composition) -> None:
 def _check_base(composition: Composition) -> None:
     if composition.mixing.kind == "weighted":
         raise BadPlan(
-            "a weighted stage is as long as its new rows, too short to teach the base all old ones again;"
-            " set mixing.kind to everything or start to live"
+            "weighted domains from the base are not built yet: such a stage is as long as its new rows, too short to"
+            " teach all old ones again; set mixing.kind to everything or start to live"
         )
     if composition.mixing.kind != "everything":
         raise BadPlan("from the base, what came since would be lost; set mixing.kind to everything or start to live")
-    if composition.schedule.kind == "infinite":
+    if isinstance(composition.schedule, InfiniteSettings):
         raise BadPlan("the infinite schedule goes on from the live version's trunk; set start to live")
+    if composition.schedule.warmup_start == "last_lr":
+        raise BadPlan("last_lr is the live version's last rate, which the base never had; set warmup_start to zero")
     if composition.keep_optimizer:
         raise BadPlan("the base has no optimizer moments; remove keep_optimizer or set start to live")
 
 
 def _check_averaged(composition: Composition) -> None:
-    """Neither moments nor a trunk go on from weights that no step led to."""
+    """Moments do not go on from weights that no step led to."""
     what = "an average" if composition.consolidation.kind == "ema" else "a merge"
-    if composition.schedule.kind == "infinite":
-        raise BadPlan(
-            f"the infinite schedule goes on from its trunk's own weights, not from {what}; choose cosine or keep"
-        )
     if composition.keep_optimizer:
         raise BadPlan(f"the moments belong to the last weights, not to {what}; remove keep_optimizer or choose keep")
 
@@ -127,7 +173,10 @@ def _check_infinite(composition: Composition, schedule: InfiniteSettings, traini
     if composition.mixing.kind == "everything":
         raise BadPlan("the infinite schedule's trunk has seen the old rows; set mixing.kind to replay")
     if composition.mixing.kind == "weighted":
-        raise BadPlan("the infinite schedule counts what its trunk leaves over by replay's share; choose cosine")
+        raise BadPlan(
+            "weighted domains with the infinite schedule are not built yet: it counts what its trunk leaves over by"
+            " replay's share; choose cosine, or set mixing.kind to replay"
+        )
     if composition.selection.kind == "half":
         raise BadPlan("the infinite schedule continues its trunk's optimizer, but half needs a new one; choose cosine")
     if composition.keep_optimizer:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from strategies.contract import Explained, MergeTemplate, Template, TrainTemplate
 from strategies.errors import BadPlan
 from strategies.merging.settings import MEANS, MergeConsolidation, combining
-from strategies.plan import ADAPTER, MODEL, START
+from strategies.plan import ADAPTER, MODEL, START, parse_reference
 from strategies.planning import resolve
 from strategies.planning.mixing import MAIN
 from strategies.planning.stage import Stage, everything
@@ -23,18 +23,18 @@ class Ended:
     """A stage's jobs, the one whose answer is the version, and what is told of the last of them."""
 
     jobs: Mapping[str, Template]
-    result: str = MAIN
+    result: str
     values: dict[str, Explained] = field(default_factory=dict)
     in_words: str = ""
 
 
-def with_last_step(stage: Stage, jobs: Mapping[str, Template]) -> Ended:
-    """The jobs as they are, or with siblings in place of the train job and their merge."""
-    settings, main = stage.composition.consolidation, jobs[MAIN]
+def with_last_step(stage: Stage, jobs: Mapping[str, Template], *, last: str = MAIN) -> Ended:
+    """The jobs as they are, or with siblings in place of the ``last`` train job and their merge."""
+    settings, main = stage.composition.consolidation, jobs[last]
     if not isinstance(settings, MergeConsolidation) or not isinstance(main, TrainTemplate):
-        return Ended(jobs=jobs)
-    trained = {f"{MAIN}-{at + 1}": _sibling(main, at) for at in range(settings.count)}
-    before = {name: job for name, job in jobs.items() if name != MAIN}
+        return Ended(jobs=jobs, result=last)
+    trained = {f"{last}-{at + 1}": _sibling(main, at) for at in range(settings.count)}
+    before = {name: job for name, job in jobs.items() if name != last}
     origin = resolve.DEFAULT if settings.siblings is None else resolve.SETTINGS
     count = settings.count
     return Ended(
@@ -59,12 +59,14 @@ def _sibling(main: TrainTemplate, at: int) -> TrainTemplate:
 def _merge(stage: Stage, settings: MergeConsolidation, main: TrainTemplate, trained: tuple[str, ...]) -> MergeTemplate:
     inner = combining(settings.method).kind
     role = MODEL if main.selection.lora is None else ADAPTER
+    start = _start(main, role)
     members = {name: f"@{name}/{role}" for name in trained}
     if len(trained) == 1 and settings.method.kind in MEANS:
-        members[START] = main.init
+        _check_start(stage, main)
+        members[START] = start
     keeps_adapter = role == ADAPTER and START not in members and inner not in ("fisher", "greedy-soup")
     return MergeTemplate(
-        init=main.init,
+        init=start,
         members=members,
         method=settings.method,
         into="adapter" if keeps_adapter else "model",
@@ -72,6 +74,19 @@ def _merge(stage: Stage, settings: MergeConsolidation, main: TrainTemplate, trai
         sets=_sets(stage) if inner == "greedy-soup" else (),
         training=main.training,
     )
+
+
+def _start(main: TrainTemplate, role: str) -> str:
+    """What training starts from: a version, or what an earlier job of the plan answers with."""
+    start = parse_reference(main.init)
+    return f"@{start.of}/{role}" if start.is_job else main.init
+
+
+def _check_start(stage: Stage, main: TrainTemplate) -> None:
+    """A head that was never taught its classes has no part in a mean."""
+    taught = parse_reference(main.init).is_job or (stage.composition.start == "live" and stage.signals.parent_labels)
+    if stage.signals.task == "classification" and not taught:
+        raise BadPlan("the one sibling would be averaged with a start that knows no classes yet; set siblings to 2")
 
 
 def _rows(stage: Stage, members: Mapping[str, str]) -> dict[str, str]:

@@ -23,6 +23,7 @@ from strategies.parts import (
     AgentReweighting,
     CosineSchedule,
     GroupDroObjective,
+    KeepConsolidation,
     Mixing,
     Reweighting,
     SkillItReweighting,
@@ -122,7 +123,13 @@ def _doremi(stage: Stage, main: TrainTemplate, mixing: WeightedMixing, settings:
     if stage.signals.task == "classification":
         raise BadPlan("doremi compares the loss of every token; choose skill-it for classification")
     steps = max(1, round(settings.share * stage.steps))
-    short = {"steps": steps, "schedule": _shortened(main, steps), "state": (), "optimizer": None}
+    short = {
+        "steps": steps,
+        "schedule": _shortened(main, steps),
+        "consolidation": KeepConsolidation(),
+        "state": (),
+        "optimizer": None,
+    }
     plain = mixing.model_copy(update={"reweight": None, "cursor": None, "observe_every": None, "limits": None})
     reference = main.model_copy(update={**short, "mixing": plain})
     objective = GroupDroObjective(prior=_floats(mixing), eta=settings.eta, smoothing=settings.smoothing)

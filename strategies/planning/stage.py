@@ -88,7 +88,7 @@ def resolve_stage(
         **shares,
         **drawn,
     }
-    values |= _decay(composition.consolidation, int(values["steps"].value))
+    values |= decay(composition.consolidation, int(values["steps"].value))
     return Stage(
         strategy=strategy,
         signals=signals,
@@ -201,12 +201,12 @@ def _consolidation(stage: Stage) -> Consolidation:
     return settings
 
 
-def _decay(consolidation: ConsolidationSettings, steps: int) -> dict[str, Explained]:
+def decay(consolidation: ConsolidationSettings, steps: int) -> dict[str, Explained]:
+    """The decay of an average over ``steps`` steps; nothing where there is none."""
     if not isinstance(consolidation, EmaConsolidation):
         return {}
-    origin = (
-        resolve.SETTINGS if consolidation.decay else f"horizon of {consolidation.horizon:g} stages of {steps} steps"
-    )
+    given = consolidation.decay is not None
+    origin = resolve.SETTINGS if given else f"horizon of {consolidation.horizon:g} stages of {steps} steps"
     return {"decay": Explained(value=consolidation.decay_over(steps), origin=origin)}
 
 

@@ -12,11 +12,21 @@ from typing import Any
 from strategies.composition import Composition, InfiniteSettings
 from strategies.contract import Explained, Plan, Signals, SourceFacts, TrainTemplate
 from strategies.mixing import old_rows
-from strategies.parts import InfiniteSchedule, ReplayMixing
-from strategies.planning import resolve, share
-from strategies.planning.stage import Stage, in_words, parents_cursor, replay, resolve_stage, sources_of, train_job
+from strategies.parts import InfiniteSchedule, KeepConsolidation, ReplayMixing
+from strategies.planning import merging, resolve, share
+from strategies.planning.stage import (
+    Stage,
+    decay,
+    in_words,
+    parents_cursor,
+    replay,
+    resolve_stage,
+    sources_of,
+    train_job,
+)
 from strategies.settings import Json
 
+RELEASE = "release"
 STATE = ("state/trunk", "state/optimizer", "state/mixing")
 
 
@@ -29,8 +39,16 @@ def plan(signals: Signals, composition: Composition, settings: InfiniteSettings,
         trunk=Explained(value="new" if obstacle else "resumed", origin=obstacle or "the live version's trunk"),
         left_over=Explained(value=_left_over(stage), origin="new rows that the trunk does not take"),
     )
-    jobs = {"trunk": _trunk(stage, settings, resumed=obstacle is None), "release": _release(stage, settings)}
-    return Plan(strategy=strategy, jobs=jobs, result="release", reason=_reason(stage, obstacle), values=stage.values)
+    stage = stage.with_values(**decay(composition.consolidation, _length(stage, "anneal")))
+    jobs = {"trunk": _trunk(stage, settings, resumed=obstacle is None), RELEASE: _release(stage, settings)}
+    ended = merging.with_last_step(stage, jobs, last=RELEASE)
+    return Plan(
+        strategy=strategy,
+        jobs=ended.jobs,
+        result=ended.result,
+        reason=f"{_reason(stage, obstacle)}{ended.in_words}.",
+        values={**stage.values, **ended.values},
+    )
 
 
 def _stage(
@@ -150,8 +168,9 @@ def _schedule(stage: Stage, settings: InfiniteSettings, **lengths: int) -> Infin
 
 
 def _trunk(stage: Stage, settings: InfiniteSettings, *, resumed: bool) -> TrainTemplate:
+    """The trunk goes on from its own weights in the next stage: only its release is averaged or merged."""
     lengths = {phase: _length(stage, phase) for phase in ("warmup", "cooldown", "constant")}
-    return train_job(
+    made = train_job(
         stage,
         _schedule(stage, settings, **lengths),
         _mixing(stage, cursor=parents_cursor(stage.signals)),
@@ -160,6 +179,7 @@ def _trunk(stage: Stage, settings: InfiniteSettings, *, resumed: bool) -> TrainT
         steps=_trunk_steps(stage),
         state=STATE,
     )
+    return made.model_copy(update={"consolidation": KeepConsolidation()})
 
 
 def _release(stage: Stage, settings: InfiniteSettings) -> TrainTemplate:
@@ -188,4 +208,4 @@ def _reason(stage: Stage, obstacle: str | None) -> str:
         if obstacle
         else f"Continues the trunk for {steps} steps at rate {rate:g}"
     )
-    return f"{start}, then releases it after {_length(stage, 'anneal')} steps of annealing, {in_words(stage)}."
+    return f"{start}, then releases it after {_length(stage, 'anneal')} steps of annealing, {in_words(stage)}"

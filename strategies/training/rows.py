@@ -22,7 +22,8 @@ class Rows:
     """Rows of one source as flat arrays; row r is ``ids[bounds[r]:bounds[r + 1]]``.
 
     ``targets`` has for each token what it should predict; ``positions`` restart at 0 for each document of a packed row
-    that may not see its neighbours (None: a row is one sequence); ``labels`` has one class a row. ``documents`` are the
+    that may not see its neighbours (None: a row is one sequence); ``labels`` has one class a row; ``starts`` are the
+    places in ``ids`` where texts begin that were joined and cut without regard to rows. ``documents`` are the
     snapshot's row numbers that row r touches: ``documents[members[r]:members[r + 1]]``.
     """
 
@@ -34,6 +35,7 @@ class Rows:
     targets: Ids | None = None
     positions: Ids | None = None
     labels: Places | None = None
+    starts: Places | None = None
     tokens: int = 0
     dropped: int = 0
 
@@ -74,13 +76,15 @@ def _text_rows(documents: Documents, encoder: Encoder, tick: Tick) -> Rows:
     width = encoder.max_length
     count = len(flat) // width
     bounds = np.arange(count + 1, dtype=np.int64) * width if count else _single(len(flat))
-    documents_of, members = _touching(np.cumsum([0, *lengths]), bounds, documents.rows)
+    starts = np.cumsum([0, *lengths])
+    documents_of, members = _touching(starts, bounds, documents.rows)
     return Rows(
         ids=flat[: bounds[-1]],
         bounds=bounds,
         documents=documents_of,
         members=members,
         size=documents.size,
+        starts=starts[starts < bounds[-1]],
         tokens=len(flat),
         dropped=len(flat) - int(bounds[-1]),
     )

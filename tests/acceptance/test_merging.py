@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from tests import models
 from tests.acceptance.daemon import Daemon, write_jsonl
+from tests.acceptance.test_mos import write_classes
 
 pytestmark = pytest.mark.slow
 TRAINING = ("--set", "training.max_steps=20", "--set", "training.train_batch_size=8", "--set", "training.max_length=64")
@@ -74,6 +75,40 @@ def test_a_stage_ends_with_the_mean_of_its_siblings(daemon: Daemon, tmp_path: Pa
         assert inputs["train-1"] != inputs["train-2"]
         assert [one["role"] for one in made["edges"]] == ["init"]
     assert "merges 2 siblings by soup" in daemon.json("decision", "show", "2")["reason"]
+
+
+def test_an_infinite_schedules_release_is_averaged_with_its_trunk_which_goes_on(daemon: Daemon, tmp_path: Path) -> None:
+    consolidation = ("strategy.consolidation.kind=merge", "strategy.consolidation.siblings=1")
+    settings = (*consolidation, "strategy.schedule=infinite", "training.tuner=lora", "gate.mode=record")
+    stream(daemon, tmp_path, *(part for one in settings for part in ("--set", one)))
+    for start in (100, 200):
+        retrain(daemon, tmp_path, start)
+    made = daemon.json("version", "show", "s/3")
+    assert (made["state"], list(made["facts"]["jobs"])) == ("live", ["trunk", "release-1", "merge"])
+    assert set(made["facts"]["jobs"]["merge"]["weights"]) == {"release-1", "start"}
+    assert made["artifacts"].keys() >= {"state/trunk", "state/optimizer", "state/mixing"}
+    assert "Continues the trunk" in daemon.json("decision", "show", "2")["reason"]
+
+
+def test_stages_of_a_growing_list_of_classes_end_with_a_merge_and_are_merged_themselves(
+    daemon: Daemon, tmp_path: Path
+) -> None:
+    """The second stage averages its one sibling with what it started from, which lacks the new class."""
+    settings = ("gate.mode=record", "training.learning_rate=0.001", "training.max_steps=20", "training.max_length=64")
+    sets = [part for one in (*settings, "strategy.consolidation.kind=merge") for part in ("--set", one)]
+    model = models.bert(tmp_path / "base")
+    daemon.cli("stream", "add", "s", "--model", str(model), "--task", "classification", "--strategy", "naive", *sets)
+    for siblings, labels in ((2, ("red", "blue")), (1, ("green",))):
+        daemon.cli("stream", "set", "s", "--set", f"strategy.consolidation.siblings={siblings}")
+        daemon.cli("ingest", "s", str(write_classes(tmp_path / f"{siblings}.jsonl", labels, start=100 * siblings)))
+        daemon.cli("retrain", "s", "--wait", timeout_s=600)
+    second, third = (daemon.json("version", "show", f"s/{number}") for number in (2, 3))
+    assert list(second["facts"]["jobs"]) == ["train-1", "train-2", "merge"]
+    assert list(third["facts"]["jobs"]) == ["train-1", "merge"]
+    assert set(third["facts"]["jobs"]["merge"]["weights"]) == {"train-1", "start"}
+    assert third["facts"]["labels"] == ["blue", "red", "green"]
+    made = daemon.json("merge", "s/2", "s/3", "--method", "fisher", "--wait")
+    assert (made["state"], made["facts"]["labels"]) == ("live", ["blue", "red", "green"])
 
 
 def test_a_candidate_that_forgot_is_repaired_after_the_daemon_was_killed(daemon: Daemon, tmp_path: Path) -> None:

@@ -149,5 +149,9 @@ def test_instructions_of_two_families_come_to_two_adapters_and_each_prompt_to_on
     assert all(live[name] < base[name] for name in base), (base, live)
     assert objects(daemon, "s/2", under="adapters/t1").items() <= objects(daemon, "s/3", under="adapters/").items()
     daemon.cli("version", "export", "s@live", str(tmp_path / "out"))
-    call = "bank.generate('count count a b', max_new_tokens=4, do_sample=False)"
-    assert elsewhere(tmp_path / "out", call) == elsewhere(daemon.home.published / "s" / "live", call)
+    asked = [f"{ask} {ask} {text}" for ask in ("shout", "count") for text in models.texts(4, start=300, words=5)]
+    routes = f"[bank.route(ids, length).adapters[0] for ids, length in map(bank.asked, {asked!r})]"
+    call = f"[{routes}, bank.generate({asked[-1]!r}, max_new_tokens=4, do_sample=False)]"
+    found = elsewhere(tmp_path / "out", call)
+    assert found[0] == [0] * 4 + [1] * 4
+    assert found == elsewhere(daemon.home.published / "s" / "live", call)

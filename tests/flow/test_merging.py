@@ -100,6 +100,20 @@ def test_changes_are_counted_from_the_nearest_version_above_all(daemon: Daemon) 
     assert [(one.parent, one.weight) for one in made.edges] == [(2, 0.2), (3, 0.8)]
 
 
+def test_lines_has_the_lineage_of_the_merge_that_it_follows(daemon: Daemon) -> None:
+    daemon.add_stream()
+    for name, text in (("one", NEW), ("two", OTHER)):
+        daemon.ingest(text, name=name)
+        daemon.retrain()
+    back = {"alpha": 0.5, "beta": 0.2, "after.kind": "interpolate", "after.share": 0.2}
+    assert ask(daemon, 2, 3, method="lines", settings=back).base == 2
+    daemon.settle()
+    assert [(one.parent, one.weight) for one in shown(daemon, 4).edges] == [(2, 0.52), (3, pytest.approx(0.48))]
+    ask(daemon, 2, 3, method="lines", settings={"beta": 0.5, "after.kind": "soup"}, base=4)
+    daemon.settle()
+    assert [(one.parent, one.weight) for one in shown(daemon, 5).edges] == [(2, 0.5), (3, 0.5), (4, 0.0)]
+
+
 @pytest.mark.parametrize(
     ("method", "settings", "weight"),
     [

@@ -25,14 +25,17 @@ BANK = {"selection": {"kind": "adapter"}, "consolidation": {"kind": "task-mean"}
         ({"schedule": INFINITE, "selection": HALF}, {}, "half needs a new one"),
         ({"schedule": INFINITE, "mixing": {"kind": "everything"}}, {}, "has seen the old rows"),
         ({"selection": HALF, "keep_optimizer": True}, {}, "remove keep_optimizer"),
-        ({"schedule": INFINITE, "consolidation": "ema"}, {}, "its trunk's own weights"),
         ({"consolidation": {"kind": "ema"}, "keep_optimizer": True}, {}, "not to an average"),
         ({"consolidation": {"kind": "merge"}, "keep_optimizer": True}, {}, "not to a merge"),
-        ({"consolidation": {"kind": "merge"}, "schedule": INFINITE}, {}, "not from a merge"),
+        (
+            {"start": "base", "mixing": {"kind": "everything"}, "schedule": {"warmup_start": "last_lr"}},
+            {},
+            "which the base never had",
+        ),
         ({**BANK, "consolidation": {"kind": "merge"}}, {}, "set consolidation.kind to task-mean"),
         ({"start": "base"}, {}, "would be lost"),
-        ({"start": "base", "mixing": {"kind": "weighted"}}, {}, "too short to teach the base all old ones again"),
-        ({"schedule": INFINITE, "mixing": {"kind": "weighted"}}, {}, "counts what its trunk leaves over by replay"),
+        ({"start": "base", "mixing": {"kind": "weighted"}}, {}, "from the base are not built yet"),
+        ({"schedule": INFINITE, "mixing": {"kind": "weighted"}}, {}, "with the infinite schedule are not built yet"),
         ({"selection": {"kind": "adapter"}}, {}, "set consolidation.kind to task-mean"),
         ({"consolidation": {"kind": "task-mean"}}, {}, "task-mean is for adapters"),
         ({"objective": {"kind": "local"}}, {}, "local is for adapters"),
@@ -52,7 +55,34 @@ def test_contradictions_are_refused(given, training, reason):
     with pytest.raises(BadPlan, match=reason):
         plan(signals(training), **given)
     with pytest.raises(BadPlan, match=reason):
-        choice.check(StrategySettings.model_validate(given), TrainingSettings(**training))
+        choice.check(StrategySettings.model_validate(given), TrainingSettings(**training), "causal-lm")
+
+
+ADAPTERS = {"name": "mos"}
+
+
+@pytest.mark.parametrize(
+    ("task", "given", "reason"),
+    [
+        ("classification", {"mixing": {"kind": "weighted", "reweight": {"kind": "doremi"}}}, "choose skill-it"),
+        ("classification", {"mixing": {"kind": "weighted", "reweight": {"kind": "regmix"}}}, "choose skill-it"),
+        ("classification", {**ADAPTERS, "consolidation": {"router": {"prior": "gaussian"}}}, "without router.prior"),
+        ("causal-lm", {**ADAPTERS, "objective": {"orthogonality": 0.2}}, "objective.orthogonality is about classes"),
+        ("sft", {**ADAPTERS, "consolidation": {"align": {"epochs": 3}}}, "consolidation.align is about classes"),
+        ("sft", {**ADAPTERS, "selection": {"pooling": "cls"}}, "selection.pooling is about classes, which sft"),
+    ],
+)
+def test_what_the_task_would_not_heed_is_refused_before_anything_is_measured(task, given, reason):
+    with pytest.raises(BadPlan, match=reason):
+        choice.check(StrategySettings.model_validate(given), TrainingSettings(), task)
+    other = "causal-lm" if task == "classification" else "classification"
+    choice.check(StrategySettings.model_validate(given), TrainingSettings(), other)
+
+
+@pytest.mark.parametrize("task", ["causal-lm", "sft", "classification"])
+@pytest.mark.parametrize("name", choice.NAMES)
+def test_every_strategy_fits_every_task(name, task):
+    choice.check(StrategySettings.model_validate({"name": name}), TrainingSettings(), task)
 
 
 @pytest.mark.parametrize(

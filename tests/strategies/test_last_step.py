@@ -8,6 +8,7 @@ import pytest
 
 from strategies.contract import MergeTemplate, Plan, TrainTemplate
 from strategies.errors import BadPlan
+from strategies.merging.settings import EmaConsolidation
 from strategies.named import NAMED
 from strategies.plan import order
 from tests.strategies.makers import plan, signals, source
@@ -44,8 +45,27 @@ def test_one_sibling_alone_is_averaged_with_what_it_started_from():
         plan(signals(anchor=None, old=()), "naive", **ending_with("fisher", siblings=1))
 
 
+@pytest.mark.parametrize("method", ["soup", "greedy-soup", "fisher"])
+def test_a_start_that_knows_no_classes_is_averaged_with_nothing(method: str):
+    pools = {"task": "classification", "labels": ("a", "b"), "pools": ("pool",)}
+    for more in ({}, {"parent_labels": ("a",), "name": "retrain"}):
+        name = more.pop("name", "naive")
+        with pytest.raises(BadPlan, match="knows no classes yet; set siblings to 2"):
+            plan(signals(**pools, **more), name, **ending_with(method, siblings=1))
+    grown = plan(signals(**pools, parent_labels=("a",)), "naive", **ending_with(method, siblings=1))
+    assert list(merged(grown).members) == ["train-1", "start"]
+
+
 @pytest.mark.parametrize(
-    ("method", "siblings"), [("interpolate", 1), ({"kind": "lines", "alpha": 0.5}, 1), ("ties", 3), ("pcb", 3)]
+    ("method", "siblings"),
+    [
+        ("interpolate", 1),
+        ({"kind": "lines", "alpha": 0.5}, 1),
+        ({"kind": "lines", "beta": 0.5, "after": {"kind": "interpolate"}}, 1),
+        ({"kind": "lines", "beta": 0.5, "after": {"kind": "half-reset"}}, 1),
+        ("ties", 3),
+        ("pcb", 3),
+    ],
 )
 def test_what_scales_one_change_trains_one_model(method: Any, siblings: int):
     made = plan(**ending_with(method))
@@ -91,12 +111,48 @@ def test_any_strategy_may_end_with_a_merge(name: str):
     assert len(merged(plan(name=name, **ending_with("soup", siblings=2))).members) == 2
 
 
+@pytest.mark.parametrize("tuner", ["full", "lora"])
+def test_of_the_infinite_schedule_the_release_alone_is_merged(tuner: str):
+    role = {"full": "answer/model", "lora": "answer/adapter"}[tuner]
+    plain = plan(signals({"tuner": tuner}), schedule="infinite")
+    made = plan(signals({"tuner": tuner}), schedule="infinite", **ending_with("soup", siblings=2))
+    assert list(made.jobs) == ["trunk", "release-1", "release-2", "merge"]
+    assert (made.jobs["trunk"], made.jobs["release-1"]) == (plain.jobs["trunk"], plain.jobs["release"])
+    assert merged(made).init == f"@trunk/{role}"
+    assert set(merged(made).members.values()) == {f"@release-1/{role}", f"@release-2/{role}"}
+    one = plan(signals({"tuner": tuner}), schedule="infinite", **ending_with("soup", siblings=1))
+    assert merged(one).members["start"] == f"@trunk/{role}"
+    assert made.reason.endswith(", then merges 2 siblings by soup.")
+
+
+def test_of_the_infinite_schedule_the_release_alone_is_averaged():
+    plain = plan(schedule="infinite")
+    made = plan(schedule="infinite", consolidation="ema")
+    assert made.jobs["trunk"] == plain.jobs["trunk"]
+    average = made.jobs["release"].consolidation
+    assert average == EmaConsolidation(decay=1 - 1 / made.values["anneal_steps"].value)
+    assert made.values["decay"].origin == f"horizon of 1 stages of {made.values['anneal_steps'].value} steps"
+
+
+def test_a_decay_of_none_of_the_average_is_the_users():
+    decay = plan(consolidation={"kind": "ema", "decay": 0.0}).values["decay"]
+    assert (decay.value, decay.origin) == (0.0, "settings")
+
+
 def test_a_search_for_the_mixture_comes_before_every_sibling():
     first = (source("batch-1", 800, tokens=50_000),)
     given = signals(new=(source("batch-3", tokens=50_000),), old=first)
     doremi = {"reweight": {"kind": "doremi"}}
     made = plan(given, "data-mixing", mixing=doremi, **ending_with("soup", siblings=2))
     assert list(made.jobs) == ["reference", "proxy", "train-1", "train-2", "merge"]
+
+
+def test_what_searches_the_mixture_is_trained_weights_and_no_average():
+    first = (source("batch-1", 800, tokens=50_000),)
+    given = signals(new=(source("batch-3", tokens=50_000),), old=first)
+    made = plan(given, "data-mixing", mixing={"reweight": {"kind": "doremi"}}, consolidation="ema")
+    kinds = {name: job.consolidation.kind for name, job in made.jobs.items() if isinstance(job, TrainTemplate)}
+    assert kinds == {"reference": "keep", "proxy": "keep", "train": "ema"}
 
 
 def test_lines_after_fisher_brings_what_fisher_needs():

@@ -91,7 +91,7 @@ def test_a_probe_is_off_unless_asked_for_and_only_for_auto():
     assert choice.probe(signals(), StrategySettings()) is None
     named = StrategySettings.model_validate({"name": "naive", "probe": {}})
     with pytest.raises(BadPlan, match="probe tries what auto may choose"):
-        choice.check(named, signals().training)
+        choice.check(named, signals().training, "causal-lm")
 
 
 def found(chosen: str | None) -> Circumstances:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,28 @@ def domain_bank(folder: Path, model: Path, **router: Any) -> Path:
     return made(folder / "2", second)
 
 
+def asked(label: str, count: int, *, start: int = 0) -> list[dict[str, Any]]:
+    """Dialogues of one world."""
+    texts = [row["text"] for row in spoken(label, count, start=start)]
+    return [
+        {
+            "messages": json.dumps(
+                [{"role": "user", "content": text[:90]}, {"role": "assistant", "content": f"{label} {text[-9:]}"}]
+            )
+        }
+        for text in texts
+    ]
+
+
+def dialogue_bank(folder: Path, model: Path) -> Path:
+    """Two families of instructions; adapters hardly learn prompts, so the prior alone tells these apart."""
+    routing = {"consolidation": {"router": {"prior": "gaussian"}}}
+    settings = {"task": "sft", "training": {"max_length": 128}, **hurried(16), **routing}
+    first = made(folder / "1", domain_job(folder / "a", model, asked("calm", 24), name="t1", **settings))
+    start = {"bank": first, "selection": {"start": "t1"}}
+    return made(folder / "2", domain_job(folder / "b", model, asked("red", 24), name="t2", **start, **settings))
+
+
 def opened(model: Path, bank: Path, task: str) -> Any:
     """The bank as evaluation, export and serving open it."""
     return load(ModelFiles(path=str(model), bank=str(bank)), task, device=torch.device("cpu")).model  # type: ignore[arg-type]
@@ -139,6 +162,7 @@ def pooled(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def prompts(bank: DomainBank, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Texts as right-padded token ids, and their lengths."""
-    found = bank.tokenizer(list(texts), padding=True, return_tensors="pt")
-    return found["input_ids"], found["attention_mask"].sum(1)
+    """What a bank is asked, as right-padded token ids, and their lengths."""
+    asked = [bank.asked(text) for text in texts]
+    padded = torch.nn.utils.rnn.pad_sequence([ids[0] for ids, _ in asked], batch_first=True)
+    return padded, torch.cat([length for _, length in asked])

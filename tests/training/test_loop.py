@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 
 from strategies.contract import JobSpec
@@ -77,7 +78,10 @@ def test_micro_batches_of_unequal_length_leave_the_same_gradient(tmp_path: Path,
 
 def test_moments_start_anew_with_every_stage(tmp_path: Path, llama: Path):
     job = makers.train_job(tmp_path, llama, makers.text_documents(10), steps=1, training={"max_grad_norm": 0})
-    loop = makers.loop(tmp_path / "job", job)
+    first = makers.carry_out(tmp_path / "first", {**job, "work": _with_template(job, state=["state/optimizer"])})
+    assert load_file(tmp_path / "first" / first.artifacts["state/optimizer"] / "optimizer.safetensors")
+    again = {**job, "model": {**job["model"], "path": str(tmp_path / "first" / first.artifacts["answer/model"])}}
+    loop = makers.loop(tmp_path / "second", again)
     seen = {}
     for name, parameter in loop.run.parameters.items():
         parameter.register_post_accumulate_grad_hook(lambda p, name=name: seen.update({name: p.grad.clone()}))
@@ -86,6 +90,10 @@ def test_moments_start_anew_with_every_stage(tmp_path: Path, llama: Path):
         state = loop.run.optimizer.state[parameter]
         assert state["step"] == 1
         assert torch.allclose(state["exp_avg"], (1 - 0.9) * seen[name], rtol=1e-5, atol=1e-12)
+
+
+def _with_template(job: dict, **changes: object) -> dict:
+    return {**job["work"], "template": {**job["work"]["template"], **changes}}
 
 
 class Faulty(CausalLm):

@@ -28,6 +28,8 @@ from strategies.merging.settings import (
     SoupMerge,
     TaskArithmeticMerge,
     TiesMerge,
+    goes_back,
+    share_gone_back,
 )
 from strategies.merging.trimming import find_trim, kept_count
 from tests.training import toys
@@ -164,6 +166,23 @@ def test_interpolation_is_exact_at_its_ends(tmp_path: Path, share: float, expect
 
 def test_interpolation_mixes_the_parents_share_in():
     assert blended(torch.tensor([0.0]), [(0.75, torch.tensor([4.0]))]).tolist() == [3]
+
+
+@pytest.mark.parametrize(
+    ("method", "share"),
+    [
+        (InterpolateMerge(share=0.2), 0.2),
+        (LinesMerge(alpha=0.5), 0.25),
+        (LinesMerge(alpha=0.5, beta=0.2, after=InterpolateMerge(share=0.2)), 0.52),
+        (LinesMerge(beta=0.0, after=InterpolateMerge(share=0.2)), 0.0),
+        (LinesMerge(alpha=1.0, beta=0.0, after=HalfResetMerge()), 0.5),
+        (LinesMerge(beta=0.5, after=SoupMerge()), None),
+        (SoupMerge(), None),
+    ],
+)
+def test_what_goes_back_says_how_far(method: Merge, share: float | None):
+    assert goes_back(method) is (share is not None)
+    assert share_gone_back(method) == (None if share is None else pytest.approx(share))
 
 
 def test_half_reset_puts_whole_tensors_back(tmp_path: Path):

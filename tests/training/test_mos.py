@@ -12,15 +12,21 @@ import transformers
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 
-from strategies.contract import JobSpec
+from strategies.contract import JobSpec, ModelFiles
 from strategies.errors import BadPlan, BadState, Refused
 from strategies.inference.bank import DomainBank
+from strategies.inference.bank.domains import OPENING
 from strategies.inference.bank.files import WEIGHTS, base_digest, read_manifest, stored_digest
+from strategies.inference.encoding import Encoder
+from strategies.inference.load import load_tokenizer
 from strategies.inference.statistics import read_statistics
+from strategies.jobs.bank import _prompt, _spans
 from strategies.mixing import ReplayMixer
 from strategies.objective.local import Local, apart
 from strategies.parts import LocalObjective
 from strategies.schedule import factor
+from strategies.training.data import training_side
+from strategies.training.rows import encode_rows
 from strategies.training.seams import Run
 from tests import models
 from tests.training import banks, makers
@@ -165,6 +171,45 @@ def test_one_task_equals_plain_adapter_tuning_bit_for_bit(tmp_path: Path, bert: 
     assert torch.equal(head.weight, live["classifier.weight"])
 
 
+def plain_speaker(loop, job, model: Path, start: dict[str, torch.Tensor]):
+    """What anybody would write with peft for a language model: an adapter, and the next token's loss."""
+    config = peft.LoraConfig(**banks.LORA, target_modules="all-linear")
+    tuned = peft.get_peft_model(transformers.AutoModelForCausalLM.from_pretrained(model), config)
+    peft.set_peft_model_state_dict(tuned, {name.replace(".t1", ""): one for name, one in start.items()})
+    adapter = [one for one in tuned.parameters() if one.requires_grad]
+    optimizer = torch.optim.AdamW(adapter, weight_decay=0.1, betas=(0.9, 0.95), fused=True)
+    mixing = JobSpec.model_validate(job).work.template.mixing
+    mixer = ReplayMixer(mixing, {name: len(rows) for name, rows in loop.collate.sources.items()})
+    tuned.train()
+    for step in range(1, loop.steps + 1):
+        optimizer.param_groups[0]["lr"] = 1e-2 * factor(loop.schedule, step)
+        (batch,) = loop.collate(mixer.draw(step))
+        logits = tuned(**batch.inputs).logits
+        loss = cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="sum") / batch.weight
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(adapter, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    return tuned.eval()
+
+
+def test_one_domain_equals_plain_adapter_tuning_bit_for_bit_and_is_answered_by_it(tmp_path: Path, llama: Path):
+    job = banks.domain_job(tmp_path, llama, banks.spoken("calm", 24), name="t1", **banks.hurried(6))
+    loop = makers.loop(tmp_path / "loop", job)
+    start = makers.weights(loop)
+    loop.train()
+    tuned = plain_speaker(loop, job, llama, {name: one for name, one in start.items() if "lora_" in name})
+    live = {name.replace(".t1.", ".default."): one for name, one in makers.weights(loop).items() if "lora_" in name}
+    makers.assert_equal(live, {name: one for name, one in tuned.named_parameters() if one.requires_grad})
+
+    bank = banks.opened(llama, banks.made(tmp_path / "job", job), "causal-lm")
+    ids, lengths = banks.prompts(bank, [row["text"] for row in banks.spoken("red", 3)])
+    with torch.inference_mode():
+        answer = bank(input_ids=ids, prompts=lengths)
+        torch.testing.assert_close(answer.logits, tuned(input_ids=ids).logits)
+    assert answer.adapters == (0, 0, 0)
+
+
 @torch.inference_mode()
 def test_a_bank_of_one_task_answers_as_its_adapter_does(bert: Path, first: Path):
     bank = banks.opened(bert, first, "classification")
@@ -292,6 +337,18 @@ def test_a_packed_row_gives_the_prompts_of_all_its_examples(tmp_path: Path, chat
     assert result.facts["packing"]["passed"]
     held = load_file(tmp_path / "job/out/bank/statistics.safetensors")
     assert int(held["t1.count"]) + len(held["t1.held"]) == 24
+
+
+@pytest.mark.parametrize("opens", [False, True])
+def test_a_domain_is_measured_by_the_openings_that_its_texts_are_routed_by(tmp_path: Path, llama: Path, opens: bool):
+    encoder = Encoder(load_tokenizer(ModelFiles(path=str(llama))), 32)
+    encoder.start = (encoder.opening,) if opens else ()
+    documents = training_side(makers.source(tmp_path / "s.parquet", banks.spoken("calm", 12)), "causal-lm")
+    rows = encode_rows(documents, encoder, "causal-lm", packing=False, tick=lambda: None)
+    asked = [encoder.request(text, "text")[:OPENING] for text in documents.column("text")]
+    found = [_prompt(rows, *span, encoder).tolist() for span in _spans(rows)]
+    assert found[:-1] == asked[:-1]
+    assert found[-1] == asked[-1][: len(found[-1])], "the last text may be cut where rows end"
 
 
 def test_a_routed_version_is_evaluated_like_any_other(tmp_path: Path, chat: Path):

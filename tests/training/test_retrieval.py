@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,11 +10,14 @@ import pytest
 import torch
 
 from strategies.errors import Refused
-from strategies.inference.bank import ClassBank, DomainBank
+from strategies.inference.bank import BadBank, ClassBank, DomainBank
+from strategies.inference.bank.adapted import Answer
 from strategies.inference.bank.domains import NEVER, prompt_lengths
 from strategies.inference.bank.retrieval import retrieve
+from strategies.inference.encoding import IGNORED, Encoder
 from strategies.inference.score import Scorer
 from strategies.training.precision import choose
+from tests import models
 from tests.benchmarks.mos_released import merging_in_forward
 from tests.training import banks
 
@@ -156,8 +160,7 @@ def said(label: str) -> list[str]:
 
 @pytest.mark.parametrize("prior", ["cosine", "gaussian"])
 def test_domains_of_separate_worlds_are_routed_right(tmp_path: Path, llama: Path, prior: str):
-    bank = banks.opened(llama, banks.domain_bank(tmp_path, llama, prior=prior, percentile=100), "causal-lm")
-    bank.distances.mul_(2)
+    bank = banks.opened(llama, banks.domain_bank(tmp_path, llama, prior=prior), "causal-lm")
     found = bank.route(*banks.prompts(bank, [*said("calm"), *said("red")]))
     assert found.adapters == (0,) * 8 + (1,) * 8
 
@@ -173,7 +176,6 @@ def test_a_batch_of_prompts_is_routed_as_its_rows_are_alone(speaker: DomainBank)
 
 @torch.inference_mode()
 def test_a_batch_of_domains_is_answered_as_its_rows_are_alone(speaker: DomainBank):
-    speaker.distances.mul_(4)
     ids, lengths = banks.prompts(speaker, [*said("calm")[:4], *said("red")[:4]])
     together = speaker(input_ids=ids, prompts=lengths)
     assert set(together.adapters) == {0, 1}
@@ -193,12 +195,11 @@ def test_a_prompt_of_no_domain_goes_to_the_base_model(speaker: DomainBank):
 
 
 def test_an_answer_keeps_the_adapter_that_its_prompt_was_routed_to(speaker: DomainBank, monkeypatch):
-    speaker.distances.mul_(4)
     calls: list[int] = []
     plain = DomainBank.route
     monkeypatch.setattr(DomainBank, "route", lambda bank, *given: calls.append(1) or plain(bank, *given))
     spoken = speaker.generate(said("red")[0], max_new_tokens=5, do_sample=False)
-    ids, _ = banks.prompts(speaker, said("red")[:1])
+    ids, _ = speaker.asked(said("red")[0])
     speaker.model.set_adapter("t2", inference_mode=True)
     wanted = speaker.model.generate(
         input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=5, do_sample=False, pad_token_id=1
@@ -216,9 +217,8 @@ def test_evaluating_domains_leaves_every_adapter_as_it_was(speaker: DomainBank):
 
 
 def test_each_text_is_scored_under_the_adapter_of_its_own_prompt(speaker: DomainBank):
-    speaker.distances.mul_(4)
-    ids = [speaker.tokenizer(text)["input_ids"][:length] for text, length in zip(
-        [*said("calm")[:3], *said("red")[:3]], (9, 30, 20, 12, 30, 7), strict=True)]  # fmt: skip
+    asked = [speaker.asked(text)[0][0].tolist() for text in [*said("calm")[:3], *said("red")[:3]]]
+    ids = [one[:length] for one, length in zip(asked, (90, 70, 80, 75, 66, 78), strict=True)]
     examples = [(one[:-1], one[1:]) for one in ids]
     precision = choose(speaker, bf16=False)
     scorer = Scorer(model=speaker, precision=precision, pad=1, rows=4, tick=lambda done: None)
@@ -273,6 +273,76 @@ def test_the_prompt_is_what_stands_before_the_first_target_that_counts():
     assert prompt_lengths(torch.tensor([answered, text])).tolist() == [3, 5]
 
 
+def test_an_answer_that_leaves_room_for_one_token_of_its_prompt_is_routed_by_that_token():
+    answer_alone = [7, 8, 9, 9, 9, -100]
+    assert prompt_lengths(torch.tensor([answer_alone]), prompted=True).tolist() == [1]
+
+
+# --- what is asked -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=["plain", "template"])
+def answerer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> DomainBank:
+    """A bank of dialogues whose tokenizer has no chat template, or has one."""
+    model = models.llama(tmp_path_factory.mktemp("base"), chat=request.param == "template")
+    bank = banks.opened(model, banks.dialogue_bank(tmp_path_factory.mktemp(request.param), model), "sft")
+    assert bank.manifest.form == request.param
+    return bank
+
+
+@pytest.mark.parametrize("label", ["calm", "red"])
+@torch.inference_mode()
+def test_a_request_is_written_and_routed_as_the_same_row_is_scored(answerer: DomainBank, monkeypatch, label: str):
+    dialogue = json.loads(banks.asked(label, 1, start=40)[0]["messages"])
+    (example,) = Encoder(answerer.tokenizer, 128).dialogues([dialogue])
+    first = next(at for at, target in enumerate(example[1]) if target != IGNORED)
+    answers: list[Answer] = []
+    forward, generate = DomainBank.forward, answerer.model.generate
+    monkeypatch.setattr(DomainBank, "forward", lambda *a, **k: answers.append(forward(*a, **k)) or answers[-1])
+    scorer = Scorer(model=answerer, precision=choose(answerer, bf16=False), pad=1, rows=4, tick=lambda done: None)
+    scorer.losses([example])
+    (scored,) = answers
+    assert scored.adapters == ({"calm": 0, "red": 1}[label],)
+
+    given: dict = {}
+    monkeypatch.setattr(answerer.model, "generate", lambda **options: given.update(options) or generate(**options))
+    said = answerer.generate(dialogue[0]["content"], max_new_tokens=1, do_sample=False)
+    assert given["adapter_names"] == [answerer.name(scored.adapters[0])]
+    assert given["input_ids"].tolist() == [example[0][: first + 1]]
+    logits = answerer.model(input_ids=given["input_ids"], adapter_names=given["adapter_names"]).logits
+    torch.testing.assert_close(logits[0, -1], scored.logits[0, first], atol=1e-5, rtol=1e-5)
+    assert said == answerer.tokenizer.decode(scored.logits[0, first].argmax(), skip_special_tokens=True)
+    assert answerer.generate(dialogue[:1], max_new_tokens=1, do_sample=False) == said
+
+
+def test_special_tokens_spelled_out_in_a_request_are_ordinary_tokens(answerer: DomainBank):
+    question = "before <|endoftext|> and <|assistant|> after <|end|>"
+    dialogue = [{"role": "user", "content": question}, {"role": "assistant", "content": "answer"}]
+    ((ids, targets),) = Encoder(answerer.tokenizer, 128).dialogues([dialogue])
+    first = next(at for at, target in enumerate(targets) if target != IGNORED)
+    assert answerer.asked(question)[0].tolist() == [ids[: first + 1]]
+
+
+@torch.inference_mode()
+def test_an_answer_does_not_route_its_own_row(answerer: DomainBank):
+    answers = [" ".join([banks.WORLDS[label]] * 40) for label in ("calm", "red")]
+    dialogues = [[{"role": "user", "content": "a"}, {"role": "assistant", "content": one}] for one in answers]
+    examples = Encoder(answerer.tokenizer, 32).dialogues(dialogues)
+    targets = torch.tensor([targets for _, targets in examples])
+    assert answerer.prompts(targets).tolist() == [1, 1]
+    posterior = answerer.route(torch.tensor([ids for ids, _ in examples]), answerer.prompts(targets)).posterior
+    assert torch.equal(posterior[0], posterior[1])
+
+
+def test_a_text_is_gone_on_from_behind_what_opens_a_document(speaker: DomainBank):
+    ids, length = speaker.asked("quiet <|endoftext|> lake")
+    opening, *rest = ids[0].tolist()
+    assert (opening, length) == (Encoder(speaker.tokenizer, 64).opening, len(rest) + 1)
+    assert not set(speaker.tokenizer.all_special_ids) & set(rest)
+    with pytest.raises(BadBank, match="give it one string"):
+        speaker.generate([{"role": "user", "content": "quiet"}])
+
+
 # --- files -------------------------------------------------------------------------------------------------------
 
 
@@ -289,8 +359,6 @@ def test_a_bank_with_a_changed_file_is_refused(tmp_path: Path, classes_at: Path,
 
 
 def test_a_bank_on_another_base_is_refused(tmp_path: Path, classes_at: Path):
-    from tests import models
-
     with pytest.raises(Refused, match="another base model"):
         banks.opened(models.bert(tmp_path / "other", seed=8), classes_at, "classification")
 

@@ -236,6 +236,15 @@ def test_factors_that_drifted_apart_are_merged_as_products_from_then_on(start: i
     assert again.delta == (space == "delta")
 
 
+def test_factors_that_drifted_apart_are_not_merged_even_once_before_that_is_known():
+    run = run_of(1)
+    before = adapters(run)
+    drifted = part(stored(100), merge_every="step", space="auto", steps=5)
+    drifted.after_step(run, 1)
+    assert drifted.facts["space"] == "delta"
+    assert all(torch.equal(tensor, before[name]) for name, tensor in adapters(run).items())
+
+
 def test_drifted_factors_that_were_merged_every_step_are_merged_every_epoch():
     run, made = run_of(3), part(stored(1), space="auto", merge_every="step", steps=2)
     for run.step in (1, 2):

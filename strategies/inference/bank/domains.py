@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from .adapted import BASE, Answer, live_digest, mean_over, run
 from .files import Manifest
+from .rendering import Messages, Renderer
 
 PROMPT = 256
 """Tokens of a prompt that the router reads, the first ones: what it costs does not grow with the request."""
@@ -79,15 +80,16 @@ def _losses(logits: Tensor, prompts: Prompts) -> Tensor:
     return sums / counted.sum(1).clamp_min(1)
 
 
-def prompt_lengths(targets: Tensor) -> Tensor:
+def prompt_lengths(targets: Tensor, *, prompted: bool = False) -> Tensor:
     """How many first tokens of each row are its prompt: those before the first target that counts.
 
-    A text that counts from its first token on has no prompt; its opening stands for one.
+    A text that counts from its first token on has no prompt; its opening stands for one. Where every row is known to
+    have a prompt (``prompted``), such a row's is one token, the one that its answer follows.
     """
     counts = targets != -100
     first = torch.where(counts.any(1), counts.int().argmax(1), torch.full_like(targets[:, 0], OPENING))
     ends = counts.shape[1] - counts.flip(1).int().argmax(1)
-    return torch.where(first > 0, first + 1, ends.clamp_max(OPENING))
+    return first + 1 if prompted else torch.where(first > 0, first + 1, ends.clamp_max(OPENING))
 
 
 class DomainBank(nn.Module):
@@ -189,11 +191,27 @@ class DomainBank(nn.Module):
         entries = self.manifest.adapters
         return tuple(one.name for one in entries if live_digest(self.model, one.name, self.folder) != one.sha256)
 
+    def prompts(self, targets: Tensor) -> Tensor:
+        """How many first tokens of each row route it, from the row's targets (rows, length)."""
+        return prompt_lengths(targets, prompted=self.manifest.form != "text")
+
+    def asked(self, prompt: str | Messages) -> tuple[Tensor, Tensor]:
+        """Token ids (1, length) of a request, and how many of them (1,) route it, as of a row that is scored."""
+        ids = Renderer(self.tokenizer).request(prompt, self.manifest.form)
+        length = min(len(ids), OPENING) if self.manifest.form == "text" else len(ids)
+        return torch.tensor([ids], device=self.means.device), torch.tensor([length])
+
     @torch.inference_mode()
-    def generate(self, prompt: str, **options: Any) -> str:
-        """The continuation of one prompt, routed once: the adapter stays for the whole answer."""
-        ids = self.tokenizer(prompt, return_tensors="pt")["input_ids"].to(self.means.device)
-        (place,) = self.route(ids, torch.tensor([ids.shape[1]])).adapters
+    def generate(self, prompt: str | Messages, **options: Any) -> str:
+        """The answer to one prompt, routed once: the adapter stays for the whole answer.
+
+        Args:
+            prompt: a string, or a list of messages (``role``, ``content``) for a bank of dialogues, to which a string
+                is one user's message; written as training and evaluation wrote it.
+            options: of transformers' ``generate``.
+        """
+        ids, length = self.asked(prompt)
+        (place,) = self.route(ids, length).adapters
         options = {"attention_mask": torch.ones_like(ids), "pad_token_id": self.tokenizer.pad_token_id, **options}
         found = self.model.generate(input_ids=ids, adapter_names=[self.name(place)], **options)
         return str(self.tokenizer.decode(found[0, ids.shape[1] :], skip_special_tokens=True))

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -24,6 +24,8 @@ CONFIG = "adapter_config.json"
 SHAPING = ("r", "lora_alpha", "use_rslora", "fan_in_fan_out")
 """Settings of an adapter that change what its tensors do."""
 SAMPLED = 64
+Form = Literal["text", "plain", "template"]
+"""How a prompt is written: a text that is gone on from, messages one a line, or messages in the chat template."""
 _NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,62}$")
 
 
@@ -41,7 +43,11 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """``router.json``. ``owners`` gives for each of ``labels`` the place of its adapter, or -1 if no task had it."""
+    """``router.json``. ``owners`` gives for each of ``labels`` the place of its adapter, or -1 if no task had it.
+
+    ``form`` is how a language model's prompts were written (:data:`Form`); banks that do not say it were
+    asked with plain texts.
+    """
 
     kind: Literal["classes", "domains"]
     base: str
@@ -55,6 +61,7 @@ class Manifest:
     temperature: float | None = None
     threshold: float = 0.3
     layer: int = 0
+    form: Form = "text"
     files: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -84,7 +91,8 @@ def _check(manifest: Manifest, folder: Path) -> None:
     known = set(manifest.names)
     if not known or len(known) < len(manifest.adapters) or not all(_NAME.match(name) for name in known):
         raise BadBank(f"{folder / MANIFEST} needs adapters with different plain names")
-    if manifest.kind not in {"classes", "domains"} or not set(manifest.files) <= {HEAD, VECTORS}:
+    known_kind = manifest.kind in {"classes", "domains"} and manifest.form in get_args(Form)
+    if not known_kind or not set(manifest.files) <= {HEAD, VECTORS}:
         raise BadBank(f"{folder / MANIFEST} describes a kind of bank that this version does not know")
     if len(manifest.owners) != len(manifest.labels) or any(not -1 <= at < len(known) for at in manifest.owners):
         raise BadBank(f"{folder / MANIFEST} gives classes to adapters that it does not have")
