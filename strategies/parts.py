@@ -267,9 +267,13 @@ class RouterSettings(Closed):
 
     rounds: int = Field(4, ge=1, description="at most so often a request is sent on to another adapter")
     prior: Literal["cosine", "gaussian"] = Field(
-        "cosine", description="language models: how a prompt is compared with the domains before any adapter is asked"
+        "gaussian",
+        description="language models: how a prompt is compared with the domains before any adapter is asked; an adapter"
+        " hardly learns its prompts, and cosines of their features lie close together",
     )
-    temperature: float | None = Field(None, gt=0, description="multiplies the cosines; default: the number of domains")
+    temperature: float | None = Field(
+        None, gt=0, description="prior cosine: multiplies the cosines; default: the number of domains"
+    )
     threshold: float = Field(
         0.3, ge=0, le=1, description="language models: a request less probable in every domain goes to the base"
     )

@@ -120,8 +120,6 @@ def with_search(stage: Stage, main: TrainTemplate) -> dict[str, Template]:
 
 
 def _doremi(stage: Stage, main: TrainTemplate, mixing: WeightedMixing, settings: DoReMiSettings) -> dict[str, Template]:
-    if stage.signals.task == "classification":
-        raise BadPlan("doremi compares the loss of every token; choose skill-it for classification")
     steps = max(1, round(settings.share * stage.steps))
     short = {
         "steps": steps,
@@ -145,8 +143,6 @@ def _shortened(main: TrainTemplate, steps: int) -> CosineSchedule:
 
 def _regmix(stage: Stage, main: TrainTemplate, mixing: WeightedMixing, settings: RegMixSettings) -> dict[str, Template]:
     signals, found = stage.signals, stage.domains
-    if signals.task == "classification":
-        raise BadPlan("regmix's tiny runs are language models; choose skill-it for classification")
     prior = domains.prior(found)
     drawn = candidates(prior, MixtureSettings(runs=settings.runs), seed=f"regmix {stage.values['order'].value}")
     share_of = ceil(settings.runs / settings.jobs)

@@ -12,7 +12,6 @@ import torch
 
 from strategies.contract import EvalFile, ModelFiles
 from strategies.inference.bank import DomainBank
-from strategies.inference.bank.domains import prompt_lengths
 from strategies.inference.encoding import IGNORED, Encoder, Example
 from strategies.inference.load import load
 from strategies.settings import TrainingSettings
@@ -37,6 +36,6 @@ def _matches(model: Any, examples: list[Example]) -> int:
     ids = torch.tensor([[*ids, *[0] * (width - len(ids))] for ids, _ in examples])
     targets = torch.tensor([[*wanted, *[IGNORED] * (width - len(wanted))] for _, wanted in examples])
     # A bank routes each request by its prompt, which only the targets tell from the answer.
-    routed = {"prompts": prompt_lengths(targets)} if isinstance(model, DomainBank) else {}
+    routed = {"prompts": model.prompts(targets)} if isinstance(model, DomainBank) else {}
     likeliest = model(input_ids=ids, use_cache=False, **routed).logits.argmax(-1)
     return int(((likeliest == targets) | (targets == IGNORED)).all(1).sum())

@@ -66,7 +66,7 @@ ADAPTERS = {"name": "mos"}
     [
         ("classification", {"mixing": {"kind": "weighted", "reweight": {"kind": "doremi"}}}, "choose skill-it"),
         ("classification", {"mixing": {"kind": "weighted", "reweight": {"kind": "regmix"}}}, "choose skill-it"),
-        ("classification", {**ADAPTERS, "consolidation": {"router": {"prior": "gaussian"}}}, "without router.prior"),
+        ("classification", {**ADAPTERS, "consolidation": {"router": {"prior": "cosine"}}}, "without router.prior"),
         ("causal-lm", {**ADAPTERS, "objective": {"orthogonality": 0.2}}, "objective.orthogonality is about classes"),
         ("sft", {**ADAPTERS, "consolidation": {"align": {"epochs": 3}}}, "consolidation.align is about classes"),
         ("sft", {**ADAPTERS, "selection": {"pooling": "cls"}}, "selection.pooling is about classes, which sft"),

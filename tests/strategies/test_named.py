@@ -133,7 +133,7 @@ def test_what_the_user_turned_holds_whatever_auto_chooses():
     assert (made.strategy, tuple(made.jobs)) == ("naive", ("trunk", "release"))
 
 
-BY_NAME = ("data-mixing", "mos")
+BY_NAME = ("data-mixing", "mos", "mos/base")
 REPLAYED = ("rewarm-replay/half", "rewarm-replay/infinite")
 
 
