@@ -70,7 +70,8 @@ class Head(Closed):
     """What is known of a trajectory before its first step."""
 
     environment: str
-    """Trajectories of one environment have comparable losses: same model, start, data and schedule."""
+    """Trajectories of one environment have comparable losses: a collection's (same model, start, data and schedule),
+    or all runs of a stream."""
     domains: tuple[Domain, ...] = Field(min_length=1)
     total: int = Field(ge=1)
     """Re-weighting steps that the run is planned for."""

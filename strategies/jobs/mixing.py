@@ -137,7 +137,7 @@ def _head(spec: JobSpec, work: TrainWork, mixing: WeightedMixing, *, total: int)
     new = set(mixing.new)
     prior = mixing.prior or dict.fromkeys(mixing.domains, 1 / len(mixing.domains))
     return Head(
-        environment=f"{spec.stream}/job-{spec.job}",
+        environment=spec.stream,
         domains=tuple(
             Domain(
                 name=name, target=bool(new & set(sources)), prior=prior[name], similarity=mixing.similarity.get(name, 0)

@@ -59,7 +59,7 @@ def _recorded(session: Session, stream: Stream, version: Version) -> Trajectory 
         Signals.model_validate(session.get_one(Decision, version.decision_id).signals),
         before=dict(before[one] for one in sorted(both)),
         after=dict(after[one] for one in sorted(both)),
-        environment=f"{stream.name}/job-{version.job_id}",
+        environment=stream.name,
         jobs=version.facts.get("jobs", {}),
         data=_data(session, version),
     )
