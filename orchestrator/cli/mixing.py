@@ -30,7 +30,7 @@ Domains = Annotated[
 Targets = Annotated[
     list[str] | None, typer.Option("--target", metavar="NAME=FILE", help="A domain that training is for.")
 ]
-Out = Annotated[Path, typer.Option(metavar="DIR", help="Where it goes; an interrupted collection goes on there.")]
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Where it goes; what was interrupted goes on there.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what it would cost, and do nothing.")]
 Steps = Annotated[int, typer.Option(min=1, help="Re-weighting steps in a run.")]
 StepTokens = Annotated[int, typer.Option(min=512, help="Training tokens in a re-weighting step.")]

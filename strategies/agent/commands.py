@@ -1,9 +1,14 @@
-"""Collect, train, evaluate: what ``python -m strategies.agent`` carries out. Everything can be interrupted."""
+"""Collect, train, evaluate: what ``python -m strategies.agent`` carries out.
+
+The same collection or training into the same folder goes on where it was interrupted, and so does a comparison that
+names a folder.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -12,7 +17,8 @@ from safetensors.torch import load_file, save_file
 
 from strategies.agent.environment import ProxyEnvironment
 from strategies.agent.evaluate import Summary, baselines, compare
-from strategies.agent.folder import fingerprint
+from strategies.agent.folder import CARD as AGENT_CARD
+from strategies.agent.folder import WEIGHTS, fingerprint
 from strategies.agent.graph import skill_graph
 from strategies.agent.learning import Learner
 from strategies.agent.learning import train as taught
@@ -31,11 +37,15 @@ from strategies.mixing.simplex import within
 from strategies.mixing.skill_it import SkillIt, identity
 from strategies.parts import MixtureLimits, SkillItReweighting
 from strategies.settings import Closed, Json
+from strategies.training.checkpoint import CheckpointStore
 
 RUNS = "trajectories.jsonl"
 CARD = "collection.json"
 START = "start.safetensors"
 COMPARISON = "comparison.json"
+UNFINISHED = "unfinished"
+SAVE_EVERY = 25
+"""Updates of an agent that an interruption may cost."""
 Tell = Callable[[Report], None]
 
 
@@ -81,16 +91,41 @@ def _made(request: Collect, new: int, tokens_per_s: float) -> Json:
 
 
 def teach(request: Teach, tell: Tell) -> Json:
-    """Fit an agent to the trajectories and save it."""
+    """Fit an agent to the trajectories and save it; goes on where an interruption left it.
+
+    Raises:
+        Refused: ``out`` holds an unfinished agent of other trajectories or settings.
+    """
     trajectories = [run for path in request.trajectories for run in _trajectories(Path(path))]
+    out = Path(request.out)
     learner = Learner(trajectories, request.agent, request.learning)
+    store = CheckpointStore(
+        out / UNFINISHED,
+        fingerprint="agent",
+        say=lambda said: tell(Report(text=said, step=learner.done, steps=learner.total)),
+    )
+    _resume(learner, store)
     last: dict[str, float] = {}
     for losses in taught(learner):
         last = losses
+        if learner.done % SAVE_EVERY == 0 and learner.done < learner.total:
+            store.save(learner.checkpoint())
         tell(Report(text="training the agent", step=learner.done, steps=learner.total))
-    Agent.of(learner).save(Path(request.out))
-    size = sum(file.stat().st_size for file in Path(request.out).iterdir())
+    store.wait()
+    Agent.of(learner).save(out)
+    size = sum((out / name).stat().st_size for name in (AGENT_CARD, WEIGHTS))
+    shutil.rmtree(out / UNFINISHED, ignore_errors=True)
     return {"agent": request.out, "bytes": size, "lessons": learner.lessons.model_dump(mode="json"), "last": last}
+
+
+def _resume(learner: Learner, store: CheckpointStore) -> None:
+    found = store.load()
+    if found is None:
+        return
+    try:
+        learner.restore(found)
+    except BadState as error:
+        raise Refused(f"{error}: remove {store.folder}, or train into a new folder") from error
 
 
 def evaluate(request: Evaluate, tell: Tell) -> Json:

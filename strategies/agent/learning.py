@@ -99,7 +99,7 @@ class Learner:
             BadState: it was written under other settings or trajectories, or parts of it are missing.
         """
         if checkpoint.values.get("settings") != self._settings():
-            raise BadState("the checkpoint belongs to an agent with other settings or trajectories; start the fit anew")
+            raise BadState("the unfinished agent was taught from other trajectories or with other settings")
         try:
             for name in ("policy", "critics", "targets"):
                 getattr(self, name).load_state_dict(dict(checkpoint.groups[name]))
@@ -108,7 +108,7 @@ class Learner:
             self._rng.bit_generator.state = checkpoint.values["rng"]
             self.conservative = float(checkpoint.values["conservative"])
         except (KeyError, RuntimeError, ValueError) as error:
-            raise BadState("the checkpoint of the agent is not whole; start the fit anew") from error
+            raise BadState("what was kept of the unfinished agent is not whole") from error
         self.done = checkpoint.step
 
     def _optimizers(self) -> dict[str, torch.optim.Adam]:
