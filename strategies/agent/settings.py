@@ -38,7 +38,9 @@ class LearningSettings(Closed):
     proposals: int = Field(30, ge=3, multiple_of=3, description="mixtures a state is pressed down on; thirds by source")
     conservative: float = Field(1.0, ge=0, description="beta at the first update of Q-learning, and at least")
     tuning_rate: float = Field(
-        0.05, ge=0, description="how fast beta rises, by ten times this, while proposals are valued above logged mixtures; 0: never"
+        0.05,
+        ge=0,
+        description="how fast beta falls back; it rises ten times as fast while proposals are valued above logs",
     )
     clone_start: float = Field(1.0, ge=0, description="lambda of cloning at the first update of Q-learning")
     clone_end: float = Field(0.1, ge=0, description="lambda of cloning at the last update")
