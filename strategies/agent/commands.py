@@ -29,11 +29,11 @@ from strategies.agent.rollout import Chooser, Mixture, constant, rollout, script
 from strategies.agent.settings import ProxySettings
 from strategies.agent.steering import Guarded
 from strategies.agent.texts import hashes, read_domains
-from strategies.agent.trajectories import Head, Trajectory, append, read, versions
+from strategies.agent.trajectories import Trajectory, append, read, versions
 from strategies.errors import BadState, Refused
 from strategies.fitting.regmix import fit
 from strategies.mixing.regmix import FitSettings, MixtureSettings, ProxyRun, candidates
-from strategies.mixing.simplex import within
+from strategies.mixing.simplex import caps, within
 from strategies.mixing.skill_it import SkillIt, identity
 from strategies.parts import MixtureLimits, SkillItReweighting
 from strategies.settings import Closed, Json
@@ -141,7 +141,7 @@ def evaluate(request: Evaluate, tell: Tell) -> Json:
     constants = baselines(environment.domains, given)
     policies = {**constants, "skill-it": _skill_it(environment, request)}
     if agent is not None:
-        policies["agent"] = _steered(agent, environment.head(0), given)
+        policies["agent"] = _steered(agent, environment, given)
     total = len(policies) * len(request.seeds) * request.proxy.steps
     counted = _counted(policies, tell, total)
 
@@ -303,28 +303,42 @@ def _skill_it(environment: ProxyEnvironment, request: Evaluate) -> Chooser:
         found = rule.update(0, {}, dict(zip(names, history.start, strict=True)))
         for done in history.steps[-settings.window :]:
             found = rule.update(done.step, {}, dict(zip(names, done.losses, strict=True)))
-        return _limited(history, found)
+        return _limited(environment, history, found)
 
     return choose
 
 
-def _steered(agent: Agent, head: Head, given: Mapping[str, Mixture]) -> Chooser:
+def _steered(agent: Agent, environment: ProxyEnvironment, given: Mapping[str, Mixture]) -> Chooser:
     """The agent within limits, under its guard; a new guard for every run."""
     state: dict[str, Guarded] = {}
 
     def choose(history: Trajectory) -> Mixture:
         if not history.steps:
-            state["guarded"] = Guarded(agent, head, given=given)
-        return _limited(history, state["guarded"].next(history))
+            state["guarded"] = Guarded(agent, environment.head(0), given=given)
+        return _limited(environment, history, state["guarded"].next(history))
 
     return choose
 
 
-def _limited(history: Trajectory, proposed: Mapping[str, float]) -> Mixture:
+def _limited(environment: ProxyEnvironment, history: Trajectory, proposed: Mapping[str, float]) -> Mixture:
     """The projection of METHODS 4.1 from the mixture before."""
     before = history.steps[-1].weights if history.steps else history.prior
-    found = within(MixtureLimits(), dict(zip(history.names, before, strict=True)), proposed, most=None)
+    limits = MixtureLimits()
+    most = _most(environment, history, limits.epochs_max)
+    found = within(limits, dict(zip(history.names, before, strict=True)), proposed, most=most)
     return [found[name] for name in history.names]
+
+
+def _most(environment: ProxyEnvironment, history: Trajectory, epochs_max: float | None) -> dict[str, float] | None:
+    """Greatest weight of every domain under which the rest of the run repeats none too often."""
+    if epochs_max is None:
+        return None
+    taken = dict.fromkeys(history.names, 0.0)
+    for done in history.steps:
+        for name, weight in zip(history.names, done.weights, strict=True):
+            taken[name] += weight * done.tokens
+    left = {name: epochs_max * count - taken[name] for name, count in environment.tokens.items()}
+    return caps(left, environment.settings.step_tokens * (history.total - len(history.steps)))
 
 
 def _counted(policies: Mapping[str, Chooser], tell: Tell, total: int) -> dict[str, Chooser]:

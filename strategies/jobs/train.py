@@ -76,8 +76,8 @@ class Prepared:
 def train(spec: JobSpec, work: TrainWork, runtime: Runtime) -> JobResult:
     """Train and leave artifacts, consumed rows and facts under ``out/``."""
     _check(spec, work)
-    work = mixings.bound(work)
     prepared = prepare_run(spec, work, runtime)
+    work = mixings.bound(work, {name: len(rows) for name, rows in prepared.rows.items()})
     loop = make_loop(spec, work, prepared, runtime)
     # What was made so far stays until the end; the collector need not look at it again in every sweep.
     gc.collect()
