@@ -89,7 +89,7 @@ class WeightedSettings(Closed):
     weights: Literal["replay", "prior", "uniform"] | dict[str, float] = Field(
         "replay",
         description="first weights: replay (old domains share what replay would take), prior (by tokens), uniform, "
-        "or each domain's own; domains left out share what remains",
+        "or each domain's own; domains left out share what remains; new names all new data, whichever batch it came in",
     )
     domains: DomainSettings = Field(default_factory=DomainSettings, description="what a domain is")
     reweight: ReweightSettings = Field(default_factory=NoReweighting, description="what changes the weights")
