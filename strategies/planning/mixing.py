@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from math import ceil
 from pathlib import Path
 
+from strategies.agent import TRIED
 from strategies.agent.folder import fingerprint
 from strategies.agent.settings import ProxySettings
 from strategies.contract import Explained, FitTemplate, ProxyTemplate, Template, TrainTemplate
 from strategies.errors import BadPlan
 from strategies.mixing.regmix import FitSettings, MixtureSettings, candidates
 from strategies.mixing.settings import (
+    WITHOUT,
     AgentMixSettings,
     DoReMiSettings,
     RegMixSettings,
@@ -224,5 +226,5 @@ def _why(settings: WeightedSettings, mixing: WeightedMixing) -> str:
     if settings.reweight.kind == "skill-it" and mixing.reweight is None:
         return "settings, but none of its targets is there now with an eval set: the weights stay"
     if settings.reweight.kind == "agent" and mixing.reweight is None:
-        return "settings, but no agent is given and none ships, because none has been shown to beat constant mixtures"
+        return f"settings, but no agent is given and none ships: {TRIED}. {WITHOUT}"
     return resolve.SETTINGS

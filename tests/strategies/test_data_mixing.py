@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from strategies.agent import TRIED
 from strategies.contract import ClassFacts, FitTemplate, ProxyTemplate, Signals, TrainTemplate
 from strategies.errors import BadPlan, BadState
 from strategies.parts import GroupDroObjective, SkillItReweighting, WeightedMixing
@@ -216,7 +217,18 @@ def test_an_agent_is_taken_from_a_folder_and_without_one_the_guards_weights_stay
     said = plan(measured(), name="data-mixing", mixing=named).values["agent"]
     assert (said.value, said.origin) == (with_agent.reweight.sha256, str(tmp_path))
     made = plan(measured(), name="data-mixing", mixing={"kind": "weighted", "reweight": "agent"})
-    assert "none ships" in made.values["reweight"].origin
+    assert f"none ships: {TRIED}" in made.values["reweight"].origin
+    assert "the first weights, in which replay gives old domains at least 25 %" in made.values["reweight"].origin
+    assert made.values["replay"].value == 0.25
+
+
+def test_why_no_agent_ships_is_what_was_measured():
+    measurement = json.loads((Path(__file__).parents[1] / "benchmarks/results/mixing_agent.json").read_text())
+    (table,) = measurement["measured"]["held_out"].values()
+    falls = {row["policy"]: row["fall"] for row in table["rows"]}
+    assert f"fall by {falls['agent']:.3f} deviations" in TRIED
+    assert f"({table['guard']}) by {falls[table['guard']]:.3f}" in TRIED
+    assert f"ahead in {table['wins']} of {len(table['facts']['seeds'])} runs" in TRIED
 
 
 @pytest.mark.parametrize(
