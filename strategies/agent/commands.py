@@ -42,11 +42,14 @@ from strategies.training.checkpoint import CheckpointStore
 RUNS = "trajectories.jsonl"
 CARD = "collection.json"
 START = "start.safetensors"
+OPTIMUM = "regmix.json"
 COMPARISON = "comparison.json"
 UNFINISHED = "unfinished"
 SAVE_EVERY = 25
 """Updates of an agent that an interruption may cost."""
 Tell = Callable[[Report], None]
+Keep = Callable[[str, Callable[[], Trajectory]], Trajectory]
+"""The run of that name, which may have been kept, or a new one."""
 
 
 class Verdict(Closed):
@@ -77,12 +80,22 @@ def collect(request: Collect, tell: Tell) -> Json:
     environment = ProxyEnvironment(_name(out), domains, proxy, start=start)
     if start is None:
         save_file({name: one.contiguous() for name, one in environment.initial.items()}, out / START)
-    proposals = propose(environment.domains, request.proposals)
+    optima = [_optimum(out / OPTIMUM, environment, request, tell)] if request.regmix_runs else []
+    proposals = propose(environment.domains, request.proposals, optima=optima)
     for number, proposal in enumerate(proposals[done:], start=done):
         run = rollout(environment, scripted(proposal.mixtures), seed=request.proposals.seed + number)
         append(out / RUNS, [run])
         tell(Report(text=f"collecting {proposal.name}", step=number + 1, steps=len(proposals)))
     return _made(request, wanted - done, environment.tokens_per_s)
+
+
+def _optimum(path: Path, environment: ProxyEnvironment, request: Collect, tell: Tell) -> tuple[float, ...]:
+    """RegMix's mixture, found once."""
+    if not path.is_file():
+        found = _regmix(environment, request, tell, lambda _, make: make())
+        path.with_suffix(".part").write_text(json.dumps(list(found)))
+        path.with_suffix(".part").replace(path)
+    return tuple(map(float, json.loads(path.read_text())))
 
 
 def _made(request: Collect, new: int, tokens_per_s: float) -> Json:
@@ -137,7 +150,7 @@ def evaluate(request: Evaluate, tell: Tell) -> Json:
     kept = Kept(request)
     given: dict[str, Mixture] = {}
     if request.regmix_runs:
-        given["regmix"] = _regmix(environment, request, tell, kept)
+        given["regmix"] = _regmix(environment, request, tell, kept.run)
     constants = baselines(environment.domains, given)
     policies = {**constants, "skill-it": _skill_it(environment, request)}
     if agent is not None:
@@ -197,7 +210,7 @@ def _same_collection(out: Path, request: Collect) -> None:
 def _question(card: Provenance) -> Json:
     """What makes two collections one: settings, domains and the bytes of their files, wherever they lie."""
     targets = [domain.target for domain in card.request.domains]
-    settings = card.request.model_dump(mode="json", include={"proxy", "proposals"})
+    settings = card.request.model_dump(mode="json", include={"proxy", "proposals", "regmix_runs", "regmix_tokens"})
     return {**settings, "data": card.data, "targets": targets}
 
 
@@ -265,7 +278,7 @@ def _key(name: str, request: Evaluate, given: Mapping[str, Mixture]) -> str:
     return name
 
 
-def _regmix(environment: ProxyEnvironment, request: Evaluate, tell: Tell, kept: Kept) -> Mixture:
+def _regmix(environment: ProxyEnvironment, request: Collect | Evaluate, tell: Tell, kept: Keep) -> Mixture:
     """RegMix's mixture from tiny runs on the same domains, under the same start."""
     settings: ProxySettings = request.proxy.model_copy(update={"steps": 1, "step_tokens": request.regmix_tokens})
     tiny = environment.under(settings)
@@ -274,7 +287,7 @@ def _regmix(environment: ProxyEnvironment, request: Evaluate, tell: Tell, kept: 
     runs = []
     for at, weights in enumerate(candidates(prior, MixtureSettings(runs=request.regmix_runs), seed="regmix")):
         choose = constant([weights[name] for name in names])
-        run = kept.run(f"regmix-tiny-{at}", partial(rollout, tiny, choose, seed=settings.seed))
+        run = kept(f"regmix-tiny-{at}", partial(rollout, tiny, choose, seed=settings.seed))
         runs.append(ProxyRun(weights=weights, losses=dict(zip(names, run.steps[-1].losses, strict=True))))
         tell(Report(text="regmix's tiny runs", step=len(runs), steps=request.regmix_runs))
     sides = {side: tuple(domain.name for domain in tiny.domains if domain.target is side) for side in (True, False)}

@@ -80,7 +80,12 @@ class AgentMixSettings(Closed):
     folder: str | None = Field(
         None, description=f"what `rekindle mixing train` left; default: none, because {TRIED}. {WITHOUT}"
     )
-    patience: int = Field(3, ge=1, description="steps in a row after which a better constant mixture takes over")
+    patience: int = Field(
+        3,
+        ge=1,
+        description="steps in a row after which a constant mixture (uniform, prior, replay 5 or 25 %) that promises"
+        " more takes over",
+    )
 
 
 ReweightSettings = Annotated[

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from strategies.agent.commands import SAVE_EVERY, UNFINISHED, collect, evaluate, graph, teach
+from strategies.agent.commands import OPTIMUM, SAVE_EVERY, UNFINISHED, collect, evaluate, graph, teach
 from strategies.agent.folder import CARD as AGENT_CARD
 from strategies.agent.folder import WEIGHTS
 from strategies.agent.requests import Collect, DomainFile, Evaluate, Graph, Report, Teach, estimate
@@ -55,6 +55,16 @@ def test_an_interrupted_collection_goes_on_and_equals_a_whole_one(tmp_path: Path
     assert (torn / "trajectories.jsonl").read_bytes() == (whole / "trajectories.jsonl").read_bytes()
     found = list(read(whole / "trajectories.jsonl"))
     assert all(one.complete and set(one.provenance.data) == {"old", "new"} for one in found)
+
+
+def test_a_collection_tries_the_mixture_that_regmix_finds(tmp_path: Path, domains: tuple[DomainFile, ...]):
+    asked = request(domains, tmp_path / "runs", 3).model_copy(update={"regmix_runs": 24, "regmix_tokens": 64})
+    collect(asked, silent)
+    found = json.loads((tmp_path / "runs" / OPTIMUM).read_text())
+    third = list(read(tmp_path / "runs" / "trajectories.jsonl"))[2]
+    assert sum(found) == pytest.approx(1)
+    assert [list(done.weights) for done in third.steps] == [pytest.approx(found)] * 2
+    assert estimate(asked).tokens - estimate(request(domains, tmp_path / "runs", 3)).tokens == 24 * 64
 
 
 def test_a_collection_of_other_settings_or_data_is_not_gone_on_with(tmp_path: Path, domains: tuple[DomainFile, ...]):
