@@ -42,7 +42,8 @@ class SkillItSettings(Closed):
     )
     targets: tuple[str, ...] = Field(
         (),
-        description="domains that training is for: their mean loss alone moves the weights; default: every loss does",
+        description="domains that training is for (new: all new data): their mean loss alone moves the weights;"
+        " default: every loss does",
     )
 
 
