@@ -128,6 +128,7 @@ def describe() -> list[Json]:
             {
                 "name": one.name,
                 "summary": one.summary,
+                "note": one.note,
                 "sources": list(one.sources),
                 "composition": one.composition.model_dump(mode="json"),
             }

@@ -74,7 +74,7 @@ class MixtureLimits(Closed):
         0.3, gt=0, le=2, description="most change at once, as the sum of the weights' absolute differences"
     )
     epochs_max: float | None = Field(
-        None, gt=0, description="how often a domain's rows may be taken over the whole job"
+        4.0, gt=0, description="how often a domain's rows may be taken over the whole job; none: without a bound"
     )
 
 

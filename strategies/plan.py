@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from typing import NamedTuple
 
@@ -66,6 +66,20 @@ def batches_drawn(plan: Plan) -> set[str]:
 def needs(plan: Plan, name: str) -> tuple[str, ...]:
     """Jobs of the plan that must succeed before job ``name`` can start."""
     return tuple(sorted({artifact.of for artifact in references(plan.jobs[name]) if artifact.is_job}))
+
+
+def along(plan: Plan, taken: Mapping[str, int], name: str | None = None) -> int:
+    """Rows that the answer of job ``name`` (of the plan's result unless said) was trained on, from those by job.
+
+    Jobs that only found a mixture or were compared with are no part of it.
+    """
+    name = name or plan.result
+    job = plan.jobs[name]
+    # Siblings that are merged draw the same rows side by side: what the one that took the most of them knows of a
+    # batch is what their mean knows, and their sum would count it once for each.
+    before = job.members.values() if isinstance(job, MergeTemplate) else (job.init,)
+    owners = [one.of for one in map(parse_reference, before) if one.is_job]
+    return taken.get(name, 0) + max((along(plan, taken, owner) for owner in owners), default=0)
 
 
 def order(plan: Plan) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ Domains = Annotated[
 Targets = Annotated[
     list[str] | None, typer.Option("--target", metavar="NAME=FILE", help="A domain that training is for.")
 ]
-Out = Annotated[Path, typer.Option(metavar="DIR", help="Where it goes; an interrupted collection goes on there.")]
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Where it goes; what was interrupted goes on there.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what it would cost, and do nothing.")]
 Steps = Annotated[int, typer.Option(min=1, help="Re-weighting steps in a run.")]
 StepTokens = Annotated[int, typer.Option(min=512, help="Training tokens in a re-weighting step.")]
@@ -40,6 +40,10 @@ Layers = Annotated[int, typer.Option("--proxy-layers", min=1, help="Layers of th
 Most = Annotated[
     int, typer.Option("--proxy-max-parameters", min=1, help="Most parameters of the proxy beside its embeddings.")
 ]
+RegMixRuns = Annotated[
+    int, typer.Option(min=0, help="Tiny runs of RegMix, whose mixture is one of the constant ones; 0: without it.")
+]
+RegMixTokens = Annotated[int, typer.Option(min=512, help="Tokens of a tiny run.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of all draws.")]
 COLUMNS = (
     ("POLICY", field("policy")),
@@ -73,6 +77,8 @@ def collect(
     proxy_hidden: Hidden = 64,
     proxy_layers: Layers = 2,
     proxy_max_parameters: Most = 300_000,
+    regmix_runs: RegMixRuns = 64,
+    regmix_tokens: RegMixTokens = 50_000,
     seed: Seed = 1234,
     dry_run: DryRun = False,
 ) -> None:
@@ -87,6 +93,8 @@ def collect(
                 "seed": seed,
             },
             "proposals": {"trajectories": trajectories, "steps": steps, "seed": seed},
+            "regmix_runs": regmix_runs,
+            "regmix_tokens": regmix_tokens,
         }
     )
     done = _carried_out(request, dry_run=dry_run)
@@ -146,8 +154,8 @@ def evaluate(
     proxy_hidden: Hidden = 64,
     proxy_layers: Layers = 2,
     proxy_max_parameters: Most = 300_000,
-    regmix_runs: Annotated[int, typer.Option(min=0, help="Tiny runs of RegMix; 0: without it.")] = 64,
-    regmix_tokens: Annotated[int, typer.Option(min=512, help="Tokens of a tiny run.")] = 50_000,
+    regmix_runs: RegMixRuns = 64,
+    regmix_tokens: RegMixTokens = 50_000,
     eta: Annotated[float, typer.Option(help="How strongly Skill-It's weights follow losses.")] = 0.2,
     dry_run: DryRun = False,
 ) -> None:

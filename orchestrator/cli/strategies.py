@@ -39,6 +39,7 @@ def show_strategy(name: Annotated[str, typer.Argument(metavar="NAME", help="Name
     found = get(f"/strategies/{part(name)}")
     screws = found["composition"] or {"composition": "chosen at each retrain from what was measured"}
     lines = [(key, _in_words(value)) for key, value in screws.items()]
+    lines += [("note", found["note"])] if found["note"] else []
     lines += [(f"rule {number}", _rule(one)) for number, one in enumerate(found["rules"], start=1)]
     show_one(
         found,

@@ -29,7 +29,7 @@ from storage.tables import (
 )
 from strategies.contract import EvalFile, ModelFiles, SourceFile, Template, TrainTemplate
 from strategies.contract import Plan as PlanRecord
-from strategies.plan import Artifact, needs, order, parse_reference
+from strategies.plan import Artifact, along, needs, order, parse_reference
 from strategies.resolution import resolve
 
 
@@ -213,22 +213,27 @@ def _make_candidate(app: App, session: Session, decision: Decision, plan: Plan, 
     for role, (manifest_hash, job_id) in artifacts.items():
         session.add(VersionArtifact(version_id=version.id, role=role, manifest_hash=manifest_hash, job_id=job_id))
     session.add(VersionParent(child_id=version.id, parent_id=origin.id, role="init"))
-    _remember_rows(session, version, jobs)
+    _remember_rows(session, version, record, jobs)
 
 
 def _artifacts(
     session: Session, decision: Decision, record: PlanRecord, jobs: Sequence[Job], answering: Job
 ) -> dict[str, tuple[str, int | None]]:
-    """The answer of the plan's result, what it stands on, and every job's state and evidence."""
+    """The answer of the plan's result, every job's state, and every job's evidence under a role of its own."""
     kept: dict[str, tuple[str, int | None]] = {}
     for job in jobs:
         for role, manifest_hash in (job.artifacts or {}).items():
             if not role.startswith("answer/") or job.id == answering.id:
-                kept[role] = (manifest_hash, job.id)
+                kept[_role(role, job, answering)] = (manifest_hash, job.id)
     if "answer/model" not in kept:
         origin = _init_version(session, decision, record)
         kept["answer/model"] = (records.artifacts_of(session, origin.id)["answer/model"], None)
     return kept
+
+
+def _role(role: str, job: Job, answering: Job) -> str:
+    """Evidence of other jobs than the result is told apart by the job: a proxy and a stage leave the same kinds."""
+    return f"{role}/{job.name}" if role.startswith("evidence/") and job.id != answering.id else role
 
 
 def _init_version(session: Session, decision: Decision, record: PlanRecord) -> Version:
@@ -257,26 +262,32 @@ def _new_bytes(
     return {"share": round(manifests.new_share(session, ours, theirs), 4), "bound": bound.value if bound else None}
 
 
-def _remember_rows(session: Session, version: Version, jobs: Sequence[Job]) -> None:
-    """Who saw which document: the bitmaps of all jobs, joined per batch and role."""
+def _remember_rows(session: Session, version: Version, record: PlanRecord, jobs: Sequence[Job]) -> None:
+    """Who saw which document: the bitmaps of all jobs, joined per batch and role; samples as the result took them."""
     kept: dict[tuple[int, str], VersionBatch] = {}
+    taken: dict[tuple[int, str], dict[str, int]] = {}
     for job in jobs:
         directory = directory_of(session, job)
         for one in (job.result or {}).get("consumed", []):
+            key = one["batch"], one["role"]
             bits = (directory / one["bitmap"]).read_bytes()
-            row = kept.get((one["batch"], one["role"]))
-            if row is None:
-                row = VersionBatch(
-                    version_id=version.id,
-                    batch_id=one["batch"],
-                    role=one["role"],
-                    snapshot_hash=one["sha256"],
-                    rows=bytes(len(bits)),
-                    documents=0,
-                    samples=0,
-                )
-                kept[one["batch"], one["role"]] = row
+            row = kept.setdefault(key, _untaken(version, one, len(bits)))
             row.rows = bytes(left | right for left, right in zip(row.rows, bits, strict=True))
             row.documents = sum(byte.bit_count() for byte in row.rows)
-            row.samples += one["samples"]
+            taken.setdefault(key, {})[job.name] = one["samples"]
+    for key, row in kept.items():
+        row.samples = along(record, taken[key])
     session.add_all(kept.values())
+
+
+def _untaken(version: Version, consumed: Mapping[str, Any], size_bytes: int) -> VersionBatch:
+    """A row of the version for a job's ``consumed``, with no document in it yet."""
+    return VersionBatch(
+        version_id=version.id,
+        batch_id=consumed["batch"],
+        role=consumed["role"],
+        snapshot_hash=consumed["sha256"],
+        rows=bytes(size_bytes),
+        documents=0,
+        samples=0,
+    )

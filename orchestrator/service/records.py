@@ -42,6 +42,8 @@ class StrategyRecord(Closed):
     sources: tuple[str, ...]
     composition: dict[str, Any] | None
     rules: tuple[dict[str, str], ...] = ()
+    note: str = ""
+    """What was measured of its choices, where that is why they are as they are."""
 
 
 class SettingRecord(Closed):

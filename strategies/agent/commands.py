@@ -1,9 +1,14 @@
-"""Collect, train, evaluate: what ``python -m strategies.agent`` carries out. Everything can be interrupted."""
+"""Collect, train, evaluate: what ``python -m strategies.agent`` carries out.
+
+The same collection or training into the same folder goes on where it was interrupted, and so does a comparison that
+names a folder.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -12,7 +17,8 @@ from safetensors.torch import load_file, save_file
 
 from strategies.agent.environment import ProxyEnvironment
 from strategies.agent.evaluate import Summary, baselines, compare
-from strategies.agent.folder import fingerprint
+from strategies.agent.folder import CARD as AGENT_CARD
+from strategies.agent.folder import WEIGHTS, fingerprint
 from strategies.agent.graph import skill_graph
 from strategies.agent.learning import Learner
 from strategies.agent.learning import train as taught
@@ -23,20 +29,27 @@ from strategies.agent.rollout import Chooser, Mixture, constant, rollout, script
 from strategies.agent.settings import ProxySettings
 from strategies.agent.steering import Guarded
 from strategies.agent.texts import hashes, read_domains
-from strategies.agent.trajectories import Head, Trajectory, append, read, versions
+from strategies.agent.trajectories import Trajectory, append, read, versions
 from strategies.errors import BadState, Refused
 from strategies.fitting.regmix import fit
 from strategies.mixing.regmix import FitSettings, MixtureSettings, ProxyRun, candidates
-from strategies.mixing.simplex import within
+from strategies.mixing.simplex import caps, within
 from strategies.mixing.skill_it import SkillIt, identity
 from strategies.parts import MixtureLimits, SkillItReweighting
 from strategies.settings import Closed, Json
+from strategies.training.checkpoint import CheckpointStore
 
 RUNS = "trajectories.jsonl"
 CARD = "collection.json"
 START = "start.safetensors"
+OPTIMUM = "regmix.json"
 COMPARISON = "comparison.json"
+UNFINISHED = "unfinished"
+SAVE_EVERY = 25
+"""Updates of an agent that an interruption may cost."""
 Tell = Callable[[Report], None]
+Keep = Callable[[str, Callable[[], Trajectory]], Trajectory]
+"""The run of that name, which may have been kept, or a new one."""
 
 
 class Verdict(Closed):
@@ -67,12 +80,22 @@ def collect(request: Collect, tell: Tell) -> Json:
     environment = ProxyEnvironment(_name(out), domains, proxy, start=start)
     if start is None:
         save_file({name: one.contiguous() for name, one in environment.initial.items()}, out / START)
-    proposals = propose(environment.domains, request.proposals)
+    optima = [_optimum(out / OPTIMUM, environment, request, tell)] if request.regmix_runs else []
+    proposals = propose(environment.domains, request.proposals, optima=optima)
     for number, proposal in enumerate(proposals[done:], start=done):
         run = rollout(environment, scripted(proposal.mixtures), seed=request.proposals.seed + number)
         append(out / RUNS, [run])
         tell(Report(text=f"collecting {proposal.name}", step=number + 1, steps=len(proposals)))
     return _made(request, wanted - done, environment.tokens_per_s)
+
+
+def _optimum(path: Path, environment: ProxyEnvironment, request: Collect, tell: Tell) -> tuple[float, ...]:
+    """RegMix's mixture, found once."""
+    if not path.is_file():
+        found = _regmix(environment, request, tell, lambda _, make: make())
+        path.with_suffix(".part").write_text(json.dumps(list(found)))
+        path.with_suffix(".part").replace(path)
+    return tuple(map(float, json.loads(path.read_text())))
 
 
 def _made(request: Collect, new: int, tokens_per_s: float) -> Json:
@@ -81,16 +104,41 @@ def _made(request: Collect, new: int, tokens_per_s: float) -> Json:
 
 
 def teach(request: Teach, tell: Tell) -> Json:
-    """Fit an agent to the trajectories and save it."""
+    """Fit an agent to the trajectories and save it; goes on where an interruption left it.
+
+    Raises:
+        Refused: ``out`` holds an unfinished agent of other trajectories or settings.
+    """
     trajectories = [run for path in request.trajectories for run in _trajectories(Path(path))]
+    out = Path(request.out)
     learner = Learner(trajectories, request.agent, request.learning)
+    store = CheckpointStore(
+        out / UNFINISHED,
+        fingerprint="agent",
+        say=lambda said: tell(Report(text=said, step=learner.done, steps=learner.total)),
+    )
+    _resume(learner, store)
     last: dict[str, float] = {}
     for losses in taught(learner):
         last = losses
+        if learner.done % SAVE_EVERY == 0 and learner.done < learner.total:
+            store.save(learner.checkpoint())
         tell(Report(text="training the agent", step=learner.done, steps=learner.total))
-    Agent.of(learner).save(Path(request.out))
-    size = sum(file.stat().st_size for file in Path(request.out).iterdir())
+    store.wait()
+    Agent.of(learner).save(out)
+    size = sum((out / name).stat().st_size for name in (AGENT_CARD, WEIGHTS))
+    shutil.rmtree(out / UNFINISHED, ignore_errors=True)
     return {"agent": request.out, "bytes": size, "lessons": learner.lessons.model_dump(mode="json"), "last": last}
+
+
+def _resume(learner: Learner, store: CheckpointStore) -> None:
+    found = store.load()
+    if found is None:
+        return
+    try:
+        learner.restore(found)
+    except BadState as error:
+        raise Refused(f"{error}: remove {store.folder}, or train into a new folder") from error
 
 
 def evaluate(request: Evaluate, tell: Tell) -> Json:
@@ -102,11 +150,11 @@ def evaluate(request: Evaluate, tell: Tell) -> Json:
     kept = Kept(request)
     given: dict[str, Mixture] = {}
     if request.regmix_runs:
-        given["regmix"] = _regmix(environment, request, tell, kept)
+        given["regmix"] = _regmix(environment, request, tell, kept.run)
     constants = baselines(environment.domains, given)
     policies = {**constants, "skill-it": _skill_it(environment, request)}
     if agent is not None:
-        policies["agent"] = _steered(agent, environment.head(0), given)
+        policies["agent"] = _steered(agent, environment, given)
     total = len(policies) * len(request.seeds) * request.proxy.steps
     counted = _counted(policies, tell, total)
 
@@ -162,7 +210,7 @@ def _same_collection(out: Path, request: Collect) -> None:
 def _question(card: Provenance) -> Json:
     """What makes two collections one: settings, domains and the bytes of their files, wherever they lie."""
     targets = [domain.target for domain in card.request.domains]
-    settings = card.request.model_dump(mode="json", include={"proxy", "proposals"})
+    settings = card.request.model_dump(mode="json", include={"proxy", "proposals", "regmix_runs", "regmix_tokens"})
     return {**settings, "data": card.data, "targets": targets}
 
 
@@ -230,7 +278,7 @@ def _key(name: str, request: Evaluate, given: Mapping[str, Mixture]) -> str:
     return name
 
 
-def _regmix(environment: ProxyEnvironment, request: Evaluate, tell: Tell, kept: Kept) -> Mixture:
+def _regmix(environment: ProxyEnvironment, request: Collect | Evaluate, tell: Tell, kept: Keep) -> Mixture:
     """RegMix's mixture from tiny runs on the same domains, under the same start."""
     settings: ProxySettings = request.proxy.model_copy(update={"steps": 1, "step_tokens": request.regmix_tokens})
     tiny = environment.under(settings)
@@ -239,7 +287,7 @@ def _regmix(environment: ProxyEnvironment, request: Evaluate, tell: Tell, kept: 
     runs = []
     for at, weights in enumerate(candidates(prior, MixtureSettings(runs=request.regmix_runs), seed="regmix")):
         choose = constant([weights[name] for name in names])
-        run = kept.run(f"regmix-tiny-{at}", partial(rollout, tiny, choose, seed=settings.seed))
+        run = kept(f"regmix-tiny-{at}", partial(rollout, tiny, choose, seed=settings.seed))
         runs.append(ProxyRun(weights=weights, losses=dict(zip(names, run.steps[-1].losses, strict=True))))
         tell(Report(text="regmix's tiny runs", step=len(runs), steps=request.regmix_runs))
     sides = {side: tuple(domain.name for domain in tiny.domains if domain.target is side) for side in (True, False)}
@@ -268,28 +316,42 @@ def _skill_it(environment: ProxyEnvironment, request: Evaluate) -> Chooser:
         found = rule.update(0, {}, dict(zip(names, history.start, strict=True)))
         for done in history.steps[-settings.window :]:
             found = rule.update(done.step, {}, dict(zip(names, done.losses, strict=True)))
-        return _limited(history, found)
+        return _limited(environment, history, found)
 
     return choose
 
 
-def _steered(agent: Agent, head: Head, given: Mapping[str, Mixture]) -> Chooser:
+def _steered(agent: Agent, environment: ProxyEnvironment, given: Mapping[str, Mixture]) -> Chooser:
     """The agent within limits, under its guard; a new guard for every run."""
     state: dict[str, Guarded] = {}
 
     def choose(history: Trajectory) -> Mixture:
         if not history.steps:
-            state["guarded"] = Guarded(agent, head, given=given)
-        return _limited(history, state["guarded"].next(history))
+            state["guarded"] = Guarded(agent, environment.head(0), given=given)
+        return _limited(environment, history, state["guarded"].next(history))
 
     return choose
 
 
-def _limited(history: Trajectory, proposed: Mapping[str, float]) -> Mixture:
+def _limited(environment: ProxyEnvironment, history: Trajectory, proposed: Mapping[str, float]) -> Mixture:
     """The projection of METHODS 4.1 from the mixture before."""
     before = history.steps[-1].weights if history.steps else history.prior
-    found = within(MixtureLimits(), dict(zip(history.names, before, strict=True)), proposed, most=None)
+    limits = MixtureLimits()
+    most = _most(environment, history, limits.epochs_max)
+    found = within(limits, dict(zip(history.names, before, strict=True)), proposed, most=most)
     return [found[name] for name in history.names]
+
+
+def _most(environment: ProxyEnvironment, history: Trajectory, epochs_max: float | None) -> dict[str, float] | None:
+    """Greatest weight of every domain under which the rest of the run repeats none too often."""
+    if epochs_max is None:
+        return None
+    taken = dict.fromkeys(history.names, 0.0)
+    for done in history.steps:
+        for name, weight in zip(history.names, done.weights, strict=True):
+            taken[name] += weight * done.tokens
+    left = {name: epochs_max * count - taken[name] for name, count in environment.tokens.items()}
+    return caps(left, environment.settings.step_tokens * (history.total - len(history.steps)))
 
 
 def _counted(policies: Mapping[str, Chooser], tell: Tell, total: int) -> dict[str, Chooser]:

@@ -69,6 +69,11 @@ class ProxyEnvironment:
         return ProxyEnvironment(self.name, self._data, settings, start=self.initial)
 
     @property
+    def tokens(self) -> dict[str, int]:
+        """Training tokens of every domain."""
+        return {domain.name: rows.numel() for domain, rows in zip(self.domains, self._rows, strict=True)}
+
+    @property
     def tokens_per_s(self) -> float:
         """Training speed so far, evaluations not counted."""
         return self.trained_tokens / self.trained_seconds if self.trained_seconds else 0.0

@@ -19,6 +19,8 @@ from strategies.settings import Closed
 Array = NDArray[np.float64]
 
 FEATURES = 9
+LEAST_RUNS = 8
+"""Trajectories of a domain in one environment below which its own statistics would say little but how they ended."""
 _LEAST_DEVIATION = 1e-4
 _LIMIT = 10.0
 _SHARE_FLOOR = 1e-3
@@ -32,7 +34,7 @@ class Statistic(Closed):
 
 
 class Standardisation(Closed):
-    """Loss statistics by environment and domain; ``pooled`` stands in for a domain that was never seen."""
+    """Loss statistics by environment and domain; ``pooled`` stands in for a domain that was never or seldom seen."""
 
     environments: dict[str, dict[str, Statistic]]
     pooled: Statistic
@@ -53,18 +55,24 @@ class Standardisation(Closed):
 def measure(trajectories: Iterable[Trajectory], *, strength: float) -> Standardisation:
     """Statistics over all trajectories and steps.
 
+    A domain that one environment has in few trajectories, such as a stream's newest batch, gets none of its own: its
+    deviation would be the fall that is to be rewarded, and its mean would tell where the losses went.
+
     Raises:
         Refused: there are no trajectories.
     """
-    losses: dict[str, dict[str, list[float]]] = {}
+    losses: dict[str, dict[str, list[list[float]]]] = {}
     for trajectory in trajectories:
         columns = losses.setdefault(trajectory.environment, {})
         for name, column in zip(trajectory.names, loss_table(trajectory).T.tolist(), strict=True):
-            columns.setdefault(name, []).extend(column)
+            columns.setdefault(name, []).append(column)
     if not losses:
         raise Refused("an agent needs trajectories to learn from: collect some, or let runs log theirs")
-    known = {place: {name: _statistic(found) for name, found in of.items()} for place, of in losses.items()}
-    pooled = _pooled([statistic for of in known.values() for statistic in of.values()])
+    pooled = _pooled([_statistic(runs) for of in losses.values() for runs in of.values()])
+    known = {
+        place: {name: _statistic(runs) for name, runs in of.items() if len(runs) >= LEAST_RUNS}
+        for place, of in losses.items()
+    }
     return Standardisation(environments=known, pooled=pooled, strength=strength)
 
 
@@ -145,5 +153,6 @@ def _similarities(trajectory: Trajectory) -> list[float]:
     return [domain.similarity for domain in trajectory.domains]
 
 
-def _statistic(losses: Sequence[float]) -> Statistic:
+def _statistic(runs: Sequence[Sequence[float]]) -> Statistic:
+    losses = np.concatenate(runs)
     return Statistic(mean=float(np.mean(losses)), deviation=max(float(np.std(losses)), _LEAST_DEVIATION))

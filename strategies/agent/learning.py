@@ -26,8 +26,11 @@ from strategies.training.checkpoint import Checkpoint, copied
 MAX_JOINED = 400_000
 """Pairs of proposal and domain in one pass: a batch is worked off in pieces, so that memory stays bounded."""
 
-LEAST_CONSERVATIVE = 0.01
-"""beta stays between this share of where it began and all of it."""
+MOST_CONSERVATIVE = 100.0
+"""beta stays between where it began and so many times that."""
+
+HASTE = 10.0
+"""beta rises so many times as fast as it falls back: critics that value the unseen above the seen mislead at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +102,7 @@ class Learner:
             BadState: it was written under other settings or trajectories, or parts of it are missing.
         """
         if checkpoint.values.get("settings") != self._settings():
-            raise BadState("the checkpoint belongs to an agent with other settings or trajectories; start the fit anew")
+            raise BadState("the unfinished agent was taught from other trajectories or with other settings")
         try:
             for name in ("policy", "critics", "targets"):
                 getattr(self, name).load_state_dict(dict(checkpoint.groups[name]))
@@ -108,7 +111,7 @@ class Learner:
             self._rng.bit_generator.state = checkpoint.values["rng"]
             self.conservative = float(checkpoint.values["conservative"])
         except (KeyError, RuntimeError, ValueError) as error:
-            raise BadState("the checkpoint of the agent is not whole; start the fit anew") from error
+            raise BadState("what was kept of the unfinished agent is not whole") from error
         self.done = checkpoint.step
 
     def _optimizers(self) -> dict[str, torch.optim.Adam]:
@@ -192,10 +195,10 @@ class Learner:
         return Proposals(mixtures=torch.cat(drawn, 2).exp().float(), log_densities=torch.cat(densities, 2).float())
 
     def _tune(self, gap: float) -> None:
-        """beta shrinks while logged mixtures are valued above proposals, and recovers while they are valued below."""
-        most = self.learning.conservative
-        moved = self.conservative * math.exp(-self.learning.tuning_rate * max(-1.0, min(1.0, gap)))
-        self.conservative = min(most, max(moved, LEAST_CONSERVATIVE * most))
+        """beta rises while logged mixtures are valued below proposals, and falls back while they are valued above."""
+        least, haste = self.learning.conservative, HASTE if gap < 0 else 1.0
+        moved = self.conservative * math.exp(-self.learning.tuning_rate * haste * max(-1.0, min(1.0, gap)))
+        self.conservative = max(least, min(moved, MOST_CONSERVATIVE * least))
 
     def _cloning(self) -> float:
         """lambda, linear from ``clone_start`` to ``clone_end`` over the updates of Q-learning."""

@@ -37,6 +37,9 @@ class Collect(Closed):
     out: str
     proxy: ProxySettings = ProxySettings()
     proposals: ProposalSettings = ProposalSettings()
+    regmix_runs: int = Field(0, ge=0)
+    """Tiny runs of RegMix, whose optimum is one of the constant mixtures; 0: without it."""
+    regmix_tokens: int = Field(50_000, ge=64)
 
 
 class Teach(Closed):
@@ -120,7 +123,7 @@ def _runs(request: Collect | Evaluate | Graph) -> tuple[int, int]:
     if isinstance(request, Graph):
         return comb(len(request.domains) + 1, 2) * len(request.seeds), 0
     if isinstance(request, Collect):
-        return request.proposals.trajectories, 0
+        return request.proposals.trajectories, request.regmix_runs * request.regmix_tokens
     policies = (6 if _two_sided(request) else 3) + (request.agent is not None) + (request.regmix_runs > 0)
     return policies * len(request.seeds), request.regmix_runs * request.regmix_tokens
 

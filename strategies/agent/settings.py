@@ -36,9 +36,11 @@ class LearningSettings(Closed):
     discount: float = Field(0.95, ge=0, le=1, description="gamma, of rewards and of returns-to-go")
     keep: float = Field(0.3, gt=0, le=1, description="share of steps kept for the warm start, per progress decile")
     proposals: int = Field(30, ge=3, multiple_of=3, description="mixtures a state is pressed down on; thirds by source")
-    conservative: float = Field(1.0, ge=0, description="beta at the first update of Q-learning, and at most")
+    conservative: float = Field(1.0, ge=0, description="beta at the first update of Q-learning, and at least")
     tuning_rate: float = Field(
-        0.05, ge=0, description="how fast beta follows the gap in value between logged mixtures and proposals; 0: never"
+        0.05,
+        ge=0,
+        description="how fast beta falls back; it rises ten times as fast while proposals are valued above logs",
     )
     clone_start: float = Field(1.0, ge=0, description="lambda of cloning at the first update of Q-learning")
     clone_end: float = Field(0.1, ge=0, description="lambda of cloning at the last update")

@@ -21,7 +21,8 @@ class Guarded:
     """Takes the agent's mixture, unless a constant one promises more for ``patience`` steps in a row.
 
     What a mixture promises is the agent's own critic's estimate; the constant ones are uniform, prior, replay, and
-    those ``given``. Mixtures are raw: limits are the caller's.
+    those ``given``, such as RegMix's. A training run gives none: RegMix's is of the domains of one collection, and a
+    stream's are others at every stage. Mixtures are raw: limits are the caller's.
     """
 
     def __init__(

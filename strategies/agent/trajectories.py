@@ -10,7 +10,7 @@ import json
 import math
 import os
 import platform
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -70,7 +70,8 @@ class Head(Closed):
     """What is known of a trajectory before its first step."""
 
     environment: str
-    """Trajectories of one environment have comparable losses: same model, start, data and schedule."""
+    """Trajectories of one environment have comparable losses: a collection's (same model, start, data and schedule),
+    or all runs of a stream."""
     domains: tuple[Domain, ...] = Field(min_length=1)
     total: int = Field(ge=1)
     """Re-weighting steps that the run is planned for."""
@@ -121,60 +122,6 @@ class Trajectory(Head):
         done = MixtureStep(step=len(self.steps) + 1, weights=tuple(weights), losses=tuple(losses), tokens=tokens)
         fields = {name: getattr(self, name) for name in type(self).model_fields}
         return Trajectory(**{**fields, "steps": (*self.steps, done)})
-
-
-class TrajectoryWriter:
-    """Collects the trajectory of a run under way; its state belongs in the run's checkpoint, by value.
-
-    ``start`` takes the losses before training, ``add`` every step after it, ``write`` appends the whole as one line.
-    """
-
-    def __init__(self, head: Head, state: Json | None = None) -> None:
-        self.head = head
-        self._trajectory: Trajectory | None = None
-        if state is not None:
-            self.load_state_dict(state)
-
-    @property
-    def trajectory(self) -> Trajectory:
-        if self._trajectory is None:
-            raise BadState("a trajectory has no steps before its first losses: evaluate every domain before training")
-        return self._trajectory
-
-    def start(self, losses: Mapping[str, float]) -> None:
-        """The losses of every domain before the first step."""
-        fields = {name: getattr(self.head, name) for name in Head.model_fields}
-        self._trajectory = Trajectory(**fields, start=self._ordered(losses, "loss"))
-
-    def add(self, *, weights: Mapping[str, float], losses: Mapping[str, float], tokens: int) -> None:
-        """One re-weighting step: the mixture that was really trained on, and the losses after it."""
-        self._trajectory = self.trajectory.after(
-            weights=self._ordered(weights, "weight"), losses=self._ordered(losses, "loss"), tokens=tokens
-        )
-
-    def state_dict(self) -> Json:
-        return {"format": FORMAT, "trajectory": self._trajectory.model_dump(mode="json") if self._trajectory else None}
-
-    def load_state_dict(self, state: Json) -> None:
-        """Go on from :meth:`state_dict`.
-
-        Raises:
-            BadState: the state is of another run, or cannot be read.
-        """
-        found = state.get("trajectory")
-        trajectory = None if found is None else parse(found, where="the checkpoint")
-        if trajectory is not None and trajectory.names != self.head.names:
-            raise BadState("the checkpoint's trajectory has other domains; start the job anew")
-        self._trajectory = trajectory
-
-    def write(self, path: Path) -> None:
-        """Append the trajectory to ``path`` as one line, on the disk before this returns."""
-        append(path, [self.trajectory])
-
-    def _ordered(self, values: Mapping[str, float], what: str) -> tuple[float, ...]:
-        if set(values) != set(self.head.names):
-            raise BadState(f"a trajectory needs one {what} for each of its domains: {', '.join(self.head.names)}")
-        return tuple(float(values[name]) for name in self.head.names)
 
 
 def append(path: Path, trajectories: Iterable[Trajectory]) -> None:

@@ -18,7 +18,7 @@ from strategies.jobs.observe import SelectLosses
 from strategies.mixing import ReplayMixer, WeightedMixer, mixer
 from strategies.mixing.domains import by_domain
 from strategies.mixing.exact import decimals, fraction, rounded
-from strategies.mixing.simplex import project
+from strategies.mixing.simplex import caps, project
 from strategies.mixing.trajectory import MixturePoint, write_trajectory
 from strategies.parts import AgentReweighting, WeightedMixing
 from strategies.settings import Json
@@ -31,8 +31,11 @@ MOST_POINTS = 200
 """Points of a mixture's course that stand in the lineage; the artifact has all."""
 
 
-def bound(work: TrainWork) -> TrainWork:
-    """The work with the weights that an earlier job of the plan found in the place of its own."""
+def bound(work: TrainWork, rows: Mapping[str, int]) -> TrainWork:
+    """The work with the weights that an earlier job of the plan found in the place of its own, within their limits.
+
+    ``rows`` are the rows of every source.
+    """
     mixing = work.template.mixing
     if not isinstance(mixing, WeightedMixing) or mixing.mixture is None or work.mixture is None:
         return work
@@ -41,7 +44,7 @@ def bound(work: TrainWork) -> TrainWork:
         raise BadState("the mixture that was found is of other domains; ask for the retrain again")
     floats = {name: float(fraction(weights[name], f"weight of {name}")) for name in mixing.domains}
     if mixing.limits is not None:
-        floats = project(floats, floor=mixing.limits.floor / len(floats))
+        floats = project(floats, floor=mixing.limits.floor / len(floats), most=_most(work, mixing, rows))
     exact = rounded(floats, mixing.rest)
     found = mixing.model_copy(
         update={
@@ -50,6 +53,15 @@ def bound(work: TrainWork) -> TrainWork:
         }
     )
     return work.model_copy(update={"template": work.template.model_copy(update={"mixing": found})})
+
+
+def _most(work: TrainWork, mixing: WeightedMixing, rows: Mapping[str, int]) -> dict[str, float] | None:
+    """Greatest weight of every domain under which the job repeats none too often."""
+    epochs = None if mixing.limits is None else mixing.limits.epochs_max
+    if epochs is None:
+        return None
+    left = {name: epochs * sum(rows[source] for source in of) for name, of in mixing.domains.items()}
+    return caps(left, mixing.batch * work.template.steps)
 
 
 def write_mixture(folder: Path, weights: Mapping[str, float] | Mapping[str, str]) -> None:
@@ -137,7 +149,7 @@ def _head(spec: JobSpec, work: TrainWork, mixing: WeightedMixing, *, total: int)
     new = set(mixing.new)
     prior = mixing.prior or dict.fromkeys(mixing.domains, 1 / len(mixing.domains))
     return Head(
-        environment=f"{spec.stream}/job-{spec.job}",
+        environment=spec.stream,
         domains=tuple(
             Domain(
                 name=name, target=bool(new & set(sources)), prior=prior[name], similarity=mixing.similarity.get(name, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,14 @@ import numpy as np
 from strategies.agent.environment import DomainTokens, ProxyEnvironment
 from strategies.agent.rollout import constant, rollout
 from strategies.agent.rows import Ids
-from strategies.contract import JobResult, JobSpec, ProxyWork, SourceFile
+from strategies.contract import Consumed, JobResult, JobSpec, ProxyWork, SourceFile
 from strategies.errors import BadState, Refused
 from strategies.inference.encoding import Encoder
 from strategies.inference.load import load_tokenizer
+from strategies.jobs.consumed import consumed
 from strategies.jobs.dividing import Classes, classes_by, parts
 from strategies.jobs.runtime import Runtime
+from strategies.mixing.domains import batch_of
 from strategies.mixing.regmix import ProxyRun
 from strategies.settings import Task
 from strategies.training.data import Documents, eval_side, messages_of, refuse_leaks, training_side
@@ -28,7 +31,7 @@ def run_proxies(spec: JobSpec, work: ProxyWork, runtime: Runtime) -> JobResult:
     """One run a mixture; those that an earlier attempt finished are not made again."""
     template = work.template
     runtime.enter("reading data")
-    data = _data(spec, work, runtime)
+    data, used = _data(spec, work, runtime)
     runtime.enter("making the shared start")
     environment = ProxyEnvironment(f"{spec.stream}/{spec.name}", data, template.proxy)
     names = [domain.name for domain in environment.domains]
@@ -47,6 +50,7 @@ def run_proxies(spec: JobSpec, work: ProxyWork, runtime: Runtime) -> JobResult:
     return JobResult(
         kind="fit",
         artifacts={"evidence/runs": "out/runs"},
+        consumed=tuple(_consumed(source, used, runtime.directory) for source in work.sources),
         facts={
             "runs": len(done),
             "tokens": environment.trained_tokens,
@@ -78,8 +82,17 @@ def _keep(path: Path, runs: list[ProxyRun]) -> None:
     beside.replace(path)
 
 
-def _data(spec: JobSpec, work: ProxyWork, runtime: Runtime) -> list[DomainTokens]:
-    """Token ids of every domain: to train on, and of its eval sets' select halves."""
+def _consumed(source: SourceFile, used: Mapping[str, Documents], directory: Path) -> Consumed:
+    """Documents that the tiny runs could draw; no rows, which are those that a version was trained on."""
+    own = [found for name, found in used.items() if batch_of(name) == source.name]
+    flags = np.zeros(max((found.size for found in own), default=0), dtype=np.bool_)
+    for found in own:
+        flags[found.rows] = True
+    return consumed(source, flags, samples=0, directory=directory)
+
+
+def _data(spec: JobSpec, work: ProxyWork, runtime: Runtime) -> tuple[list[DomainTokens], dict[str, Documents]]:
+    """Token ids of every domain, to train on and of its eval sets' select halves; and the documents that gave them."""
     mixing = work.template.mixing
     encoder = Encoder(load_tokenizer(spec.model), work.template.training.max_length)
     classes = classes_by(mixing.divide, work.space, spec.task)
@@ -92,12 +105,15 @@ def _data(spec: JobSpec, work: ProxyWork, runtime: Runtime) -> list[DomainTokens
         for name, found in parts(file.name, eval_side(file, spec.task, half="select"), classes).items()
     }
     made = []
+    used: dict[str, Documents] = {}
     for name, own in mixing.domains.items():
         runtime.check()
-        train = _ids([sources[one] for one in own if one in sources], encoder, spec.task)
-        validation = _ids([held[one] for one in mixing.measured.get(name, ()) if one in held], encoder, spec.task)
+        train, taken = _ids({one: sources[one] for one in own if one in sources}, encoder, spec.task)
+        sets = {one: held[one] for one in mixing.measured.get(name, ()) if one in held}
+        validation, _ = _ids(sets, encoder, spec.task)
         made.append(_domain(name, name in work.template.targets, train, validation, work.template.proxy.length))
-    return made
+        used |= taken
+    return made, used
 
 
 def _training(files: tuple[SourceFile, ...], task: Task, classes: Classes | None) -> dict[str, Documents]:
@@ -116,14 +132,19 @@ def _domain(name: str, target: bool, train: Ids, validation: Ids, row: int) -> D
     return DomainTokens(name=name, target=target, train=train, validation=validation)
 
 
-def _ids(documents: list[Documents], encoder: Encoder, task: Task) -> Ids:
+def _ids(documents: Mapping[str, Documents], encoder: Encoder, task: Task) -> tuple[Ids, dict[str, Documents]]:
+    """At most :data:`MOST_TOKENS` ids, and the documents that they are of."""
     found: list[int] = []
-    for one in documents:
-        for ids in _encoded(one, encoder, task):
-            found += ids
+    used = {}
+    for name, own in documents.items():
+        count = 0
+        for ids in _encoded(own, encoder, task):
             if len(found) >= MOST_TOKENS:
-                return np.asarray(found[:MOST_TOKENS], dtype=np.int64)
-    return np.asarray(found, dtype=np.int64)
+                break
+            found += ids
+            count += 1
+        used[name] = own.first(count)
+    return np.asarray(found[:MOST_TOKENS], dtype=np.int64), used
 
 
 def _encoded(documents: Documents, encoder: Encoder, task: Task) -> list[list[int]]:

@@ -24,6 +24,7 @@ from strategies.inference.load import Loaded, load, read_bank
 from strategies.inference.score import Scorer
 from strategies.jobs import mixing as mixings
 from strategies.jobs.bank import Trained, write_bank
+from strategies.jobs.consumed import consumed
 from strategies.jobs.dividing import classes_by, parts
 from strategies.jobs.facts import common
 from strategies.jobs.measure import can_pack
@@ -49,7 +50,6 @@ from strategies.training.batches import Collator
 from strategies.training.checkpoint import CheckpointStore, copied
 from strategies.training.data import Documents, refuse_leaks, training_side
 from strategies.training.halves import PlainNames
-from strategies.training.ledger import bitmap
 from strategies.training.loop import Loop, Progress
 from strategies.training.parameters import counts, is_adapted, moments, moving, optimizer_for, prepare, put_moments
 from strategies.training.precision import Precision
@@ -77,8 +77,8 @@ class Prepared:
 def train(spec: JobSpec, work: TrainWork, runtime: Runtime) -> JobResult:
     """Train and leave artifacts, consumed rows and facts under ``out/``."""
     _check(spec, work)
-    work = mixings.bound(work)
     prepared = prepare_run(spec, work, runtime)
+    work = mixings.bound(work, {name: len(rows) for name, rows in prepared.rows.items()})
     loop = make_loop(spec, work, prepared, runtime)
     # What was made so far stays until the end; the collector need not look at it again in every sweep.
     gc.collect()
@@ -407,17 +407,8 @@ def _consumed(source: SourceFile, prepared: Prepared, progress: Progress, direct
     own = [name for name in prepared.rows if batch_of(name) == source.name]
     touched = [prepared.rows[name].touched(progress.ledger.drawn[name]) for name in own]
     flags = np.logical_or.reduce(touched) if touched else np.zeros(0, np.bool_)
-    path = f"out/consumed/{source.batch}-{source.role}.bits"
-    (directory / "out" / "consumed").mkdir(parents=True, exist_ok=True)
-    (directory / path).write_bytes(bitmap(flags))
-    return Consumed(
-        batch=source.batch,
-        sha256=source.sha256,
-        role="trained" if source.role == "new" else "replayed",
-        bitmap=path,
-        documents=int(flags.sum()),
-        samples=sum(progress.ledger.samples[name] for name in own),
-    )
+    samples = sum(progress.ledger.samples[name] for name in own)
+    return consumed(source, flags, samples=samples, directory=directory)
 
 
 def _facts(spec: JobSpec, work: TrainWork, prepared: Prepared, loop: Loop) -> Json:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from strategies.agent import TRIED
 from strategies.mixing.domains import ClusterSettings
 from strategies.parts import MixtureLimits
 from strategies.settings import Closed
@@ -41,7 +42,8 @@ class SkillItSettings(Closed):
     )
     targets: tuple[str, ...] = Field(
         (),
-        description="domains that training is for: their mean loss alone moves the weights; default: every loss does",
+        description="domains that training is for (new: all new data): their mean loss alone moves the weights;"
+        " default: every loss does",
     )
 
 
@@ -65,16 +67,26 @@ class RegMixSettings(Closed):
     epochs_max: float = Field(4.0, gt=0, description="how often a domain may be repeated in the chosen mixture")
 
 
+WITHOUT = (
+    "Without an agent one of the guard's constant mixtures is trained on: the first weights, in which replay gives old"
+    " domains at least 25 %; nothing is compared then, regmix is what compares"
+)
+"""What `reweight: agent` does without a folder."""
+
+
 class AgentMixSettings(Closed):
     """Data Mixing Agent (METHODS 4.1)."""
 
-    kind: Literal["agent"] = Field("agent", description="a taught agent chooses; without one the guard's mixture stays")
+    kind: Literal["agent"] = Field("agent", description="a taught agent chooses the weights")
     folder: str | None = Field(
-        None,
-        description="what `rekindle mixing train` left; default: none, so the weights stay: the agent that was tried "
-        "did not beat the best constant mixture on domains it had not seen (README, Benchmarks), and none ships",
+        None, description=f"what `rekindle mixing train` left; default: none, because {TRIED}. {WITHOUT}"
     )
-    patience: int = Field(3, ge=1, description="steps in a row after which a better constant mixture takes over")
+    patience: int = Field(
+        3,
+        ge=1,
+        description="steps in a row after which a constant mixture (uniform, prior, replay 5 or 25 %) that promises"
+        " more takes over",
+    )
 
 
 ReweightSettings = Annotated[
@@ -89,7 +101,7 @@ class WeightedSettings(Closed):
     weights: Literal["replay", "prior", "uniform"] | dict[str, float] = Field(
         "replay",
         description="first weights: replay (old domains share what replay would take), prior (by tokens), uniform, "
-        "or each domain's own; domains left out share what remains",
+        "or each domain's own; domains left out share what remains; new names all new data, whichever batch it came in",
     )
     domains: DomainSettings = Field(default_factory=DomainSettings, description="what a domain is")
     reweight: ReweightSettings = Field(default_factory=NoReweighting, description="what changes the weights")

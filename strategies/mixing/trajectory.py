@@ -1,7 +1,8 @@
 """The course of a mixture: which weights were in force from which step on, and the losses that were seen there.
 
-Kept with a version as ``evidence/mixture``, one JSON object a line. Courses of many runs are what an agent learns from,
-so that they are worth keeping from the first run on (METHODS.md section 4.5).
+Kept with a version as ``evidence/mixture``, one JSON object a line, and as ``evidence/mixture/JOB`` for a job before
+the result, such as DoReMi's proxy. Courses of many runs are what an agent learns from, so that they are worth keeping
+from the first run on (METHODS.md section 4.5).
 """
 
 from __future__ import annotations

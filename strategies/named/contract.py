@@ -15,3 +15,5 @@ class Named:
     summary: str
     sources: tuple[str, ...]
     composition: Composition
+    note: str = ""
+    """What was measured of its choices, where that is why they are as they are."""

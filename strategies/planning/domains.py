@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,12 +12,20 @@ from strategies.contract import ClassFacts, Signals, SourceFacts
 from strategies.errors import BadPlan
 from strategies.mixing.domains import MOST, part
 from strategies.mixing.exact import decimals, rounded
-from strategies.mixing.settings import WeightedSettings
+from strategies.mixing.settings import SkillItSettings, WeightedSettings
 from strategies.mixing.simplex import normalised
 from strategies.planning import share
 
 EARLIER = "earlier"
 """The domain of all batches whose own eval set is no longer kept apart."""
+
+NEW = "new"
+"""What settings may call the domains of the decision's own batches, whose names differ from stage to stage."""
+
+_NAMES = {True: re.compile(rf"{NEW}|{EARLIER}|anchor|batch-\d+"), False: re.compile(rf"{NEW}|(new|old)/.+")}
+"""Names that a domain may have, by whether batches are the domains."""
+
+_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +57,7 @@ def find(signals: Signals, settings: WeightedSettings) -> tuple[Domain, ...]:
 def weights(domains: tuple[Domain, ...], settings: WeightedSettings, *, replay: float) -> dict[str, Fraction]:
     """The first weight of every domain; ``replay`` is the share of old data where the weights are replay's."""
     if isinstance(settings.weights, dict):
-        return rounded(_given(domains, settings.weights), domains[0].name)
+        return rounded(_given(domains, settings, settings.weights), domains[0].name)
     if settings.weights == "uniform":
         return rounded({domain.name: 1 / len(domains) for domain in domains}, domains[0].name)
     if settings.weights == "prior":
@@ -79,16 +88,47 @@ def _within(side: list[Domain]) -> list[float]:
     return list(normalised({domain.name: float(max(1, domain.seen)) for domain in side}).values()) if side else []
 
 
-def _given(domains: tuple[Domain, ...], asked: dict[str, float]) -> dict[str, float]:
-    names = [domain.name for domain in domains]
-    unknown = sorted(set(asked) - set(names))
-    if unknown:
-        raise BadPlan(f"mixing.weights names {unknown[0]}, which is no domain; the domains are {', '.join(names)}")
-    left = [name for name in names if name not in asked]
-    total = sum(asked.values())
-    if not left and abs(total - 1) > 1e-6:
+def called(domains: Iterable[Domain], settings: WeightedSettings, name: str) -> tuple[str, ...]:
+    """The domains that a name in the settings means now: none where such a domain may come again.
+
+    Raises:
+        BadPlan: no domain is ever called so.
+    """
+    if not _NAMES[settings.domains.by == "batch"].fullmatch(name):
+        known = ", ".join(domain.name for domain in domains)
+        raise BadPlan(f"strategy.mixing names {name}, which is no domain; {NEW} and {known} are")
+    return tuple(domain.name for domain in domains if name == domain.name or (name == NEW and domain.new))
+
+
+def absent(domains: tuple[Domain, ...], settings: WeightedSettings) -> list[str]:
+    """Names in the settings that mean no domain now, and are left out."""
+    asked = set(settings.weights) if isinstance(settings.weights, dict) else set[str]()
+    if isinstance(settings.reweight, SkillItSettings):
+        graph = settings.reweight.graph or {}
+        asked |= {*settings.reweight.targets, *graph, *(name for row in graph.values() for name in row)}
+    return sorted(name for name in asked if not called(domains, settings, name))
+
+
+def _given(domains: tuple[Domain, ...], settings: WeightedSettings, asked: dict[str, float]) -> dict[str, float]:
+    """The weights asked for; those of domains that are not there now go to the others by their weights."""
+    found = _spread(domains, settings, asked)
+    left = [domain.name for domain in domains if domain.name not in found]
+    total, there = sum(asked.values()), sum(found.values())
+    if not there:
+        raise BadPlan(f"none of the domains that mixing.weights names is there now; {NEW} names the new data always")
+    if not left and abs(there - total) <= _TOLERANCE < abs(total - 1):
         raise BadPlan(f"mixing.weights names every domain but sums to {total:g}, not 1")
-    return {name: asked[name] if name in asked else (1 - total) / len(left) for name in names}
+    return normalised({**found, **{name: (1 - total) / len(left) for name in left}})
+
+
+def _spread(domains: tuple[Domain, ...], settings: WeightedSettings, asked: dict[str, float]) -> dict[str, float]:
+    """Weights by domain; what is asked for all that is new is shared by tokens among what has no weight of its own."""
+    found: dict[str, float] = {}
+    for name, weight in asked.items():
+        meant = {one for one in called(domains, settings, name) if one == name or one not in asked}
+        shares = prior(domain for domain in domains if domain.name in meant) if meant else {}
+        found |= {one: weight * part for one, part in shares.items()}
+    return found
 
 
 def _batches(signals: Signals) -> tuple[Domain, ...]:

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from math import ceil
 from pathlib import Path
 
+from strategies.agent import TRIED
 from strategies.agent.folder import fingerprint
 from strategies.agent.settings import ProxySettings
 from strategies.contract import Explained, FitTemplate, ProxyTemplate, Template, TrainTemplate
-from strategies.errors import BadPlan
 from strategies.mixing.regmix import FitSettings, MixtureSettings, candidates
 from strategies.mixing.settings import (
+    WITHOUT,
     AgentMixSettings,
     DoReMiSettings,
     RegMixSettings,
@@ -70,9 +71,11 @@ def _reweight(settings: WeightedSettings, found: tuple[Domain, ...]) -> Reweight
     reweight = settings.reweight
     names = [domain.name for domain in found]
     if isinstance(reweight, SkillItSettings):
-        graph = identity(names) if reweight.graph is None else _graph(reweight.graph, names)
+        graph = identity(names) if reweight.graph is None else _graph(reweight.graph, settings, found)
         if reweight.targets:
-            graph = _towards(graph, _measured_targets(reweight.targets, found))
+            graph = _towards(graph, _measured_targets(reweight.targets, settings, found))
+        if not any(graph.values()):
+            return None
         return SkillItReweighting(
             eta=reweight.eta, window=reweight.window, graph=graph, mean_loss=bool(reweight.targets)
         )
@@ -90,21 +93,23 @@ def _towards(graph: dict[str, dict[str, float]], targets: frozenset[str]) -> dic
     return {name: {to: edge for to, edge in row.items() if to in targets} for name, row in graph.items()}
 
 
-def _measured_targets(targets: tuple[str, ...], found: tuple[Domain, ...]) -> frozenset[str]:
+def _measured_targets(
+    targets: tuple[str, ...], settings: WeightedSettings, found: tuple[Domain, ...]
+) -> frozenset[str]:
     measured = {domain.name for domain in found if domain.measured}
-    strange = sorted(set(targets) - measured)
-    if strange:
-        raise BadPlan(
-            f"skill-it's target {strange[0]} is no domain with an eval set: {', '.join(sorted(measured))} are"
-        )
-    return frozenset(targets)
+    return frozenset(one for name in targets for one in domains.called(found, settings, name)) & measured
 
 
-def _graph(graph: dict[str, dict[str, float]], names: list[str]) -> dict[str, dict[str, float]]:
-    unknown = sorted({*graph, *(name for row in graph.values() for name in row)} - set(names))
-    if unknown:
-        raise BadPlan(f"the skill graph names {unknown[0]}, which is no domain; the domains are {', '.join(names)}")
-    return {name: {name: 1.0, **graph.get(name, {})} for name in names}
+def _graph(
+    graph: dict[str, dict[str, float]], settings: WeightedSettings, found: tuple[Domain, ...]
+) -> dict[str, dict[str, float]]:
+    """The graph between the domains that are there now; each helps itself."""
+    edges: dict[str, dict[str, float]] = {domain.name: {domain.name: 1.0} for domain in found}
+    for name, row in graph.items():
+        helped = {one: edge for to, edge in row.items() for one in domains.called(found, settings, to)}
+        for one in domains.called(found, settings, name):
+            edges[one] |= helped
+    return edges
 
 
 def with_search(stage: Stage, main: TrainTemplate) -> dict[str, Template]:
@@ -203,12 +208,15 @@ def explained(stage: Stage, mixing: Mixing) -> dict[str, Explained]:
     settings = stage.composition.mixing
     if not isinstance(settings, WeightedSettings) or not isinstance(mixing, WeightedMixing):
         return {}
-    given = "settings" if isinstance(settings.weights, dict) else f"weights: {settings.weights}"
+    given = resolve.SETTINGS if isinstance(settings.weights, dict) else f"weights: {settings.weights}"
+    gone = domains.absent(stage.domains, settings)
+    left_out = {"left_out": Explained(value=gone, origin="settings name them, but they are not there now")}
     agent = mixing.reweight if isinstance(mixing.reweight, AgentReweighting) else None
     return {
         **({} if agent is None else {"agent": Explained(value=agent.sha256, origin=agent.folder)}),
         "domains": Explained(value=list(mixing.domains), origin=f"by {settings.domains.by}"),
         "weights": Explained(value=_floats(mixing), origin=given),
+        **(left_out if gone else {}),
         "reweight": Explained(value=settings.reweight.kind, origin=_why(settings, mixing)),
         "observe_every": Explained(value=mixing.observe_every, origin=f"{settings.updates} updates over the stage"),
     }
@@ -217,6 +225,8 @@ def explained(stage: Stage, mixing: Mixing) -> dict[str, Explained]:
 def _why(settings: WeightedSettings, mixing: WeightedMixing) -> str:
     if settings.reweight.kind != "none" and mixing.observe_every is None:
         return "settings, but no domain has an eval set: the weights stay"
+    if settings.reweight.kind == "skill-it" and mixing.reweight is None:
+        return "settings, but none of its targets is there now with an eval set: the weights stay"
     if settings.reweight.kind == "agent" and mixing.reweight is None:
-        return "settings, but no agent is given and none ships, because none has been shown to beat constant mixtures"
+        return f"settings, but no agent is given and none ships: {TRIED}. {WITHOUT}"
     return resolve.SETTINGS

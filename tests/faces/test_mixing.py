@@ -35,7 +35,7 @@ def domains(tmp_path: Path) -> list[str]:
 def test_what_a_collection_costs_is_said_without_doing_it(tmp_path: Path, domains: list[str]):
     said = run("collect", *domains, "--out", str(tmp_path / "runs"), "--dry-run", "--output", "json")
     cost = json.loads(said.stdout)
-    assert (cost["runs"], cost["tokens"]) == (128, 128 * 40 * 4096 + 40 * 4096)
+    assert (cost["runs"], cost["tokens"]) == (128, 128 * 40 * 4096 + 40 * 4096 + 64 * 50_000)
     assert 0.3 < cost["cpu_hours"] < 2
     assert not (tmp_path / "runs").exists()
 
@@ -65,7 +65,9 @@ def test_errors_are_one_line(arguments: tuple[str, ...], code: int, said: str):
 @pytest.mark.slow
 def test_from_runs_to_an_agent_to_a_table_by_the_command_line(tmp_path: Path, domains: list[str]):
     runs, agent = str(tmp_path / "runs"), str(tmp_path / "agent")
-    made = run("collect", *domains, "--out", runs, "--trajectories", "7", *SMALL, "--output", "json")
+    made = run(
+        "collect", *domains, "--out", runs, "--trajectories", "7", "--regmix-runs", "0", *SMALL, "--output", "json"
+    )
     assert json.loads(made.stdout)["made"] == 7, made.stderr
     taught = run("train", runs, "--out", agent, "--updates", "1", "--warm-updates", "2", "--output", "json")
     assert json.loads(taught.stdout)["lessons"]["trajectories"] == 7, taught.stderr

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
+from sqlalchemy import select
 
 from orchestrator.errors import Conflict, GateRefused
 from orchestrator.flow import decision, promotion, records, registration, rollback
 from orchestrator.service.commands import batches
 from orchestrator.service.views.transfer import show_transfer
+from storage.tables import Version, VersionArtifact, VersionBatch
 from tests.flow.harness import BASE, NEW, Daemon
 from tests.flow.toy_job import write_model
 
@@ -30,6 +32,19 @@ def test_a_retrain_with_replay_learns_and_goes_live(daemon: Daemon) -> None:
     assert daemon.batch_states() == {batch: "trained"}
     known = json.loads((daemon.live_folder() / "tokenizer_words.json").read_text())
     assert set(NEW.split()) | set(BASE.split()) == set(known)
+
+
+def test_siblings_that_are_merged_leave_evidence_apart_and_count_as_one_training(daemon: Daemon) -> None:
+    daemon.add_stream(strategy={"name": "rewarm-replay", "consolidation": "merge"})
+    daemon.ingest(NEW)
+    daemon.retrain()
+    with daemon.app.database.read() as session:
+        made = session.scalars(select(Version).where(Version.number == 2)).one()
+        rows = session.scalars(select(VersionBatch).where(VersionBatch.version_id == made.id)).all()
+        roles = session.scalars(select(VersionArtifact.role).where(VersionArtifact.version_id == made.id)).all()
+    assert [row.samples for row in rows] == [row.documents for row in rows]
+    assert {row.role for row in rows} == {"trained", "replayed"}
+    assert {role for role in roles if role.startswith("evidence/")} == {f"evidence/log/train-{at}" for at in (1, 2, 3)}
 
 
 def test_a_candidate_that_forgot_is_refused_and_its_batch_stays_pending(daemon: Daemon) -> None:

@@ -88,7 +88,7 @@ def _train(directory: Path, work: TrainWork, words: set[str]) -> JobResult:
     keeps = bool(work.template.mixing.old) and float(work.template.mixing.share) > 0
     write_model(directory / "out" / "model", learned | words if keeps else learned)
     artifacts = {"answer/model": "out/model"}
-    for role in work.template.state:
+    for role in (*work.template.state, "evidence/log"):
         folder = directory / "out" / role.replace("/", "-")
         folder.mkdir(parents=True)
         (folder / "state.json").write_text("{}")

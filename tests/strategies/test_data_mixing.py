@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from strategies.agent import TRIED
 from strategies.contract import ClassFacts, FitTemplate, ProxyTemplate, Signals, TrainTemplate
 from strategies.errors import BadPlan, BadState
 from strategies.parts import GroupDroObjective, SkillItReweighting, WeightedMixing
@@ -99,8 +100,39 @@ def test_skill_its_targets_alone_count_by_their_mean_loss():
     assert found.graph["anchor"] == {"batch-3": 0.5}
     assert found.graph["batch-3"] == {"batch-3": 1.0}
     assert not found.graph["earlier"]
-    with pytest.raises(BadPlan, match="target elsewhere is no domain with an eval set"):
-        mixing(reweight={"kind": "skill-it", "targets": ["elsewhere"]})
+
+
+def test_new_names_the_decisions_own_batches_whatever_they_are_called():
+    two = measured(new=(source("batch-3", tokens=300), source("batch-4", tokens=100)))
+    expected = {"batch-3": 0.45, "batch-4": 0.15, "anchor": 0.2, "batch-2": 0.1, "earlier": 0.1}
+    assert weights(mixing(two, weights={"new": 0.6, "anchor": 0.2})) == pytest.approx(expected, abs=1e-5)
+    found = mixing(reweight={"kind": "skill-it", "graph": {"anchor": {"new": 0.5}}, "targets": ["new"]}).reweight
+    assert isinstance(found, SkillItReweighting)
+    assert found.graph == {"batch-3": {"batch-3": 1.0}, "anchor": {"batch-3": 0.5}, "batch-2": {}, "earlier": {}}
+
+
+def test_names_that_are_not_there_now_are_left_out_and_the_plan_says_so():
+    asked = {"kind": "weighted", "weights": {"new": 0.3, "batch-9": 0.5}, "reweight": "none"}
+    made = plan(measured(), name="data-mixing", mixing=asked)
+    job = made.jobs["train"]
+    assert isinstance(job, TrainTemplate)
+    assert isinstance(job.mixing, WeightedMixing)
+    expected = {"batch-3": 0.6, "anchor": 0.4 / 3, "batch-2": 0.4 / 3, "earlier": 0.4 / 3}
+    assert weights(job.mixing) == pytest.approx(expected, abs=1e-5)
+    assert (made.values["left_out"].value, made.values["left_out"].origin) == (
+        ["batch-9"],
+        "settings name them, but they are not there now",
+    )
+
+
+def test_without_any_of_its_targets_skill_its_weights_stay_for_a_stage():
+    asked = {"kind": "weighted", "reweight": {"kind": "skill-it", "targets": ["batch-9"]}}
+    made = plan(measured(), name="data-mixing", mixing=asked)
+    job = made.jobs["train"]
+    assert isinstance(job, TrainTemplate)
+    assert isinstance(job.mixing, WeightedMixing)
+    assert job.mixing.reweight is None
+    assert "none of its targets is there now" in made.values["reweight"].origin
 
 
 def test_what_is_not_turned_stays_as_the_named_strategy_has_it():
@@ -185,7 +217,18 @@ def test_an_agent_is_taken_from_a_folder_and_without_one_the_guards_weights_stay
     said = plan(measured(), name="data-mixing", mixing=named).values["agent"]
     assert (said.value, said.origin) == (with_agent.reweight.sha256, str(tmp_path))
     made = plan(measured(), name="data-mixing", mixing={"kind": "weighted", "reweight": "agent"})
-    assert "none ships" in made.values["reweight"].origin
+    assert f"none ships: {TRIED}" in made.values["reweight"].origin
+    assert "the first weights, in which replay gives old domains at least 25 %" in made.values["reweight"].origin
+    assert made.values["replay"].value == 0.25
+
+
+def test_why_no_agent_ships_is_what_was_measured():
+    measurement = json.loads((Path(__file__).parents[1] / "benchmarks/results/mixing_agent.json").read_text())
+    (table,) = measurement["measured"]["held_out"].values()
+    falls = {row["policy"]: row["fall"] for row in table["rows"]}
+    assert f"fall by {falls['agent']:.3f} deviations" in TRIED
+    assert f"({table['guard']}) by {falls[table['guard']]:.3f}" in TRIED
+    assert f"ahead in {table['wins']} of {len(table['facts']['seeds'])} runs" in TRIED
 
 
 @pytest.mark.parametrize(
@@ -194,11 +237,16 @@ def test_an_agent_is_taken_from_a_folder_and_without_one_the_guards_weights_stay
         ({"mixing": {"kind": "weighted", "reweight": {"kind": "regmix", "runs": 8}}}, "too few to fit"),
         ({"mixing": {"kind": "weighted", "weights": {"batch-3": 1.5}}}, "sum to more than 1"),
         ({"mixing": {"kind": "weighted", "weights": {"elsewhere": 0.5}}}, "is no domain"),
+        ({"mixing": {"kind": "weighted", "weights": {"batch-9": 0.5}}}, "none of the domains .* is there now"),
         ({"mixing": {"kind": "weighted", "weights": {"batch-3": 0.5}, "reweight": "regmix"}}, "remove mixing.weights"),
         ({"schedule": "infinite"}, "choose cosine"),
         ({"mixing": {"kind": "weighted", "domains": "column"}}, "classes were not measured"),
         (
             {"mixing": {"kind": "weighted", "reweight": {"kind": "skill-it", "graph": {"elsewhere": {}}}}},
+            "is no domain",
+        ),
+        (
+            {"mixing": {"kind": "weighted", "reweight": {"kind": "skill-it", "targets": ["elsewhere"]}}},
             "is no domain",
         ),
     ],

@@ -4,7 +4,7 @@ import pytest
 
 from strategies.contract import Plan
 from strategies.errors import BadPlan
-from strategies.plan import needs, order, parse_reference, validate
+from strategies.plan import along, needs, order, parse_reference, validate
 from tests.strategies.makers import plan
 
 
@@ -30,6 +30,15 @@ def test_jobs_come_after_all_they_need():
     assert order(backwards) == ("trunk", "release")
     assert needs(backwards, "release") == ("trunk",)
     assert needs(backwards, "trunk") == ()
+
+
+def test_rows_are_counted_along_the_jobs_that_the_result_stands_on():
+    chain = plan(schedule="infinite")
+    assert along(chain, {"trunk": 90, "release": 10}) == 100
+    merged = plan(consolidation={"kind": "merge", "siblings": 3})
+    assert along(merged, {"train-1": 50, "train-2": 60, "train-3": 55}) == 60
+    searched = plan(name="data-mixing", mixing={"reweight": "doremi"})
+    assert along(searched, {"reference": 25, "proxy": 25, "train": 100}) == 100
 
 
 def test_an_unknown_job_is_refused():

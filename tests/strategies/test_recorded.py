@@ -31,7 +31,7 @@ def run(name: str, *, before: dict[str, float] = BEFORE, **settings: Any) -> Tra
         given(),
         before=before,
         after=AFTER,
-        environment="news/job-1",
+        environment="news",
         jobs={"train": {"tokens": 640, "versions": {"torch": "2", "peft": None}}},
         data={"batch-3": "a" * 64},
     )

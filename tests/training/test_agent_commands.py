@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from strategies.agent.commands import collect, evaluate, graph, teach
+from strategies.agent.commands import OPTIMUM, SAVE_EVERY, UNFINISHED, collect, evaluate, graph, teach
+from strategies.agent.folder import CARD as AGENT_CARD
+from strategies.agent.folder import WEIGHTS
 from strategies.agent.requests import Collect, DomainFile, Evaluate, Graph, Report, Teach, estimate
 from strategies.agent.settings import AgentSettings, LearningSettings, ProposalSettings, ProxySettings
-from strategies.agent.trajectories import read
+from strategies.agent.trajectories import append, read
 from strategies.errors import Refused
 from tests.models import texts
+from tests.training.agent_worlds import runs as worlds
+from tests.training.agent_worlds import world
 
 PROXY = ProxySettings(hidden=16, length=16, batch=4, step_tokens=128, eval_tokens=32, steps=2, initial_steps=2)
 
@@ -47,6 +55,16 @@ def test_an_interrupted_collection_goes_on_and_equals_a_whole_one(tmp_path: Path
     assert (torn / "trajectories.jsonl").read_bytes() == (whole / "trajectories.jsonl").read_bytes()
     found = list(read(whole / "trajectories.jsonl"))
     assert all(one.complete and set(one.provenance.data) == {"old", "new"} for one in found)
+
+
+def test_a_collection_tries_the_mixture_that_regmix_finds(tmp_path: Path, domains: tuple[DomainFile, ...]):
+    asked = request(domains, tmp_path / "runs", 3).model_copy(update={"regmix_runs": 24, "regmix_tokens": 64})
+    collect(asked, silent)
+    found = json.loads((tmp_path / "runs" / OPTIMUM).read_text())
+    third = list(read(tmp_path / "runs" / "trajectories.jsonl"))[2]
+    assert sum(found) == pytest.approx(1)
+    assert [list(done.weights) for done in third.steps] == [pytest.approx(found)] * 2
+    assert estimate(asked).tokens - estimate(request(domains, tmp_path / "runs", 3)).tokens == 24 * 64
 
 
 def test_a_collection_of_other_settings_or_data_is_not_gone_on_with(tmp_path: Path, domains: tuple[DomainFile, ...]):
@@ -89,6 +107,55 @@ def test_an_agent_is_compared_with_everything_else_at_equal_tokens(tmp_path: Pat
     assert not [one for one in again if one.text.startswith("comparing")], "a kept run was made again"
     with pytest.raises(Refused, match="runs of other data or settings"):
         evaluate(asked.model_copy(update={"seeds": (3,)}), silent)
+
+
+def teaching(runs: Path, out: Path) -> Teach:
+    return Teach(
+        trajectories=(str(runs),),
+        out=str(out),
+        agent=AgentSettings(width=8, heads=2, critic_width=4),
+        learning=LearningSettings(warm_steps=30, steps=400, batch=4, proposals=3),
+    )
+
+
+def interrupted(request: Teach) -> None:
+    """Teach in a process of its own, which is interrupted once it has kept something."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "strategies.agent"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdin is not None
+        process.stdin.write(request.model_dump_json())
+        process.stdin.close()
+        while not any(Path(request.out, UNFINISHED).glob("step-*")):
+            assert process.poll() is None, "it ended before it could be interrupted"
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) != 0
+
+
+def test_an_interrupted_training_goes_on_and_equals_a_whole_one(tmp_path: Path):
+    runs, whole, torn = (tmp_path / name for name in ("runs.jsonl", "whole", "torn"))
+    append(runs, worlds(world(total=4), 8))
+    wanted = teach(teaching(runs, whole), silent)
+    interrupted(teaching(runs, torn))
+    assert not (torn / WEIGHTS).exists()
+    reports: list[Report] = []
+    found = teach(teaching(runs, torn), reports.append)
+    assert SAVE_EVERY < reports[0].step < 430
+    assert (found["last"], found["bytes"]) == (wanted["last"], wanted["bytes"])
+    assert all((torn / name).read_bytes() == (whole / name).read_bytes() for name in (AGENT_CARD, WEIGHTS))
+    assert sorted(path.name for path in torn.iterdir()) == [AGENT_CARD, WEIGHTS]
+
+
+def test_an_unfinished_agent_of_other_trajectories_is_not_gone_on_with(tmp_path: Path):
+    append(tmp_path / "runs.jsonl", worlds(world(total=4), 8))
+    interrupted(teaching(tmp_path / "runs.jsonl", tmp_path / "agent"))
+    append(tmp_path / "runs.jsonl", worlds(world(total=4), 1))
+    with pytest.raises(
+        Refused, match=r"other trajectories or with other settings: remove \S+unfinished, or train into"
+    ):
+        teach(teaching(tmp_path / "runs.jsonl", tmp_path / "agent"), silent)
 
 
 def test_a_domain_with_too_little_text_is_refused(tmp_path: Path, domains: tuple[DomainFile, ...]):

@@ -170,14 +170,27 @@ def test_cloning_fades_from_1_to_a_tenth():
     assert found[:4] == pytest.approx([1.0, 0.7, 0.4, 0.1])
 
 
-def test_the_conservative_weight_stays_within_its_bounds():
-    one, low = learner(), learner()
-    one._tune(-5.0)
-    low._tune(0.5)
-    assert (one.conservative, low.conservative) == (1.0, pytest.approx(math.exp(-0.025)))
+def test_the_conservative_weight_rises_fast_falls_back_slowly_and_never_below_where_it_began():
+    one = learner()
+    one._tune(-0.5)
+    assert one.conservative == pytest.approx(math.exp(0.25))
+    one._tune(0.5)
+    assert one.conservative == pytest.approx(math.exp(0.225))
     for _ in range(200):
-        low._tune(5.0)
-    assert low.conservative == pytest.approx(0.01)
+        one._tune(-5.0)
+    assert one.conservative == pytest.approx(100.0)
+    for _ in range(200):
+        one._tune(5.0)
+    assert one.conservative == 1.0
+
+
+def test_what_was_logged_stays_valued_above_what_was_not():
+    settings = LearningSettings(
+        warm_steps=0, steps=150, batch=24, proposals=12, actor_rate=2e-3, critic_rate=3e-3, target_rate=0.1
+    )
+    gaps = [0.5 * (found["gap_0"] + found["gap_1"]) for found in train(Learner(runs(world(total=8)), SMALL, settings))]
+    assert gaps[-1] >= 0
+    assert min(gaps[20:]) >= 0
 
 
 def test_the_same_seed_learns_the_same_bits():

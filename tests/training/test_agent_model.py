@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from strategies.agent import dirichlet
-from strategies.agent.features import FEATURES, measure, returns, reward_weights, rewards, tokens
+from strategies.agent.features import FEATURES, deviations, measure, returns, reward_weights, rewards, tokens
 from strategies.agent.model import Critic, Policy
 from strategies.agent.settings import AgentSettings
-from strategies.agent.trajectories import Trajectory
+from strategies.agent.trajectories import Domain, Trajectory
 from tests.training.agent_worlds import runs, world
 
 SETTINGS = AgentSettings(width=16, heads=2, layers=2, critic_width=8)
@@ -122,10 +122,31 @@ def test_returns_to_go_are_discounted():
 
 
 def test_deviations_are_taken_over_all_trajectories_and_steps():
-    some = runs(world(total=3), 6)
+    some = runs(world(total=3), 8)
     column = [loss for run in some for loss in (run.start[2], *(done.losses[2] for done in run.steps))]
     found = measure(some, strength=8).environments["power-laws"]["new"]
     assert (found.mean, found.deviation) == pytest.approx((np.mean(column), np.std(column)))
+
+
+def one_step(batch: str, *, falls: tuple[float, float]) -> Trajectory:
+    """A stream's run as it is exported: the anchor and a batch of its own, before and after."""
+    domains = (Domain(name="anchor", target=False, prior=0.5), Domain(name=batch, target=True, prior=0.5))
+    begun = Trajectory(environment="news", domains=domains, total=1, start=(3.0, 5.0))
+    return begun.after(weights=(0.5, 0.5), losses=(3.0 - falls[0], 5.0 - falls[1]), tokens=64)
+
+
+def test_runs_of_a_stream_are_rewarded_by_how_far_their_losses_fell():
+    some = [one_step("batch-1", falls=(0.001, 0.003)), one_step("batch-2", falls=(1.0, 3.0))]
+    statistics = measure(some, strength=16)
+    small, large = (rewards(run, deviations(run, statistics))[0] for run in some)
+    assert large / small == pytest.approx(1000)
+
+
+def test_a_state_before_the_first_step_does_not_tell_where_losses_go():
+    some = [one_step("batch-1", falls=(1.0, 3.0)), one_step("batch-2", falls=(-1.0, -3.0))]
+    statistics = measure(some, strength=16)
+    fallen, risen = (tokens(run, statistics)[0] for run in some)
+    np.testing.assert_array_equal(fallen, risen)
 
 
 def shortened(run: Trajectory, steps: int) -> Trajectory:

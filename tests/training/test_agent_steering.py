@@ -48,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def steering(folder: Path, *, patience: int = 3, total: int = 3) -> Steering:
     settings = AgentReweighting(folder=str(folder), sha256=fingerprint(folder), patience=patience)
-    return Steering(settings, Head(environment="s/job-1", domains=DOMAINS, total=total))
+    return Steering(settings, Head(environment="s", domains=DOMAINS, total=total))
 
 
 def course(one: Steering, losses: list[dict[str, float]], before: dict[str, float]) -> list[dict[str, float]]:
@@ -96,4 +96,4 @@ def test_an_agent_that_took_the_place_of_the_planned_one_does_not_steer(folder: 
     (other / CARD).write_text((other / CARD).read_text() + " ")
     settings = AgentReweighting(folder=str(other), sha256=fingerprint(folder))
     with pytest.raises(BadState, match="another agent than the plan was made with"):
-        Steering(settings, Head(environment="s/job-1", domains=DOMAINS, total=3))
+        Steering(settings, Head(environment="s", domains=DOMAINS, total=3))

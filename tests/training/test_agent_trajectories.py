@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from strategies.agent.proposals import propose, replay
 from strategies.agent.settings import ProposalSettings
-from strategies.agent.trajectories import Domain, Head, MixtureStep, Trajectory, TrajectoryWriter, append, read
+from strategies.agent.trajectories import Domain, Head, MixtureStep, Trajectory, append, read
 from strategies.errors import BadPlan, BadState
 
 OLD = Domain(name="old", target=False, prior=0.75)
@@ -22,64 +22,38 @@ NEW = Domain(name="new", target=True, prior=0.25, similarity=0.5)
 HEAD = Head(environment="tiny", domains=(OLD, NEW), total=3)
 
 
-def written() -> TrajectoryWriter:
-    writer = TrajectoryWriter(HEAD)
-    writer.start({"new": 3.0, "old": 2.0})
-    writer.add(weights={"old": 0.25, "new": 0.75}, losses={"old": 2.1, "new": 2.5}, tokens=400)
-    return writer
+def logged() -> Trajectory:
+    fields = {name: getattr(HEAD, name) for name in Head.model_fields}
+    return Trajectory(**fields, start=(2.0, 3.0)).after(weights=(0.25, 0.75), losses=(2.1, 2.5), tokens=400)
 
 
-def test_a_written_trajectory_reads_back_equal_beside_others(tmp_path: Path):
+def test_a_trajectory_reads_back_equal_beside_others(tmp_path: Path):
     path = tmp_path / "runs.jsonl"
-    writer = written()
-    writer.write(path)
-    writer.add(weights={"old": 1.0, "new": 0.0}, losses={"old": 2.0, "new": 2.6}, tokens=400)
-    writer.write(path)
+    longer = logged().after(weights=(1.0, 0.0), losses=(2.0, 2.6), tokens=400)
+    append(path, [logged()])
+    append(path, [longer])
     first, second = read(path)
-    assert (len(first.steps), second) == (1, writer.trajectory)
+    assert (len(first.steps), second) == (1, longer)
     assert second.steps[0] == MixtureStep(step=1, weights=(0.25, 0.75), losses=(2.1, 2.5), tokens=400)
-
-
-def test_a_writer_goes_on_from_its_state():
-    whole, resumed = written(), TrajectoryWriter(HEAD, json.loads(json.dumps(written().state_dict())))
-    for writer in (whole, resumed):
-        writer.add(weights={"old": 0.5, "new": 0.5}, losses={"old": 2.0, "new": 2.4}, tokens=400)
-    assert resumed.trajectory == whole.trajectory
-
-
-def test_a_writer_refuses_the_state_of_other_domains():
-    head = Head(environment="tiny", domains=(OLD,), total=3)
-    with pytest.raises(BadState, match="other domains"):
-        TrajectoryWriter(head, written().state_dict())
-
-
-def test_steps_before_the_first_losses_are_refused():
-    with pytest.raises(BadState, match="before its first losses"):
-        TrajectoryWriter(HEAD).add(weights={"old": 1, "new": 0}, losses={"old": 1, "new": 1}, tokens=1)
-
-
-def test_a_loss_that_is_missing_is_refused():
-    with pytest.raises(BadState, match="one loss for each"):
-        TrajectoryWriter(HEAD).start({"old": 2.0})
 
 
 def test_a_newer_format_is_refused_by_name(tmp_path: Path):
     path = tmp_path / "runs.jsonl"
-    path.write_text(json.dumps({**written().trajectory.model_dump(mode="json"), "format": 2}) + "\n")
+    path.write_text(json.dumps({**logged().model_dump(mode="json"), "format": 2}) + "\n")
     with pytest.raises(BadState, match="format 2, this version reads 1: update Rekindle"):
         list(read(path))
 
 
 def test_an_unknown_key_is_refused(tmp_path: Path):
     path = tmp_path / "runs.jsonl"
-    path.write_text(json.dumps({**written().trajectory.model_dump(mode="json"), "mood": "good"}) + "\n")
+    path.write_text(json.dumps({**logged().model_dump(mode="json"), "mood": "good"}) + "\n")
     with pytest.raises(BadState, match="line 1, is not a trajectory"):
         list(read(path))
 
 
 def test_a_torn_last_line_is_named(tmp_path: Path):
     path = tmp_path / "runs.jsonl"
-    append(path, [written().trajectory])
+    append(path, [logged()])
     path.write_bytes(path.read_bytes() + path.read_bytes()[:40])
     with pytest.raises(BadState, match="line 2, is not JSON"):
         list(read(path))
@@ -88,7 +62,7 @@ def test_a_torn_last_line_is_named(tmp_path: Path):
 @pytest.mark.parametrize("weights", [(0.5, 0.6), (-0.1, 1.1), (math.nan, 1.0)])
 def test_weights_that_are_no_mixture_are_refused(weights: tuple[float, float]):
     with pytest.raises(ValidationError):
-        written().trajectory.after(weights=weights, losses=(1.0, 1.0), tokens=1)
+        logged().after(weights=weights, losses=(1.0, 1.0), tokens=1)
 
 
 def test_a_loss_that_is_not_finite_is_refused():
@@ -97,7 +71,7 @@ def test_a_loss_that_is_not_finite_is_refused():
 
 
 def test_no_step_fits_after_the_last():
-    full = written().trajectory
+    full = logged()
     for _ in range(2):
         full = full.after(weights=(1.0, 0.0), losses=(1.0, 1.0), tokens=1)
     assert full.complete

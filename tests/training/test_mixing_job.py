@@ -104,14 +104,18 @@ def test_documents_of_one_batch_in_two_domains_are_one_bitmap(tmp_path: Path, ll
     assert set(result.facts["sources"]) == {"batch-1/even", "batch-1/odd"}
 
 
-def test_a_mixture_that_an_earlier_job_found_takes_the_place_of_the_weights(tmp_path: Path, llama: Path):
+@pytest.mark.parametrize(("rows", "old"), [({"batch-1": 100, "anchor": 100}, 0.05), ({"batch-1": 3, "anchor": 9}, 0.5)])
+def test_a_mixture_that_an_earlier_job_found_takes_the_place_of_the_weights_within_their_limits(
+    tmp_path: Path, llama: Path, rows: dict[str, int], old: float
+):
+    """24 rows are drawn; the floor is 0.1 / 2, and 3 rows are 4 times 3 of 24 at most."""
     write_mixture(tmp_path / "found", {"new": 0.999, "old": 0.001})
     mixing = weighted(mixture="@fit/state/mixture", reweight=None)
     spec = JobSpec.model_validate(job(tmp_path, llama, mixing=mixing, mixture=str(tmp_path / "found")))
     assert isinstance(spec.work, TrainWork)
-    found = bound(spec.work).template.mixing
+    found = bound(spec.work, rows).template.mixing
     assert found.kind == "weighted"
-    assert float(found.weights["old"]) == pytest.approx(0.05, abs=1e-5), "the floor of a domain, 0.1 / 2"
+    assert float(found.weights["old"]) == pytest.approx(old, abs=1e-5)
 
 
 def test_doremis_proxy_leaves_the_mean_of_its_weights(tmp_path: Path, llama: Path):
@@ -150,6 +154,11 @@ def test_tiny_runs_go_on_where_an_earlier_attempt_ended_and_are_fitted(tmp_path:
     resumed = makers.carry_out(tmp_path / "resumed", {**spec, "resume_from": [str(tmp_path / "torn")]})
     assert (tmp_path / "resumed" / "out" / "runs" / "runs.jsonl").read_text() == "".join(lines)
     assert resumed.facts["tokens"] < whole.facts["tokens"]
+    assert resumed.consumed == whole.consumed
+    assert [(one.role, one.documents, one.samples) for one in whole.consumed] == [
+        ("trained", 20, 0),
+        ("replayed", 20, 0),
+    ]
     equal = {"new": 0.5, "old": 0.5}
     sides = {"old": ["old"], "new": ["new"], "budget": 1e5, "tokens": {"new": 1e6, "old": 1e6}}
     template = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -30,8 +32,8 @@ def show_trajectory(app: App, name: VersionName) -> Trajectory:
     with app.database.read() as session:
         stream = common.find_stream(session, name.stream)
         version = common.find_version(session, stream, name.number)
-        left = artifacts_of(session, version.id).get(LEFT)
-        found = _recorded(session, stream, version) if left is None else _left(app, left)
+        left = _left(app, artifacts_of(session, version.id))
+        found = _recorded(session, stream, version) if left is None else left
     if found is None:
         raise Conflict(
             f"{stream.name}/{version.number} has no trajectory: it was not trained on a mixture, or its domains have"
@@ -40,8 +42,12 @@ def show_trajectory(app: App, name: VersionName) -> Trajectory:
     return found
 
 
-def _left(app: App, manifest: str) -> Trajectory:
-    (entry,) = app.store.read_manifest(manifest).entries
+def _left(app: App, artifacts: Mapping[str, str]) -> Trajectory | None:
+    """What the run left itself: the result, or the first of the siblings that were merged into it."""
+    manifests = [one for role, one in sorted(artifacts.items()) if role == LEFT or role.startswith(f"{LEFT}/")]
+    if not manifests:
+        return None
+    (entry,) = app.store.read_manifest(manifests[0]).entries
     return next(read(app.store.path(entry.object_hash)))
 
 
@@ -59,7 +65,7 @@ def _recorded(session: Session, stream: Stream, version: Version) -> Trajectory 
         Signals.model_validate(session.get_one(Decision, version.decision_id).signals),
         before=dict(before[one] for one in sorted(both)),
         after=dict(after[one] for one in sorted(both)),
-        environment=f"{stream.name}/job-{version.job_id}",
+        environment=stream.name,
         jobs=version.facts.get("jobs", {}),
         data=_data(session, version),
     )
