@@ -10,4 +10,4 @@ TRIED = (
     "the agent that was tried let losses on domains it had not seen fall by 5.985 deviations, the best constant mixture"
     " (regmix) by 6.044; it was ahead in 0 of 3 runs"
 )
-"""Why none ships: `tests/benchmarks/results/mixing_agent.json` in words."""
+"""Why none ships: `tests/benchmarks/results/mixing_agent-short.json` in words."""

@@ -54,8 +54,13 @@ def hash_of(facts: Any) -> str:
 
 def code_hash(*more: Path) -> str:
     """sha256 over the code that trains, the settings that it is given, and ``more`` files."""
+    return files_hash(*sorted((ROOT / "strategies").rglob("*.py")), ROOT / "orchestrator" / "settings.py", *more)
+
+
+def files_hash(*paths: Path) -> str:
+    """sha256 over files of the project and their places in it."""
     digest = hashlib.sha256()
-    for path in [*sorted((ROOT / "strategies").rglob("*.py")), ROOT / "orchestrator" / "settings.py", *more]:
+    for path in paths:
         digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 

@@ -28,8 +28,10 @@ from strategies.settings import Closed
 from tests.benchmarks.harness import (
     CACHE,
     QUIET,
+    ROOT,
     Cells,
     Record,
+    files_hash,
     hash_of,
     result_option,
     say,
@@ -154,7 +156,8 @@ def collected(world: World, count: int, preset: Preset, texts: Texts, place: Pat
 def taught(preset: Preset, place: Path) -> Record:
     """One agent, from the trajectories of all environments that are learned from."""
     runs = tuple(str(place / "runs" / world.name) for world in preset.learned)
-    facts = ["teach", preset.learning.model_dump(), _stamps(runs)]
+    code = files_hash(*sorted((ROOT / "strategies" / "agent").glob("*.py")))
+    facts = ["teach", preset.learning.model_dump(), _stamps(runs), code]
     folder = place / f"agent-{hash_of(facts)[:12]}"
     request = Teach(trajectories=runs, out=str(folder), learning=preset.learning)
     found = Cells(place / "cells").kept(facts, lambda _: teach(request, _telling("agent")))
