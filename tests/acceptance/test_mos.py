@@ -109,6 +109,37 @@ def test_classes_come_batch_by_batch_and_the_export_answers_as_was_evaluated(dae
     assert all((tmp_path / "p" / name / "adapter_model.safetensors").is_file() for name in ("t1", "t2"))
 
 
+def test_auto_begins_a_bank_at_the_base_once_new_classes_come_and_goes_on_with_it(
+    daemon: Daemon, tmp_path: Path
+) -> None:
+    model = models.bert(tmp_path / "base")
+    automatic = ("--strategy", "auto", *TRAINING[2:])
+    daemon.cli("stream", "add", "s", "--model", str(model), "--task", "classification", *automatic)
+    names = tuple(WORDS)
+    for at in range(3):
+        daemon.cli(
+            "ingest", "s", str(write_classes(tmp_path / f"{at}.jsonl", names[3 * at : 3 * at + 3], start=200 * at))
+        )
+        if at == 1:
+            preview = daemon.json("retrain", "s", "--dry-run")
+            assert (preview["strategy"], preview["values"]["rule"]["value"]) == ("mos", "new classes")
+            assert "3 of the 3 classes of the new batches are new beside 3" in preview["reason"]
+        daemon.cli("retrain", "s", "--wait", timeout_s=900)
+    strategies = [daemon.json("version", "show", f"s/{number}")["strategy"] for number in (2, 3, 4)]
+    assert strategies == ["naive", "mos", "mos"]
+    assert {path.split("/")[1] for path in objects(daemon, "s/4", under="adapters/")} == {"t1", "t2"}
+    assert objects(daemon, "s/3", under="adapters/t1").items() <= objects(daemon, "s/4", under="adapters/").items()
+
+    texts = [f"{words} {words}" for words in WORDS.values()]
+    live = daemon.home.published / "s" / "live"
+    answered = elsewhere(live, f"[label for label, _ in bank.classify({texts!r})]")
+    assert sum(label == wanted for label, wanted in zip(answered, WORDS, strict=True)) >= 6
+    assert set(answered[:6]) <= set(names[:6]), "classes of the first two batches were taught to one adapter"
+
+    daemon.cli("rollback", "s", "--to", "2", "--reason", "the head alone is enough")
+    assert daemon.json("version", "show", "s@live")["number"] == 2
+
+
 def test_a_language_models_bank_goes_back_and_on_from_there(daemon: Daemon, tmp_path: Path) -> None:
     model = models.llama(tmp_path / "base")
     anchor = write_jsonl(tmp_path / "anchor.jsonl", models.texts(40))

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -121,9 +122,14 @@ def teaching(runs: Path, out: Path) -> Teach:
 def interrupted(request: Teach) -> None:
     """Teach in a process of its own, which is interrupted once it has kept something."""
     with subprocess.Popen(
-        [sys.executable, "-m", "strategies.agent"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
+        [sys.executable, "-m", "strategies.agent"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A test run in the background of a shell has SIGINT ignored, and hands that on.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         assert process.stdin is not None
         process.stdin.write(request.model_dump_json())
         process.stdin.close()
