@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,19 @@ class Daemon:
     def live_folder(self) -> Path:
         """What readers of the published model see."""
         return (self.app.home.published / "s" / "live").resolve()
+
+
+@contextlib.contextmanager
+def daemon_at(root: Path) -> Iterator[Daemon]:
+    """A daemon on the SQLite database in its folder."""
+    database = Database.open(f"sqlite:///{root / 'rekindle.db'}")
+    daemon = Daemon(root, database)
+    try:
+        yield daemon
+    finally:
+        daemon.app.background.close()
+        daemon.engine.close()
+        database.close()
 
 
 def write_documents(path: Path, text: str, documents: int) -> Path:

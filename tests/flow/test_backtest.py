@@ -16,9 +16,8 @@ from orchestrator.service.backtest_records import BacktestRecord
 from orchestrator.service.commands.backtests import backtest
 from orchestrator.service.views import backtest as views
 from storage import chain
-from storage.database import Database
 from storage.tables import Batch, Job, Promotion, Stream, Version
-from tests.flow.harness import NEW, Daemon
+from tests.flow.harness import NEW, Daemon, daemon_at
 
 NAIVE = {"strategy.name": "naive"}
 OTHER = "yet another subject brings different rare expressions into this corpus"
@@ -29,16 +28,13 @@ def recorded(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """A stream that learned two batches with replay and remembers all of it; no backtest may change that."""
     root = tmp_path_factory.mktemp("recorded")
     shutil.copy(sqlite_template, root / "rekindle.db")
-    daemon = Daemon(root, Database.open(f"sqlite:///{root / 'rekindle.db'}"))
-    daemon.add_stream(strategy="rewarm-replay")
-    for name, text in (("first", NEW), ("second", OTHER)):
-        daemon.ingest(text, name=name)
-        daemon.retrain()
-    assert daemon.versions() == {1: "retired", 2: "retired", 3: "live"}
-    yield daemon
-    daemon.app.background.close()
-    daemon.engine.close()
-    daemon.app.database.close()
+    with daemon_at(root) as daemon:
+        daemon.add_stream(strategy="rewarm-replay")
+        for name, text in (("first", NEW), ("second", OTHER)):
+            daemon.ingest(text, name=name)
+            daemon.retrain()
+        assert daemon.versions() == {1: "retired", 2: "retired", 3: "live"}
+        yield daemon
 
 
 def replay(daemon: Daemon, changes: dict[str, Any], until: int | None = None) -> BacktestRecord:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +18,7 @@ from orchestrator.service.names import VersionName
 from orchestrator.service.records import MergeRecord, VersionDetail
 from orchestrator.service.views.versions import show_version
 from storage.tables import Job, Version, VersionArtifact
-from tests.flow.harness import NEW, Daemon
+from tests.flow.harness import NEW, Daemon, daemon_at
 from tests.flow.toy_job import write_model
 
 OTHER = "another set of words altogether comes along today"
@@ -30,16 +33,30 @@ def shown(daemon: Daemon, number: int) -> VersionDetail:
     return show_version(daemon.app, VersionName(stream="s", number=number))
 
 
+@pytest.fixture(scope="module")
+def fork(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Where a forked stream's daemon lived, and a copy of its files: made once, for it takes two retrains."""
+    root, kept = tmp_path_factory.mktemp("fork"), tmp_path_factory.mktemp("kept") / "fork"
+    shutil.copy(sqlite_template, root / "rekindle.db")
+    with daemon_at(root) as daemon:
+        daemon.add_stream(gate={"repair": False})
+        for name, text in (("one", NEW), ("two", OTHER)):
+            batch = daemon.ingest(text, name=name)
+            daemon.retrain("naive")
+            batches.hold(daemon.app, batch, reason="kept apart", actor="test")
+        assert daemon.versions() == {1: "live", 2: "rejected", 3: "rejected"}
+    shutil.copytree(root, kept, symlinks=True)
+    return root, kept
+
+
 @pytest.fixture
-def forked(daemon: Daemon) -> Daemon:
+def forked(fork: tuple[Path, Path]) -> Iterator[Daemon]:
     """Version 1 is live, 2 and 3 came from it, each on a batch of its own; both were refused for forgetting."""
-    daemon.add_stream(gate={"repair": False})
-    for name, text in (("one", NEW), ("two", OTHER)):
-        batch = daemon.ingest(text, name=name)
-        daemon.retrain("naive")
-        batches.hold(daemon.app, batch, reason="kept apart", actor="test")
-    assert daemon.versions() == {1: "live", 2: "rejected", 3: "rejected"}
-    return daemon
+    root, kept = fork
+    shutil.rmtree(root)
+    shutil.copytree(kept, root, symlinks=True)
+    with daemon_at(root) as daemon:
+        yield daemon
 
 
 def test_a_merge_is_gated_like_any_candidate_and_its_batches_are_trained_once_it_is_live(forked: Daemon) -> None:
