@@ -53,18 +53,28 @@ def decisions(*results: str, strategy: str = "rewarm-replay", only_forgot: bool 
         ),
         (
             {"refused": ({"strategy": "rewarm-replay", "replay": 0.25, "only_forgot": True},)},
-            "replay is not enough",
+            "replay failed",
             "refused these batches with 25% of replay for forgetting",
         ),
         (
             {"circumstances": decisions("refused", "refused")},
-            "replay is not enough",
+            "replay failed",
             "decision 1 was refused for forgetting, decision 2 was refused for forgetting",
         ),
         (
             {"circumstances": decisions("promoted", "repaired", "failed", "rolled back")},
-            "replay is not enough",
+            "replay failed",
             "decision 2 was saved by a repair, decision 4 was rolled back",
+        ),
+            (
+            {**SMALL_BATCHES, "parent_settings": {"replay": 0.25}, "circumstances": forgotten(0.04)},
+            "many small increments",
+            "after 3 earlier batches",
+        ),
+        (
+            {**SMALL_BATCHES, "circumstances": decisions("refused", "refused")},
+            "replay failed",
+            "decision 2 was refused",
         ),
     ],
 )  # fmt: skip
@@ -128,6 +138,10 @@ def test_many_small_increments_plan_a_trunk_and_go_on_with_it():
     few = {**SMALL_BATCHES, "old": SMALL_BATCHES["old"][:1], "new": (source("batch-5", 1600),)}
     second = plan(signals(**few, parent_settings=parent, parent_state=TRUNK), name="auto")
     assert "goes on without warming up again" in second.reason
+    far = {**few, "new": (source("batch-5", 1600, loss=3.6),)}
+    assert plan(signals(**far, parent_settings=parent, parent_state=TRUNK), name="auto").values["schedule"].value == (
+        "cosine"
+    )
 
 
 def test_replay_with_half_of_the_matrices_frozen_is_one_stage():
@@ -200,8 +214,10 @@ def test_the_reason_against_another_candidate_is_the_condition_that_it_is_short_
     assert (
         against("rewarm-replay/infinite", **large) == "1600 new rows are 55% of 2900 old ones; it asks for at most 25%"
     )
-    short = {"old": old, "new": (source("batch-9", 320),)}
-    assert against("rewarm-replay/infinite", **short) == "a stage of 20 steps is short; it asks for 50"
+    short = {"old": old, "new": (source("batch-9", 128),)}
+    assert against("rewarm-replay/infinite", **short) == "a stage of 8 steps is short; it asks for 10"
+    far = {**SMALL_BATCHES, "new": (source("batch-5", 200, loss=3.6),)}
+    assert against("rewarm-replay/infinite", **far).startswith("batch-5 is a new domain, and the schedule")
     moved = {"circumstances": forgotten(0.15), "parent_settings": {"replay": 0.05}}
     assert "+15.0% of 5.0% allowed with 5% of replay" in against("half-finetune/replay", **moved)
 
