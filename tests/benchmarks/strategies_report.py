@@ -71,12 +71,19 @@ def sft(found: Record) -> str:
     )
 
 
+def _commits(found: Record) -> str:
+    """The commits that made the cells: several where kept ones were taken as they were."""
+    cells = [cell for part in found.values() if isinstance(part, dict) for cell in part.get("cells", ())]
+    made = sorted({cell.get("commit", found["commit"]) for cell in cells})
+    return f"commit{'s' if len(made) > 1 else ''} {', '.join(f'`{one}`' for one in made)}"
+
+
 def origin(found: Record, more: str) -> str:
     """Where the figures come from."""
     preset, on = found["preset"], found["machine"]
     seeds = len(preset["seeds"])
     return (
-        f"Preset `{preset['name']}`: {more}, {seeds} seed{'s' if seeds > 1 else ''}, commit `{found['commit']}`, "
+        f"Preset `{preset['name']}`: {more}, {seeds} seed{'s' if seeds > 1 else ''}, {_commits(found)}, "
         f"torch {on['torch']} on {on['cores']} cores, {found['wall_s'] / 60:.0f} minutes of both. "
         "The learning rate of every arm is tuned alike: three rates, one seed, on `select`."
     )

@@ -251,6 +251,13 @@ def test_halves_are_compared_at_one_rate_alone():
     assert not any("half with replay less replay" in goal.what for goal in tables.domain_goals(grid))
 
 
+def test_a_report_names_every_commit_that_made_a_cell():
+    grid = sft_grid()
+    assert "commit `abc`" in strategies_report.sft(result(families=grid))
+    grid["cells"] = [{**grid["cells"][0], "commit": commit} for commit in ("b1", "a2", "b1")]
+    assert "commits `a2`, `b1`" in strategies_report.sft(result(families=grid))
+
+
 def test_lines_of_one_point_are_drawn_at_the_end(tmp_path):
     plots.draw({"set": {"joint": [[0.9]], "lora": [[1.0, 0.5]]}}, tmp_path / "x.png", x=["1", "2"], ylabel="accuracy")
     assert (tmp_path / "x.png").exists()
