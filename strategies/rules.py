@@ -375,8 +375,8 @@ RULES = (
     ),
     Rule(
         name="many small increments",
-        when=f"at least {SEVERAL} earlier batches, new rows at most {SMALL:.0%} of the old, {FEW_STEPS} steps or more;"
-        " or the live version has a trunk; and no new domain",
+        when=f"no batch is of a new domain, and either the live version has a trunk or there are {SEVERAL} earlier batches"
+        f" or more, new rows are at most {SMALL:.0%} of the old, and a stage has {FEW_STEPS} steps or more",
         candidate=INFINITE,
         holds=_many_small_increments,
         source="arXiv 2403.08763: each re-warming costs a transient rise of the loss, 0.10 and more; its schedules were"
@@ -384,7 +384,7 @@ RULES = (
     ),
     Rule(
         name="replay is not enough",
-        when=f"{STRONG_REPLAY:.0%} of replay forgot still",
+        when=f"something was forgotten though {STRONG_REPLAY:.0%} of each step was replay",
         candidate=HALF_REPLAY,
         holds=_replay_is_not_enough,
         source="arXiv 2404.18466: on TRACE, replay with half of the matrices frozen moves backward transfer"
