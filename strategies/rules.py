@@ -375,8 +375,9 @@ RULES = (
     ),
     Rule(
         name="many small increments",
-        when=f"no batch is of a new domain, and either the live version has a trunk or there are {SEVERAL} earlier batches"
-        f" or more, new rows are at most {SMALL:.0%} of the old, and a stage has {FEW_STEPS} steps or more",
+        when="no batch is of a new domain, and either the live version has a trunk or there are"
+        f" {SEVERAL} earlier batches or more, new rows are at most {SMALL:.0%} of the old, and a stage has"
+        f" {FEW_STEPS} steps or more",
         candidate=INFINITE,
         holds=_many_small_increments,
         source="arXiv 2403.08763: each re-warming costs a transient rise of the loss, 0.10 and more; its schedules were"
