@@ -99,12 +99,12 @@ def _new_classes(signals: Signals) -> str | None:
     old = len(signals.labels) - new
     if signals.task != "classification" or not new or not old or new < known:
         return None
-    over = _retrain_over_budget(signals)
-    if over and around.tokens_per_s:
+    if _overrun(signals):
         return None
     return (
         f"{new} of the {new + known} classes of the new batches are new beside {old} that must stay apart; the bank's"
-        f" first adapter is taught all of them, and later classes come to adapters of their own{over or ''}"
+        f" first adapter is taught all of them, and later classes come to adapters of their own"
+        + (_retrain_over_budget(signals) or "")
     )
 
 
@@ -114,13 +114,12 @@ def _retrain_is_cheap(signals: Signals) -> str | None:
     if not signals.old or not new or (new + old) > CHEAP * new or old < replay * (new + old):
         return None
     held = old / (new + old)
-    budget = _retrain_over_budget(signals) or ""
-    if budget and signals.circumstances.tokens_per_s:
+    if _overrun(signals):
         return None
     return (
         f"{new} new rows are {new / max(1, old):.0f} times all old ones: starting again from the base costs"
         f" {old / new:.0%} more than going on, and {held:.0%} of its rows are old where the shift asks for {replay:.0%}"
-        + budget
+        + (_retrain_over_budget(signals) or "")
     )
 
 
@@ -270,6 +269,11 @@ def _retrain_over_budget(signals: Signals) -> str | None:
     return over_budget(signals, sum(_rows(signals)) * signals.training.num_train_epochs)
 
 
+def _overrun(signals: Signals) -> str | None:
+    """By how much a retrain is known to overrun the budget; nothing is known before a speed was measured."""
+    return _retrain_over_budget(signals) if signals.circumstances.tokens_per_s else None
+
+
 def _against_data_mixing(signals: Signals) -> str:
     old = share.replayable(signals)
     if not old:
@@ -283,6 +287,14 @@ def _against_data_mixing(signals: Signals) -> str:
 def _against_mos(signals: Signals) -> str:
     if signals.task == "classification" and BANK not in signals.parent_answer:
         return "the live version is no bank of adapters that could go on"
+    return _against_bank(signals)
+
+
+def _against_new_bank(signals: Signals) -> str:
+    if BANK in signals.parent_answer:
+        return "the live version is a bank already; another one would be taught everything again"
+    if over := _overrun(signals):
+        return f"its first adapter would be taught everything again{over}"
     return _against_bank(signals)
 
 
@@ -301,6 +313,10 @@ def _against_bank(signals: Signals) -> str:
 INFINITE = "rewarm-replay/infinite"
 HALF_REPLAY = "half-finetune/replay"
 NEW_BANK = "mos/base"
+HALF_ON_TRACE = (
+    "arXiv 2404.18466: on TRACE, replay with half of the matrices frozen moves backward transfer"
+    " from +1.4 to +2.1 (7b) and from -0.6 to +1.6 (13b)"
+)
 
 
 def candidates() -> dict[str, Candidate]:
@@ -329,7 +345,7 @@ def candidates() -> dict[str, Candidate]:
             label=NEW_BANK,
             named=MOS,
             screws={"start": "base", "mixing": EverythingSettings()},
-            against=_against_bank,
+            against=_against_new_bank,
         ),
         Candidate(label="retrain", named=RETRAIN, against=_against_retrain),
     )
@@ -370,8 +386,7 @@ RULES = (
         when=f"the gate refused {STRONG_REPLAY:.0%} of replay, or replay alone lost two versions running to forgetting",
         candidate=HALF_REPLAY,
         holds=_replay_failed,
-        source="arXiv 2404.18466: on TRACE, replay with half of the matrices frozen moves backward transfer"
-        " from +1.4 to +2.1 (7b) and from -0.6 to +1.6 (13b)",
+        source=HALF_ON_TRACE,
     ),
     Rule(
         name="many small increments",
@@ -388,8 +403,7 @@ RULES = (
         when=f"something was forgotten though {STRONG_REPLAY:.0%} of each step was replay",
         candidate=HALF_REPLAY,
         holds=_replay_is_not_enough,
-        source="arXiv 2404.18466: on TRACE, replay with half of the matrices frozen moves backward transfer"
-        " from +1.4 to +2.1 (7b) and from -0.6 to +1.6 (13b)",
+        source=HALF_ON_TRACE,
     ),
     Rule(
         name="something to protect",

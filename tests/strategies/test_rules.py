@@ -201,6 +201,14 @@ def test_new_classes_ask_for_adapters_of_their_own():
     slow = around.model_copy(update={"tokens_per_s": 1.0, "max_hours": 0.1})
     assert chosen_with(circumstances=slow) == "rewarm-replay"
     assert chosen_with(taught_labels=labels[1:]) == "rewarm-replay"
+
+    def against_base(**changes):
+        found = auto.alternatives(given.model_copy(update=changes), {})
+        return next(one["reason"] for one in found if one["strategy"] == "mos/base")
+
+    assert re.search(r"everything again, \d\.\d h of 0.1 h allowed", against_base(circumstances=slow))
+    bank = {"parent_answer": ("answer/bank",), "parent_settings": {"adapter": "t1"}}
+    assert against_base(**bank).startswith("the live version is a bank already")
     assert chosen_with(parent_answer=("answer/bank",), parent_settings={"adapter": "t1"}) == "mos"
 
 

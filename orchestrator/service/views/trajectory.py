@@ -18,6 +18,7 @@ from strategies.agent.recorded import recorded
 from strategies.agent.trajectories import Trajectory, read
 from strategies.contract import Plan as PlanRecord
 from strategies.contract import Signals
+from strategies.planning.mixing import MAIN
 
 LEFT = "evidence/trajectory"
 
@@ -44,7 +45,7 @@ def show_trajectory(app: App, name: VersionName) -> Trajectory:
 
 def _left(app: App, artifacts: Mapping[str, str]) -> Trajectory | None:
     """What the run left itself: the result, or the first of the siblings that were merged into it."""
-    manifests = [one for role, one in sorted(artifacts.items()) if role == LEFT or role.startswith(f"{LEFT}/")]
+    manifests = [one for role, one in sorted(artifacts.items()) if role == LEFT or role.startswith(f"{LEFT}/{MAIN}-")]
     if not manifests:
         return None
     (entry,) = app.store.read_manifest(manifests[0]).entries
