@@ -62,7 +62,7 @@ def past_of(session: Session, stream: Stream, *, until: int | None) -> Past:
     if not wanted:
         raise Conflict(f"stream {stream.name!r} was never retrained; there is nothing to replay, or name --until BATCH")
     return Past(
-        groups=_groups(wanted, [one for one in decided if one.id in made]),
+        groups=_groups(wanted, sorted(decided, key=lambda row: row.id not in made)),
         decisions=tuple(row.id for row in decided if max(row.batches) <= last),
     )
 
@@ -152,7 +152,7 @@ def _data_batches(session: Session, stream: Stream) -> Sequence[Batch]:
 
 
 def _groups(wanted: Sequence[int], decided: Sequence[Decision]) -> tuple[tuple[int, ...], ...]:
-    """Each batch once, with those of its first decision; one that no decision dealt with stands alone."""
+    """Each batch once, with those of the first of the decisions; one that none dealt with stands alone."""
     left = set(wanted)
     groups = []
     for row in decided:

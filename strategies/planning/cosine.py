@@ -23,14 +23,7 @@ def plan(signals: Signals, composition: Composition, schedule: CosineSettings, *
     adapts = composition.selection.kind == "adapter"
     moved = "a new adapter" if adapts and composition.start == "live" else f"the {composition.start} model"
     reason = f"Re-warms {moved} to rate {stage.rate():g} and decays it over {stage.steps} steps"
-    ended = merging.with_last_step(stage, mixing.with_search(stage, main))
-    return Plan(
-        strategy=strategy,
-        jobs=ended.jobs,
-        result=ended.result,
-        reason=f"{reason}, {in_words(stage)}{ended.in_words}.",
-        values={**stage.values, **ended.values},
-    )
+    return merging.planned(stage, mixing.with_search(stage, main), reason=f"{reason}, {in_words(stage)}")
 
 
 def _train(stage: Stage) -> TrainTemplate:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from strategies.contract import Explained, MergeTemplate, Template, TrainTemplate
+from strategies.contract import Explained, MergeTemplate, Plan, Template, TrainTemplate
 from strategies.errors import BadPlan
 from strategies.merging.settings import MEANS, MergeConsolidation, combining
 from strategies.plan import ADAPTER, MODEL, START, parse_reference
@@ -28,7 +28,19 @@ class Ended:
     in_words: str = ""
 
 
-def with_last_step(stage: Stage, jobs: Mapping[str, Template], *, last: str = MAIN) -> Ended:
+def planned(stage: Stage, jobs: Mapping[str, Template], *, reason: str, last: str = MAIN) -> Plan:
+    """The stage's plan, with the merge that it may end with; ``reason`` is a sentence without its full stop."""
+    ended = _with_last_step(stage, jobs, last=last)
+    return Plan(
+        strategy=stage.strategy,
+        jobs=ended.jobs,
+        result=ended.result,
+        reason=f"{reason}{ended.in_words}.",
+        values={**stage.values, **ended.values},
+    )
+
+
+def _with_last_step(stage: Stage, jobs: Mapping[str, Template], *, last: str) -> Ended:
     """The jobs as they are, or with siblings in place of the ``last`` train job and their merge."""
     settings, main = stage.composition.consolidation, jobs[last]
     if not isinstance(settings, MergeConsolidation) or not isinstance(main, TrainTemplate):

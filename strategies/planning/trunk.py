@@ -41,14 +41,7 @@ def plan(signals: Signals, composition: Composition, settings: InfiniteSettings,
     )
     stage = stage.with_values(**decay(composition.consolidation, _length(stage, "anneal")))
     jobs = {"trunk": _trunk(stage, settings, resumed=obstacle is None), RELEASE: _release(stage, settings)}
-    ended = merging.with_last_step(stage, jobs, last=RELEASE)
-    return Plan(
-        strategy=strategy,
-        jobs=ended.jobs,
-        result=ended.result,
-        reason=f"{_reason(stage, obstacle)}{ended.in_words}.",
-        values={**stage.values, **ended.values},
-    )
+    return merging.planned(stage, jobs, reason=_reason(stage, obstacle), last=RELEASE)
 
 
 def _stage(
