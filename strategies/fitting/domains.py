@@ -24,7 +24,7 @@ from sklearn.preprocessing import normalize
 
 from strategies.errors import BadState, Refused
 from strategies.mixing.domains import ClusterSettings, Domain, DomainSpace, Silhouette, smallest_as_good
-from strategies.training.data import CHUNK, Documents
+from strategies.training.data import CHUNK
 
 Numbers = NDArray[np.float32]
 RECORD, TENSORS = "domains.json", "domains.safetensors"
@@ -115,12 +115,6 @@ def find_domains(texts: Sequence[str], settings: ClusterSettings) -> Domains:
         components=np.ascontiguousarray(reduced.components_, dtype=np.float32),
         centroids=np.ascontiguousarray(clusters.cluster_centers_[order], dtype=np.float32),
     )
-
-
-def divide(documents: Documents, domains: Sequence[str]) -> dict[str, Documents]:
-    """The documents of each domain, in their order, given the domain of each document."""
-    assigned = np.array(domains)
-    return {name: documents.where(assigned == name) for name in sorted(set(domains))}
 
 
 def _vectorizer(settings: ClusterSettings, **options: Any) -> Any:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from strategies.errors import Refused
-from strategies.fitting.domains import Domains, divide
 from strategies.mixing.domains import CLASS_COLUMN, by_column, part
 from strategies.settings import Task
 from strategies.training.data import Documents, messages_of
@@ -24,8 +25,16 @@ def classes_by(how: Literal["column", "clusters"] | None, space: str | None, tas
         return _in_column
     if space is None:
         raise Refused("the mixing's domains are clusters, but no space is given; ask for the retrain again")
+    from strategies.fitting.domains import Domains
+
     found = Domains.load(Path(space))
     return lambda documents: found.assign(texts_of(documents, task))
+
+
+def divide(documents: Documents, domains: Sequence[str]) -> dict[str, Documents]:
+    """The documents of each domain, in their order, given the domain of each document."""
+    assigned = np.array(domains)
+    return {name: documents.where(assigned == name) for name in sorted(set(domains))}
 
 
 def parts(name: str, documents: Documents, classes: Classes | None) -> dict[str, Documents]:

@@ -14,7 +14,6 @@ from strategies.agent.rows import Ids, similarities
 from strategies.agent.settings import ProxySettings
 from strategies.contract import ClassFacts, JobResult, JobSpec, Measured, MeasureWork, SourceFile
 from strategies.errors import Refused
-from strategies.fitting.domains import find_domains
 from strategies.inference.bank import DomainBank
 from strategies.inference.encoding import IGNORED, Encoder
 from strategies.inference.load import Loaded, load
@@ -99,6 +98,8 @@ def _space(spec: JobSpec, work: MeasureWork, runtime: Runtime) -> str | None:
     """Where the clusters lie under the job's directory: those of the parent, or found in all documents."""
     if work.divide != "clusters":
         return None
+    from strategies.fitting.domains import find_domains
+
     place = runtime.directory / "out" / "space"
     if work.space is not None:
         shutil.copytree(work.space, place, dirs_exist_ok=True)

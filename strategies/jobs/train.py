@@ -6,7 +6,7 @@ import gc
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -389,12 +389,20 @@ def _course(loop: Loop) -> Sequence[MixturePoint]:
     return loop.mixing.trajectory if isinstance(loop.mixing, WeightedMixer) else ()
 
 
+def _mixture(loop: Loop) -> Mapping[str, float]:
+    """What later jobs of the plan draw by: what group DRO found, or the weights that were in force last."""
+    if isinstance(loop.objective, GroupDro):
+        return loop.objective.mixture()
+    assert isinstance(loop.mixing, WeightedMixer)
+    return loop.mixing.weights()
+
+
 def _evidence(spec: JobSpec, work: TrainWork, loop: Loop, course: Sequence[MixturePoint], out: Path) -> dict[str, str]:
     artifacts: dict[str, str] = {}
     if course:
         artifacts |= mixings.keep_course(spec, work, course, loop.progress.tokens, out)
-    if isinstance(loop.objective, GroupDro):
-        mixings.write_mixture(out / "found", loop.objective.mixture())
+    if "state/mixture" in work.template.state:
+        mixings.write_mixture(out / "found", _mixture(loop))
         artifacts["state/mixture"] = "out/found"
     if work.space is not None:
         shutil.copytree(work.space, out / "space", dirs_exist_ok=True)

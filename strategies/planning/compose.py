@@ -147,12 +147,13 @@ def _check_bank(composition: Composition) -> None:
 
 
 def _check_base(composition: Composition) -> None:
-    if composition.mixing.kind == "weighted":
+    mixing = composition.mixing
+    if isinstance(mixing, WeightedSettings) and mixing.weights == "replay":
         raise BadPlan(
-            "weighted domains from the base are not built yet: such a stage is as long as its new rows, too short to"
-            " teach all old ones again; set mixing.kind to everything or start to live"
+            "replay's weights are for what the live version knows already, but the base knows none of it; set"
+            " mixing.weights to prior, uniform or weights by domain"
         )
-    if composition.mixing.kind != "everything":
+    if mixing.kind not in ("everything", "weighted"):
         raise BadPlan("from the base, what came since would be lost; set mixing.kind to everything or start to live")
     if isinstance(composition.schedule, InfiniteSettings):
         raise BadPlan("the infinite schedule goes on from the live version's trunk; set start to live")
@@ -172,11 +173,6 @@ def _check_averaged(composition: Composition) -> None:
 def _check_infinite(composition: Composition, schedule: InfiniteSettings, training: TrainingSettings) -> None:
     if composition.mixing.kind == "everything":
         raise BadPlan("the infinite schedule's trunk has seen the old rows; set mixing.kind to replay")
-    if composition.mixing.kind == "weighted":
-        raise BadPlan(
-            "weighted domains with the infinite schedule are not built yet: it counts what its trunk leaves over by"
-            " replay's share; choose cosine, or set mixing.kind to replay"
-        )
     if composition.selection.kind == "half":
         raise BadPlan("the infinite schedule continues its trunk's optimizer, but half needs a new one; choose cosine")
     if composition.keep_optimizer:

@@ -35,6 +35,8 @@ from strategies.planning.domains import Domain
 from strategies.planning.stage import Stage, replay
 
 MAIN = "train"
+MIXTURE = "state/mixture"
+"""Weights that a job leaves for a later one."""
 START_TOKENS = 160_000
 """Tokens of the start that RegMix's tiny runs share; every job makes it anew, so it must stay a small part of them."""
 
@@ -112,23 +114,36 @@ def _graph(
     return edges
 
 
-def with_search(stage: Stage, main: TrainTemplate) -> dict[str, Template]:
-    """The stage's jobs: ``main`` alone, or after those that find its mixture."""
+def with_search(stage: Stage, main: TrainTemplate, *, name: str = MAIN) -> dict[str, Template]:
+    """The train job ``name`` alone, or after those that find its mixture."""
     settings, mixing = stage.composition.mixing, main.mixing
     if not isinstance(settings, WeightedSettings) or not isinstance(mixing, WeightedMixing) or len(mixing.domains) == 1:
-        return {MAIN: main}
+        return {name: main}
     if isinstance(settings.reweight, DoReMiSettings):
-        return _doremi(stage, main, mixing, settings.reweight)
-    if isinstance(settings.reweight, RegMixSettings):
-        return _regmix(stage, main, mixing, settings.reweight)
-    return {MAIN: main}
+        before, found = _doremi(stage, main, mixing, settings.reweight)
+    elif isinstance(settings.reweight, RegMixSettings):
+        before, found = _regmix(stage, main, mixing, settings.reweight)
+    else:
+        return {name: main}
+    return {**before, name: main.model_copy(update={"mixing": mixing.model_copy(update={"mixture": found})})}
 
 
-def _doremi(stage: Stage, main: TrainTemplate, mixing: WeightedMixing, settings: DoReMiSettings) -> dict[str, Template]:
+def goes_on(mixing: Mixing, *, trunk: str) -> Mixing:
+    """The same rows for a job after ``trunk``: where it stopped, with the weights that it ended with."""
+    where = {"cursor": f"@{trunk}/state/mixing"}
+    if not isinstance(mixing, WeightedMixing):
+        return mixing.model_copy(update=where)
+    ended = {"mixture": f"@{trunk}/{MIXTURE}", "reweight": None, "observe_every": None, "limits": None}
+    return mixing.model_copy(update={**where, **ended})
+
+
+def _doremi(
+    stage: Stage, main: TrainTemplate, mixing: WeightedMixing, settings: DoReMiSettings
+) -> tuple[dict[str, Template], str]:
     steps = max(1, round(settings.share * stage.steps))
     short = {
         "steps": steps,
-        "schedule": _shortened(main, steps),
+        "schedule": _shortened(stage, main, steps),
         "consolidation": KeepConsolidation(),
         "state": (),
         "optimizer": None,
@@ -136,17 +151,23 @@ def _doremi(stage: Stage, main: TrainTemplate, mixing: WeightedMixing, settings:
     plain = mixing.model_copy(update={"reweight": None, "cursor": None, "observe_every": None, "limits": None})
     reference = main.model_copy(update={**short, "mixing": plain})
     objective = GroupDroObjective(prior=_floats(mixing), eta=settings.eta, smoothing=settings.smoothing)
-    found = {"objective": objective, "reference": "@reference/answer/model", "state": ("state/mixture",)}
+    found = {"objective": objective, "reference": "@reference/answer/model", "state": (MIXTURE,)}
     proxy = reference.model_copy(update=found)
-    return {"reference": reference, "proxy": proxy, MAIN: _bound(main, mixing, "@proxy/state/mixture")}
+    return {"reference": reference, "proxy": proxy}, f"@proxy/{MIXTURE}"
 
 
-def _shortened(main: TrainTemplate, steps: int) -> CosineSchedule:
-    assert isinstance(main.schedule, CosineSchedule)
-    return main.schedule.model_copy(update={"steps": steps, "warmup": min(main.schedule.warmup, steps // 2)})
+def _shortened(stage: Stage, main: TrainTemplate, steps: int) -> CosineSchedule:
+    """A cosine over so many steps; a trunk's rate never ends, so that its proxies have one of their own."""
+    if isinstance(main.schedule, CosineSchedule):
+        return main.schedule.model_copy(update={"steps": steps, "warmup": min(main.schedule.warmup, steps // 2)})
+    schedule = main.schedule
+    warmup = resolve.warmup(stage.signals.training, steps).value
+    return CosineSchedule(steps=steps, warmup=warmup, lr=schedule.constant_lr, min_lr=schedule.min_lr)
 
 
-def _regmix(stage: Stage, main: TrainTemplate, mixing: WeightedMixing, settings: RegMixSettings) -> dict[str, Template]:
+def _regmix(
+    stage: Stage, main: TrainTemplate, mixing: WeightedMixing, settings: RegMixSettings
+) -> tuple[dict[str, Template], str]:
     signals, found = stage.signals, stage.domains
     prior = domains.prior(found)
     drawn = candidates(prior, MixtureSettings(runs=settings.runs), seed=f"regmix {stage.values['order'].value}")
@@ -174,7 +195,7 @@ def _regmix(stage: Stage, main: TrainTemplate, mixing: WeightedMixing, settings:
         fit=_fit(stage, prior, settings),
         training=signals.training,
     )
-    return {**proxies, "fit": fit, MAIN: _bound(main, mixing, "@fit/state/mixture")}
+    return {**proxies, "fit": fit}, f"@fit/{MIXTURE}"
 
 
 def _fit(stage: Stage, prior: Mapping[str, float], settings: RegMixSettings) -> FitSettings:
@@ -192,10 +213,6 @@ def _fit(stage: Stage, prior: Mapping[str, float], settings: RegMixSettings) -> 
         old_weight=settings.old_weight if old else 0.0,
         seed=stage.signals.training.seed,
     )
-
-
-def _bound(main: TrainTemplate, mixing: WeightedMixing, reference: str) -> TrainTemplate:
-    return main.model_copy(update={"mixing": mixing.model_copy(update={"mixture": reference})})
 
 
 def _floats(mixing: WeightedMixing) -> dict[str, float]:

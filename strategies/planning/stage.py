@@ -84,7 +84,7 @@ def resolve_stage(
         "strategy": Explained(value=strategy, origin=resolve.SETTINGS),
         **screws,
         **resolve.common_values(signals, rate),
-        **resolve.cosine_values(signals, resolve.total_rows(new)),
+        **resolve.cosine_values(signals, resolve.total_rows(_taught(composition, new, old))),
         **shares,
         **drawn,
     }
@@ -100,6 +100,13 @@ def resolve_stage(
         values=values,
         domains=found,
     )
+
+
+def _taught(
+    composition: Composition, new: tuple[SourceFacts, ...], old: tuple[SourceFacts, ...]
+) -> tuple[SourceFacts, ...]:
+    """Sources whose rows make the stage's length: to the base, old ones are as new as the others."""
+    return (*old, *new) if composition.start == "base" else new
 
 
 def _shares(

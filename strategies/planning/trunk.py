@@ -1,7 +1,8 @@
 """The infinite schedule's life cycle (METHODS 1.2): a trunk that never decays, and a release annealed from it.
 
 The version's state is the trunk's: its weights, its optimizer and its cursor. Rows that only the release took are not
-in the trunk; they are ``left_over``, and the next stage takes as many of that batch as new rows, once.
+in the trunk; they are ``left_over``, and the next stage takes as many of that batch as new rows, once. Where domains
+are weighted the release keeps the weights that the trunk ended with, and its rows are the next stage's old ones.
 """
 
 from __future__ import annotations
@@ -12,21 +13,20 @@ from typing import Any
 from strategies.composition import Composition, InfiniteSettings
 from strategies.contract import Explained, Plan, Signals, SourceFacts, TrainTemplate
 from strategies.mixing import old_rows
-from strategies.parts import InfiniteSchedule, KeepConsolidation, ReplayMixing
-from strategies.planning import merging, resolve, share
+from strategies.parts import InfiniteSchedule, KeepConsolidation, Mixing, ReplayMixing
+from strategies.planning import merging, mixing, resolve, share
 from strategies.planning.stage import (
     Stage,
     decay,
     in_words,
     parents_cursor,
-    replay,
     resolve_stage,
     sources_of,
     train_job,
 )
 from strategies.settings import Json
 
-RELEASE = "release"
+TRUNK, RELEASE = "trunk", "release"
 STATE = ("state/trunk", "state/optimizer", "state/mixing")
 
 
@@ -37,10 +37,12 @@ def plan(signals: Signals, composition: Composition, settings: InfiniteSettings,
     stage = stage.with_values(
         optimizer=Explained(value="reset" if obstacle else "continued", origin="infinite schedule"),
         trunk=Explained(value="new" if obstacle else "resumed", origin=obstacle or "the live version's trunk"),
-        left_over=Explained(value=_left_over(stage), origin="new rows that the trunk does not take"),
+        left_over=_left_over(stage),
     )
     stage = stage.with_values(**decay(composition.consolidation, _length(stage, "anneal")))
-    jobs = {"trunk": _trunk(stage, settings, resumed=obstacle is None), RELEASE: _release(stage, settings)}
+    trunk = _trunk(stage, settings, resumed=obstacle is None)
+    stage = stage.with_values(**mixing.explained(stage, trunk.mixing))
+    jobs = {**mixing.with_search(stage, trunk, name=TRUNK), RELEASE: _release(stage, settings, trunk)}
     return merging.planned(stage, jobs, reason=_reason(stage, obstacle), last=RELEASE)
 
 
@@ -51,7 +53,7 @@ def _stage(
     new, old = sources_of(signals, composition)
     obstacle = _not_infinite(signals)
     if obstacle is None:
-        carried = _carried(signals, old)
+        carried = () if composition.mixing.kind == "weighted" else _carried(signals, old)
         names = resolve.names(carried)
         rest = tuple(source for source in old if source.name not in names)
         resumed = resolve_stage(
@@ -131,7 +133,13 @@ def _trunk_steps(stage: Stage) -> int:
     return stage.steps - _length(stage, "anneal")
 
 
-def _left_over(stage: Stage) -> dict[str, int]:
+def _left_over(stage: Stage) -> Explained:
+    if stage.domains:
+        return Explained(value={}, origin="what the release alone takes, later trunks find among the old domains")
+    return Explained(value=_not_taken(stage), origin="new rows that the trunk does not take")
+
+
+def _not_taken(stage: Stage) -> dict[str, int]:
     """Rows of the decision's own batches that only the release takes, in proportion to the batches' sizes.
 
     Rows that replay displaced from trunk and release alike are not among them: no schedule makes up for those.
@@ -166,32 +174,33 @@ def _trunk(stage: Stage, settings: InfiniteSettings, *, resumed: bool) -> TrainT
     made = train_job(
         stage,
         _schedule(stage, settings, **lengths),
-        _mixing(stage, cursor=parents_cursor(stage.signals)),
+        _mixing(stage),
         init="@live/state/trunk" if resumed else "@live/answer/model",
         optimizer="@live/state/optimizer" if resumed else None,
         steps=_trunk_steps(stage),
-        state=STATE,
+        state=(*STATE, mixing.MIXTURE) if stage.domains else STATE,
     )
     return made.model_copy(update={"consolidation": KeepConsolidation()})
 
 
-def _release(stage: Stage, settings: InfiniteSettings) -> TrainTemplate:
+def _release(stage: Stage, settings: InfiniteSettings, trunk: TrainTemplate) -> TrainTemplate:
     anneal = _length(stage, "anneal")
     return train_job(
         stage,
         _schedule(stage, settings, anneal=anneal),
-        _mixing(stage, cursor="@trunk/state/mixing"),
+        mixing.goes_on(trunk.mixing, trunk=TRUNK),
         init="@trunk/answer/model",
         optimizer="@trunk/state/optimizer",
         steps=anneal,
     )
 
 
-def _mixing(stage: Stage, *, cursor: str | None) -> ReplayMixing:
-    """The stage's replay, with no more of an earlier batch as new than its release alone took."""
+def _mixing(stage: Stage) -> Mixing:
+    """The stage's mixing; of an earlier batch replay takes no more as new than its release alone took."""
+    made = mixing.of(stage, cursor=parents_cursor(stage.signals), steps=_trunk_steps(stage))
     own = resolve.names(stage.signals.new)
     carried = {source.name: source.rows for source in stage.new if source.name not in own}
-    return replay(stage, cursor=cursor).model_copy(update={"most": carried})
+    return made.model_copy(update={"most": carried}) if isinstance(made, ReplayMixing) else made
 
 
 def _reason(stage: Stage, obstacle: str | None) -> str:

@@ -1,4 +1,4 @@
-"""Data mixing by a real daemon: Skill-It over two stages, declared classes, the course in the lineage."""
+"""Data mixing by a real daemon: Skill-It on declared classes and on a trunk, its course, a stage from the base."""
 
 from __future__ import annotations
 
@@ -45,3 +45,43 @@ def test_skill_it_leaves_the_course_of_its_weights_in_the_lineage(daemon: Daemon
     (run,) = read(tmp_path / "real.jsonl")
     assert [step.losses for step in run.steps] == [tuple(point["losses"].values()) for point in course[1:]]
     assert all(one.similarity > 0.5 for one in run.domains)
+
+
+def test_a_trunk_is_re_weighted_and_its_release_keeps_the_last_weights_stage_after_stage(
+    daemon: Daemon, tmp_path: Path
+) -> None:
+    anchor = write_jsonl(tmp_path / "anchor.jsonl", models.texts(60))
+    daemon.cli(
+        *("stream", "add", "s", "--model", str(models.llama(tmp_path / "base")), "--set", f"anchor={anchor}"),
+        *("--set", "gate.mode=record", "--strategy", "data-mixing", "--set", "strategy.schedule=infinite", *TRAINING),
+        *("--set", "strategy.mixing.reweight.eta=2"),
+    )
+    for stage in (1, 2):
+        batch = write_jsonl(tmp_path / f"{stage}.jsonl", models.texts(60, start=100 * stage))
+        daemon.cli("ingest", "s", str(batch))
+        daemon.cli("retrain", "s", "--wait")
+        jobs = daemon.json("version", "show", "s@live")["facts"]["jobs"]
+        trunk, release = jobs["trunk"]["mixture"], jobs["release"]["mixture"]
+        assert len({json.dumps(point["weights"]) for point in trunk}) > 1, "nothing was re-weighted"
+        last = {name: float(weight) for name, weight in trunk[-1]["weights"].items()}
+        (kept,) = release
+        assert {name: float(weight) for name, weight in kept["weights"].items()} == pytest.approx(last, abs=1e-5)
+    assert set(last) == {"anchor", "batch-2", "batch-3"}
+
+
+def test_a_stage_from_the_base_is_taught_all_domains_by_their_tokens(daemon: Daemon, tmp_path: Path) -> None:
+    anchor = write_jsonl(tmp_path / "anchor.jsonl", models.texts(60))
+    daemon.cli(
+        *("stream", "add", "s", "--model", str(models.llama(tmp_path / "base")), "--set", f"anchor={anchor}"),
+        *("--set", "gate.mode=record", "--strategy", "retrain", *TRAINING),
+        *("--set", "strategy.mixing.kind=weighted", "--set", "strategy.mixing.weights=prior"),
+    )
+    for stage in (1, 2):
+        batch = write_jsonl(tmp_path / f"{stage}.jsonl", models.texts(60, start=100 * stage))
+        daemon.cli("ingest", "s", str(batch))
+        daemon.cli("retrain", "s", "--wait")
+    train = daemon.json("version", "show", "s@live")["facts"]["jobs"]["train"]
+    tokens = {name: one["tokens"] for name, one in train["sources"].items()}
+    assert set(tokens) == {"anchor", "batch-2", "batch-3"}
+    weights = {name: float(weight) for name, weight in train["mixture"][0]["weights"].items()}
+    assert weights == pytest.approx({name: count / sum(tokens.values()) for name, count in tokens.items()}, rel=0.05)

@@ -187,7 +187,7 @@ def measure(model: Path, data: Path, preset: Preset) -> Record:
         found[name] = lineup.run(
             preset.of(ARMS), rates=RATES, seeds=preset.seeds, training=training, place=place, kind=ClassCell, **made
         )
-    return {**found, "wall_s": lineup.wall_s(found[name] for name in SETS if name in found)}
+    return {**found, "side_by_side_s": lineup.side_by_side_s(found[name] for name in SETS if name in found)}
 
 
 def main(argv: list[str] | None = None) -> int:

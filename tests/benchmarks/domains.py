@@ -124,7 +124,7 @@ PRESETS = {
         name="standard",
         tokens=250_000,
         year_tokens=60_000,
-        years=31,
+        years=16,
         seeds=SEEDS,
         tuning_tokens=60_000,
         fixed_documents=16,
@@ -248,7 +248,7 @@ def measure(model: Path, data: Path, preset: Preset) -> Record:
             reference="naive",
             **made(texts),
         )
-    return {**found, "wall_s": lineup.wall_s(found[name] for name in PARTS if name in found)}
+    return {**found, "side_by_side_s": lineup.side_by_side_s(found[name] for name in PARTS if name in found)}
 
 
 def main(argv: list[str] | None = None) -> int:

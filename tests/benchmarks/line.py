@@ -41,7 +41,7 @@ from tests.benchmarks.batches import Batch
 ANSWERS = {"answer/model": "path", "answer/adapter": "adapter", "answer/bank": "bank"}
 """What a job leaves as its answer, and where a model's files name it."""
 MEASURED_TOKENS = 5_000
-"""Tokens of each source that the measure job scores, a tenth of the daemon's: a stream of 31 batches has 31 sources."""
+"""Tokens of each source that the measure job scores, a tenth of the daemon's: a stream of years has as many sources."""
 APART = RetentionSettings().evaluated_batches
 """Newest batches whose eval sets are measured."""
 LOOKED_BACK, RECALLED = 4, 8

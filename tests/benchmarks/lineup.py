@@ -202,8 +202,8 @@ def run(
     return {"tuning": found, "rates": chosen, "cells": made[: len(wanted)], "references": made[len(wanted) :]}
 
 
-def wall_s(parts: Iterable[Record]) -> float:
-    """How long the parts' cells take side by side on cores of their own, whether they were made now or kept."""
+def side_by_side_s(parts: Iterable[Record]) -> float:
+    """Processor seconds of the parts' cells, over as many cores as cells run on; of kept ones too."""
     cells = [one["cpu_s"] for part in parts for name in ("tuning", "cells", "references") for one in part[name]]
     return round(sum(cells) / harness.SLOTS, 1)
 

@@ -29,7 +29,7 @@ GENERAL = "general"
 EXACT = "scan"
 TUNED_ON = ("nl2sql", "scan")
 RATES = (1e-4, 3e-4, 1e-3)
-ADAPTER_RATES = (1e-3, 3e-3, 1e-2)
+ADAPTER_RATES = (3e-3, 1e-2, 3e-2)
 ARMS = (
     Arm(name="naive", strategy={"name": "naive"}),
     Arm(name="replay", strategy={"name": "rewarm-replay"}),
@@ -111,7 +111,7 @@ def measure(model: Path, data: Path, preset: Preset) -> Record:
     }
     made = streams(model, data / "sft", place / "texts", preset)
     found = lineup.run(preset.of(ARMS), rates=RATES, seeds=preset.seeds, training=training, place=place, **made)
-    return {"preset": asdict(preset), "families": found, "wall_s": lineup.wall_s([found])}
+    return {"preset": asdict(preset), "families": found, "side_by_side_s": lineup.side_by_side_s([found])}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -97,7 +97,7 @@ def result(**grids: Any) -> dict[str, Any]:
         "examples": 10,
         "epochs": 2.0,
     }
-    return {"preset": preset, "machine": ON, "commit": "abc", "wall_s": 60.0, **grids}
+    return {"preset": preset, "machine": ON, "commit": "abc", "side_by_side_s": 60.0, **grids}
 
 
 def by_what(goals: list[Goal]) -> dict[str, Goal]:

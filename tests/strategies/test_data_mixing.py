@@ -12,9 +12,20 @@ import pytest
 from strategies.agent import TRIED
 from strategies.contract import ClassFacts, FitTemplate, ProxyTemplate, Signals, TrainTemplate
 from strategies.errors import BadPlan, BadState
-from strategies.parts import GroupDroObjective, SkillItReweighting, WeightedMixing
+from strategies.parts import (
+    CosineSchedule,
+    GroupDroObjective,
+    InfiniteSchedule,
+    SkillItReweighting,
+    WeightedMixing,
+)
 from strategies.plan import batches_drawn, needs
+from strategies.planning.resolve import total_rows
+from strategies.planning.stage import everything
 from tests.strategies.makers import plan, signals, source
+
+TRUNKS = {"schedule": "infinite", "tuner": "full", "learning_rate": 3e-4, "constant_learning_rate": 1.65e-4}
+"""What a version with a trunk was made with."""
 
 
 def measured(**changes: Any) -> Signals:
@@ -186,6 +197,52 @@ def test_regmix_deals_its_runs_out_to_jobs_and_fits_them():
     assert batches_drawn(made) == {"anchor", "batch-1", "batch-2", "batch-3"}
 
 
+def test_from_the_base_every_domain_is_taught_for_as_long_as_all_rows_last():
+    given = measured()
+    made = plan(given, name="retrain", mixing={"kind": "weighted", "weights": "prior", "reweight": "doremi"})
+    main = made.jobs["train"]
+    assert isinstance(main, TrainTemplate)
+    assert isinstance(main.mixing, WeightedMixing)
+    assert weights(main.mixing) == pytest.approx(
+        {"batch-3": 1 / 6, "anchor": 0.5, "batch-2": 1 / 6, "earlier": 1 / 6}, abs=2e-6
+    )
+    assert made.values["rows"].value == total_rows(everything(given))
+    assert (main.init, main.mixing.cursor) == ("@base/answer/model", None)
+    assert {job.init for job in made.jobs.values()} == {"@base/answer/model"}
+
+
+@pytest.mark.parametrize("reweight", ["none", "skill-it", "doremi", "regmix"])
+def test_an_infinite_schedules_release_keeps_the_weights_that_its_trunk_ended_with(reweight: str):
+    made = plan(
+        measured(parent_state=("state/mixing", "state/trunk", "state/optimizer"), parent_settings=TRUNKS),
+        name="data-mixing",
+        mixing={"kind": "weighted", "reweight": reweight},
+        schedule="infinite",
+    )
+    trunk, release = made.jobs["trunk"], made.jobs["release"]
+    assert isinstance(trunk, TrainTemplate)
+    assert isinstance(release, TrainTemplate)
+    assert isinstance(trunk.mixing, WeightedMixing)
+    assert isinstance(release.mixing, WeightedMixing)
+    assert (trunk.init, trunk.mixing.cursor) == ("@live/state/trunk", "@live/state/mixing")
+    assert "state/mixture" in trunk.state
+    assert (release.mixing.mixture, release.mixing.cursor) == ("@trunk/state/mixture", "@trunk/state/mixing")
+    assert (release.mixing.reweight, release.mixing.observe_every) == (None, None)
+    assert needs(made, "trunk") == {"doremi": ("proxy",), "regmix": ("fit",)}.get(reweight, ())
+    assert made.values["left_over"].value == {}, "old domains hold what the release alone took"
+
+
+def test_a_trunks_proxies_end_their_own_cosine():
+    made = plan(measured(), name="data-mixing", mixing={"kind": "weighted", "reweight": "doremi"}, schedule="infinite")
+    proxy, trunk = made.jobs["proxy"], made.jobs["trunk"]
+    assert isinstance(proxy, TrainTemplate)
+    assert isinstance(proxy.schedule, CosineSchedule)
+    assert isinstance(trunk, TrainTemplate)
+    assert isinstance(trunk.schedule, InfiniteSchedule)
+    assert (proxy.schedule.lr, proxy.schedule.steps) == (trunk.schedule.constant_lr, proxy.steps)
+    assert proxy.schedule.warmup > 0
+
+
 def test_classes_of_new_and_of_old_documents_are_domains_of_their_own():
     def holds(name: str, *classes: str, **changes: Any) -> Any:
         facts = tuple(ClassFacts(name=one, documents=9, tokens=900, rows=30) for one in classes)
@@ -239,7 +296,6 @@ def test_why_no_agent_ships_is_what_was_measured():
         ({"mixing": {"kind": "weighted", "weights": {"elsewhere": 0.5}}}, "is no domain"),
         ({"mixing": {"kind": "weighted", "weights": {"batch-9": 0.5}}}, "none of the domains .* is there now"),
         ({"mixing": {"kind": "weighted", "weights": {"batch-3": 0.5}, "reweight": "regmix"}}, "remove mixing.weights"),
-        ({"schedule": "infinite"}, "choose cosine"),
         ({"mixing": {"kind": "weighted", "domains": "column"}}, "classes were not measured"),
         (
             {"mixing": {"kind": "weighted", "reweight": {"kind": "skill-it", "graph": {"elsewhere": {}}}}},

@@ -10,7 +10,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from strategies.errors import BadPlan, BadState, Refused
-from strategies.fitting.domains import Domains, divide, find_domains
+from strategies.fitting.domains import Domains, find_domains
+from strategies.jobs.dividing import divide
 from strategies.mixing.domains import ClusterSettings, Silhouette, by_batch, by_column, part, smallest_as_good
 from strategies.training.data import training_side
 from tests.training import makers

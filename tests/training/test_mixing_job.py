@@ -124,6 +124,7 @@ def test_doremis_proxy_leaves_the_mean_of_its_weights(tmp_path: Path, llama: Pat
     made["work"]["template"] |= {
         "objective": {"kind": "group-dro", "prior": {"new": 0.5, "old": 0.5}},
         "reference": "@reference/answer/model",
+        "state": ["state/mixture"],
         "mixing": weighted(reweight=None, observe_every=None),
     }
     result = makers.carry_out(tmp_path / "proxy", made)
