@@ -28,7 +28,7 @@ from strategies.agent.settings import ProxySettings
 from strategies.circumstances import Circumstances
 from strategies.merging.settings import Merge
 from strategies.mixing.domains import ClusterSettings
-from strategies.mixing.regmix import FitSettings
+from strategies.mixing.regmix_records import FitSettings
 from strategies.parts import (
     Consolidation,
     KeepConsolidation,

@@ -32,7 +32,8 @@ from strategies.agent.texts import hashes, read_domains
 from strategies.agent.trajectories import Trajectory, append, read, versions
 from strategies.errors import BadState, Refused
 from strategies.fitting.regmix import fit
-from strategies.mixing.regmix import FitSettings, MixtureSettings, ProxyRun, candidates
+from strategies.mixing.regmix import candidates
+from strategies.mixing.regmix_records import FitSettings, MixtureSettings, ProxyRun
 from strategies.mixing.simplex import caps, within
 from strategies.mixing.skill_it import SkillIt, identity
 from strategies.parts import MixtureLimits, SkillItReweighting

@@ -14,7 +14,8 @@ from strategies.errors import Refused
 from strategies.mixing import regmix
 from strategies.mixing.exact import decimals, rounded
 from strategies.mixing.order import permuted
-from strategies.mixing.regmix import FitSettings, ProxyRun, RegMixFit, Regression, Table
+from strategies.mixing.regmix import Table
+from strategies.mixing.regmix_records import LEAST_RUNS, FitSettings, ProxyRun, RegMixFit, Regression
 
 FOLDS = 5
 
@@ -33,8 +34,8 @@ def fit(runs: Sequence[ProxyRun], settings: FitSettings) -> RegMixFit:
     Every fold of the runs is predicted by fits on the others, of which boosting takes one to stop early: among few runs
     a single fold would leave the choice to chance. Of equals the linear one is taken.
     """
-    if len(runs) < regmix.LEAST_RUNS:
-        raise Refused(f"{len(runs)} tiny runs are too few to fit; make at least {regmix.LEAST_RUNS}, better 64")
+    if len(runs) < LEAST_RUNS:
+        raise Refused(f"{len(runs)} tiny runs are too few to fit; make at least {LEAST_RUNS}, better 64")
     domains = tuple(sorted(settings.prior))
     features, losses = regmix.features(runs, domains), np.array(regmix.targets(runs, settings))
     if not np.isfinite(losses).all() or np.ptp(losses) == 0:

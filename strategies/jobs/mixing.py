@@ -15,11 +15,13 @@ from strategies.inference.encoding import Encoder
 from strategies.inference.score import Scorer
 from strategies.jobs.dividing import classes_by
 from strategies.jobs.observe import SelectLosses
-from strategies.mixing import ReplayMixer, WeightedMixer, mixer
 from strategies.mixing.domains import by_domain
 from strategies.mixing.exact import decimals, fraction, rounded
+from strategies.mixing.replay import ReplayMixer
+from strategies.mixing.samplers import mixer
 from strategies.mixing.simplex import caps, project
 from strategies.mixing.trajectory import MixturePoint, write_trajectory
+from strategies.mixing.weighted import WeightedMixer
 from strategies.parts import AgentReweighting, WeightedMixing
 from strategies.settings import Json
 from strategies.training.data import Tick

@@ -18,7 +18,7 @@ from strategies.jobs.consumed import consumed
 from strategies.jobs.dividing import Classes, classes_by, parts
 from strategies.jobs.runtime import Runtime
 from strategies.mixing.domains import batch_of
-from strategies.mixing.regmix import ProxyRun
+from strategies.mixing.regmix_records import ProxyRun
 from strategies.settings import Task
 from strategies.training.data import Documents, eval_side, messages_of, refuse_leaks, training_side
 

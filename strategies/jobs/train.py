@@ -29,9 +29,9 @@ from strategies.jobs.dividing import classes_by, parts
 from strategies.jobs.facts import common
 from strategies.jobs.measure import can_pack
 from strategies.jobs.runtime import Runtime, say
-from strategies.mixing import WeightedMixer
 from strategies.mixing.domains import batch_of
 from strategies.mixing.trajectory import MixturePoint
+from strategies.mixing.weighted import WeightedMixer
 from strategies.objective import OBJECTIVES, Objective
 from strategies.objective.group_dro import REFERENCE, GroupDro
 from strategies.objective.local import Local

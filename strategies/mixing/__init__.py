@@ -1,36 +1,4 @@
-"""Which rows every optimizer step takes: one file a mixing, listed here."""
+"""Which rows every optimizer step takes: one file a mixing, listed in :mod:`strategies.mixing.samplers`.
 
-from __future__ import annotations
-
-from collections.abc import Mapping
-
-from strategies.mixing.exact import fraction
-from strategies.mixing.replay import ReplayMixer, old_rows
-from strategies.mixing.skill_it import SkillIt
-from strategies.mixing.weighted import Reweighting, WeightedMixer
-from strategies.parts import Mixing, ReplayMixing, SkillItReweighting, WeightedMixing
-from strategies.settings import Json
-
-
-def mixer(
-    mixing: Mixing,
-    rows: Mapping[str, int],
-    *,
-    steps: int,
-    state: Json | None = None,
-    policy: Reweighting | None = None,
-) -> ReplayMixer | WeightedMixer:
-    """The sampler that a plan's mixing describes; ``policy`` takes the place of the one that the mixing names."""
-    if isinstance(mixing, ReplayMixing):
-        return ReplayMixer(mixing, rows, state)
-    return WeightedMixer(mixing, rows, steps=steps, state=state, policy=policy or _policy(mixing))
-
-
-def _policy(mixing: WeightedMixing) -> Reweighting | None:
-    if not isinstance(mixing.reweight, SkillItReweighting):
-        return None
-    weights = {name: float(fraction(weight, f"weight of {name}")) for name, weight in mixing.weights.items()}
-    return SkillIt(mixing.reweight, {**weights, mixing.rest: 1 - sum(weights.values())})
-
-
-__all__ = ["ReplayMixer", "Reweighting", "SkillIt", "WeightedMixer", "mixer", "old_rows"]
+Nothing is imported here: the contract needs what this package says of domains, and no numbers.
+"""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from strategies.composition import Composition, InfiniteSettings
 from strategies.contract import Signals
 from strategies.errors import BadPlan
-from strategies.mixing.regmix import LEAST_RUNS
+from strategies.mixing.regmix_records import LEAST_RUNS
 from strategies.mixing.settings import WeightedSettings
 from strategies.parts import LocalObjective, TaskMeanConsolidation
 from strategies.plan import ADAPTER, BANK

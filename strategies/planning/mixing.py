@@ -10,7 +10,8 @@ from strategies.agent import TRIED
 from strategies.agent.folder import fingerprint
 from strategies.agent.settings import ProxySettings
 from strategies.contract import Explained, FitTemplate, ProxyTemplate, Template, TrainTemplate
-from strategies.mixing.regmix import FitSettings, MixtureSettings, candidates
+from strategies.mixing.regmix import candidates
+from strategies.mixing.regmix_records import FitSettings, MixtureSettings
 from strategies.mixing.settings import (
     WITHOUT,
     AgentMixSettings,

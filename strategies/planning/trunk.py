@@ -12,7 +12,7 @@ from typing import Any
 
 from strategies.composition import Composition, InfiniteSettings
 from strategies.contract import Explained, Plan, Signals, SourceFacts, TrainTemplate
-from strategies.mixing import old_rows
+from strategies.mixing.replay import old_rows
 from strategies.parts import InfiniteSchedule, KeepConsolidation, Mixing, ReplayMixing
 from strategies.planning import merging, mixing, resolve, share
 from strategies.planning.stage import (

@@ -24,7 +24,7 @@ import torch
 import transformers
 
 from strategies.jobs.facts import LIBRARIES, _version
-from strategies.mixing import ReplayMixer
+from strategies.mixing.replay import ReplayMixer
 from strategies.objective.base import token_loss
 from strategies.objective.causal_lm import CausalLm
 from strategies.parts import CosineSchedule, ReplayMixing

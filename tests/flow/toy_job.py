@@ -3,7 +3,7 @@
 A known word costs 1 nat, an unknown one 5. Training learns the words of its train rows; without replay it forgets the
 rest, with replay it keeps what it knew. A merge knows what any of its models knew; a repair finds nothing for a
 candidate that knows the word "hopeless", and fails where it knows "broken". So the flow's tests can tell forgetting
-from learning without torch.
+from learning without torch. It reads and writes JSON alone, as a job of any language may: the daemon checks it.
 """
 
 from __future__ import annotations
@@ -15,24 +15,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from strategies.contract import (
-    Consumed,
-    EvaluateWork,
-    JobResult,
-    JobSpec,
-    Measured,
-    MeasureWork,
-    MergeWork,
-    ProbeWork,
-    Score,
-    TrainWork,
-)
-from strategies.probe import ProbeResult, Trial
-
+Json = dict[str, Any]
 KNOWN, UNKNOWN = 1.0, 5.0
 BROKEN_PROBE = 13
 """A probe on this many documents fails."""
@@ -49,15 +35,15 @@ def write_model(folder: Path, words: set[str]) -> None:
 
 
 def main(directory: Path) -> int:
-    spec = JobSpec.model_validate_json((directory / "job.json").read_text())
+    spec = json.loads((directory / "job.json").read_text())
     _heartbeat(directory)
-    if os.environ.get("TOY_FAIL") == spec.work.kind or (Path(spec.model.path) / "break").exists():
+    kind, model = spec["work"]["kind"], Path(spec["model"]["path"])
+    if os.environ.get("TOY_FAIL") == kind or (model / "break").exists():
         print("toy failure")
         return 1
-    words = _words(Path(spec.model.path))
-    result = _WORK[spec.work.kind](directory, spec.work, words)
+    found = _WORK[kind](directory, spec["work"], _words(model))
     temporary = directory / "result.json.tmp"
-    temporary.write_text(result.model_dump_json())
+    temporary.write_text(json.dumps({"kind": kind, **found}))
     temporary.rename(directory / "result.json")
     return 0
 
@@ -76,60 +62,63 @@ def _heartbeat(directory: Path) -> None:
     (directory / "heartbeat.json").write_text(json.dumps(beat))
 
 
-def _train(directory: Path, work: TrainWork, words: set[str]) -> JobResult:
+def _train(directory: Path, work: Json, words: set[str]) -> Json:
     learned: set[str] = set()
     consumed = []
-    for source in work.sources:
-        table = pq.ParquetFile(source.path).read()
+    template = work["template"]
+    mixing = template["mixing"]
+    for source in work["sources"]:
+        table = pq.ParquetFile(source["path"]).read()
         rows = [row for row in table.to_pylist() if row["split"] == "train"]
-        if source.role == "new" or work.template.mixing.share != "0.0":
+        if source["role"] == "new" or mixing["share"] != "0.0":
             learned |= {word for row in rows for word in row["text"].split()}
             consumed.append(_consumed(directory, source, table.num_rows, rows))
-    keeps = bool(work.template.mixing.old) and float(work.template.mixing.share) > 0
+    keeps = bool(mixing["old"]) and float(mixing["share"]) > 0
     write_model(directory / "out" / "model", learned | words if keeps else learned)
     artifacts = {"answer/model": "out/model"}
-    for role in (*work.template.state, "evidence/log"):
+    for role in (*template["state"], "evidence/log"):
         folder = directory / "out" / role.replace("/", "-")
         folder.mkdir(parents=True)
         (folder / "state.json").write_text("{}")
         artifacts[role] = str(folder.relative_to(directory))
-    return JobResult(kind="train", artifacts=artifacts, consumed=tuple(consumed), facts={"toy": True})
+    return {"artifacts": artifacts, "consumed": consumed, "facts": {"toy": True}}
 
 
-def _consumed(directory: Path, source: Any, size: int, rows: list[dict[str, Any]]) -> Consumed:
-    bits = np.zeros(size, dtype=np.uint8)
-    bits[[row["row"] for row in rows]] = 1
-    name = f"rows-{source.name}.bin"
-    (directory / name).write_bytes(np.packbits(bits, bitorder="little").tobytes())
-    role = "trained" if source.role == "new" else "replayed"
-    return Consumed(
-        batch=source.batch, sha256=source.sha256, role=role, bitmap=name, documents=len(rows), samples=len(rows)
-    )
+def _consumed(directory: Path, source: Json, size: int, rows: list[Json]) -> Json:
+    bits = bytearray(-(-size // 8))
+    for row in rows:
+        bits[row["row"] // 8] |= 1 << row["row"] % 8
+    name = f"rows-{source['name']}.bin"
+    (directory / name).write_bytes(bits)
+    role = "trained" if source["role"] == "new" else "replayed"
+    counts = {"documents": len(rows), "samples": len(rows)}
+    return {"batch": source["batch"], "sha256": source["sha256"], "role": role, "bitmap": name, **counts}
 
 
-def _measure(directory: Path, work: MeasureWork, words: set[str]) -> JobResult:
+def _measure(directory: Path, work: Json, words: set[str]) -> Json:
     measured = []
-    for source in work.sources:
-        rows = [row for row in pq.ParquetFile(source.path).read().to_pylist() if row["split"] == "train"]
+    for source in work["sources"]:
+        rows = [row for row in pq.ParquetFile(source["path"]).read().to_pylist() if row["split"] == "train"]
         tokens = sum(len(row["text"].split()) for row in rows)
         loss = sum(_nats(row["text"], words) for row in rows) / max(1, tokens)
         counts = {"documents": len(rows), "tokens": tokens, "rows": len(rows)}
-        measured.append(Measured(name=source.name, batch=source.batch, loss=loss, **counts))
-    if work.sample is None:
-        return JobResult(kind="measure", measured=tuple(measured))
+        measured.append({"name": source["name"], "batch": source["batch"], "loss": loss, **counts})
+    if work["sample"] is None:
+        return {"measured": measured}
     (directory / "out").mkdir(exist_ok=True)
-    lines = [json.dumps({"text": f"{' '.join(sorted(words))} sample number{n}"}) for n in range(work.sample.documents)]
+    count = work["sample"]["documents"]
+    lines = [json.dumps({"text": f"{' '.join(sorted(words))} sample number{n}"}) for n in range(count)]
     (directory / "out" / "samples.jsonl").write_text("\n".join(lines))
-    return JobResult(kind="measure", measured=tuple(measured), samples="out/samples.jsonl")
+    return {"measured": measured, "samples": "out/samples.jsonl"}
 
 
-def _evaluate(directory: Path, work: EvaluateWork, words: set[str]) -> JobResult:
+def _evaluate(directory: Path, work: Json, words: set[str]) -> Json:
     (directory / "out").mkdir(exist_ok=True)
-    return JobResult(kind="evaluate", scores=tuple(_score(directory, one, words) for one in work.sets))
+    return {"scores": [_score(directory, one, words) for one in work["sets"]]}
 
 
-def _score(directory: Path, one: Any, words: set[str]) -> Score:
-    rows = pq.ParquetFile(one.path).read().to_pylist()
+def _score(directory: Path, one: Json, words: set[str]) -> Json:
+    rows = pq.ParquetFile(one["path"]).read().to_pylist()
     results = [
         {
             "digest": row["digest"],
@@ -140,52 +129,63 @@ def _score(directory: Path, one: Any, words: set[str]) -> Score:
         }
         for row in rows
     ]
-    path = f"out/results-{one.id}.parquet"
+    path = f"out/results-{one['id']}.parquet"
     pq.write_table(pa.Table.from_pylist(results), directory / path)
-    return Score(
-        eval_set=one.id, name=one.name, sha256=one.sha256, metric="loss", value=_mean(results),
-        value_select=_mean([row for row in results if row["half"] == "select"]),
-        value_judge=_mean([row for row in results if row["half"] == "judge"]),
-        examples=len(results), tokens=sum(row["tokens"] for row in results), bytes=sum(row["bytes"] for row in results),
-        results=path,
-    )  # fmt: skip
+    return {
+        **{"eval_set": one["id"], "name": one["name"], "sha256": one["sha256"], "metric": "loss"},
+        "value": _mean(results),
+        "value_select": _mean([row for row in results if row["half"] == "select"]),
+        "value_judge": _mean([row for row in results if row["half"] == "judge"]),
+        "examples": len(results),
+        "tokens": sum(row["tokens"] for row in results),
+        "bytes": sum(row["bytes"] for row in results),
+        "results": path,
+    }
 
 
-def _merge(directory: Path, work: MergeWork, words: set[str]) -> JobResult:
+def _merge(directory: Path, work: Json, words: set[str]) -> Json:
     """The union of all words; the trials of a repair look like those of the real job, and dare warns."""
-    known = [_words(Path(one.model.path)) for one in work.parents]
-    facts: dict[str, Any] = {"kept": [one.role for one in work.parents][:1]}
-    if work.method.kind == "dare":
+    known = [_words(Path(one["model"]["path"])) for one in work["parents"]]
+    facts: Json = {"kept": [one["role"] for one in work["parents"]][:1]}
+    method = work["method"]["kind"]
+    if method == "dare":
         facts["warnings"] = ["changes are large"]
-    if work.method.kind == "repair":
+    if method == "repair":
         trial = {"method": {"kind": "interpolate", "share": 0.25}}
         if "broken" in known[0]:
             raise ValueError("a toy failure")
         hopeless = "hopeless" in known[0]
         facts = {"trials": {"interpolate-0.25": trial}, "chosen": None if hopeless else "interpolate-0.25"}
         if hopeless:
-            return JobResult(kind="merge", facts=facts)
+            return {"facts": facts}
     write_model(directory / "out" / "model", words.union(*known))
-    return JobResult(kind="merge", artifacts={"answer/model": "out/model"}, facts=facts)
+    return {"artifacts": {"answer/model": "out/model"}, "facts": facts}
 
 
 def _words(folder: Path) -> set[str]:
     return set(json.loads((folder / "tokenizer_words.json").read_text()))
 
 
-def _probe(directory: Path, work: ProbeWork, words: set[str]) -> JobResult:
+def _probe(directory: Path, work: Json, words: set[str]) -> Json:
     """What is planned last does best."""
-    assert work.documents != BROKEN_PROBE, "toy failure"
-    labels = list(work.trials)
+    assert work["documents"] != BROKEN_PROBE, "toy failure"
+    labels = list(work["trials"])
     trials = [
-        Trial(round=0, candidate=label, steps=work.trials[label][0].steps, tokens=0, score=-float(at), judged=None)
+        {
+            "round": 0,
+            "candidate": label,
+            "steps": work["trials"][label][0]["steps"],
+            "tokens": 0,
+            "score": -float(at),
+            "judged": None,
+        }
         for at, label in enumerate(labels)
     ]
-    found = ProbeResult(chosen=labels[-1], reason=f"{labels[-1]} did best", trials=tuple(trials))
-    return JobResult(kind="probe", facts={"probe": found.model_dump(mode="json")})
+    found = {"chosen": labels[-1], "reason": f"{labels[-1]} did best", "trials": trials}
+    return {"facts": {"probe": found}}
 
 
-def _mean(results: list[dict[str, Any]]) -> float:
+def _mean(results: list[Json]) -> float:
     tokens = sum(row["tokens"] for row in results)
     return sum(row["loss"] for row in results) / tokens if tokens else 0.0
 

@@ -10,7 +10,7 @@ from sklearn.neighbors import KNeighborsRegressor
 from strategies.errors import BadPlan, Refused
 from strategies.fitting import regmix as fitting
 from strategies.mixing import regmix
-from strategies.mixing.regmix import FitSettings, MixtureSettings, ProxyRun
+from strategies.mixing.regmix_records import FitSettings, MixtureSettings, ProxyRun
 
 PRIOR = {"web": 0.7, "code": 0.2, "maths": 0.08, "news": 0.02}
 FEW = MixtureSettings(runs=64)

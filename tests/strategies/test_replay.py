@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from strategies.errors import BadPlan, BadState
-from strategies.mixing import ReplayMixer, old_rows
+from strategies.mixing.replay import ReplayMixer, old_rows
 from strategies.parts import ReplayMixing
 
 GOLDEN = [("batch-2", 34), ("batch-3", 19), ("batch-3", 4), ("anchor", 24)]

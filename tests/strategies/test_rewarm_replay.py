@@ -2,7 +2,7 @@
 
 import pytest
 
-from strategies.mixing import ReplayMixer
+from strategies.mixing.replay import ReplayMixer
 from tests.strategies.makers import TRUNK, plan, signals, source, values
 
 INFINITE = {"kind": "infinite"}

@@ -7,8 +7,7 @@ import json
 import pytest
 
 from strategies.errors import BadPlan
-from strategies.mixing import SkillIt
-from strategies.mixing.skill_it import edges, identity, weights
+from strategies.mixing.skill_it import SkillIt, edges, identity, weights
 from strategies.parts import SkillItReweighting
 
 GRAPH = {"x": {"x": 1, "y": 0.5}, "y": {"y": 1, "z": 0.5}, "z": {"z": 1}}

@@ -12,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from strategies.errors import BadPlan, BadState, Diverged
-from strategies.mixing import ReplayMixer, WeightedMixer, mixer
 from strategies.mixing.exact import decimals, rounded
+from strategies.mixing.replay import ReplayMixer
+from strategies.mixing.samplers import mixer
 from strategies.mixing.simplex import Guard, caps, limit_change, project, within
 from strategies.mixing.trajectory import read_trajectory, write_trajectory
+from strategies.mixing.weighted import WeightedMixer
 from strategies.parts import MixtureLimits, ReplayMixing, SkillItReweighting, WeightedMixing
 
 ROWS = {"a1": 30, "a2": 17, "b": 23, "c": 41}

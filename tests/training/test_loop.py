@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from strategies.contract import JobSpec
 from strategies.errors import Diverged, StrategyError
 from strategies.inference.load import load
-from strategies.mixing import ReplayMixer
+from strategies.mixing.replay import ReplayMixer
 from strategies.objective.causal_lm import CausalLm
 from strategies.schedule import rate
 from strategies.training import update

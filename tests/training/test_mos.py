@@ -21,7 +21,7 @@ from strategies.inference.encoding import Encoder
 from strategies.inference.load import load_tokenizer
 from strategies.inference.statistics import read_statistics
 from strategies.jobs.bank import _prompt, _spans
-from strategies.mixing import ReplayMixer
+from strategies.mixing.replay import ReplayMixer
 from strategies.objective.local import Local, apart
 from strategies.parts import LocalObjective
 from strategies.schedule import factor

@@ -10,7 +10,8 @@ import torch
 
 from strategies.errors import BadPlan
 from strategies.jobs.runtime import Stopped
-from strategies.mixing import WeightedMixer, mixer
+from strategies.mixing.samplers import mixer
+from strategies.mixing.weighted import WeightedMixer
 from strategies.parts import MixtureLimits, SkillItReweighting, WeightedMixing
 from strategies.training.loop import Loop
 from tests.training import makers

@@ -15,7 +15,7 @@ from strategies.inference.encoding import Encoder
 from strategies.inference.load import load
 from strategies.inference.score import Scorer
 from strategies.jobs.observe import SelectLosses
-from strategies.mixing import WeightedMixer
+from strategies.mixing.weighted import WeightedMixer
 from strategies.training import precision as precisions
 from tests.training import makers
 from tests.training.test_observe import mixing

@@ -1,0 +1,33 @@
+"""The sampler of each mixing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from strategies.mixing.exact import fraction
+from strategies.mixing.replay import ReplayMixer
+from strategies.mixing.skill_it import SkillIt
+from strategies.mixing.weighted import Reweighting, WeightedMixer
+from strategies.parts import Mixing, ReplayMixing, SkillItReweighting, WeightedMixing
+from strategies.settings import Json
+
+
+def mixer(
+    mixing: Mixing,
+    rows: Mapping[str, int],
+    *,
+    steps: int,
+    state: Json | None = None,
+    policy: Reweighting | None = None,
+) -> ReplayMixer | WeightedMixer:
+    """The sampler that a plan's mixing describes; ``policy`` takes the place of the one that the mixing names."""
+    if isinstance(mixing, ReplayMixing):
+        return ReplayMixer(mixing, rows, state)
+    return WeightedMixer(mixing, rows, steps=steps, state=state, policy=policy or _policy(mixing))
+
+
+def _policy(mixing: WeightedMixing) -> Reweighting | None:
+    if not isinstance(mixing.reweight, SkillItReweighting):
+        return None
+    weights = {name: float(fraction(weight, f"weight of {name}")) for name, weight in mixing.weights.items()}
+    return SkillIt(mixing.reweight, {**weights, mixing.rest: 1 - sum(weights.values())})
