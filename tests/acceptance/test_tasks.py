@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests import models
 from tests.acceptance.daemon import Daemon, write_jsonl
 
@@ -23,6 +25,7 @@ def classes(path: Path, labels: dict[str, str], *, start: int = 0, each: int = 2
     return path
 
 
+@pytest.mark.slow
 def test_a_lora_stream_publishes_what_from_pretrained_reads(daemon: Daemon, tmp_path: Path) -> None:
     import torch
     import transformers

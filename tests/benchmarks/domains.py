@@ -88,6 +88,8 @@ class Preset(lineup.Preset):
     year_documents: int
     """Documents of each fixed validation file that are scored, of a domain and of a year."""
     train_batch_size: int
+    measured_tokens: int = 5_000
+    """Of each source that is measured before a choice."""
     max_length: int = 256
     domains: tuple[str, ...] = DOMAINS
     """Stages of the first stream."""
@@ -113,10 +115,11 @@ PRESETS = {
         year_tokens=10_000,
         years=5,
         seeds=SEEDS[:1],
-        tuning_tokens=10_000,
-        fixed_documents=6,
+        tuning_tokens=8_000,
+        fixed_documents=4,
         year_documents=2,
         train_batch_size=4,
+        measured_tokens=2_000,
         domains=("speeches-en", "novels-de", "code-python"),
         arms=(*(arm.name for arm in ARMS if arm.all_seeds), "half, bottom"),
     ),
@@ -124,7 +127,7 @@ PRESETS = {
         name="standard",
         tokens=250_000,
         year_tokens=60_000,
-        years=16,
+        years=15,
         seeds=SEEDS,
         tuning_tokens=60_000,
         fixed_documents=16,
@@ -220,6 +223,7 @@ def _stream(
         model=texts.model,
         anchor=texts.batch(anchor, anchor_tokens, folder=folder),
         stages=tuple(texts.batch(name, tokens, folder=folder) for name in names),
+        measured_tokens=texts.preset.measured_tokens,
     )
 
 
@@ -234,8 +238,8 @@ def measure(model: Path, data: Path, preset: Preset) -> Record:
     training: Json = {"train_batch_size": preset.train_batch_size, "max_length": preset.max_length, "save_seconds": 1e9}
     found: Record = {"preset": asdict(preset)}
     arms = preset.of(ARMS)
-    streams = {"domains": (domain_streams, arms), "temporal": (temporal_streams, by_year(arms))}
-    for name, (made, arms) in streams.items():
+    streams = {"domains": (domain_streams, arms, "naive"), "temporal": (temporal_streams, by_year(arms), None)}
+    for name, (made, arms, reference) in streams.items():
         if not preset.has(name):
             continue
         texts = Texts(model, data, place / "texts" / name, preset)
@@ -245,7 +249,7 @@ def measure(model: Path, data: Path, preset: Preset) -> Record:
             seeds=preset.seeds,
             training=training,
             place=place,
-            reference="naive",
+            reference=reference,
             **made(texts),
         )
     return {**found, "side_by_side_s": lineup.side_by_side_s(found[name] for name in PARTS if name in found)}

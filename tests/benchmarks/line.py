@@ -40,8 +40,6 @@ from tests.benchmarks.batches import Batch
 
 ANSWERS = {"answer/model": "path", "answer/adapter": "adapter", "answer/bank": "bank"}
 """What a job leaves as its answer, and where a model's files name it."""
-MEASURED_TOKENS = 5_000
-"""Tokens of each source that the measure job scores, a tenth of the daemon's: a stream of years has as many sources."""
 APART = RetentionSettings().evaluated_batches
 """Newest batches whose eval sets are measured."""
 LOOKED_BACK, RECALLED = 4, 8
@@ -71,6 +69,8 @@ class Setting:
     anchor: Batch | None = None
     forbidden: tuple[EvalFile, ...] = ()
     """Fixed eval sets, which no batch may hold."""
+    measured_tokens: int
+    """Of each source that the measure job scores: fewer than in the daemon, for a stream of years has many sources."""
     watched: bool = False
     """Whether what the last versions forgot is measured before each choice, as the daemon does for every strategy."""
 
@@ -198,7 +198,7 @@ class Line:
     def _signals(self, batches: Sequence[Batch]) -> Signals:
         setting, anchor = self._setting, self._setting.anchor
         sources = (*(one.source for one in batches), *(one.as_old() for one in self._old()))
-        asked = MeasureWork(sources=sources, training=setting.training, tokens=MEASURED_TOKENS)
+        asked = MeasureWork(sources=sources, training=setting.training, tokens=setting.measured_tokens)
         done = self._run("measure", self.live.model, asked)
         apart = self._apart(batches)
         sets = {one.source.batch: one.heldout.name for one in apart}

@@ -76,6 +76,8 @@ class Stream:
     """Score only the fixed sets of the stages so far; there is one a stage, in their order."""
     exact: tuple[str, ...] = ()
     """Fixed sets whose exact matches are counted too."""
+    measured_tokens: int = 5_000
+    """Of each source that is measured before a choice."""
 
     def hashes(self) -> list[str]:
         """What names the stream's files."""
@@ -101,6 +103,7 @@ class Cell:
 
     def facts(self) -> Any:
         stream = [*self.stream.hashes(), self.stream.score_every, self.stream.seen_only, self.stream.exact]
+        stream.append(self.stream.measured_tokens)
         return [asdict(self.arm), self.seed, self.rate, self.training, stream]
 
     def settings(self) -> TrainingSettings:
@@ -117,6 +120,7 @@ class Cell:
             plan=planner(self.arm.strategy),
             anchor=stream.anchor,
             forbidden=stream.fixed,
+            measured_tokens=stream.measured_tokens,
             watched=self.arm.strategy["name"] == auto.NAME,
         )
         line = self.line(folder, setting)
@@ -177,7 +181,8 @@ def run(
 ) -> Record:
     """Tune every arm, then run it; chosen rates, what they were chosen by, and the cells.
 
-    The arm ``reference`` also runs at every other arm's rate: what a method changes shows at one rate alone.
+    The arm ``reference`` also runs at the rates of the others that share its three: what a method changes shows at one
+    rate alone.
     """
     tried = [
         kind(arm=arm, seed=TUNING_SEED, rate=rate, stream=tuning, training=training)
@@ -191,10 +196,9 @@ def run(
     chosen = {arm.name: best_rate(found, arm.name) for arm in arms}
     harness.say(f"rates: {', '.join(f'{name} {rate:g}' for name, rate in chosen.items())}")
     wanted = [(seed, arm, chosen[arm.name]) for seed in seeds for arm in arms if arm.all_seeds or seed == seeds[0]]
-    own, rates_run = {one.name: one for one in arms}, sorted({(seed, rate) for seed, _, rate in wanted})
-    beside = [
-        (seed, own[reference], rate) for seed, rate in rates_run if reference in own and rate != chosen[reference]
-    ]
+    own = {one.name: one for one in arms}
+    shared = sorted({(seed, rate) for seed, arm, rate in wanted if arm.rates is None})
+    beside = [(seed, own[reference], rate) for seed, rate in shared if reference in own and rate != chosen[reference]]
     made = harness.carry_out_all(
         [kind(arm=arm, seed=seed, rate=rate, stream=stream, training=training) for seed, arm, rate in wanted + beside],
         place,

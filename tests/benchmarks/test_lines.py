@@ -164,7 +164,13 @@ def test_a_watched_line_tells_the_chooser_what_was_forgotten(tmp_path: Path, lon
 
     training = TrainingSettings(**QUIET, learning_rate=3e-2)
     setting = Setting(
-        task="causal-lm", model=longer.model, training=training, plan=plan, anchor=longer.anchor, watched=True
+        task="causal-lm",
+        model=longer.model,
+        training=training,
+        plan=plan,
+        anchor=longer.anchor,
+        watched=True,
+        measured_tokens=longer.measured_tokens,
     )
     line = Line(tmp_path / "line", setting)
     for batch in longer.stages:

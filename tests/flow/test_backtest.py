@@ -75,6 +75,7 @@ def test_a_policy_pays_for_its_searches_and_probes_too() -> None:
     assert (views._tokens(Job(kind="fit", result=None)), views._seconds(Job(kind="fit"))) == (0, 0.0)
 
 
+@pytest.mark.slow
 def test_a_decision_that_failed_before_it_made_a_version_is_counted(daemon: Daemon) -> None:
     daemon.add_stream(strategy="rewarm-replay")
     daemon.ingest(NEW)

@@ -57,6 +57,7 @@ def test_a_refusal_for_what_was_not_learnt_is_no_forgetting(daemon: Daemon, monk
     assert (refused.result, refused.only_forgot) == ("refused", False)
 
 
+@pytest.mark.slow
 def test_a_decision_whose_version_was_rolled_back_is_remembered_as_such(daemon: Daemon) -> None:
     daemon.add_stream(gate={"mode": "record"})
     daemon.ingest(NEW)
@@ -69,6 +70,7 @@ def test_a_decision_whose_version_was_rolled_back_is_remembered_as_such(daemon: 
     assert results(daemon.retrain()) == ["promoted", "rolled back"]
 
 
+@pytest.mark.slow
 def test_a_version_that_a_repair_saved_is_remembered_as_repaired(daemon: Daemon) -> None:
     daemon.add_stream()
     daemon.ingest(NEW)

@@ -125,6 +125,7 @@ def test_in_record_mode_the_verdict_is_stored_and_the_candidate_goes_live(daemon
     assert daemon.promotions()[-1][1] == "recorded"
 
 
+@pytest.mark.slow
 def test_a_rollback_ends_the_decision_under_way_as_stale(daemon: Daemon) -> None:
     daemon.add_stream()
     daemon.ingest(NEW)
@@ -163,6 +164,7 @@ def test_without_an_anchor_documents_sampled_from_the_base_stand_in(daemon: Daem
     assert anchor.synthetic
 
 
+@pytest.mark.slow
 def test_released_batches_are_trained_again_after_a_rollback(daemon: Daemon) -> None:
     daemon.add_stream()
     batch = daemon.ingest(NEW)

@@ -102,6 +102,7 @@ def test_in_record_mode_a_merge_goes_live_whatever_the_gate_says(daemon: Daemon)
     assert daemon.versions() == {1: "retired", 2: "retired", 3: "live"}
 
 
+@pytest.mark.slow
 def test_changes_are_counted_from_the_nearest_version_above_all(daemon: Daemon) -> None:
     daemon.add_stream()
     for name, text in (("one", NEW), ("two", OTHER)):
@@ -117,6 +118,7 @@ def test_changes_are_counted_from_the_nearest_version_above_all(daemon: Daemon) 
     assert [(one.parent, one.weight) for one in made.edges] == [(2, 0.2), (3, 0.8)]
 
 
+@pytest.mark.slow
 def test_lines_has_the_lineage_of_the_merge_that_it_follows(daemon: Daemon) -> None:
     daemon.add_stream()
     for name, text in (("one", NEW), ("two", OTHER)):
@@ -155,6 +157,7 @@ def test_a_base_that_is_no_ancestor_of_all_is_a_parent_too(
     assert made.batches == told.batches == tuple(sorted(forked.batch_states()))
 
 
+@pytest.mark.slow
 def test_a_base_that_is_merged_itself_has_one_edge(daemon: Daemon) -> None:
     daemon.add_stream()
     for name, text in (("one", NEW), ("two", OTHER)):
@@ -255,6 +258,7 @@ def test_a_merge_that_failed_says_so_when_it_is_asked_for_again(forked: Daemon) 
         ask(forked, 2, 3)
 
 
+@pytest.mark.slow
 def test_a_merged_version_can_be_promoted_by_hand(daemon: Daemon) -> None:
     daemon.add_stream()
     daemon.ingest(NEW)

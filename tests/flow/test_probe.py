@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
 from sqlalchemy import select
 
 from orchestrator.flow import decision
@@ -51,6 +52,7 @@ def test_a_probe_that_fails_leaves_the_rules_choice(daemon: Daemon) -> None:
     assert daemon.versions() == {1: "retired", 2: "live"}
 
 
+@pytest.mark.slow
 def test_a_cancelled_probe_leaves_the_rules_choice_too(daemon: Daemon) -> None:
     daemon.add_stream(**PROBED)
     daemon.ingest(NEW)
@@ -67,6 +69,7 @@ def test_a_cancelled_probe_leaves_the_rules_choice_too(daemon: Daemon) -> None:
         assert session.get_one(Decision, asked.id).strategy == "rewarm-replay"
 
 
+@pytest.mark.slow
 def test_a_budget_that_pays_for_nothing_is_said(daemon: Daemon) -> None:
     daemon.add_stream(strategy={"probe": {"budget": 0.05}}, training={"max_steps": 60})
     daemon.ingest(NEW)

@@ -31,6 +31,7 @@ def live(daemon: Daemon) -> Version:
         return found
 
 
+@pytest.mark.slow
 def test_a_name_that_is_used_again_publishes_the_new_model(daemon: Daemon) -> None:
     daemon.add_stream()
     streams.remove(daemon.app, "s", purge=False, actor="test")
@@ -67,6 +68,7 @@ def test_a_stream_that_cannot_be_published_is_an_alert_once_and_holds_up_no_othe
     assert len(alerts(daemon)) == 1
 
 
+@pytest.mark.slow
 def test_two_streams_do_not_share_a_folder(daemon: Daemon) -> None:
     daemon.add_stream()
     folder = daemon.live_folder()

@@ -65,6 +65,7 @@ def wait_for_step(directory: Path, step: int) -> None:
     raise AssertionError((directory / "job.log").read_text())
 
 
+@pytest.mark.slow
 def test_a_process_killed_three_times_ends_with_the_same_file(tmp_path: Path, gpt2: Path):
     old = makers.text_documents(20, start=50)
     job = makers.train_job(tmp_path, gpt2, makers.text_documents(20), old=old, steps=40)
