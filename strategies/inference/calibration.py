@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
@@ -26,8 +26,9 @@ LEAST_SPREAD = 1e-3
 class Domain:
     """One domain as its own prompts show it under the base model; all in float64.
 
-    ``mean`` (D,) and ``scatter`` (D, D) or (D,) of half its prompts, ``held`` (n, D) the features of the others, which
-    say how far a prompt of this domain usually is, ``gains`` (n,) what the adapter gains on those, in nats a token.
+    ``mean`` (D,) and ``scatter`` (D, D) or (D,) of half its prompts, ``held`` (L, n, D) the features of the others cut
+    to each of L lengths, which say how far a prompt of this domain usually is, ``gains`` (n,) what the adapter gains on
+    those, in nats a token.
     """
 
     mean: Tensor
@@ -42,14 +43,17 @@ class Domain:
 
 
 @torch.inference_mode()
-def measure_domain(model: Any, name: str, prompts: Iterable[Prompts], *, layer: int, covariance: str) -> Domain:
+def measure_domain(
+    model: Any, name: str, prompts: Iterable[Prompts], *, layer: int, covariance: str, lengths: Sequence[int]
+) -> Domain:
     """Look at a domain's prompts under the base and under its own adapter ``name``, one batch at a time.
 
     Every other prompt makes the mean and the covariance, the rest calibrate: a distance to a mean that a prompt itself
-    moved would come out too small.
+    moved would come out too small. The last of ``lengths`` is that of whole prompts.
     """
     fitted: Moments | None = None
-    held, gains, turn = [], [], 0
+    gains, turn = [], 0
+    held: list[list[Tensor]] = [[] for _ in lengths]
     for batch in prompts:
         looked = look(model, batch, layer)
         even = (torch.arange(len(batch.ids)) + turn) % 2 == 0
@@ -58,7 +62,8 @@ def measure_domain(model: Any, name: str, prompts: Iterable[Prompts], *, layer: 
             width = looked.features.shape[1]
             fitted = Moments(width, diagonal=is_diagonal(width, covariance))  # type: ignore[arg-type]
         fitted.add(looked.features[even])
-        held.append(looked.features[~even].cpu())
+        for kept, features in zip(held, _shortened(model, batch, looked.features, ~even, layer, lengths), strict=True):
+            kept.append(features.cpu())
         own = prompt_losses(model, batch, [name] * len(batch.ids))
         gains.append((looked.losses - own)[~even].cpu())
     if fitted is None or turn < 4:
@@ -67,9 +72,21 @@ def measure_domain(model: Any, name: str, prompts: Iterable[Prompts], *, layer: 
         mean=fitted.mean,
         scatter=fitted.scatter,
         count=torch.tensor(fitted.count),
-        held=torch.cat(held),
+        held=torch.stack([torch.cat(one) for one in held]),
         gains=torch.cat(gains),
     )
+
+
+def _shortened(
+    model: Any, batch: Prompts, whole: Tensor, rows: Tensor, layer: int, lengths: Sequence[int]
+) -> Iterator[Tensor]:
+    """Features of ``rows`` (a mask) of a batch, cut to each of the lengths but the last, then as they are."""
+    chosen = torch.arange(len(rows))[rows].tolist()
+    for length in lengths[:-1]:
+        part = batch.take(chosen)
+        cut = Prompts.cut(part.ids, part.mask.sum(1).clamp_max(length)) if chosen else None
+        yield whole[rows] if cut is None else look(model, cut, layer).features
+    yield whole[rows]
 
 
 def middle_layer(model: Any) -> int:
@@ -79,7 +96,7 @@ def middle_layer(model: Any) -> int:
 
 def router_vectors(domains: Sequence[Domain], *, percentile: float) -> dict[str, Tensor]:
     """What the router reads: ``means`` (K, D), ``factor`` of the pooled covariance, ``gains`` (K, 2) mean and standard
-    deviation, ``distances`` (K,) that ``percentile`` of a domain's prompts stay within.
+    deviation, ``distances`` (K, L) that ``percentile`` of a domain's prompts of each length stay within.
 
     With one covariance for all domains the Gaussian prior is what a logistic regression on samples of the domains'
     Gaussians would learn (METHODS 3.7, router alignment); it needs no fitting.
@@ -89,8 +106,9 @@ def router_vectors(domains: Sequence[Domain], *, percentile: float) -> dict[str,
     scatter = torch.stack([domain.scatter for domain in domains]).sum(0)
     factor = factor_of(covariance_of(scatter, counts, counts - len(domains)))
     gains = [torch.stack([one.gains.mean(), one.gains.std().clamp_min(LEAST_SPREAD)]) for one in domains]
-    distances = [_reach(whitened(one.held - one.mean, factor).norm(dim=1), percentile) for one in domains]
-    return {"means": means, "factor": factor, "gains": torch.stack(gains), "distances": torch.stack(distances)}
+    away = [whitened(one.held - one.mean, factor).norm(dim=-1) for one in domains]
+    distances = torch.stack([torch.stack([_reach(of, percentile) for of in one]) for one in away])
+    return {"means": means, "factor": factor, "gains": torch.stack(gains), "distances": distances}
 
 
 def _reach(distances: Tensor, percentile: float) -> Tensor:

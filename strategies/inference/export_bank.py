@@ -104,7 +104,8 @@ def write_reader(folder: Path, manifest: package.Manifest, *, place: str) -> Non
 
 HOW_ASKED = {
     "text": f"""A prompt is a text to go on from; `generate` puts before it what opens every document, as in training. A
-text is routed once, by its first {OPENING} tokens; of one that is scored, each window by its own.""",
+text is routed once, by its first {OPENING} tokens, a shorter one by what it has, which says less; of a text that is
+scored, each window by its own.""",
     "plain": f"""`generate` takes one user's message, or a list of messages (`{{"role": "user", "content": "…"}}`),
 and writes them one a line, as in training. They are routed once, by their first {PROMPT} tokens.""",
     "template": f"""`generate` takes one user's message, or a list of messages (`{{"role": "user", "content": "…"}}`),

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from strategies.errors import Refused
 from strategies.inference.bank.adapted import AdaptedClassifier
-from strategies.inference.bank.domains import OPENING, PROMPT, Prompts
+from strategies.inference.bank.domains import LENGTHS, OPENING, PROMPT, Prompts
 from strategies.inference.bank.files import (
     ADAPTERS,
     HEAD,
@@ -184,11 +184,17 @@ def _features(trained: Trained, adapter: str) -> Iterator[tuple[Tensor, Tensor]]
 def _write_domains(trained: Trained, entries: tuple[Entry, ...], folder: Path) -> Json:
     adaptation, router = trained.adaptation, trained.settings.router
     names = [entry.name for entry in entries]
-    layer = middle_layer(adaptation.model)
+    layer, form = middle_layer(adaptation.model), _form(trained)
+    lengths = LENGTHS if form == "text" else (1,)
     domains: dict[str, Domain] = read_domains(adaptation.bank, names[:-1]) if adaptation.bank else {}
     with trained.precision.autocast():
         domains[names[-1]] = measure_domain(
-            adaptation.model, names[-1], _prompts(trained), layer=layer, covariance=trained.settings.covariance
+            adaptation.model,
+            names[-1],
+            _prompts(trained),
+            layer=layer,
+            covariance=trained.settings.covariance,
+            lengths=lengths,
         )
     vectors = router_vectors([domains[name] for name in names], percentile=router.percentile)
     write_domains(folder, domains)
@@ -202,7 +208,8 @@ def _write_domains(trained: Trained, entries: tuple[Entry, ...], folder: Path) -
         temperature=router.temperature,
         threshold=router.threshold,
         layer=layer,
-        form=_form(trained),
+        form=form,
+        lengths=lengths,
         files={VECTORS: write_tensors(folder / VECTORS, vectors)},
     )
     write_manifest(folder, manifest)

@@ -19,6 +19,8 @@ PROMPT = 256
 """Tokens of a prompt that the router reads, the first ones: what it costs does not grow with the request."""
 OPENING = 64
 """Tokens at the beginning of a text without a prompt that stand for one."""
+LENGTHS = (4, 8, 16, 32, OPENING)
+"""Tokens of an opening from which on a limit of its own holds: the less a text says, the further it may seem."""
 NEVER = -1e4
 
 
@@ -149,7 +151,8 @@ class DomainBank(nn.Module):
             scores = self._refined(prompts, looked, prior)
             posterior = (scores.softmax(1) + prior.softmax(1)) / 2
             best = posterior.max(1)
-            inside = (best.values >= self.manifest.threshold) & (self.distance(looked.features) <= 1).any(1)
+            near = (self.distance(looked.features, prompts.mask.sum(1)) <= 1).any(1)
+            inside = (best.values >= self.manifest.threshold) & near
         chosen = torch.where(inside, best.indices, -1).tolist()
         return Routed(adapters=tuple(chosen), posterior=posterior)
 
@@ -160,9 +163,12 @@ class DomainBank(nn.Module):
         temperature = self.manifest.temperature or len(self.means)
         return temperature * (F.normalize(features, dim=1) @ F.normalize(self.means, dim=1).T)
 
-    def distance(self, features: Tensor) -> Tensor:
-        """Mahalanobis distance (rows, domains) over the largest that the domain's own prompts were expected to have."""
-        return self._squares(features).sqrt() / self.distances
+    def distance(self, features: Tensor, lengths: Tensor) -> Tensor:
+        """Mahalanobis distance (rows, domains) of prompts of ``lengths`` (rows,) tokens over the largest that the
+        domain's own prompts, cut to about as many, were expected to have."""
+        known = torch.tensor(self.manifest.lengths, device=lengths.device)
+        reached = (lengths[:, None] >= known).sum(1).clamp_min(1) - 1
+        return self._squares(features).sqrt() / self.distances.T[reached]
 
     def _squares(self, features: Tensor) -> Tensor:
         return whitened(features[:, None] - self.means, self.factor).square().sum(-1)

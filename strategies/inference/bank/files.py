@@ -46,7 +46,7 @@ class Manifest:
     """``router.json``. ``owners`` gives for each of ``labels`` the place of its adapter, or -1 if no task had it.
 
     ``form`` is how a language model's prompts were written (:data:`Form`); banks that do not say it were
-    asked with plain texts.
+    asked with plain texts. A prompt is as far as it may be of the longest of ``lengths`` that it reaches.
     """
 
     kind: Literal["classes", "domains"]
@@ -62,6 +62,7 @@ class Manifest:
     threshold: float = 0.3
     layer: int = 0
     form: Form = "text"
+    lengths: tuple[int, ...] = (1,)
     files: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -76,9 +77,8 @@ def read_manifest(folder: Path) -> Manifest:
         if found.pop("format") != FORMAT:
             raise BadBank(f"{folder / MANIFEST} has a format that this version cannot read; upgrade it")
         entries = tuple(Entry(**entry) for entry in found.pop("adapters"))
-        made = Manifest(
-            **{**found, "labels": tuple(found["labels"]), "owners": tuple(found["owners"])}, adapters=entries
-        )
+        found |= {name: tuple(found[name]) for name in ("labels", "owners", "lengths") if name in found}
+        made = Manifest(**found, adapters=entries)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise (
             error if isinstance(error, BadBank) else BadBank(f"{folder / MANIFEST} cannot be read: {error}")
