@@ -224,7 +224,8 @@ def _form(trained: Trained) -> Form:
 
 def _prompts(trained: Trained) -> Iterator[Prompts]:
     """What evaluation would route the domain's rows by, spread evenly over all of them, a batch at a time."""
-    found = [(rows, span) for rows in trained.rows.values() for span in _spans(rows)]
+    window = trained.training.max_length
+    found = [(rows, spot) for rows in trained.rows.values() for spot in _spots(rows, trained.encoder, window)]
     count = min(len(found), trained.settings.router.documents)
     chosen = [found[at] for at in np.linspace(0, len(found) - 1, count).astype(int)] if count else []
     device = trained.precision.device
@@ -232,7 +233,7 @@ def _prompts(trained: Trained) -> Iterator[Prompts]:
     size = max(1, min(trained.training.per_device_eval_batch_size, MAX_LOGITS // (PROMPT * vocabulary)))
     for start in range(0, count, size):
         trained.tick()
-        prompts = [_prompt(rows, a, b, trained.encoder) for rows, (a, b) in chosen[start : start + size]]
+        prompts = [_prompt(rows, *spot, encoder=trained.encoder) for rows, spot in chosen[start : start + size]]
         ids, mask = _padded(prompts, trained.pad)
         yield Prompts.cut(ids.to(device), mask.sum(1))
 
@@ -245,12 +246,23 @@ def _spans(rows: Rows) -> list[tuple[int, int]]:
     return list(itertools.pairwise([*starts.tolist(), int(rows.bounds[-1])]))
 
 
-def _prompt(rows: Rows, start: int, stop: int, encoder: Encoder) -> np.ndarray:
+def _spots(rows: Rows, encoder: Encoder, window: int) -> Iterator[tuple[int, int, int]]:
+    """Where each prompt is: its text or example, and the token of it that the prompt begins at.
+
+    A text is scored in windows, each routed by itself: all that fill an opening are prompts, and the first always is.
+    """
+    for start, stop in _spans(rows):
+        whole = stop - start - len(encoder.start) - OPENING
+        for at in range(0, 1 if rows.targets is not None else max(1, whole), window):
+            yield start, stop, at
+
+
+def _prompt(rows: Rows, start: int, stop: int, at: int, *, encoder: Encoder) -> np.ndarray:
     """Token ids of an example's prompt, or of a text's opening: neither the answer nor what closes a text."""
     if rows.targets is not None:
         return rows.ids[start : start + 1 + int(np.argmax(rows.targets[start:stop] != IGNORED))]
     text = rows.ids[start + len(encoder.start) : stop - 1]
-    return np.array([encoder.opening, *text[: OPENING - 1]])
+    return np.array([encoder.opening, *text[: at + OPENING]][at : at + OPENING])
 
 
 def _padded(parts: Sequence[np.ndarray], fill: int) -> tuple[Tensor, Tensor]:

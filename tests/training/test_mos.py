@@ -20,7 +20,7 @@ from strategies.inference.bank.files import WEIGHTS, base_digest, read_manifest,
 from strategies.inference.encoding import Encoder
 from strategies.inference.load import load_tokenizer
 from strategies.inference.statistics import read_statistics
-from strategies.jobs.bank import _prompt, _spans
+from strategies.jobs.bank import _prompt, _spots
 from strategies.mixing.replay import ReplayMixer
 from strategies.objective.local import Local, apart
 from strategies.parts import LocalObjective
@@ -346,7 +346,7 @@ def test_a_domain_is_measured_by_the_openings_that_its_texts_are_routed_by(tmp_p
     documents = training_side(makers.source(tmp_path / "s.parquet", banks.spoken("calm", 12)), "causal-lm")
     rows = encode_rows(documents, encoder, "causal-lm", packing=False, tick=lambda: None)
     asked = [encoder.request(text, "text")[:OPENING] for text in documents.column("text")]
-    found = [_prompt(rows, *span, encoder).tolist() for span in _spans(rows)]
+    found = [_prompt(rows, *spot, encoder=encoder).tolist() for spot in _spots(rows, encoder, 256)]
     assert found[:-1] == asked[:-1]
     assert found[-1] == asked[-1][: len(found[-1])], "the last text may be cut where rows end"
 
