@@ -67,6 +67,9 @@ def test_a_trunk_is_re_weighted_and_its_release_keeps_the_last_weights_stage_aft
         (kept,) = release
         assert {name: float(weight) for name, weight in kept["weights"].items()} == pytest.approx(last, abs=1e-5)
     assert set(last) == {"anchor", "batch-2", "batch-3"}
+    daemon.cli("mixing", "export", "s@live", "--out", str(tmp_path / "real.jsonl"))
+    (run,) = read(tmp_path / "real.jsonl")
+    assert [step.losses for step in run.steps] == [tuple(point["losses"].values()) for point in trunk[1:]]
 
 
 def test_a_stage_from_the_base_is_taught_all_domains_by_their_tokens(daemon: Daemon, tmp_path: Path) -> None:

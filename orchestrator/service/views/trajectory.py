@@ -19,6 +19,7 @@ from strategies.agent.trajectories import Trajectory, read
 from strategies.contract import Plan as PlanRecord
 from strategies.contract import Signals
 from strategies.planning.mixing import MAIN
+from strategies.planning.trunk import TRUNK
 
 LEFT = "evidence/trajectory"
 
@@ -44,8 +45,9 @@ def show_trajectory(app: App, name: VersionName) -> Trajectory:
 
 
 def _left(app: App, artifacts: Mapping[str, str]) -> Trajectory | None:
-    """What the run left itself: the result, or the first of the siblings that were merged into it."""
-    manifests = [one for role, one in sorted(artifacts.items()) if role == LEFT or role.startswith(f"{LEFT}/{MAIN}-")]
+    """What the run left itself: the result, the trunk behind it, or the first of the siblings that became it."""
+    beside = (f"{LEFT}/{MAIN}-", f"{LEFT}/{TRUNK}")
+    manifests = [one for role, one in sorted(artifacts.items()) if role == LEFT or role.startswith(beside)]
     if not manifests:
         return None
     (entry,) = app.store.read_manifest(manifests[0]).entries
