@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import plots, strategies_report, summary, tables
+from tests.benchmarks import classes, domains, plots, strategies_report, summary, tables
 from tests.benchmarks.harness import RESULTS, ROOT
 
 README = ROOT / "README.md"
@@ -26,9 +26,9 @@ Record = dict[str, Any]
 
 def readme_part() -> str:
     """What belongs between the marks: nothing where there are no results."""
-    parts = [_part(one.title, one.words(found), path) for one in GRIDS for path, found in _largest(one.name)]
+    parts = [_part(one.title, one.words(found), path) for one in GRIDS for path, found in largest(one, RESULTS)]
     for one in MEASURED:
-        for path, found in _largest(one.name):
+        for path, found in largest(one, RESULTS):
             parts.append(_part(one.title, f"{_origin(found)}\n\n{one.words(found['measured'])}", path))
     return "\n".join(parts)
 
@@ -94,6 +94,8 @@ class Chapter:
     title: str
     words: Callable[[Record], str]
     draw: Callable[[Record, Path], None] | None = None
+    parts: tuple[str, ...] = ()
+    """Streams or data sets that a result may have, each of them for itself."""
 
 
 GRIDS = (
@@ -103,9 +105,14 @@ GRIDS = (
         title="Strategies on domains and on years",
         words=strategies_report.domains,
         draw=plots.domain_losses,
+        parts=domains.PARTS,
     ),
     Chapter(
-        name="classes", title="Classes that come in tasks", words=strategies_report.classes, draw=plots.class_accuracies
+        name="classes",
+        title="Classes that come in tasks",
+        words=strategies_report.classes,
+        draw=plots.class_accuracies,
+        parts=classes.SETS,
     ),
     Chapter(name="sft", title="Instruction tuning that goes on", words=strategies_report.sft, draw=plots.sft_losses),
 )
@@ -139,10 +146,20 @@ MEASURED = (
 """Of what was measured, under a line that says where."""
 
 
-def _largest(name: str) -> list[tuple[Path, Record]]:
-    """The result of a benchmark's largest preset; none where there is none."""
-    paths = [*(RESULTS / f"{name}-{preset}.json" for preset in PRESETS), RESULTS / f"{name}.json"]
-    return [(path, _read(path)) for path in paths if path.is_file()][:1]
+def largest(chapter: Chapter, folder: Path) -> list[tuple[Path, Record]]:
+    """The result of a benchmark's largest preset, and of smaller ones the parts that no larger one has."""
+    paths = [*(folder / f"{chapter.name}-{preset}.json" for preset in PRESETS), folder / f"{chapter.name}.json"]
+    results = [(path, _read(path)) for path in paths if path.is_file()]
+    if not chapter.parts:
+        return results[:1]
+    shown: list[tuple[Path, Record]] = []
+    seen: set[str] = set()
+    for path, found in results:
+        has = {part for part in chapter.parts if part in found}
+        if has - seen:
+            shown.append((path, {name: one for name, one in found.items() if name not in seen}))
+        seen |= has
+    return shown
 
 
 def _shown(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -298,3 +299,12 @@ def test_half_costs_stand_beside_what_was_promised(tmp_path: Path):
     assert "| cpu, 5 M | half | 0.910 (0.910 to 0.910) | 0.900 | 0.600 | 0.620 |" in tables.half_cost_table(measured)
     plots.half_cost(measured, tmp_path / "x.png")
     assert (tmp_path / "x.png").is_file()
+
+
+def test_of_a_smaller_preset_the_parts_are_shown_that_the_larger_one_lacks(tmp_path: Path):
+    chapter = report.Chapter(name="grid", title="A grid", words=str, parts=("one", "two"))
+    (tmp_path / "grid-standard.json").write_text(json.dumps({"one": 1}))
+    (tmp_path / "grid-quick.json").write_text(json.dumps({"one": 2, "two": 3}))
+    assert [found for _, found in report.largest(chapter, tmp_path)] == [{"one": 1}, {"two": 3}]
+    (tmp_path / "grid-standard.json").write_text(json.dumps({"one": 1, "two": 4}))
+    assert [found for _, found in report.largest(chapter, tmp_path)] == [{"one": 1, "two": 4}]
