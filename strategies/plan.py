@@ -11,7 +11,8 @@ from strategies.errors import BadPlan
 from strategies.mixing.domains import batch_of
 from strategies.parts import WeightedMixing
 
-VERSIONS = ("base", "live")
+LIVE = "live"
+VERSIONS = ("base", LIVE)
 """Names a reference may use besides the plan's own jobs: version 1, and the version the decision started from."""
 MODEL, ADAPTER, BANK = ANSWERS = ("answer/model", "answer/adapter", "answer/bank")
 """What a train job leaves, one of them; an adapter or a bank stands on the model that it was trained on."""

@@ -24,7 +24,7 @@ from strategies.contract import (
 )
 from strategies.mixing.domains import batch_of
 from strategies.parts import WeightedMixing
-from strategies.plan import ADAPTER, BANK, MODEL, START, Artifact, parse_reference
+from strategies.plan import ADAPTER, BANK, LIVE, MODEL, START, Artifact, parse_reference
 
 
 class Files(Protocol):
@@ -83,7 +83,9 @@ def _train(template: TrainTemplate, files: Files) -> TrainWork:
         cursor=_found(mixing.cursor, files),
         mixture=_found(weighted.mixture, files) if weighted else None,
         space=weighted.space if weighted else None,
-        reference=None if template.reference is None else _started(template.reference, has_lora, files),
+        reference=None
+        if template.reference is None
+        else _started(template.reference, has_lora, files, owner=_owner(template.init)),
     )
 
 
@@ -105,7 +107,7 @@ def _merge(template: MergeTemplate, files: Files) -> MergeWork:
         parents=tuple(
             MergeParent(
                 role=role,
-                model=_member(reference, files),
+                model=_member(reference, files, owner=_owner(template.init)),
                 rows=_as_old(rows[template.rows[role]]) if role in template.rows else None,
             )
             for role, reference in template.members.items()
@@ -116,17 +118,26 @@ def _merge(template: MergeTemplate, files: Files) -> MergeWork:
     )
 
 
-def _member(reference: str, files: Files) -> ModelFiles:
+def _owner(init: str) -> str:
+    """The version that a plan's jobs stand on, by what one of them starts from."""
+    start = parse_reference(init)
+    return LIVE if start.is_job else start.of
+
+
+def _member(reference: str, files: Files, *, owner: str = LIVE) -> ModelFiles:
     artifact = parse_reference(reference)
     if not artifact.is_job:
         return files.version(artifact.of)
-    return _started(reference, artifact.role == ADAPTER, files)
+    return _started(reference, artifact.role == ADAPTER, files, owner=owner)
 
 
-def _started(reference: str, has_adapter: bool, files: Files) -> ModelFiles:
-    """A version's answer or trunk, or what an earlier job of the plan made; it must know every class."""
+def _started(reference: str, has_adapter: bool, files: Files, *, owner: str = LIVE) -> ModelFiles:
+    """A version's answer or trunk, or what an earlier job of the plan made; it must know every class.
+
+    What a job made stands on the folder of ``owner``, the version that the job began at.
+    """
     artifact = parse_reference(reference)
-    origin = files.version("live" if artifact.is_job else artifact.of)
+    origin = files.version(owner if artifact.is_job else artifact.of)
     model = origin.model_copy(update={"labels": files.labels})
     if not artifact.is_job and artifact.role in (MODEL, BANK):
         return model

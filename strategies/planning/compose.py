@@ -9,6 +9,7 @@ from strategies.mixing.regmix_records import LEAST_RUNS
 from strategies.mixing.settings import WeightedSettings
 from strategies.parts import LocalObjective, TaskMeanConsolidation
 from strategies.plan import ADAPTER, BANK
+from strategies.planning.domains import TOLERANCE
 from strategies.selection.settings import AdapterSettings
 from strategies.settings import Closed, Task, TrainingSettings
 
@@ -85,9 +86,9 @@ def _check_weighted(mixing: WeightedSettings) -> None:
     reweight, given = mixing.reweight, mixing.weights
     if reweight.kind == "regmix" and reweight.runs < LEAST_RUNS:
         raise BadPlan(f"{reweight.runs} tiny runs are too few to fit; set mixing.reweight.runs to {LEAST_RUNS} or more")
-    if isinstance(given, dict) and (min(given.values(), default=0) < 0 or not 0 < sum(given.values()) <= 1):
+    if isinstance(given, dict) and (min(given.values(), default=0) < 0 or sum(given.values()) > 1 + TOLERANCE):
         raise BadPlan("mixing.weights cannot be negative or sum to more than 1; domains left out share what remains")
-    if isinstance(given, dict) and reweight.kind == "regmix":
+    if given != "replay" and reweight.kind == "regmix":
         raise BadPlan("regmix finds the weights by itself; remove mixing.weights")
 
 
@@ -141,6 +142,8 @@ def _check_bank(composition: Composition) -> None:
         raise BadPlan("the infinite schedule goes on with one trunk, but every adapter is a new one; choose cosine")
     if composition.keep_optimizer:
         raise BadPlan("every adapter is a new one and has no moments; remove keep_optimizer")
+    if isinstance(composition.mixing, WeightedSettings) and composition.mixing.reweight.kind == "doremi":
+        raise BadPlan("doremi's proxies are models, which no bank takes adapters from; choose skill-it or regmix")
     merging = composition.consolidation
     if merging.space == "delta" and merging.merge_every == "step":
         raise BadPlan("products averaged after every step would reset the optimizer; set merge_every to epoch or task")
@@ -148,7 +151,7 @@ def _check_bank(composition: Composition) -> None:
 
 def _check_base(composition: Composition) -> None:
     mixing = composition.mixing
-    if isinstance(mixing, WeightedSettings) and mixing.weights == "replay":
+    if isinstance(mixing, WeightedSettings) and mixing.weights == "replay" and mixing.reweight.kind != "regmix":
         raise BadPlan(
             "replay's weights are for what the live version knows already, but the base knows none of it; set"
             " mixing.weights to prior, uniform or weights by domain"

@@ -7,7 +7,7 @@ from strategies.contract import Explained, Plan, Signals, TrainTemplate
 from strategies.parts import CosineSchedule
 from strategies.plan import BANK, MODEL
 from strategies.planning import merging, mixing, resolve
-from strategies.planning.stage import Stage, in_words, parents_cursor, resolve_stage, sources_of, train_job
+from strategies.planning.stage import Stage, grows, in_words, parents_cursor, resolve_stage, sources_of, train_job
 
 
 def plan(signals: Signals, composition: Composition, schedule: CosineSettings, *, strategy: str) -> Plan:
@@ -57,6 +57,10 @@ def _optimizer(signals: Signals, composition: Composition) -> Explained:
         return Explained(value="reset", origin=resolve.DEFAULT)
     if "state/optimizer" not in signals.parent_state:
         return Explained(value="reset", origin="keep_optimizer, but the live version left no moments")
+    if "state/trunk" in signals.parent_state:
+        return Explained(value="reset", origin="keep_optimizer, but the live version's moments are its trunk's")
+    if grows(signals):
+        return Explained(value="reset", origin="keep_optimizer, but there are no moments of the new classes")
     if signals.parent_settings.get("tuner", signals.training.tuner) != signals.training.tuner:
         return Explained(value="reset", origin="keep_optimizer, but the live version's moments are of another tuner")
     return Explained(value="continued", origin="settings: keep_optimizer")

@@ -25,7 +25,8 @@ NEW = "new"
 _NAMES = {True: re.compile(rf"{NEW}|{EARLIER}|anchor|batch-\d+"), False: re.compile(rf"{NEW}|(new|old)/.+")}
 """Names that a domain may have, by whether batches are the domains."""
 
-_TOLERANCE = 1e-6
+TOLERANCE = 1e-6
+"""By how much a sum of weights may miss 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +61,7 @@ def weights(domains: tuple[Domain, ...], settings: WeightedSettings, *, replay: 
         return rounded(_given(domains, settings, settings.weights), domains[0].name)
     if settings.weights == "uniform":
         return rounded({domain.name: 1 / len(domains) for domain in domains}, domains[0].name)
-    if settings.weights == "prior":
+    if settings.weights == "prior" or settings.reweight.kind == "regmix":
         return rounded(prior(domains), domains[0].name)
     sides = {new: [domain for domain in domains if domain.new is new] for new in (True, False)}
     shares = {True: 1 - replay if sides[False] else 1.0, False: replay}
@@ -113,10 +114,12 @@ def _given(domains: tuple[Domain, ...], settings: WeightedSettings, asked: dict[
     """The weights asked for; those of domains that are not there now go to the others by their weights."""
     found = _spread(domains, settings, asked)
     left = [domain.name for domain in domains if domain.name not in found]
-    total, there = sum(asked.values()), sum(found.values())
-    if not there:
+    total, there = min(1.0, sum(asked.values())), sum(found.values())
+    if asked and not found:
         raise BadPlan(f"none of the domains that mixing.weights names is there now; {NEW} names the new data always")
-    if not left and abs(there - total) <= _TOLERANCE < abs(total - 1):
+    if not left and not there:
+        raise BadPlan("mixing.weights leaves no domain that is there now any weight; give one of them some")
+    if not left and abs(there - total) <= TOLERANCE < abs(total - 1):
         raise BadPlan(f"mixing.weights names every domain but sums to {total:g}, not 1")
     return normalised({**found, **{name: (1 - total) / len(left) for name in left}})
 

@@ -104,10 +104,11 @@ def _check_start(stage: Stage, main: TrainTemplate) -> None:
 def _rows(stage: Stage, members: Mapping[str, str]) -> dict[str, str]:
     """Rows that each one knows: of the stage's newest batch; of the start, what it was trained on before."""
     signals = stage.signals
-    before = [one for one in (*signals.old[::-1], signals.anchor) if one is not None and one.rows]
+    known = () if stage.composition.start == "base" else signals.old[::-1]
+    before = [one for one in (*known, signals.anchor) if one is not None and one.rows]
     if START in members and not before:
         raise BadPlan("there is no earlier batch to estimate the start's Fisher information from; set siblings to 2")
-    return {role: before[0].name if role == START else stage.new[-1].name for role in members}
+    return {role: before[0].name if role == START else signals.new[-1].name for role in members}
 
 
 def _sets(stage: Stage) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from strategies.agent import TRIED
 from strategies.agent.folder import fingerprint
 from strategies.agent.settings import ProxySettings
 from strategies.contract import Explained, FitTemplate, ProxyTemplate, Template, TrainTemplate
+from strategies.errors import BadPlan
 from strategies.mixing.regmix import candidates
 from strategies.mixing.regmix_records import FitSettings, MixtureSettings
 from strategies.mixing.settings import (
@@ -38,6 +39,8 @@ from strategies.planning.stage import Stage, replay
 MAIN = "train"
 MIXTURE = "state/mixture"
 """Weights that a job leaves for a later one."""
+FOUND_BEFORE = ("doremi", "regmix")
+"""Re-weightings whose weights jobs before the stage's own find, whether or not anyone looks at losses in it."""
 START_TOKENS = 160_000
 """Tokens of the start that RegMix's tiny runs share; every job makes it anew, so it must stay a small part of them."""
 
@@ -66,7 +69,7 @@ def of(stage: Stage, *, cursor: str | None, steps: int) -> Mixing:
         space=stage.signals.space,
         observe_every=max(1, ceil(steps / settings.updates)) if looked_at else None,
         reweight=_reweight(settings, found) if looked_at else None,
-        limits=settings.limits if looked_at else None,
+        limits=settings.limits if looked_at or settings.reweight.kind in FOUND_BEFORE else None,
     )
 
 
@@ -141,6 +144,8 @@ def goes_on(mixing: Mixing, *, trunk: str) -> Mixing:
 def _doremi(
     stage: Stage, main: TrainTemplate, mixing: WeightedMixing, settings: DoReMiSettings
 ) -> tuple[dict[str, Template], str]:
+    if min(_floats(mixing).values()) <= 0:
+        raise BadPlan("doremi cannot weigh a domain whose first weight is 0; give every domain some in mixing.weights")
     steps = max(1, round(settings.share * stage.steps))
     short = {
         "steps": steps,
@@ -226,7 +231,8 @@ def explained(stage: Stage, mixing: Mixing) -> dict[str, Explained]:
     settings = stage.composition.mixing
     if not isinstance(settings, WeightedSettings) or not isinstance(mixing, WeightedMixing):
         return {}
-    given = resolve.SETTINGS if isinstance(settings.weights, dict) else f"weights: {settings.weights}"
+    first = "prior" if settings.reweight.kind == "regmix" else settings.weights
+    given = resolve.SETTINGS if isinstance(first, dict) else f"weights: {first}"
     gone = domains.absent(stage.domains, settings)
     left_out = {"left_out": Explained(value=gone, origin="settings name them, but they are not there now")}
     agent = mixing.reweight if isinstance(mixing.reweight, AgentReweighting) else None
@@ -241,7 +247,10 @@ def explained(stage: Stage, mixing: Mixing) -> dict[str, Explained]:
 
 
 def _why(settings: WeightedSettings, mixing: WeightedMixing) -> str:
-    if settings.reweight.kind != "none" and mixing.observe_every is None:
+    kind = settings.reweight.kind
+    if kind != "none" and len(mixing.domains) == 1:
+        return "settings, but there is one domain alone: nothing is to be weighed"
+    if kind not in ("none", *FOUND_BEFORE) and mixing.observe_every is None:
         return "settings, but no domain has an eval set: the weights stay"
     if settings.reweight.kind == "skill-it" and mixing.reweight is None:
         return "settings, but none of its targets is there now with an eval set: the weights stay"

@@ -114,7 +114,7 @@ def _shares(
 ) -> tuple[dict[str, Explained], bool]:
     """How much of every step is old, and whether that stays after a refusal."""
     mixing = composition.mixing
-    if isinstance(mixing, WeightedSettings) and mixing.weights != "replay":
+    if isinstance(mixing, WeightedSettings) and (mixing.weights != "replay" or mixing.reweight.kind == "regmix"):
         first = domains.weights(found, mixing, replay=0.0)
         value = float(sum(first[domain.name] for domain in found if not domain.new))
         return {"replay": Explained(value=value, origin="the first weights of old domains")}, True
@@ -217,6 +217,11 @@ def decay(consolidation: ConsolidationSettings, steps: int) -> dict[str, Explain
     return {"decay": Explained(value=consolidation.decay_over(steps), origin=origin)}
 
 
+def grows(signals: Signals) -> bool:
+    """Whether classes come that the live version's head, and so its optimizer, has no rows for."""
+    return signals.task == "classification" and len(signals.labels) > len(signals.parent_labels)
+
+
 def parents_cursor(signals: Signals) -> str | None:
     """Where the parent's sources stood, if it left that."""
     return "@live/state/mixing" if "state/mixing" in signals.parent_state else None
@@ -243,8 +248,9 @@ def _mixing_in_words(stage: Stage) -> str:
 
 
 def _domains_in_words(stage: Stage, mixing: WeightedSettings) -> str:
-    first = "given weights" if isinstance(mixing.weights, dict) else f"{mixing.weights} weights"
-    after = "" if mixing.reweight.kind == "none" else f", re-weighted by {mixing.reweight.kind}"
-    count = len(stage.domains)
+    kind, count = mixing.reweight.kind, len(stage.domains)
+    named = "prior" if kind == "regmix" else mixing.weights
+    first = "given weights" if isinstance(named, dict) else f"{named} weights"
+    after = "" if kind == "none" or count == 1 else f", re-weighted by {kind}"
     old = f"{stage.values['replay'].value:.0%} of old data ({stage.values['replay'].origin})"
     return f"over {count} domain{'s' if count > 1 else ''} with {first}{after}, first with {old}"

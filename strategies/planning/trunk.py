@@ -14,10 +14,12 @@ from strategies.composition import Composition, InfiniteSettings
 from strategies.contract import Explained, Plan, Signals, SourceFacts, TrainTemplate
 from strategies.mixing.replay import old_rows
 from strategies.parts import InfiniteSchedule, KeepConsolidation, Mixing, ReplayMixing
+from strategies.plan import ADAPTER
 from strategies.planning import merging, mixing, resolve, share
 from strategies.planning.stage import (
     Stage,
     decay,
+    grows,
     in_words,
     parents_cursor,
     resolve_stage,
@@ -75,6 +77,10 @@ def _not_infinite(signals: Signals) -> str | None:
     same = parent.get("schedule") == "infinite" and parent.get("tuner") == signals.training.tuner
     if not same or not {"learning_rate", "constant_learning_rate"} <= set(parent):
         return "the live version was trained otherwise"
+    if grows(signals):
+        return "there are new classes, for which the trunk's optimizer has no moments"
+    if signals.training.tuner == "lora" and ADAPTER not in signals.parent_answer:
+        return "the live version is a merged model, on which the trunk's adapter was not trained"
     return None
 
 
