@@ -317,3 +317,54 @@ def test_a_refused_mixture_is_not_planned_again():
     refused = {"strategy": "data-mixing", **{name: one.value for name, one in first.values.items()}}
     second = plan(measured(refused=(refused,)), name="data-mixing", mixing={"kind": "weighted", "weights": "prior"})
     assert second.values["learning_rate"].value == first.values["learning_rate"].value / 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({"batch-3": 0.05, "anchor": 0.55, "batch-2": 0.3, "earlier": 0.1}, {"batch-3": 0.05, "anchor": 0.55}),
+        ({"anchor": 0}, {"anchor": 0.0, "batch-3": 1 / 3}),
+        ({"anchor": 0, "batch-9": 0.5}, {"anchor": 0.0, "batch-3": 1 / 3}),
+        ({}, {"anchor": 0.25, "batch-3": 0.25}),
+    ],
+)
+def test_weights_may_leave_domains_out_and_miss_one_by_a_rounding(asked: dict[str, float], expected: dict[str, float]):
+    found = weights(mixing(weights=asked))
+    assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-5)
+
+
+def test_after_a_refusal_regmix_trains_otherwise():
+    asked = {"kind": "weighted", "reweight": "regmix"}
+    first = plan(measured(), name="data-mixing", mixing=asked)
+    refused = ({"strategy": "data-mixing", **{name: one.value for name, one in first.values.items()}},)
+    second = plan(measured(refused=refused), name="data-mixing", mixing=asked)
+    assert second.values["learning_rate"].value == first.values["learning_rate"].value / 2
+    assert second.values["replay"].value == first.values["replay"].value
+    assert first.values["weights"].origin == "weights: prior"
+
+
+def test_what_jobs_before_find_stays_within_limits_though_nobody_looks_at_losses():
+    limits = {"floor": 0.5, "epochs_max": 1}
+    made = plan(signals(), name="data-mixing", mixing={"kind": "weighted", "reweight": "doremi", "limits": limits})
+    main = made.jobs["train"]
+    assert isinstance(main, TrainTemplate)
+    assert isinstance(main.mixing, WeightedMixing)
+    assert main.mixing.limits is not None
+    assert main.mixing.limits.epochs_max == 1
+    assert made.values["reweight"].origin == "settings"
+
+
+def test_one_domain_alone_is_not_weighed_and_the_plan_says_so():
+    alone = measured(old=(), anchor=None, pools=())
+    made = plan(alone, name="data-mixing", mixing={"kind": "weighted", "reweight": "doremi"})
+    assert list(made.jobs) == ["train"]
+    assert "one domain alone" in made.values["reweight"].origin
+    assert "re-weighted" not in made.reason
+
+
+def test_doremi_refuses_a_domain_that_it_could_not_weigh():
+    asked = {"kind": "weighted", "weights": {"new": 1.0}, "reweight": "doremi"}
+    with pytest.raises(BadPlan, match="first weight is 0"):
+        plan(measured(), name="data-mixing", mixing=asked)
+    with pytest.raises(BadPlan, match="no bank takes adapters from"):
+        plan(measured(), name="mos", start="base", mixing={**asked, "weights": "prior"})
