@@ -1,11 +1,14 @@
 """auto's rules: what asks for which composition, and that every other one is turned down with figures."""
 
+import json
 import re
+import statistics
 
 import pytest
 
 from strategies import auto, rules
 from strategies.circumstances import Circumstances, EarlierDecision, Forgotten
+from tests.benchmarks.harness import RESULTS
 from tests.strategies.makers import TRUNK, plan, signals, source
 
 SMALL_BATCHES = {
@@ -253,3 +256,18 @@ def test_a_bank_of_adapters_goes_on(old):
 def test_a_batch_far_from_all_that_is_known_is_a_new_domain():
     given = signals(new=(source("batch-3", loss=3.4), source("batch-4", loss=3.6)))
     assert rules.new_domains(given) == ("batch-4",)
+
+
+def test_why_long_stages_ask_for_a_trunk_is_what_was_measured():
+    def losses(preset):
+        cells = json.loads((RESULTS / f"domains-{preset}.json").read_text())["domains"]["cells"]
+        first = [cell for cell in cells if cell["cell"]["seed"] == cells[0]["cell"]["seed"]]
+        return {cell["cell"]["arm"]: statistics.fmean(cell["stages"][-1]["scores"].values()) for cell in first}, min(
+            stage["steps"] for cell in first if cell["cell"]["arm"] == "infinite" for stage in cell["stages"]
+        )
+
+    (long, steps), (short, few) = losses("standard"), losses("quick")
+    assert steps == rules.LONG_STEPS
+    assert f"{long['infinite']:.3f} against {long['replay']:.3f} of re-warming" in rules.LONG_MEASURED
+    assert short["infinite"] > short["replay"]
+    assert f"quick form, {few} steps, behind it" in rules.LONG_MEASURED
