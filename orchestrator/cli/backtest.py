@@ -24,7 +24,7 @@ ROWS = (
     ("inconclusive", "inconclusive"),
     ("failed", "failed"),
     ("tokens trained", "tokens"),
-    ("seconds trained", "train_seconds"),
+    ("seconds of its jobs", "train_seconds"),
     ("forgetting", "forgetting"),
 )
 
