@@ -252,8 +252,8 @@ def _spots(rows: Rows, encoder: Encoder, window: int) -> Iterator[tuple[int, int
     A text is scored in windows, each routed by itself: all that fill an opening are prompts, and the first always is.
     """
     for start, stop in _spans(rows):
-        whole = stop - start - len(encoder.start) - OPENING
-        for at in range(0, 1 if rows.targets is not None else max(1, whole), window):
+        further = 0 if rows.targets is not None else max(0, stop - start - len(encoder.start) - OPENING)
+        for at in range(0, further + 1, window):
             yield start, stop, at
 
 

@@ -108,6 +108,11 @@ class WeightedSettings(Closed):
     updates: int = Field(10, ge=1, description="times that losses are looked at, evenly over the stage")
     limits: MixtureLimits = Field(default_factory=MixtureLimits, description="what no re-weighting may exceed")
 
+    @property
+    def first(self) -> Literal["replay", "prior", "uniform"] | dict[str, float]:
+        """What the first weights are made by: RegMix finds its own, around every domain's share of all tokens."""
+        return "prior" if self.reweight.kind == "regmix" else self.weights
+
     @model_validator(mode="before")
     @classmethod
     def _words(cls, raw: Any) -> Any:

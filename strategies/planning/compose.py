@@ -151,7 +151,7 @@ def _check_bank(composition: Composition) -> None:
 
 def _check_base(composition: Composition) -> None:
     mixing = composition.mixing
-    if isinstance(mixing, WeightedSettings) and mixing.weights == "replay" and mixing.reweight.kind != "regmix":
+    if isinstance(mixing, WeightedSettings) and mixing.first == "replay":
         raise BadPlan(
             "replay's weights are for what the live version knows already, but the base knows none of it; set"
             " mixing.weights to prior, uniform or weights by domain"

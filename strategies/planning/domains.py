@@ -57,11 +57,11 @@ def find(signals: Signals, settings: WeightedSettings) -> tuple[Domain, ...]:
 
 def weights(domains: tuple[Domain, ...], settings: WeightedSettings, *, replay: float) -> dict[str, Fraction]:
     """The first weight of every domain; ``replay`` is the share of old data where the weights are replay's."""
-    if isinstance(settings.weights, dict):
-        return rounded(_given(domains, settings, settings.weights), domains[0].name)
-    if settings.weights == "uniform":
+    if isinstance(settings.first, dict):
+        return rounded(_given(domains, settings, settings.first), domains[0].name)
+    if settings.first == "uniform":
         return rounded({domain.name: 1 / len(domains) for domain in domains}, domains[0].name)
-    if settings.weights == "prior" or settings.reweight.kind == "regmix":
+    if settings.first == "prior":
         return rounded(prior(domains), domains[0].name)
     sides = {new: [domain for domain in domains if domain.new is new] for new in (True, False)}
     shares = {True: 1 - replay if sides[False] else 1.0, False: replay}

@@ -231,8 +231,7 @@ def explained(stage: Stage, mixing: Mixing) -> dict[str, Explained]:
     settings = stage.composition.mixing
     if not isinstance(settings, WeightedSettings) or not isinstance(mixing, WeightedMixing):
         return {}
-    first = "prior" if settings.reweight.kind == "regmix" else settings.weights
-    given = resolve.SETTINGS if isinstance(first, dict) else f"weights: {first}"
+    given = resolve.SETTINGS if isinstance(settings.first, dict) else f"weights: {settings.first}"
     gone = domains.absent(stage.domains, settings)
     left_out = {"left_out": Explained(value=gone, origin="settings name them, but they are not there now")}
     agent = mixing.reweight if isinstance(mixing.reweight, AgentReweighting) else None

@@ -114,7 +114,7 @@ def _shares(
 ) -> tuple[dict[str, Explained], bool]:
     """How much of every step is old, and whether that stays after a refusal."""
     mixing = composition.mixing
-    if isinstance(mixing, WeightedSettings) and (mixing.weights != "replay" or mixing.reweight.kind == "regmix"):
+    if isinstance(mixing, WeightedSettings) and mixing.first != "replay":
         first = domains.weights(found, mixing, replay=0.0)
         value = float(sum(first[domain.name] for domain in found if not domain.new))
         return {"replay": Explained(value=value, origin="the first weights of old domains")}, True
@@ -249,8 +249,7 @@ def _mixing_in_words(stage: Stage) -> str:
 
 def _domains_in_words(stage: Stage, mixing: WeightedSettings) -> str:
     kind, count = mixing.reweight.kind, len(stage.domains)
-    named = "prior" if kind == "regmix" else mixing.weights
-    first = "given weights" if isinstance(named, dict) else f"{named} weights"
+    first = "given weights" if isinstance(mixing.first, dict) else f"{mixing.first} weights"
     after = "" if kind == "none" or count == 1 else f", re-weighted by {kind}"
     old = f"{stage.values['replay'].value:.0%} of old data ({stage.values['replay'].origin})"
     return f"over {count} domain{'s' if count > 1 else ''} with {first}{after}, first with {old}"

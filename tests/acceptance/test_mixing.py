@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,20 +49,25 @@ def test_skill_it_leaves_the_course_of_its_weights_in_the_lineage(daemon: Daemon
     assert all(one.similarity > 0.5 for one in run.domains)
 
 
+def stages(daemon: Daemon, folder: Path, *settings: str) -> Iterator[dict[str, Any]]:
+    """The facts of the jobs of each of two stages of a stream with an anchor."""
+    anchor = write_jsonl(folder / "anchor.jsonl", models.texts(60))
+    daemon.cli(
+        *("stream", "add", "s", "--model", str(models.llama(folder / "base")), "--set", f"anchor={anchor}"),
+        *("--set", "gate.mode=record", *TRAINING, *settings),
+    )
+    for stage in (1, 2):
+        batch = write_jsonl(folder / f"{stage}.jsonl", models.texts(60, start=100 * stage))
+        daemon.cli("ingest", "s", str(batch))
+        daemon.cli("retrain", "s", "--wait")
+        yield daemon.json("version", "show", "s@live")["facts"]["jobs"]
+
+
 def test_a_trunk_is_re_weighted_and_its_release_keeps_the_last_weights_stage_after_stage(
     daemon: Daemon, tmp_path: Path
 ) -> None:
-    anchor = write_jsonl(tmp_path / "anchor.jsonl", models.texts(60))
-    daemon.cli(
-        *("stream", "add", "s", "--model", str(models.llama(tmp_path / "base")), "--set", f"anchor={anchor}"),
-        *("--set", "gate.mode=record", "--strategy", "data-mixing", "--set", "strategy.schedule=infinite", *TRAINING),
-        *("--set", "strategy.mixing.reweight.eta=2"),
-    )
-    for stage in (1, 2):
-        batch = write_jsonl(tmp_path / f"{stage}.jsonl", models.texts(60, start=100 * stage))
-        daemon.cli("ingest", "s", str(batch))
-        daemon.cli("retrain", "s", "--wait")
-        jobs = daemon.json("version", "show", "s@live")["facts"]["jobs"]
+    infinite = ("--strategy", "data-mixing", "--set", "strategy.schedule=infinite")
+    for jobs in stages(daemon, tmp_path, *infinite, "--set", "strategy.mixing.reweight.eta=2"):
         trunk, release = jobs["trunk"]["mixture"], jobs["release"]["mixture"]
         assert len({json.dumps(point["weights"]) for point in trunk}) > 1, "nothing was re-weighted"
         last = {name: float(weight) for name, weight in trunk[-1]["weights"].items()}
@@ -73,17 +80,9 @@ def test_a_trunk_is_re_weighted_and_its_release_keeps_the_last_weights_stage_aft
 
 
 def test_a_stage_from_the_base_is_taught_all_domains_by_their_tokens(daemon: Daemon, tmp_path: Path) -> None:
-    anchor = write_jsonl(tmp_path / "anchor.jsonl", models.texts(60))
-    daemon.cli(
-        *("stream", "add", "s", "--model", str(models.llama(tmp_path / "base")), "--set", f"anchor={anchor}"),
-        *("--set", "gate.mode=record", "--strategy", "retrain", *TRAINING),
-        *("--set", "strategy.mixing.kind=weighted", "--set", "strategy.mixing.weights=prior"),
-    )
-    for stage in (1, 2):
-        batch = write_jsonl(tmp_path / f"{stage}.jsonl", models.texts(60, start=100 * stage))
-        daemon.cli("ingest", "s", str(batch))
-        daemon.cli("retrain", "s", "--wait")
-    train = daemon.json("version", "show", "s@live")["facts"]["jobs"]["train"]
+    weighted = ("--set", "strategy.mixing.kind=weighted", "--set", "strategy.mixing.weights=prior")
+    *_, jobs = stages(daemon, tmp_path, "--strategy", "retrain", *weighted)
+    train = jobs["train"]
     tokens = {name: one["tokens"] for name, one in train["sources"].items()}
     assert set(tokens) == {"anchor", "batch-2", "batch-3"}
     weights = {name: float(weight) for name, weight in train["mixture"][0]["weights"].items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -18,9 +19,9 @@ from strategies.inference.bank import DomainBank
 from strategies.inference.bank.domains import OPENING
 from strategies.inference.bank.files import WEIGHTS, base_digest, read_manifest, stored_digest
 from strategies.inference.encoding import Encoder
-from strategies.inference.load import load_tokenizer
+from strategies.inference.load import load, load_tokenizer
 from strategies.inference.statistics import read_statistics
-from strategies.jobs.bank import _prompt, _spots
+from strategies.jobs.bank import _prompt, _spans, _spots
 from strategies.mixing.replay import ReplayMixer
 from strategies.objective.local import Local, apart
 from strategies.parts import LocalObjective
@@ -349,6 +350,28 @@ def test_a_domain_is_measured_by_the_openings_that_its_texts_are_routed_by(tmp_p
     found = [_prompt(rows, *spot, encoder=encoder).tolist() for spot in _spots(rows, encoder, 256)]
     assert found[:-1] == asked[:-1]
     assert found[-1] == asked[-1][: len(found[-1])], "the last text may be cut where rows end"
+
+
+def test_a_long_text_is_measured_by_every_window_that_fills_an_opening(tmp_path: Path, llama: Path):
+    encoder = Encoder(load_tokenizer(ModelFiles(path=str(llama))), 32)
+    source = makers.source(tmp_path / "s.parquet", [{"text": "calm sea " * 150}])
+    rows = encode_rows(training_side(source, "causal-lm"), encoder, "causal-lm", packing=False, tick=lambda: None)
+    ((start, stop),) = _spans(rows)
+    stream = [encoder.opening, *rows.ids[start + len(encoder.start) : stop - 1].tolist()]
+    found = [_prompt(rows, *spot, encoder=encoder).tolist() for spot in _spots(rows, encoder, 32)]
+    assert found == [stream[at : at + OPENING] for at in range(0, len(stream) - OPENING + 1, 32)]
+    assert len(found) > 1
+
+
+@pytest.mark.parametrize(("length", "limit"), [(1, 2.0), (4, 2.0), (63, 2.0), (64, 1.0), (200, 1.0)])
+def test_how_far_a_prompt_may_be_is_told_by_its_length(tmp_path: Path, llama: Path, length: int, limit: float):
+    bank = banks.domain_bank(tmp_path, llama)
+    speaker = load(ModelFiles(path=str(llama), bank=str(bank)), "causal-lm", device=torch.device("cpu")).model
+    speaker.manifest = dataclasses.replace(speaker.manifest, lengths=(4, 64))
+    speaker.distances = torch.tensor([[2.0, 1.0]] * len(speaker.means), dtype=torch.float64)
+    features = speaker.means[:1] + 1.0
+    plain = speaker._squares(features).sqrt()
+    torch.testing.assert_close(speaker.distance(features, torch.tensor([length])), plain / limit)
 
 
 def test_a_routed_version_is_evaluated_like_any_other(tmp_path: Path, chat: Path):
