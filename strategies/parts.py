@@ -24,7 +24,7 @@ class ReplayMixing(Closed):
     new: tuple[str, ...]
     old: dict[str, str] = Field(default_factory=dict)
     most: dict[str, int] = Field(default_factory=dict)
-    """Rows of an epoch that are taken of a new source which is new in part."""
+    """Rows of an epoch that are taken as new of a source which is new in part; it may be an old one besides."""
     share: str = "0"
     batch: int = Field(ge=1)
     order: int
@@ -32,7 +32,7 @@ class ReplayMixing(Closed):
 
     @property
     def sources(self) -> tuple[str, ...]:
-        return (*self.new, *self.old)
+        return tuple(dict.fromkeys((*self.new, *self.old)))
 
 
 class SkillItReweighting(Closed):

@@ -13,6 +13,8 @@ from strategies.settings import Json
 
 FORMAT = 1
 """Of every mixing state, whichever mixing wrote it."""
+SET_ASIDE = "set_aside"
+"""Of a mixing state: second cursors, of old sources some rows of which are new."""
 
 
 @dataclass(kw_only=True)
@@ -37,6 +39,11 @@ class Cursor:
     def position(self) -> int:
         """Rows taken under the order now in force."""
         return self.cuts[-1][1]
+
+    @property
+    def left(self) -> int:
+        """Rows of this epoch that were not taken yet."""
+        return self.rows - sum(taken for _, taken in self.cuts)
 
     def take(self, count: int) -> None:
         """Move on by ``count`` rows."""
@@ -68,18 +75,18 @@ class Cursor:
             cursor = cls(source=source, rows=int(value["rows"]), epoch=int(value["epoch"]), cuts=cuts)
         except (KeyError, TypeError, ValueError) as error:
             raise BadState(f"the cursor of source {source} cannot be read; start the stage without it") from error
-        if not cuts or cursor.rows < 0 or cursor.epoch < 0 or sum(taken for _, taken in cuts) > cursor.rows:
+        if not cuts or cursor.rows < 0 or cursor.epoch < 0 or cursor.left < 0:
             raise BadState(f"the cursor of source {source} is out of range; start the stage without it")
         return cursor
 
 
-def read_cursors(state: Json | None) -> dict[str, Cursor]:
-    """Cursors of every source in a mixing state."""
+def read_cursors(state: Json | None, of: str = "sources") -> dict[str, Cursor]:
+    """Cursors of every source in a mixing state, or of those alone whose rows were set aside."""
     if state is None:
         return {}
     if state.get("format") != FORMAT:
         raise BadState(f"mixing state of format {state.get('format')} is unknown; this version reads format {FORMAT}")
-    return {name: Cursor.from_json(name, value) for name, value in state.get("sources", {}).items()}
+    return {name: Cursor.from_json(name, value) for name, value in state.get(of, {}).items()}
 
 
 def checkpointed(state: Json, settings: Json, rows: Mapping[str, int]) -> dict[str, Cursor]:

@@ -3,18 +3,20 @@
 After n steps of B rows exactly floor(share * B * n) rows were old; replay takes the place of new rows and never adds
 steps. Old rows go to the old source that lags its weight most, so the sources' counts always add up to the old total.
 New sources are one stream, ordered by hash over all their rows, epoch after epoch. All shares are rational numbers.
+A source may be old and, for some of its rows, new: those are set aside before replay goes on behind them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 from math import lcm
 
 import numpy as np
 
 from strategies.errors import BadPlan, BadState
-from strategies.mixing.cursor import FORMAT, checkpointed, continued, read_cursors
+from strategies.mixing.cursor import FORMAT, SET_ASIDE, Cursor, checkpointed, continued, read_cursors
 from strategies.mixing.exact import fraction
 from strategies.mixing.order import permuted
 from strategies.mixing.stream import Stream
@@ -49,6 +51,7 @@ class ReplayMixer:
             self._cursors[name] = continued(self._cursors.get(name), name, rows=count, order=mixing.order)
         for name in mixing.new:
             self._cursors[name].cut(mixing.order)
+        self._aside = {name: self._set_aside(name, state) for name in mixing.most if name in mixing.old}
         self._open_streams()
 
     @property
@@ -76,20 +79,32 @@ class ReplayMixer:
             "step": self._step,
             "drawn": dict(self._drawn),
             "sources": {name: cursor.to_json() for name, cursor in self._cursors.items()},
+            SET_ASIDE: {name: cursor.to_json() for name, cursor in self._aside.items()},
         }
 
     def load_state_dict(self, state: Json) -> None:
         """Go on within the same job: the next draw is the one that would have followed ``state``."""
         self._cursors = checkpointed(state, self._settings, self._rows)
+        self._aside = read_cursors(state, SET_ASIDE)
         self._step, self._drawn = int(state["step"]), {name: int(count) for name, count in state["drawn"].items()}
         self._open_streams()
 
     def _old_total(self, step: int) -> int:
         return self._share.numerator * self.mixing.batch * step // self._share.denominator
 
+    def _set_aside(self, name: str, state: Json | None) -> Cursor:
+        """Where the rows of an old source that are new stand; replay of it goes on behind the last of them."""
+        cursor = self._cursors[name]
+        before = read_cursors(state, SET_ASIDE).get(name)
+        if before is not None and before.order == self.mixing.order:
+            return before
+        aside = replace(cursor, cuts=list(cursor.cuts))
+        cursor.take(min(self.mixing.most[name], cursor.left))
+        return aside
+
     def _open_streams(self) -> None:
-        order = self.mixing.order
-        self._new = Stream([self._cursors[name] for name in self.mixing.new], order, most=self.mixing.most)
+        order, cursors = self.mixing.order, {**self._cursors, **self._aside}
+        self._new = Stream([cursors[name] for name in self.mixing.new], order, most=self.mixing.most)
         self._old = {name: Stream([self._cursors[name]], order) for name in self._weights}
 
     def _draw_old(self) -> tuple[str, int]:
@@ -113,7 +128,7 @@ def _check(mixing: ReplayMixing, rows: Mapping[str, int], share: Fraction) -> No
     missing = sorted({*mixing.new, *mixing.old} - set(rows))
     if missing:
         raise BadPlan(f"no rows are given for source {missing[0]}; every source of the mixing needs its file")
-    both = sorted(set(mixing.new) & set(mixing.old))
+    both = sorted((set(mixing.new) & set(mixing.old)) - set(mixing.most))
     if both or len(set(mixing.new)) != len(mixing.new):
         raise BadPlan(f"source {(both or sorted(mixing.new))[0]} is named twice; a source is either new or old, once")
     if not 0 <= share <= 1:

@@ -1,8 +1,9 @@
 """The infinite schedule's life cycle (METHODS 1.2): a trunk that never decays, and a release annealed from it.
 
 The version's state is the trunk's: its weights, its optimizer and its cursor. Rows that only the release took are not
-in the trunk; they are ``left_over``, and the next stage takes as many of that batch as new rows, once. Where domains
-are weighted the release keeps the weights that the trunk ended with, and its rows are the next stage's old ones.
+in the trunk; they are ``left_over``, and the next stage takes as many of that batch as new rows, once, while the batch
+is replayed like any other. Where domains are weighted the release keeps the weights that the trunk ended with, and its
+rows are the next stage's old ones.
 """
 
 from __future__ import annotations
@@ -55,11 +56,9 @@ def _stage(
     new, old = sources_of(signals, composition)
     obstacle = _not_infinite(signals)
     if obstacle is None:
-        carried = () if composition.mixing.kind == "weighted" else _carried(signals, old)
-        names = resolve.names(carried)
-        rest = tuple(source for source in old if source.name not in names)
+        carried = () if composition.mixing.kind == "weighted" else _carried(signals)
         resumed = resolve_stage(
-            signals, composition, strategy=strategy, new=(*new, *carried), old=rest, rate=_trunks_peak(signals)
+            signals, composition, strategy=strategy, new=(*new, *carried), old=old, rate=_trunks_peak(signals)
         )
         resumed = _with_constant_rate(resumed, settings)
         obstacle = _too_fast(resumed)
@@ -97,12 +96,10 @@ def _trunks_peak(signals: Signals) -> Explained:
     return Explained(value=float(signals.parent_settings["learning_rate"]), origin="the live version's trunk")
 
 
-def _carried(signals: Signals, old: tuple[SourceFacts, ...]) -> tuple[SourceFacts, ...]:
-    """Sources with left-over rows, unless nothing would remain to replay."""
+def _carried(signals: Signals) -> tuple[SourceFacts, ...]:
+    """Sources with left-over rows, as far as those go."""
     left: Json = signals.parent_settings.get("left_over") or {}
-    known = share.replayable(signals)
-    carried = tuple(_only(source, int(left[source.name])) for source in known if left.get(source.name))
-    return carried if not old or len(carried) < len(old) else ()
+    return tuple(_only(one, int(left[one.name])) for one in share.replayable(signals) if left.get(one.name))
 
 
 def _only(source: SourceFacts, rows: int) -> SourceFacts:

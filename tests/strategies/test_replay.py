@@ -180,6 +180,28 @@ def test_no_more_of_a_source_is_new_than_was_left_over_whichever_job_draws_it_an
     assert again == {"batch-3": 23, "batch-2": 5}
 
 
+@given(order=st.integers(8, 99), steps=st.integers(0, 3))
+def test_an_old_source_that_is_new_in_part_is_replayed_behind_its_new_rows(order, steps):
+    earlier = ReplayMixer(mixing(share="0", new=("batch-2",), batch=5), ROWS)
+    known = set(flat(drawn(earlier, 4)))
+    both = mixing(share="0.25", old={"batch-2": "1"}, new=("batch-3", "batch-2"), order=order, most={"batch-2": 5})
+    trunk = ReplayMixer(both, ROWS, earlier.state_dict())
+    rows = flat(drawn(trunk, steps))
+    resumed = ReplayMixer(both, ROWS)
+    resumed.load_state_dict(trunk.state_dict())
+    rows += flat(drawn(resumed, 3 - steps))
+    rows += flat(drawn(ReplayMixer(both, ROWS, resumed.state_dict()), 1))
+    again = [row for row in rows if row[0] == "batch-2"]
+    assert len(rows) == len(set(rows)) == 32, "no row comes twice before all of them have come"
+    assert 8 <= len(again) <= 8 + 5
+    assert not known & set(again)
+
+
+def test_a_source_is_new_and_old_only_where_what_is_new_of_it_is_bounded():
+    with pytest.raises(BadPlan, match="named twice"):
+        ReplayMixer(mixing(new=("batch-2", "batch-3"), old={"batch-2": "1"}), ROWS)
+
+
 def test_a_source_whose_rows_have_changed_begins_a_new_epoch():
     first = ReplayMixer(mixing(), ROWS)
     drawn(first, 4)

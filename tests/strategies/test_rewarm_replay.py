@@ -164,7 +164,7 @@ def test_rows_that_only_the_release_took_are_new_again_once():
     second = plan(second_stage(first), schedule=INFINITE, mixing={"share": 0.0})
     mixing = second.jobs["trunk"].mixing
     assert mixing.new == ("batch-4", "batch-3")
-    assert set(mixing.old) == {"anchor", "batch-1"}
+    assert set(mixing.old) == {"anchor", "batch-1", "batch-3"}, "a batch is replayed, whatever was left of it"
     assert second.values["rows"].value == 1600 + 224
     assert set(second.values["left_over"].value) == {"batch-4"}
     assert [job.mixing.most for job in second.jobs.values()] == [{"batch-3": 224}] * 2
@@ -186,10 +186,10 @@ def test_left_over_is_what_the_release_alone_draws(share, displaced):
     assert (by_both < 1600) == displaced
 
 
-def test_nothing_is_carried_when_nothing_else_could_be_replayed():
+def test_a_batch_is_carried_and_replayed_where_nothing_else_could_be():
     old = (source("batch-3", 1600, seen_rows=1300),)
     made = plan(second_stage(plan(schedule=INFINITE), old=old, anchor=None), schedule=INFINITE)
-    assert made.jobs["trunk"].mixing.new == ("batch-4",)
+    assert made.jobs["trunk"].mixing.new == ("batch-4", "batch-3")
     assert set(made.jobs["trunk"].mixing.old) == {"batch-3"}
 
 
