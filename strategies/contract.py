@@ -328,12 +328,23 @@ class EvaluateWork(Closed):
     """Classification: name of a compared version -> its classes; argmax is also taken within each."""
 
 
+class TrialStart(Closed):
+    """What a candidate's short runs start from: what its retrain would, be it the live answer or the live trunk."""
+
+    candidate: str
+    model: ModelFiles
+    optimizer: str | None = None
+    """Folder of its moments."""
+
+
 class ProbeWork(Closed):
     """Train compositions for a few steps each, in rounds, and say which does best (see :mod:`strategies.probe`)."""
 
     kind: Literal["probe"] = "probe"
     trials: dict[str, tuple[TrainTemplate, ...]]
-    """Label -> its train job in each round; all start from the job's model."""
+    """Label -> its train job in each round; scores are changes from the job's model."""
+    starts: tuple[TrialStart, ...]
+    """One of each candidate."""
     sizes: tuple[int, ...]
     """How many train in each round; the first is all of them."""
     slices: dict[str, int]

@@ -5,20 +5,21 @@ from __future__ import annotations
 import math
 
 from strategies import auto, planning
-from strategies.contract import Signals, SourceFacts, TrainTemplate
+from strategies.contract import Plan, Signals, SourceFacts, TrainTemplate
 from strategies.errors import BadPlan
 from strategies.parts import ReplayMixing
 from strategies.planning import resolve
 from strategies.planning.stage import everything
+from strategies.planning.trunk import RELEASE, TRUNK, in_one
 from strategies.probe import ProbeSettings, Round, rounds, steps_of
-from strategies.rules import HALF_REPLAY, candidates
+from strategies.rules import HALF_REPLAY, INFINITE, candidates
 from strategies.settings import Closed, Json
 
 SPARE = 1.5
 """How much longer a slice is than its share of the rows."""
-ORDER = ("rewarm-replay", HALF_REPLAY, "rewarm-replay/half", "naive")
-"""What is tried beside the rules' own choice, the most promising first. A retrain from the base, the infinite schedule,
-weights that follow losses and a bank of adapters are not: what they are worth does not show in a short run."""
+ORDER = (INFINITE, "rewarm-replay", HALF_REPLAY, "rewarm-replay/half", "naive")
+"""What is tried beside the rules' own choice, the most promising first. A retrain from the base, weights that follow
+losses and a bank of adapters are not: what they are worth does not show in a short run."""
 
 
 class Probing(Closed):
@@ -111,7 +112,7 @@ def _labels(signals: Signals, turned: Json, incumbent: str) -> list[str]:
 
 
 def _template(signals: Signals, label: str, turned: Json, steps: int | None) -> TrainTemplate:
-    """The one train job of a candidate, with the whole of its schedule in ``steps``; it leaves nothing behind.
+    """All that a candidate trains, as one job, with the whole of its schedule in ``steps``; it leaves nothing behind.
 
     Raises:
         BadPlan: it cannot be planned, or a short run cannot show it.
@@ -121,13 +122,24 @@ def _template(signals: Signals, label: str, turned: Json, steps: int | None) -> 
     if steps is not None:
         signals = signals.model_copy(update={"training": signals.training.model_copy(update={"max_steps": steps})})
     made = planning.plan(signals, candidate.composition(turned), strategy=candidate.named.name)
-    template = made.jobs[made.result]
-    if not isinstance(template, TrainTemplate) or len(made.jobs) != 1 or not template.init.startswith("@live/"):
+    template = _whole(made)
+    if template is None or not template.init.startswith("@live/"):
         raise BadPlan(f"a short run cannot show what {label} is worth")
     if not isinstance(template.mixing, ReplayMixing):
         raise BadPlan("weights of domains follow what long runs show; a short run cannot show what they are worth")
     mixing = template.mixing.model_copy(update={"cursor": None})
-    return template.model_copy(update={"state": (), "optimizer": None, "mixing": mixing})
+    return template.model_copy(update={"state": (), "mixing": mixing})
+
+
+def _whole(made: Plan) -> TrainTemplate | None:
+    """The train job that a plan comes to, a trunk and its release in one; None where it takes other jobs."""
+    match list(made.jobs.values()):
+        case [TrainTemplate() as train]:
+            return train
+        case [TrainTemplate() as trunk, TrainTemplate() as release] if tuple(made.jobs) == (TRUNK, RELEASE):
+            return in_one(trunk, release)
+        case _:
+            return None
 
 
 def _why_none(labels: list[str], incumbent: str, budget: int) -> str:

@@ -106,7 +106,7 @@ def _queue_job(
 
 
 def _spec(session: Session, decision: Decision, template: Template, settings: StreamSettings) -> dict[str, Any]:
-    model, work = resolve(template, _Files(session, decision, settings))
+    model, work = resolve(template, SymbolicFiles(session, decision, settings))
     return {
         "task": settings.task,
         "seed": template.training.seed,
@@ -124,7 +124,7 @@ def forbidden(session: Session, stream_id: str) -> list[dict[str, Any]]:
 
 
 @dataclass(frozen=True)
-class _Files:
+class SymbolicFiles:
     """Symbolic files, as of the decision: what they stand for is looked up when the job is submitted."""
 
     session: Session

@@ -9,14 +9,15 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from orchestrator.flow import evaluation, records
-from orchestrator.flow.job import forbidden, source_file
+from orchestrator.flow.job import SymbolicFiles, forbidden, source_file
 from orchestrator.jobs import queue
 from orchestrator.settings import StreamSettings
 from storage.tables import Batch, Decision, EvalSet, Job, Version
 from strategies import choice
-from strategies.contract import Signals
+from strategies.contract import Signals, TrainWork
 from strategies.probe import ProbeResult
 from strategies.probing import Probing
+from strategies.resolution import Files, resolve
 
 
 def advance(session: Session, decision: Decision, evidence: Signals, settings: StreamSettings) -> Signals | None:
@@ -84,6 +85,7 @@ def _spec(
             "trials": {
                 label: [one.model_dump(mode="json") for one in templates] for label, templates in probing.trials.items()
             },
+            "starts": _starts(decision, evidence, probing, SymbolicFiles(session, decision, settings)),
             "sizes": [one.candidates for one in probing.rounds],
             "slices": probing.slices,
             "incumbent": probing.incumbent,
@@ -96,6 +98,19 @@ def _spec(
             "training": settings.training.model_dump(mode="json"),
         },
     }
+
+
+def _starts(decision: Decision, evidence: Signals, probing: Probing, files: Files) -> list[dict[str, Any]]:
+    """What each candidate starts from, as its retrain would."""
+    found = {label: resolve(templates[0], files) for label, templates in probing.trials.items()}
+    return [
+        {
+            "candidate": label,
+            "model": {**model.model_dump(mode="json"), "labels": list(evidence.labels)},
+            "optimizer": work.optimizer if isinstance(work, TrainWork) else None,
+        }
+        for label, (model, work) in found.items()
+    ]
 
 
 def _is_new(one: EvalSet, decision: Decision) -> bool:

@@ -23,7 +23,7 @@ PATHS = ("path", "adapter", "bank", "fisher", "optimizer", "cursor", "mixture", 
 """Fields of a record that name a file or folder."""
 RECORDS = ("model", "file", "rows", "reference")
 """Fields of a record that are such records themselves."""
-LISTS = ("sources", "sets", "forbidden", "select", "parents", "runs")
+LISTS = ("sources", "sets", "forbidden", "select", "parents", "runs", "starts")
 """Fields of a job's work that list such records, or such paths."""
 
 

@@ -9,7 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from strategies.contract import EvaluateWork, JobResult, JobSpec, ModelFiles, ProbeWork, TrainTemplate, TrainWork
+from strategies.contract import (
+    EvaluateWork,
+    JobResult,
+    JobSpec,
+    ModelFiles,
+    ProbeWork,
+    TrainTemplate,
+    TrainWork,
+    TrialStart,
+)
 from strategies.errors import Refused
 from strategies.jobs.evaluate import Parts, selected_parts
 from strategies.jobs.runtime import Runtime, say
@@ -68,7 +77,7 @@ class _Bench:
     work: ProbeWork
     runtime: Runtime
     trials: list[Trial] = field(default_factory=list)
-    _start: Parts = field(default_factory=dict)
+    _base: Parts = field(default_factory=dict)
 
     def recall(self) -> None:
         """Take over what an earlier attempt has finished."""
@@ -78,17 +87,17 @@ class _Bench:
             except (OSError, ValueError):
                 continue
             self.trials = [Trial.model_validate(one) for one in found["trials"]]
-            self._start = {name: tuple(values) for name, values in found["before"].items()}
+            self._base = {name: tuple(values) for name, values in found["before"].items()}
             return
 
     def before(self) -> Parts:
         """Both parts of each set under the live version."""
-        if not self._start:
-            self._start = self._scored(self.spec.model)
+        if not self._base:
+            self._base = self._scored(self.spec.model)
             self._remember()
-        if not any(value is not None for _, value, _ in self._start.values()):
+        if not any(value is not None for _, value, _ in self._base.values()):
             raise Refused("no eval set has a select document that could be scored; there is nothing to probe with")
-        return self._start
+        return self._base
 
     def run(self, number: int, label: str) -> None:
         """Train and score one candidate, unless that is done."""
@@ -100,7 +109,7 @@ class _Bench:
         folder.mkdir(parents=True, exist_ok=True)
         say(f"round {number + 1}: {label}, {template.steps} steps")
         with self.runtime.working_in(folder):
-            trained = train(self._trial_spec(name), self._train_work(template), self.runtime)
+            trained = train(self._trial_spec(name, label), self._train_work(template, label), self.runtime)
         after = self._scored(self._model(folder, trained))
         self.trials.append(self._trial(number, label, template, trained, after))
         self._remember()
@@ -124,7 +133,7 @@ class _Bench:
     def _score(self, after: Parts, *, part: int) -> float | None:
         """Mean change of the new sets plus that of the older ones; None without a set to go by."""
         changes: dict[bool, list[float]] = {True: [], False: []}
-        for name, start in self._start.items():
+        for name, start in self._base.items():
             first, now = start[part], after[name][part]
             if first is not None and now is not None:
                 changes[name in self.work.new].append(_change(start[0], float(first), float(now)))
@@ -138,17 +147,21 @@ class _Bench:
         within = {one.name: self.work.known for one in self.work.sets if one.name not in self.work.new}
         return selected_parts(spec, work, self.runtime, documents=self.work.documents, within=within)
 
-    def _trial_spec(self, name: str) -> JobSpec:
-        earlier = tuple(str(Path(folder) / "trials" / name) for folder in self.spec.resume_from)
-        return self.spec.model_copy(update={"resume_from": earlier})
+    def _start(self, label: str) -> TrialStart:
+        return next(one for one in self.work.starts if one.candidate == label)
 
-    def _train_work(self, template: TrainTemplate) -> TrainWork:
+    def _trial_spec(self, name: str, label: str) -> JobSpec:
+        earlier = tuple(str(Path(folder) / "trials" / name) for folder in self.spec.resume_from)
+        return self.spec.model_copy(update={"resume_from": earlier, "model": self._start(label).model})
+
+    def _train_work(self, template: TrainTemplate, label: str) -> TrainWork:
         sources = tuple(
             one.model_copy(update={"role": "new" if one.name in template.mixing.new else "old"})
             for one in self.work.sources
             if one.name in template.mixing.sources
         )
-        return TrainWork(template=template, sources=sources, forbidden=self.work.forbidden)
+        optimizer = self._start(label).optimizer
+        return TrainWork(template=template, sources=sources, forbidden=self.work.forbidden, optimizer=optimizer)
 
     def _model(self, folder: Path, trained: JobResult) -> ModelFiles:
         made: dict[str, Any] = {
@@ -162,7 +175,7 @@ class _Bench:
     def _remember(self) -> None:
         path = self.runtime.directory / STATE
         path.parent.mkdir(exist_ok=True)
-        found: Json = {"trials": [one.model_dump(mode="json") for one in self.trials], "before": self._start}
+        found: Json = {"trials": [one.model_dump(mode="json") for one in self.trials], "before": self._base}
         beside = path.with_suffix(".part")
         beside.write_text(json.dumps(found))
         beside.replace(path)

@@ -13,6 +13,7 @@ from typing import Any
 
 from strategies.composition import Composition, InfiniteSettings
 from strategies.contract import Explained, Plan, Signals, SourceFacts, TrainTemplate
+from strategies.errors import BadPlan
 from strategies.mixing.replay import old_rows
 from strategies.parts import InfiniteSchedule, KeepConsolidation, Mixing, ReplayMixing
 from strategies.plan import ADAPTER
@@ -196,6 +197,20 @@ def _release(stage: Stage, settings: InfiniteSettings, trunk: TrainTemplate) -> 
         optimizer="@trunk/state/optimizer",
         steps=anneal,
     )
+
+
+def in_one(trunk: TrainTemplate, release: TrainTemplate) -> TrainTemplate:
+    """What a trunk and its release do, as one job that leaves the release alone.
+
+    Raises:
+        BadPlan: they are not a trunk and its release.
+    """
+    first, last = trunk.schedule, release.schedule
+    if not isinstance(first, InfiniteSchedule) or not isinstance(last, InfiniteSchedule):
+        raise BadPlan("two jobs are one only where they are a trunk and its release")
+    schedule = first.model_copy(update={"anneal": last.anneal})
+    whole = {"schedule": schedule, "steps": trunk.steps + release.steps, "consolidation": release.consolidation}
+    return trunk.model_copy(update=whole)
 
 
 def _mixing(stage: Stage) -> Mixing:

@@ -125,7 +125,9 @@ def test_auto_replays_when_there_is_anything_to_protect(changes, chosen):
 
 
 def test_auto_plans_what_the_chosen_strategy_plans():
-    assert plan(name="auto").jobs == plan(name="rewarm-replay").jobs
+    assert plan(name="auto").jobs == plan(name="rewarm-replay", schedule={"kind": "infinite"}).jobs
+    others = signals(task="sft")
+    assert plan(others, name="auto").jobs == plan(others, name="rewarm-replay").jobs
 
 
 def test_what_the_user_turned_holds_whatever_auto_chooses():
@@ -134,12 +136,12 @@ def test_what_the_user_turned_holds_whatever_auto_chooses():
 
 
 BY_NAME = ("data-mixing", "mos", "mos/base")
-REPLAYED = ("rewarm-replay/half", "rewarm-replay/infinite")
+REPLAYED = ("rewarm-replay", "half-finetune/replay", "rewarm-replay/half")
 
 
 def test_auto_says_what_it_turned_down_and_why():
     turned_down = choice.alternatives(signals(), StrategySettings())
-    assert [one["strategy"] for one in turned_down] == ["naive", "half-finetune/replay", *REPLAYED, *BY_NAME, "retrain"]
+    assert [one["strategy"] for one in turned_down] == ["naive", *REPLAYED, *BY_NAME, "retrain"]
     assert "3300 rows instead of 1600" in turned_down[-1]["reason"]
     assert choice.alternatives(signals(), StrategySettings(name="naive")) == []
 

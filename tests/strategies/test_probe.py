@@ -8,11 +8,11 @@ from strategies.circumstances import Circumstances
 from strategies.errors import BadPlan
 from strategies.evidence import in_words
 from strategies.probe import ProbeResult, Trial
-from tests.strategies.makers import plan, signals, source
+from tests.strategies.makers import TRUNK, plan, signals, source
 
 
-def settings(**values):
-    return StrategySettings.model_validate({"name": "auto", "probe": values})
+def settings(schedule=None, **values):
+    return StrategySettings.model_validate({"name": "auto", "schedule": schedule, "probe": values})
 
 
 @pytest.mark.parametrize(
@@ -46,14 +46,34 @@ def test_among_equals_the_incumbent_wins(judged, chosen):
 
 
 def test_a_probe_plans_the_whole_schedule_of_every_short_run():
-    made = choice.probe(signals(), settings(budget=0.8))
-    assert list(made.trials) == ["rewarm-replay", "half-finetune/replay", "rewarm-replay/half", "naive"]
+    made = choice.probe(signals(task="sft"), settings(budget=0.8))
+    assert list(made.trials) == [
+        "rewarm-replay", "rewarm-replay/infinite", "half-finetune/replay", "rewarm-replay/half",
+    ]  # fmt: skip
     assert [tuple(one) for one in made.rounds] == [(4, 10), (2, 20)]
     assert (made.steps, made.stage_steps) == (80, 100)
     assert "80% of the retrain's 100" in made.reason
     for templates in made.trials.values():
-        assert [one.steps for one in templates] == [one.schedule.steps for one in templates] == [10, 20]
+        assert [one.steps for one in templates] == [length(one.schedule) for one in templates] == [10, 20]
         assert all(one.state == () and one.mixing.cursor is None for one in templates)
+
+
+def length(schedule):
+    if schedule.kind == "cosine":
+        return schedule.steps
+    return schedule.warmup + schedule.cooldown + schedule.constant + schedule.anneal
+
+
+def test_a_trunk_and_its_release_are_tried_as_one_run_that_starts_where_they_would():
+    first = choice.probe(signals(), settings(budget=0.8)).trials["rewarm-replay/infinite"][0]
+    assert (first.init, first.optimizer) == ("@live/answer/model", None)
+    assert min(first.schedule.warmup, first.schedule.anneal) > 0
+    made = plan(signals(), name="auto")
+    known = {name: one.value for name, one in made.values.items()}
+    after = signals(new=(source("batch-4"),), parent_state=TRUNK, parent_settings=known, stage=2)
+    again = choice.probe(after, settings(budget=0.8)).trials["rewarm-replay/infinite"][0]
+    assert (again.init, again.optimizer) == ("@live/state/trunk", "@live/state/optimizer")
+    assert (again.schedule.warmup, again.schedule.constant, again.schedule.anneal) == (0, 9, 1)
 
 
 def test_a_budget_above_one_is_in_tokens():
@@ -65,7 +85,7 @@ def test_a_budget_above_one_is_in_tokens():
     ("asked", "why"),
     [
         ({"budget": 0.3}, "the budget does not pay for all 4: raise strategy.probe.budget"),
-        ({"budget": 0.8, "candidates": 6}, "of 6 asked for a short run can show 4"),
+        ({"budget": 1.0, "candidates": 6}, "of 6 asked for a short run can show 5"),
     ],
 )
 def test_a_probe_that_tries_fewer_than_asked_says_why(asked, why):
@@ -82,7 +102,7 @@ def test_a_probe_that_tries_fewer_than_asked_says_why(asked, why):
     ],
 )
 def test_a_probe_that_cannot_be_run_says_why(changes, budget, why):
-    made = choice.probe(signals(**changes), settings(budget=budget))
+    made = choice.probe(signals(**changes), settings(budget=budget, schedule="cosine"))
     assert (made.trials, made.steps) == ({}, 0)
     assert why in made.reason
 
@@ -106,7 +126,7 @@ def test_what_the_probe_found_overrules_the_rules():
     given = signals(circumstances=found("naive"))
     made = plan(given, name="auto", probe={})
     assert (made.strategy, made.values["rule"].value) == ("naive", "probe")
-    assert made.reason.startswith("naive, because naive did best; the rules alone say rewarm-replay.")
+    assert made.reason.startswith("naive, because naive did best; the rules alone say rewarm-replay/infinite.")
     against = {one["strategy"]: one["reason"] for one in choice.alternatives(given, StrategySettings())}
     assert against["rewarm-replay"] == (
         "the probe scored it +2.00% after 10 steps, +2.00% on unseen documents; lower is better"

@@ -45,17 +45,27 @@ def decisions(*results: str, strategy: str = "rewarm-replay", only_forgot: bool 
     ("changes", "rule", "figures"),
     [
         ({"old": (), "anchor": None}, "nothing to protect", ""),
-        ({}, "something to protect", "the new data's loss is 0% above theirs"),
-        ({"new": (source("batch-3", loss=2.4),)}, "something to protect", "the new data's loss is 20% below theirs"),
+        ({"task": "sft"}, "something to protect", "the new data's loss is 0% above theirs"),
+        (
+            {"task": "sft", "new": (source("batch-3", loss=2.4),)},
+            "something to protect",
+            "the new data's loss is 20% below theirs",
+        ),
         (LITTLE_OLD, "retraining is cheap", "9000 new rows are 10 times all old ones.*10% more.*9% of its rows.*5%"),
         (
             {"new": (source("batch-3", 4000, loss=6.0),)},
-            "long stages",
-            "a stage of 250 steps is long enough to be annealed from a trunk",
+            "a trunk of texts",
+            "a stage of 250 steps of texts is released from a trunk",
         ),
-        (SMALL_BATCHES, "many small increments", "200 new rows are 12% of 1700 old ones after 3 earlier batches"),
+        ({"new": (source("batch-3", 128),)}, "a trunk of texts", "a stage of 8 steps"),
+        ({"new": (source("batch-3", 112),)}, "something to protect", "must not be forgotten and can be replayed"),
         (
-            {"parent_settings": {"replay": 0.25}, "circumstances": forgotten(0.04)},
+            {**SMALL_BATCHES, "task": "sft"},
+            "many small increments",
+            "200 new rows are 12% of 1700 old ones after 3 earlier batches",
+        ),
+        (
+            {"task": "sft", "parent_settings": {"replay": 0.25}, "circumstances": forgotten(0.04)},
             "replay is not enough",
             "anchor is 4.0% .*3 versions, though 25%",
         ),
@@ -75,7 +85,12 @@ def decisions(*results: str, strategy: str = "rewarm-replay", only_forgot: bool 
             "decision 2 was saved by a repair, decision 4 was rolled back",
         ),
             (
-            {**SMALL_BATCHES, "parent_settings": {"replay": 0.25}, "circumstances": forgotten(0.04)},
+            {
+                **SMALL_BATCHES,
+                "task": "sft",
+                "parent_settings": {"replay": 0.25},
+                "circumstances": forgotten(0.04),
+            },
             "many small increments",
             "after 3 earlier batches",
         ),
@@ -109,11 +124,11 @@ def test_what_is_measured_chooses_the_rule(changes, rule, figures):
         {**SMALL_BATCHES, "training": {"train_batch_size": 32}},
         {**LITTLE_OLD, "old": (), "training": {"max_steps": 100}},
         {**LITTLE_OLD, "new": (source("batch-3", 9000, loss=6.0),), "training": {"max_steps": 100}},
-        {"task": "sft", "new": (source("batch-3", 4000),)},
+        {"new": (source("batch-3", 4000),)},
     ],
 )
 def test_without_such_a_measurement_replay_is_enough(changes):
-    assert plan(signals(**changes), name="auto").values["rule"].value == "something to protect"
+    assert plan(signals(task="sft", **changes), name="auto").values["rule"].value == "something to protect"
 
 
 def test_a_retrain_that_would_overrun_its_budget_is_not_chosen():
@@ -141,10 +156,11 @@ def test_a_retrain_whose_speed_is_unknown_says_so():
 
 
 def test_many_small_increments_plan_a_trunk_and_go_on_with_it():
-    first = plan(signals(**SMALL_BATCHES), name="auto")
+    small = {**SMALL_BATCHES, "task": "sft"}
+    first = plan(signals(**small), name="auto")
     assert tuple(first.jobs) == ("trunk", "release")
     parent = {name: one.value for name, one in first.values.items()}
-    few = {**SMALL_BATCHES, "old": SMALL_BATCHES["old"][:1], "new": (source("batch-5", 1600),)}
+    few = {**small, "old": SMALL_BATCHES["old"][:1], "new": (source("batch-5", 1600),)}
     second = plan(signals(**few, parent_settings=parent, parent_state=TRUNK), name="auto")
     assert "goes on without warming up again" in second.reason
     far = {
@@ -226,19 +242,21 @@ def test_new_classes_ask_for_adapters_of_their_own():
 
 
 def test_the_reason_against_another_candidate_is_the_condition_that_it_is_short_of():
-    def against(label, **changes):
-        return next(one["reason"] for one in auto.alternatives(signals(**changes), {}) if one["strategy"] == label)
+    def against(label, *, task="sft", **changes):
+        given = signals(task=task, **changes)
+        return next(one["reason"] for one in auto.alternatives(given, {}) if one["strategy"] == label)
 
-    few = against("rewarm-replay/infinite")
-    assert few == "2 earlier batches are few; it asks for 3; otherwise a stage has to have 110 steps, not 100"
+    infinite = "rewarm-replay/infinite"
+    assert against(infinite) == "2 earlier batches are few; it asks for 3"
     old = tuple(source(f"batch-{number}", 800) for number in range(3))
-    large = {"old": old, "new": (source("batch-9", 1600),)}
-    found = against("rewarm-replay/infinite", **large)
-    assert found.startswith("1600 new rows are 55% of 2900 old ones; it asks for at most 25%; otherwise")
-    short = {"old": old, "new": (source("batch-9", 128),)}
-    assert against("rewarm-replay/infinite", **short).startswith("a stage of 8 steps is short; it asks for 10;")
+    large = against(infinite, old=old, new=(source("batch-9", 1600),))
+    assert large == "1600 new rows are 55% of 2900 old ones; it asks for at most 25%"
+    short = {"old": old, "new": (source("batch-9", 112),)}
+    for task in ("sft", "causal-lm"):
+        assert against(infinite, task=task, **short) == "a stage of 7 steps is short; it asks for 8"
     far = {**SMALL_BATCHES, "new": (source("batch-5", 200, loss=3.6),)}
-    assert against("rewarm-replay/infinite", **far).startswith("batch-5 is a new domain, and the schedule")
+    assert against(infinite, **far).startswith("batch-5 is a new domain, and the schedule")
+    assert against(infinite, task="causal-lm", **LITTLE_OLD) == "the schedule would hold, but an earlier rule does"
     moved = {"circumstances": forgotten(0.15), "parent_settings": {"replay": 0.05}}
     assert "+15.0% of 5.0% allowed with 5% of replay" in against("half-finetune/replay", **moved)
 
@@ -258,16 +276,19 @@ def test_a_batch_far_from_all_that_is_known_is_a_new_domain():
     assert rules.new_domains(given) == ("batch-4",)
 
 
-def test_why_long_stages_ask_for_a_trunk_is_what_was_measured():
-    def losses(preset):
-        cells = json.loads((RESULTS / f"domains-{preset}.json").read_text())["domains"]["cells"]
-        first = [cell for cell in cells if cell["cell"]["seed"] == cells[0]["cell"]["seed"]]
-        return {cell["cell"]["arm"]: statistics.fmean(cell["stages"][-1]["scores"].values()) for cell in first}, min(
-            stage["steps"] for cell in first if cell["cell"]["arm"] == "infinite" for stage in cell["stages"]
-        )
+def test_why_texts_ask_for_a_trunk_is_what_was_measured():
+    """Every pair of average losses in the rule's source is one of the kept results, at its length of a stage."""
+    said = re.findall(r"(\d\.\d{3}) and (\d\.\d{3}) \((\w+) (?:domains|years), (\d+) steps", rules.TRUNK_MEASURED)
+    found = [_beside_rewarming(*one) for one in (("standard", "domains"), ("quick", "domains"), ("quick", "temporal"))]
+    assert [(infinite, replay, int(steps)) for infinite, replay, _, steps in said] == found
+    assert all(infinite < replay for infinite, replay, _ in found)
+    assert all(steps >= rules.FEW_STEPS for *_, steps in found)
 
-    (long, steps), (short, few) = losses("standard"), losses("quick")
-    assert steps == rules.LONG_STEPS
-    assert f"{long['infinite']:.3f} against {long['replay']:.3f} of re-warming" in rules.LONG_MEASURED
-    assert short["infinite"] > short["replay"]
-    assert f"quick form, {few} steps, behind it" in rules.LONG_MEASURED
+
+def _beside_rewarming(preset, part):
+    """Average loss at the end of the infinite schedule and of re-warming, and steps of a usual stage."""
+    cells = json.loads((RESULTS / f"domains-{preset}.json").read_text())[part]["cells"]
+    first = {one["cell"]["arm"]: one for one in cells if one["cell"]["seed"] == cells[0]["cell"]["seed"]}
+    infinite, replay = (first[arm]["stages"] for arm in ("infinite", "replay"))
+    losses = [f"{statistics.fmean(stages[-1]['scores'].values()):.3f}" for stages in (infinite, replay)]
+    return (*losses, round(statistics.median(stage["steps"] for stage in replay)))
