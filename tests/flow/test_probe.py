@@ -30,12 +30,12 @@ def test_what_the_probe_found_is_chosen_and_recorded(daemon: Daemon) -> None:
     while (preview := decision.dry_run(daemon.app, "s", strategy=None)).state == "measuring":
         daemon.settle()
     assert preview.probe is not None
-    assert preview.probe["tried"] == ["rewarm-replay", "rewarm-replay/half", "naive"]
+    assert preview.probe["tried"] == ["rewarm-replay/infinite", "rewarm-replay", "rewarm-replay/half", "naive"]
     assert preview.probe["steps"] <= 60
     assert jobs(daemon, "fit") == []
     made = daemon.retrain()
     assert made.strategy == "naive"
-    assert "naive did best; the rules alone say rewarm-replay" in made.reason
+    assert "naive did best; the rules alone say rewarm-replay/infinite" in made.reason
     recorded = made.signals["circumstances"]["probe"]
     (job,) = jobs(daemon, "fit")
     assert (recorded["job"], job.decision_id, job.state) == (job.id, made.id, "succeeded")
