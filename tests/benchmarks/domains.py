@@ -84,6 +84,7 @@ class Preset(lineup.Preset):
     year_tokens: int
     years: int
     tuning_tokens: int
+    tuning_years: int = 3
     fixed_documents: int
     year_documents: int
     """Documents of each fixed validation file that are scored, of a domain and of a year."""
@@ -116,6 +117,7 @@ PRESETS = {
         years=5,
         seeds=SEEDS[:1],
         tuning_tokens=8_000,
+        tuning_years=2,
         fixed_documents=4,
         year_documents=2,
         train_batch_size=4,
@@ -206,7 +208,9 @@ def domain_streams(texts: Texts) -> dict[str, Stream]:
 def temporal_streams(texts: Texts) -> dict[str, Stream]:
     """The same of a batch a year; scored at every fifth year."""
     preset, years, anchor = texts.preset, texts.years(), f"{LM}/{ANCHOR}"
-    tuning = _stream(texts, anchor, preset.tuning_tokens, years[:3], preset.year_tokens, folder="tuning")
+    tuning = _stream(
+        texts, anchor, preset.tuning_tokens, years[: preset.tuning_years], preset.year_tokens, folder="tuning"
+    )
     stream = _stream(texts, anchor, preset.tokens, years, preset.year_tokens)
     fixed = (
         texts.fixed(anchor, preset.fixed_documents),
