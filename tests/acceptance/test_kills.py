@@ -40,13 +40,16 @@ class Outcome(NamedTuple):
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return home_with_a_batch(tmp_path_factory.mktemp("kills"), "--strategy", "rewarm-replay")
+
+
+def home_with_a_batch(root: Path, *settings: str) -> Path:
     """A home with a stream and a pending batch, measured so far as it can be."""
-    root = tmp_path_factory.mktemp("kills")
     model = models.llama(root / "base", hidden=64)
     anchor = write_jsonl(root / "anchor.jsonl", models.texts(60))
     batch = write_jsonl(root / "batch.jsonl", models.texts(80, start=100))
     daemon = Daemon(root / "home").start()
-    daemon.cli("stream", "add", "s", "--model", str(model), "--set", f"anchor={anchor}", *SETTINGS)
+    daemon.cli("stream", "add", "s", "--model", str(model), "--set", f"anchor={anchor}", *SETTINGS, *settings)
     daemon.cli("ingest", "s", str(batch))
     # Only once both sets are scored is no further job begun, which would outlive this daemon and belong to no copy.
     daemon.wait(lambda: {"anchor", "batch-2"} <= daemon.json("version", "show", "s/1")["scores"].keys())
@@ -56,8 +59,12 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    return left_undisturbed(prepared, tmp_path_factory.mktemp("undisturbed"))
+
+
+def left_undisturbed(prepared: Path, folder: Path) -> Outcome:
     """What an undisturbed run leaves."""
-    daemon = Daemon(copy_home(prepared, tmp_path_factory.mktemp("undisturbed") / "home")).start()
+    daemon = Daemon(copy_home(prepared, folder / "home")).start()
     daemon.cli("retrain", "s", "--wait")
     daemon.stop()
     return outcome(daemon)
@@ -92,6 +99,22 @@ def test_a_killed_daemon_takes_up_where_it_was(daemon: Daemon, undisturbed: Outc
     assert attempts_of_train(daemon) == 1
 
 
+@pytest.mark.slow
+def test_a_release_that_is_killed_with_the_daemon_goes_on_from_its_trunk(tmp_path: Path) -> None:
+    prepared = home_with_a_batch(tmp_path, "--strategy", "rewarm-replay", "--set", "strategy.schedule=infinite")
+    undisturbed = left_undisturbed(prepared, tmp_path / "undisturbed")
+    daemon = Daemon(copy_home(prepared, tmp_path / "killed")).start()
+    daemon.cli("retrain", "s")
+    daemon.wait(lambda: [one["name"] for one in daemon.json("job", "list") if one["state"] == "running"] == ["release"])
+    daemon.kill()
+    daemon.kill_jobs()
+    daemon.start()
+    finish(daemon)
+    assert outcome(daemon) == undisturbed
+    assert attempts_of_train(daemon) == 3
+    daemon.stop()
+
+
 def reached(daemon: Daemon, moment: str | int) -> bool:
     if isinstance(moment, int):
         return daemon.training_step() >= moment
@@ -106,8 +129,8 @@ def finish(daemon: Daemon) -> None:
 def attempts_of_train(daemon: Daemon) -> int:
     database = Database.open(f"sqlite:///{daemon.home.database_path}")
     with database.read() as session:
-        train = session.scalars(select(Job).where(Job.kind == "train")).one()
-        return len(session.scalars(select(Attempt).where(Attempt.job_id == train.id)).all())
+        trained = select(Job.id).where(Job.kind == "train")
+        return len(session.scalars(select(Attempt).where(Attempt.job_id.in_(trained))).all())
 
 
 def outcome(daemon: Daemon) -> Outcome:
