@@ -279,7 +279,8 @@ def test_a_batch_far_from_all_that_is_known_is_a_new_domain():
 def test_why_texts_ask_for_a_trunk_is_what_was_measured():
     """Every pair of average losses in the rule's source is one of the kept results, at its length of a stage."""
     said = re.findall(r"(\d\.\d{3}) and (\d\.\d{3}) \((\w+) (?:domains|years), (\d+) steps", rules.TRUNK_MEASURED)
-    found = [_beside_rewarming(*one) for one in (("standard", "domains"), ("quick", "domains"), ("quick", "temporal"))]
+    kept = [(preset, part) for preset in ("standard", "quick") for part in ("domains", "temporal")]
+    found = [_beside_rewarming(*one) for one in kept]
     assert [(infinite, replay, int(steps)) for infinite, replay, _, steps in said] == found
     assert all(infinite < replay for infinite, replay, _ in found)
     assert all(steps >= rules.FEW_STEPS for *_, steps in found)
