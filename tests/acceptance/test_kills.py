@@ -25,7 +25,7 @@ SETTINGS = (
     *("--set", "gate.mode=record"),
 )
 QUICK, ALL = (25,), (1, 5, 7, 14, 20, 27, 33, 39, 45, 46, 52, 59)
-MOMENTS, MORE = ("training", "evaluating"), ("measuring", *ALL[:8])
+MOMENTS, MORE = ("training",), ("measuring", "evaluating", *ALL[:8])
 
 
 class Outcome(NamedTuple):

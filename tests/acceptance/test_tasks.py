@@ -51,6 +51,7 @@ def test_a_lora_stream_publishes_what_from_pretrained_reads(daemon: Daemon, tmp_
     assert not torch.allclose(live, base, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_new_classes_grow_the_head_and_old_ones_are_judged_among_themselves(daemon: Daemon, tmp_path: Path) -> None:
     model = models.bert(tmp_path / "base")
     first = classes(tmp_path / "first.jsonl", {"red": "crimson scarlet", "blue": "azure navy"}, each=100)

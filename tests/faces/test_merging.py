@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.faces.face import Face
 from tests.flow.harness import NEW, write_documents
 
 
+@pytest.mark.slow
 def test_what_a_merge_warns_of_is_told_with_its_version(working: Face) -> None:
     assert working.add_stream("news", "--every", "6h", "--set", "gate.mode=record").code == 0
     assert working.rekindle("ingest", "news", str(write_documents(working.root / "one.jsonl", NEW, 40))).code == 0

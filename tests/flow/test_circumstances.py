@@ -43,6 +43,7 @@ def test_a_refused_decision_is_remembered(daemon: Daemon) -> None:
     assert (refused.strategy, refused.result, refused.only_forgot) == ("naive", "refused", True)
 
 
+@pytest.mark.slow
 def test_a_refusal_for_what_was_not_learnt_is_no_forgetting(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     daemon.add_stream(gate={"repair": False})
     daemon.ingest(NEW)

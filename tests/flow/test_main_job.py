@@ -34,6 +34,7 @@ def test_a_retrain_with_replay_learns_and_goes_live(daemon: Daemon) -> None:
     assert set(NEW.split()) | set(BASE.split()) == set(known)
 
 
+@pytest.mark.slow
 def test_siblings_that_are_merged_leave_evidence_apart_and_count_as_one_training(daemon: Daemon) -> None:
     daemon.add_stream(strategy={"name": "rewarm-replay", "consolidation": "merge"})
     daemon.ingest(NEW)
@@ -176,6 +177,7 @@ def test_released_batches_are_trained_again_after_a_rollback(daemon: Daemon) -> 
     assert daemon.versions() == {1: "retired", 2: "retired", 3: "live"}
 
 
+@pytest.mark.slow
 def test_the_batches_behind_a_forced_version_are_trained(daemon: Daemon) -> None:
     daemon.add_stream(gate={"repair": False})
     batch = daemon.ingest(NEW)

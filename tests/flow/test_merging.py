@@ -93,6 +93,7 @@ def test_a_merge_that_is_no_better_stays_out(daemon: Daemon) -> None:
     assert "not better" in made.verdict.reason
 
 
+@pytest.mark.slow
 def test_in_record_mode_a_merge_goes_live_whatever_the_gate_says(daemon: Daemon) -> None:
     daemon.add_stream(gate={"mode": "record"})
     daemon.ingest(NEW)

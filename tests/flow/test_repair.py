@@ -55,6 +55,7 @@ def test_a_candidate_that_only_forgot_is_repaired_and_the_repaired_one_goes_live
     assert f"repaired by job {job.id} (interpolate-0.25)" in reason_of(daemon, 2)
 
 
+@pytest.mark.slow
 def test_a_repair_looks_at_select_halves_within_half_of_the_gates_tolerance(daemon: Daemon) -> None:
     daemon.add_stream(gate={"tolerance_loss": 0.08})
     batch = daemon.ingest(NEW)
@@ -65,6 +66,7 @@ def test_a_repair_looks_at_select_halves_within_half_of_the_gates_tolerance(daem
     assert job.spec["work"]["base"] == "v1"
 
 
+@pytest.mark.slow
 def test_where_no_repair_is_found_the_candidate_is_refused_with_that_reason(daemon: Daemon) -> None:
     daemon.add_stream()
     batch = daemon.ingest(HOPELESS)
@@ -94,6 +96,7 @@ def test_with_repair_off_nothing_is_tried(daemon: Daemon) -> None:
     assert repairs(daemon) == []
 
 
+@pytest.mark.slow
 def test_what_came_of_a_repair_is_not_repaired_again(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     daemon.add_stream()
     daemon.ingest(NEW)
@@ -109,6 +112,7 @@ def test_what_came_of_a_repair_is_not_repaired_again(daemon: Daemon, monkeypatch
     assert (made.outcome or "").startswith("refused by the gate")
 
 
+@pytest.mark.slow
 def test_a_rollback_from_a_repaired_version_holds_its_batches(daemon: Daemon) -> None:
     daemon.add_stream()
     batch = daemon.ingest(NEW)
