@@ -154,7 +154,6 @@ def test_an_interrupted_training_goes_on_and_equals_a_whole_one(tmp_path: Path):
     assert sorted(path.name for path in torn.iterdir()) == [AGENT_CARD, WEIGHTS]
 
 
-@pytest.mark.slow
 def test_an_unfinished_agent_of_other_trajectories_is_not_gone_on_with(tmp_path: Path):
     append(tmp_path / "runs.jsonl", worlds(world(total=4), 8))
     interrupted(teaching(tmp_path / "runs.jsonl", tmp_path / "agent"))

@@ -238,7 +238,6 @@ def test_random_numbers_of_the_process_are_left_alone():
     assert torch.equal(torch.rand(2), wanted)
 
 
-@pytest.mark.slow
 def test_a_taught_agent_beats_uniform_and_what_it_learned_from():
     place = world(total=8)
     some = runs(place)
