@@ -10,7 +10,7 @@ from strategies.errors import BadPlan
 from strategies.parts import ReplayMixing
 from strategies.planning import resolve
 from strategies.planning.stage import everything
-from strategies.planning.trunk import RELEASE, TRUNK, in_one
+from strategies.planning.trunk import in_one
 from strategies.probe import ProbeSettings, Round, rounds, steps_of
 from strategies.rules import HALF_REPLAY, INFINITE, candidates
 from strategies.settings import Closed, Json
@@ -136,7 +136,7 @@ def _whole(made: Plan) -> TrainTemplate | None:
     match list(made.jobs.values()):
         case [TrainTemplate() as train]:
             return train
-        case [TrainTemplate() as trunk, TrainTemplate() as release] if tuple(made.jobs) == (TRUNK, RELEASE):
+        case [TrainTemplate() as trunk, TrainTemplate() as release]:
             return in_one(trunk, release)
         case _:
             return None

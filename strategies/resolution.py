@@ -60,7 +60,8 @@ def resolve(template: Template, files: Files) -> tuple[ModelFiles, Work]:
     """The model that a job starts from, and its work."""
     match template:
         case TrainTemplate():
-            return _started(template.init, template.selection.lora is not None, files), _train(template, files)
+            model, optimizer = start(template, files)
+            return model, _train(template, optimizer, files)
         case ProxyTemplate():
             return _started(template.init, False, files), _proxy(template, files)
         case FitTemplate():
@@ -70,7 +71,13 @@ def resolve(template: Template, files: Files) -> tuple[ModelFiles, Work]:
             return _member(template.init, files), _merge(template, files)
 
 
-def _train(template: TrainTemplate, files: Files) -> TrainWork:
+def start(template: TrainTemplate, files: Files) -> tuple[ModelFiles, str | None]:
+    """The model that a train job starts from, and the folder of its moments."""
+    model = _started(template.init, template.selection.lora is not None, files)
+    return model, _found(template.optimizer, files)
+
+
+def _train(template: TrainTemplate, optimizer: str | None, files: Files) -> TrainWork:
     mixing = template.mixing
     weighted = mixing if isinstance(mixing, WeightedMixing) else None
     has_lora = template.selection.lora is not None
@@ -79,7 +86,7 @@ def _train(template: TrainTemplate, files: Files) -> TrainWork:
         sources=_sources(template, files),
         forbidden=files.forbidden(),
         select=_select(weighted, files) if weighted else (),
-        optimizer=_found(template.optimizer, files),
+        optimizer=optimizer,
         cursor=_found(mixing.cursor, files),
         mixture=_found(weighted.mixture, files) if weighted else None,
         space=weighted.space if weighted else None,

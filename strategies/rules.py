@@ -17,7 +17,7 @@ from strategies.settings import Json
 STRONG_REPLAY = 0.25
 """Replay that has not been enough calls for something else (METHODS 1.5: the share for a strong shift)."""
 FEW_STEPS = 8
-"""Steps of a stage below which annealing over 0.14 of them (METHODS 1.2) is no more than one."""
+"""Least steps of a stage of which 0.14 (METHODS 1.2) is a whole step of annealing; the shortest measured has nine."""
 SEVERAL, SMALL = 3, 0.25
 """Earlier batches, and rows over all old ones, from which on re-warming at each of them costs more than it gives."""
 TRUNK_MEASURED = (

@@ -14,10 +14,10 @@ from orchestrator.jobs import queue
 from orchestrator.settings import StreamSettings
 from storage.tables import Batch, Decision, EvalSet, Job, Version
 from strategies import choice
-from strategies.contract import Signals, TrainWork
+from strategies.contract import Signals
 from strategies.probe import ProbeResult
 from strategies.probing import Probing
-from strategies.resolution import Files, resolve
+from strategies.resolution import Files, start
 
 
 def advance(session: Session, decision: Decision, evidence: Signals, settings: StreamSettings) -> Signals | None:
@@ -85,7 +85,7 @@ def _spec(
             "trials": {
                 label: [one.model_dump(mode="json") for one in templates] for label, templates in probing.trials.items()
             },
-            "starts": _starts(decision, evidence, probing, SymbolicFiles(session, decision, settings)),
+            "starts": _starts(evidence, probing, SymbolicFiles(session, decision, settings)),
             "sizes": [one.candidates for one in probing.rounds],
             "slices": probing.slices,
             "incumbent": probing.incumbent,
@@ -100,16 +100,16 @@ def _spec(
     }
 
 
-def _starts(decision: Decision, evidence: Signals, probing: Probing, files: Files) -> list[dict[str, Any]]:
+def _starts(evidence: Signals, probing: Probing, files: Files) -> list[dict[str, Any]]:
     """What each candidate starts from, as its retrain would."""
-    found = {label: resolve(templates[0], files) for label, templates in probing.trials.items()}
+    found = {label: start(templates[0], files) for label, templates in probing.trials.items()}
     return [
         {
             "candidate": label,
             "model": {**model.model_dump(mode="json"), "labels": list(evidence.labels)},
-            "optimizer": work.optimizer if isinstance(work, TrainWork) else None,
+            "optimizer": optimizer,
         }
-        for label, (model, work) in found.items()
+        for label, (model, optimizer) in found.items()
     ]
 
 

@@ -77,7 +77,7 @@ class _Bench:
     work: ProbeWork
     runtime: Runtime
     trials: list[Trial] = field(default_factory=list)
-    _base: Parts = field(default_factory=dict)
+    _before: Parts = field(default_factory=dict)
 
     def recall(self) -> None:
         """Take over what an earlier attempt has finished."""
@@ -87,17 +87,17 @@ class _Bench:
             except (OSError, ValueError):
                 continue
             self.trials = [Trial.model_validate(one) for one in found["trials"]]
-            self._base = {name: tuple(values) for name, values in found["before"].items()}
+            self._before = {name: tuple(values) for name, values in found["before"].items()}
             return
 
     def before(self) -> Parts:
         """Both parts of each set under the live version."""
-        if not self._base:
-            self._base = self._scored(self.spec.model)
+        if not self._before:
+            self._before = self._scored(self.spec.model)
             self._remember()
-        if not any(value is not None for _, value, _ in self._base.values()):
+        if not any(value is not None for _, value, _ in self._before.values()):
             raise Refused("no eval set has a select document that could be scored; there is nothing to probe with")
-        return self._base
+        return self._before
 
     def run(self, number: int, label: str) -> None:
         """Train and score one candidate, unless that is done."""
@@ -133,7 +133,7 @@ class _Bench:
     def _score(self, after: Parts, *, part: int) -> float | None:
         """Mean change of the new sets plus that of the older ones; None without a set to go by."""
         changes: dict[bool, list[float]] = {True: [], False: []}
-        for name, start in self._base.items():
+        for name, start in self._before.items():
             first, now = start[part], after[name][part]
             if first is not None and now is not None:
                 changes[name in self.work.new].append(_change(start[0], float(first), float(now)))
@@ -175,7 +175,7 @@ class _Bench:
     def _remember(self) -> None:
         path = self.runtime.directory / STATE
         path.parent.mkdir(exist_ok=True)
-        found: Json = {"trials": [one.model_dump(mode="json") for one in self.trials], "before": self._base}
+        found: Json = {"trials": [one.model_dump(mode="json") for one in self.trials], "before": self._before}
         beside = path.with_suffix(".part")
         beside.write_text(json.dumps(found))
         beside.replace(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,10 +73,18 @@ def left_undisturbed(prepared: Path, folder: Path) -> Outcome:
 
 @pytest.fixture
 def daemon(prepared: Path, tmp_path: Path) -> Iterator[Daemon]:
-    made = Daemon(copy_home(prepared, tmp_path / "home")).start()
-    yield made
-    made.stop()
-    made.kill_jobs()
+    with daemon_of_a_copy(prepared, tmp_path / "home") as made:
+        yield made
+
+
+@contextmanager
+def daemon_of_a_copy(prepared: Path, home: Path) -> Iterator[Daemon]:
+    made = Daemon(copy_home(prepared, home)).start()
+    try:
+        yield made
+    finally:
+        made.stop()
+        made.kill_jobs()
 
 
 @pytest.mark.parametrize("step", [*QUICK, *(pytest.param(one, marks=pytest.mark.slow) for one in ALL)])
@@ -103,16 +112,19 @@ def test_a_killed_daemon_takes_up_where_it_was(daemon: Daemon, undisturbed: Outc
 def test_a_release_that_is_killed_with_the_daemon_goes_on_from_its_trunk(tmp_path: Path) -> None:
     prepared = home_with_a_batch(tmp_path, "--strategy", "rewarm-replay", "--set", "strategy.schedule=infinite")
     undisturbed = left_undisturbed(prepared, tmp_path / "undisturbed")
-    daemon = Daemon(copy_home(prepared, tmp_path / "killed")).start()
-    daemon.cli("retrain", "s")
-    daemon.wait(lambda: [one["name"] for one in daemon.json("job", "list") if one["state"] == "running"] == ["release"])
-    daemon.kill()
-    daemon.kill_jobs()
-    daemon.start()
-    finish(daemon)
-    assert outcome(daemon) == undisturbed
-    assert attempts_of_train(daemon) == 3
-    daemon.stop()
+    with daemon_of_a_copy(prepared, tmp_path / "killed") as daemon:
+        daemon.cli("retrain", "s")
+        daemon.wait(lambda: running(daemon) == ["release"])
+        daemon.kill()
+        daemon.kill_jobs()
+        daemon.start()
+        finish(daemon)
+        assert outcome(daemon) == undisturbed
+        assert attempts_of_train(daemon) == 3
+
+
+def running(daemon: Daemon) -> list[str]:
+    return [one["name"] for one in daemon.json("job", "list") if one["state"] == "running"]
 
 
 def reached(daemon: Daemon, moment: str | int) -> bool:
