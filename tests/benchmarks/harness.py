@@ -36,6 +36,8 @@ QUIET = {
     "PYTHONWARNINGS": "ignore::FutureWarning",
 }
 """Environment of the processes that carry cells out."""
+GROUPS = ("tuning", "cells", "references")
+"""Where each part of a grid's result has its cells."""
 ANY_CODE = "REKINDLE_BENCH_ANY_CODE"
 """Set where a grid takes cells that earlier code made; each says which commit that was."""
 Record = dict[str, Any]
@@ -172,8 +174,10 @@ def grid_main(
 
     def work() -> None:
         chosen = given.model or (model() if model else None)
+        result = given.results / f"{name}-{given.preset}.json"
+        Cells(CACHE / name / preset.name).take(result)
         found = measure(chosen.absolute(), given.data.absolute(), preset)
-        write_result(stamped(name, found), given.results / f"{name}-{given.preset}.json")
+        write_result(stamped(name, found), result)
 
     return said(name, work, Missing)
 
@@ -195,10 +199,13 @@ def small_main(
 
 
 class Cells:
-    """Results of cells by the hash of all that they follow from: an interrupted run goes on where it was."""
+    """Results of cells by the hash of all that they follow from: an interrupted run goes on where it was.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    A grid's result holds its cells, each with its hash: so a larger run goes on from a smaller one's result as well.
+    """
+
+    def __init__(self, place: Path) -> None:
+        self._folder = place / "cells"
 
     def kept(
         self, facts: Any, make: Callable[[str], Record], *, fits: Callable[[Record], bool] = lambda _: True
@@ -211,10 +218,22 @@ class Cells:
             if fits(found):
                 return found
         found = make(key)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        path.with_suffix(".part").write_text(json.dumps(found, indent=1), encoding="utf-8")
-        path.with_suffix(".part").replace(path)
+        self._keep(path, found)
         return found
+
+    def take(self, result: Path) -> None:
+        """Keep the cells of an earlier result too, where there is one; those that are kept already stay as they are."""
+        if not result.is_file():
+            return
+        parts = [one for one in json.loads(result.read_text(encoding="utf-8")).values() if isinstance(one, dict)]
+        for one in (one for part in parts for group in GROUPS for one in part.get(group, ())):
+            if "key" in one and not (path := self._folder / f"{one['key']}.json").is_file():
+                self._keep(path, one)
+
+    def _keep(self, path: Path, cell: Record) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path.with_suffix(".part").write_text(json.dumps(cell, indent=1), encoding="utf-8")
+        path.with_suffix(".part").replace(path)
 
 
 class Work(Protocol):
@@ -265,9 +284,10 @@ def _one(work: Work, place: Path, code: str) -> Record:
         found = work.carry_out(place / "work" / key[:16])
         seconds, cpu_s = time.monotonic() - began, time.process_time() - spent
         say(f"{work.title}: {seconds:.0f} s, {cpu_s:.0f} s of a core")
-        return {**found, "seconds": round(seconds, 1), "cpu_s": round(cpu_s, 1), "code": code, "commit": commit()}
+        cost = {"seconds": round(seconds, 1), "cpu_s": round(cpu_s, 1)}
+        return {**found, **cost, "key": key, "code": code, "commit": commit()}
 
     def fits(cell: Record) -> bool:
         return cell["code"] == code or ANY_CODE in os.environ
 
-    return Cells(place / "cells").kept(work.facts(), make, fits=fits)
+    return Cells(place).kept(work.facts(), make, fits=fits)

@@ -190,7 +190,7 @@ def run(
         for rate in arm.rates or rates
     ]
     found = [
-        one["cell"] | {"select": one["select"], "seconds": one["seconds"], "cpu_s": one["cpu_s"]}
+        {name: value for name, value in one.items() if name not in ("base", "stages")}
         for one in harness.carry_out_all(tried, place)
     ]
     chosen = {arm.name: best_rate(found, arm.name) for arm in arms}
@@ -208,14 +208,14 @@ def run(
 
 def side_by_side_s(parts: Iterable[Record]) -> float:
     """Processor seconds of the parts' cells, over as many cores as cells run on; of kept ones too."""
-    cells = [one["cpu_s"] for part in parts for name in ("tuning", "cells", "references") for one in part[name]]
+    cells = [one["cpu_s"] for part in parts for name in harness.GROUPS for one in part[name]]
     return round(sum(cells) / harness.SLOTS, 1)
 
 
 def best_rate(tuned: Iterable[Record], arm: str) -> float:
     """The rate with which an arm was best on ``select``."""
-    own = [one for one in tuned if one["arm"] == arm]
-    return float(min(own, key=lambda one: one["select"])["rate"])
+    own = [one for one in tuned if one["cell"]["arm"] == arm]
+    return float(min(own, key=lambda one: one["select"])["cell"]["rate"])
 
 
 def _as_loss(score: Score) -> float:

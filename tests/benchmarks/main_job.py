@@ -84,7 +84,7 @@ class Bench:
         self._preset = preset
         self._code = code_hash()
         self._place = place / preset.name
-        self._cells = Cells(self._place / "cells")
+        self._cells = Cells(self._place)
         self._texts = self._place / f"texts-{self._cutting()}"
         self._product = Product(self._place / f"home-{self._code[:12]}")
 

@@ -160,7 +160,7 @@ def taught(preset: Preset, place: Path) -> Record:
     facts = ["teach", preset.learning.model_dump(), _stamps(runs), code]
     folder = place / f"agent-{hash_of(facts)[:12]}"
     request = Teach(trajectories=runs, out=str(folder), learning=preset.learning)
-    found = Cells(place / "cells").kept(facts, lambda _: teach(request, _telling("agent")))
+    found = Cells(place).kept(facts, lambda _: teach(request, _telling("agent")))
     return {**found, "learning": preset.learning.model_dump()}
 
 
