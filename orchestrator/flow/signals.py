@@ -117,20 +117,9 @@ def _samples_seen(session: Session, parent: Version) -> dict[int, int]:
 
 
 def _facts(batch: Batch, found: dict[str, Any], seen_rows: int | None, apart: Mapping[int | None, str]) -> SourceFacts:
-    name = records.source_name(batch)
-    one = found[name]
-    return SourceFacts(
-        name=name,
-        batch=batch.id,
-        documents=one["documents"],
-        tokens=one["tokens"],
-        rows=one["rows"],
-        loss=one["loss"],
-        seen_rows=one["rows"] if seen_rows is None else seen_rows,
-        similarity=one.get("similarity", 0.0),
-        eval_set=apart.get(batch.id),
-        classes=one.get("classes", ()),
-    )
+    one = found[records.source_name(batch)]
+    seen = one["rows"] if seen_rows is None else seen_rows
+    return SourceFacts.model_validate({**one, "seen_rows": seen, "eval_set": apart.get(batch.id)})
 
 
 def _labels(session: Session, parent: Version, batches: Sequence[Batch]) -> list[str]:

@@ -34,11 +34,10 @@ from strategies.contract.results import (
     FORMAT,
     Consumed,
     JobResult,
-    Measured,
     Progress,
     Score,
 )
-from strategies.contract.signals import ClassFacts, Parameter, Signals, SourceFacts
+from strategies.contract.signals import ClassFacts, Measured, Parameter, Signals, SourceFacts
 from strategies.contract.work import (
     EvalFile,
     EvaluateWork,

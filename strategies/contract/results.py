@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from strategies.contract.signals import ClassFacts, Parameter
+from strategies.contract.signals import Measured, Parameter
 from strategies.settings import Closed
 
 FORMAT = 1
@@ -61,19 +61,6 @@ class Score(Closed):
     bytes: int
     results: str
     details: dict[str, Any] = Field(default_factory=dict)
-
-
-class Measured(Closed):
-    """One source as measured (see :class:`SourceFacts`)."""
-
-    name: str
-    batch: int
-    documents: int
-    tokens: int
-    rows: int
-    loss: float | None
-    similarity: float = 0.0
-    classes: tuple[ClassFacts, ...] = ()
 
 
 class JobResult(Closed):

@@ -36,11 +36,11 @@ class ClassFacts(Closed):
     tokens: int
     rows: int
     similarity: float = 0.0
-    """As of :class:`SourceFacts`, to the classes of the new sources."""
+    """As of :class:`Measured`, to the classes of the new sources."""
 
 
-class SourceFacts(Closed):
-    """What was measured of one source of rows under the live model, on its train side."""
+class Measured(Closed):
+    """What the measure job found of one source of rows under the live model, on its train side."""
 
     name: str
     batch: int
@@ -50,14 +50,19 @@ class SourceFacts(Closed):
     """Rows that training draws from: packed rows of ``max_length`` tokens, or documents where rows are not packed."""
     loss: float | None
     """Mean loss a token of documents in 256-token windows; None where it could not be measured."""
-    seen_rows: int = 0
-    """Rows that versions in the live line already consumed of it."""
     similarity: float = 0.0
     """Cosine of its token frequencies to the mean of the new sources' (METHODS 4.1)."""
-    eval_set: str | None = None
-    """The eval set made of its own held-out documents, while it is kept apart."""
     classes: tuple[ClassFacts, ...] = ()
     """Where documents were told apart: its share of every class that it has."""
+
+
+class SourceFacts(Measured):
+    """A measured source, and what the lineage knows of it."""
+
+    seen_rows: int = 0
+    """Rows that versions in the live line already consumed of it."""
+    eval_set: str | None = None
+    """The eval set made of its own held-out documents, while it is kept apart."""
 
 
 class Signals(Closed):

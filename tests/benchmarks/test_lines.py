@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -203,6 +204,19 @@ def test_cells_of_other_code_are_made_anew_unless_they_are_asked_for(tmp_path: P
     monkeypatch.delenv(harness.ANY_CODE)
     assert harness._one(Told(), tmp_path, "new code")["code"] == "new code"
     assert len(made) == 2
+
+
+def test_a_grid_goes_on_from_the_cells_of_its_earlier_result(tmp_path: Path):
+    """``facts`` name a cell, wherever it was kept; one from before cells had names is made anew."""
+    key = harness.hash_of(["one"])
+    cell = {"cell": {"arm": "naive"}, "select": 1.0, "code": "old", "key": key}
+    result = tmp_path / "result.json"
+    result.write_text(json.dumps({"format": 1, "families": {"tuning": [{"arm": "naive"}], "cells": [cell]}}))
+    cells = harness.Cells(tmp_path / "grid")
+    cells.take(tmp_path / "none.json")
+    cells.take(result)
+    assert cells.kept(["one"], lambda _: {"made": "anew"}) == cell
+    assert cells.kept(["two"], lambda _: {"made": "anew"}) == {"made": "anew"}
 
 
 def test_a_nearest_mean_tells_apart_what_does_not_share_a_word(tmp_path: Path, tasks: lineup.Stream):

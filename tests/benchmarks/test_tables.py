@@ -223,9 +223,9 @@ def test_arms_that_are_no_better_than_naive_are_named():
 
 def test_the_rate_is_the_best_on_select_of_the_arms_own():
     tuned = [
-        {"arm": "a", "rate": 1e-4, "select": 3.0},
-        {"arm": "a", "rate": 1e-3, "select": 2.0},
-        {"arm": "b", "rate": 1e-4, "select": 1.0},
+        {"cell": {"arm": "a", "rate": 1e-4}, "select": 3.0},
+        {"cell": {"arm": "a", "rate": 1e-3}, "select": 2.0},
+        {"cell": {"arm": "b", "rate": 1e-4}, "select": 1.0},
     ]
     assert (lineup.best_rate(tuned, "a"), lineup.best_rate(tuned, "b")) == (1e-3, 1e-4)
 
