@@ -57,7 +57,7 @@ class CosineSettings(Closed):
 
 
 class InfiniteSettings(Closed):
-    """Infinite schedule (Ibrahim et al. 2024): lengths as shares of the first stage's steps, never cumulative."""
+    """Infinite schedule (Ibrahim et al. 2024): lengths as shares of a stage's steps, never cumulative."""
 
     kind: Literal["infinite"] = Field("infinite", description="a trunk that never decays, and a release annealed of it")
     cooldown: float = Field(0.6, ge=0, le=1, description="share of steps from peak to constant rate")

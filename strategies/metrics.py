@@ -1,4 +1,4 @@
-"""Continual-learning metrics: definitions as in METHODS section 9.
+"""Continual-learning metrics: definitions as in METHODS 9.
 
 ``scores[i][j]`` is the score on task j after stage i, both from 0, T stages on T tasks; higher is better (losses go
 through :func:`from_losses` first). A cell that was not evaluated is NaN, and a metric that touches one is refused.

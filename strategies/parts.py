@@ -38,7 +38,7 @@ class ReplayMixing(Closed):
 class SkillItReweighting(Closed):
     """Skill-It (METHODS 4.3): weights follow what is still hard, through a graph of what helps what.
 
-    ``graph[domain][set]`` is how much training on the domain helps the eval set; a missing edge is 0.
+    ``graph[domain][other]`` is how much training on a domain helps another; a missing edge is 0.
     """
 
     kind: Literal["skill-it"] = "skill-it"

@@ -48,7 +48,9 @@ class TrainingSettings(Closed):
     )
     min_learning_rate_ratio: float = Field(0.1, ge=0, le=1, description="final rate over peak rate")
     warmup_steps: float | None = Field(
-        None, ge=0, description="steps, or a share of all steps if below 1; default: 1 %, at least 10 steps"
+        None,
+        ge=0,
+        description="steps, or a share of all if below 1; default: 1 % (3 % below 1000), at least 10, at most half",
     )
     weight_decay: float = Field(0.1, ge=0, description="decoupled, on matrices only")
     adam_beta1: float = Field(0.9, ge=0, lt=1, description="decay of the first moment")

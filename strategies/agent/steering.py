@@ -1,4 +1,4 @@
-"""A taught agent in a training run: its proposals within limits, and the guard of METHODS.md section 4.1."""
+"""A taught agent in a training run: its proposals within limits, and the guard of METHODS 4.1."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class Predecessor:
 
 
 class TaskMean(Part):
-    """The exponential pull of :class:`~strategies.contract.TaskMeanConsolidation`, after steps only.
+    """The exponential pull of :class:`~strategies.parts.TaskMeanConsolidation`, after steps only.
 
     Live parameters are written under no_grad; predecessors are clones and never change. The first task has no
     predecessor, and nothing is done. An epoch that the end cuts short counts as one.

@@ -49,7 +49,7 @@ class Measured(Closed):
     rows: int
     """Rows that training draws from: packed rows of ``max_length`` tokens, or documents where rows are not packed."""
     loss: float | None
-    """Mean loss a token of documents in 256-token windows; None where it could not be measured."""
+    """Mean loss a token (texts in windows of 256 tokens), or a document of a class; None: it could not be measured."""
     similarity: float = 0.0
     """Cosine of its token frequencies to the mean of the new sources' (METHODS 4.1)."""
     classes: tuple[ClassFacts, ...] = ()

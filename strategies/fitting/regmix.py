@@ -1,4 +1,4 @@
-"""RegMix's regressions, and the mixture that they choose (Liu et al. 2024; METHODS.md section 4.2, steps 7 to 9)."""
+"""RegMix's regressions, and the mixture that they choose (Liu et al. 2024; METHODS 4.2, steps 7 to 9)."""
 
 from __future__ import annotations
 

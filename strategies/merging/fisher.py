@@ -3,9 +3,9 @@
 ``F = E_x E_{y~p(y|x)} [(d log p(y|x) / d theta)^2]``, diagonal. Three estimators, and an artifact names its own:
 
 ``exact``      classifiers: every label's squared gradient, weighted with ``p(y|x)``
-``sampled``    language models: tokens that the model itself draws stand for the expectation over ``y``. Where METHODS
-               7.1 samples one continuation a prompt, here one token is drawn at each position, behind the real ones
-               before it: it needs no generation, and no two draws depend on each other
+``sampled``    language models: tokens that the model itself draws stand for the expectation over ``y``, one at each
+               position, behind the real ones before it. That needs no generation, as one continuation a prompt would,
+               and no two draws depend on each other
 ``empirical``  language models: the gold tokens of each example do, whatever the model thinks of them
 
 Squaring the gradient of a batch's mean instead is biased low by about the batch's size; every example goes by itself.

@@ -1,4 +1,4 @@
-"""DoReMi's weights: a step of the adversary, and their average (Xie et al. 2023, arXiv 2305.10429; METHODS.md 4.4).
+"""DoReMi's weights: a step of the adversary, and their average (Xie et al. 2023, arXiv 2305.10429; METHODS 4.4).
 
 The losses that feed it come from :mod:`strategies.objective.group_dro`. Excess is clipped at 0 for each token before
 its mean is taken; nothing is clipped here.

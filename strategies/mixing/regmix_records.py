@@ -36,7 +36,7 @@ class ProxyRun(Closed):
 
 
 class FitSettings(Closed):
-    """What the fit aims at and keeps to; the defaults are the paper's."""
+    """What the fit aims at and keeps to; the defaults are the published code's."""
 
     prior: dict[str, float]
     tokens: dict[str, float]

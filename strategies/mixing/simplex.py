@@ -1,4 +1,4 @@
-"""What keeps a re-weighted mixture sane: floor, cap by epochs, slow change, and a guard (METHODS.md section 4.1)."""
+"""What keeps a re-weighted mixture sane: floor, cap by epochs, slow change, and a guard (METHODS 4.1)."""
 
 from __future__ import annotations
 

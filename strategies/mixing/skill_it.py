@@ -1,4 +1,4 @@
-"""Skill-It: online weights from a graph of what helps what (Chen et al. 2023, arXiv 2307.14430; METHODS.md 4.3)."""
+"""Skill-It: online weights from a graph of what helps what (Chen et al. 2023, arXiv 2307.14430; METHODS 4.3)."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Kept with a version as ``evidence/mixture``, one JSON object a line, and as ``evidence/mixture/JOB`` for a job before
 the result, such as DoReMi's proxy. Courses of many runs are what an agent learns from, so that they are worth keeping
-from the first run on (METHODS.md section 4.5).
+from the first run on (METHODS 4.5).
 """
 
 from __future__ import annotations

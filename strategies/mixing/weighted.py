@@ -1,4 +1,4 @@
-"""A sampler by weights that may change: exact, deterministic, resumable (METHODS.md sections 1.4 and 4).
+"""A sampler by weights that may change: exact, deterministic, resumable (METHODS 1.4, 4).
 
 A domain's quota after a step is the exact sum of its weights times the batch, over all steps so far. Every domain but
 ``rest`` has then given the floor of its quota; ``rest`` gives what is left of each batch. Where the floors of a step

@@ -1,4 +1,4 @@
-"""Half fine-tuning (Hui et al. 2025): each stage keeps a fresh half of the matrices exactly as they were."""
+"""Half fine-tuning (Hui et al. 2024): each stage keeps a fresh half of the matrices exactly as they were."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DoReMi's proxy: group-robust next token against a frozen reference (Xie et al. 2023, METHODS.md section 4.4)."""
+"""DoReMi's proxy: group-robust next token against a frozen reference (Xie et al. 2023, METHODS 4.4)."""
 
 from __future__ import annotations
 

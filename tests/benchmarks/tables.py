@@ -161,7 +161,7 @@ def _forgot(name: str, first: int) -> Callable[[Record], float]:
 
 
 def domain_goals(grid: Record) -> list[Goal]:
-    """What METHODS and the papers lead to expect of the domains, as far as the grid has the arms and stages."""
+    """What the papers and first trials led to expect of the domains, as far as the grid has the arms and stages."""
     names, there = stages_of(grid), arms(grid)
     left = lambda stage: lambda a, b: share_of_rise(a, b, stage)  # noqa: E731
     own = lambda stage: (  # noqa: E731
