@@ -61,6 +61,8 @@ class AgentReweighting(Closed):
     sha256: str
     patience: int = Field(3, ge=1)
     """Steps in a row that a constant mixture must promise more before it takes over."""
+    found: dict[str, float] = Field(default_factory=dict)
+    """A constant mixture that an earlier job of the plan found, for the guard to compare with too; empty: none."""
 
 
 Reweighting = Annotated[SkillItReweighting | AgentReweighting, Field(discriminator="kind")]
@@ -96,7 +98,8 @@ class WeightedMixing(Closed):
     order: int
     cursor: Reference | None = None
     mixture: Reference | None = None
-    """A mixture that an earlier job of the plan found; its weights take the place of ``weights``."""
+    """A mixture that an earlier job of the plan found: it takes the place of ``weights``, or, beside an agent, is one
+    of the guard's."""
     new: tuple[str, ...] = ()
     """Sources of the decision's own batches; all others were trained on before."""
     prior: dict[str, float] = Field(default_factory=dict)

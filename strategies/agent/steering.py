@@ -21,8 +21,7 @@ class Guarded:
     """Takes the agent's mixture, unless a constant one promises more for ``patience`` steps in a row.
 
     What a mixture promises is the agent's own critic's estimate; the constant ones are uniform, prior, replay, and
-    those ``given``, such as RegMix's. A training run gives none: RegMix's is of the domains of one collection, and a
-    stream's are others at every stage. Mixtures are raw: limits are the caller's.
+    those ``given``, such as RegMix's. Mixtures are raw: limits are the caller's.
     """
 
     def __init__(
@@ -58,7 +57,8 @@ class Steering:
         if fingerprint(folder) != settings.sha256:
             raise BadState(f"{folder} holds another agent than the plan was made with; ask for the retrain again")
         self._head = head
-        self._guarded = Guarded(Agent.load(folder), head, patience=settings.patience)
+        given = {"regmix": [settings.found[name] for name in head.names]} if settings.found else {}
+        self._guarded = Guarded(Agent.load(folder), head, patience=settings.patience, given=given)
         self._history: Trajectory | None = None
 
     def update(self, step: int, before: Mapping[str, float], losses: Mapping[str, float]) -> dict[str, float]:

@@ -34,7 +34,8 @@ MOST_POINTS = 200
 
 
 def bound(work: TrainWork, rows: Mapping[str, int]) -> TrainWork:
-    """The work with the weights that an earlier job of the plan found in the place of its own, within their limits.
+    """The work with the weights that an earlier job of the plan found: in the place of its own, within their limits,
+    or for its agent's guard.
 
     ``rows`` are the rows of every source.
     """
@@ -45,6 +46,9 @@ def bound(work: TrainWork, rows: Mapping[str, int]) -> TrainWork:
     if set(weights) != set(mixing.domains):
         raise BadState("the mixture that was found is of other domains; ask for the retrain again")
     floats = {name: float(fraction(weights[name], f"weight of {name}")) for name in mixing.domains}
+    if isinstance(mixing.reweight, AgentReweighting):
+        guarded = mixing.reweight.model_copy(update={"found": floats})
+        return _with_mixing(work, mixing.model_copy(update={"reweight": guarded, "mixture": None}))
     if mixing.limits is not None:
         floats = project(floats, floor=mixing.limits.floor / len(floats), most=_most(work, mixing, rows))
     exact = rounded(floats, mixing.rest)
@@ -54,7 +58,11 @@ def bound(work: TrainWork, rows: Mapping[str, int]) -> TrainWork:
             "mixture": None,
         }
     )
-    return work.model_copy(update={"template": work.template.model_copy(update={"mixing": found})})
+    return _with_mixing(work, found)
+
+
+def _with_mixing(work: TrainWork, mixing: WeightedMixing) -> TrainWork:
+    return work.model_copy(update={"template": work.template.model_copy(update={"mixing": mixing})})
 
 
 def _most(work: TrainWork, mixing: WeightedMixing, rows: Mapping[str, int]) -> dict[str, float] | None:

@@ -87,6 +87,9 @@ class AgentMixSettings(Closed):
         description="steps in a row after which a constant mixture (uniform, prior, replay 5 or 25 %) that promises"
         " more takes over",
     )
+    regmix: RegMixSettings | None = Field(
+        None, description="a RegMix search before each stage, whose mixture is one of the guard's too; default: none"
+    )
 
 
 ReweightSettings = Annotated[
@@ -112,6 +115,13 @@ class WeightedSettings(Closed):
     def first(self) -> Literal["replay", "prior", "uniform"] | dict[str, float]:
         """What the first weights are made by: RegMix finds its own, around every domain's share of all tokens."""
         return "prior" if self.reweight.kind == "regmix" else self.weights
+
+    @property
+    def search(self) -> RegMixSettings | None:
+        """RegMix's search for the weights, or the one for an agent's guard."""
+        if isinstance(self.reweight, AgentMixSettings):
+            return None if self.reweight.folder is None else self.reweight.regmix
+        return self.reweight if isinstance(self.reweight, RegMixSettings) else None
 
     @model_validator(mode="before")
     @classmethod

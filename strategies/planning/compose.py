@@ -46,7 +46,8 @@ def _check_task(composition: Composition, task: Task) -> None:
     """Refuse what another task alone would heed: it would be ignored, or fail in every decision."""
     if task == "classification":
         mixing, merging = composition.mixing, composition.consolidation
-        reweight = mixing.reweight.kind if isinstance(mixing, WeightedSettings) else "none"
+        weighted = mixing if isinstance(mixing, WeightedSettings) else None
+        reweight = "none" if weighted is None else "regmix" if weighted.search else weighted.reweight.kind
         if reweight in LANGUAGE_MODELS_ONLY:
             raise BadPlan(f"{reweight} {LANGUAGE_MODELS_ONLY[reweight]}; choose skill-it for classification")
         unused = _turned(merging.router, {"rounds"}) if isinstance(merging, TaskMeanConsolidation) else []
@@ -83,9 +84,12 @@ def _turned(settings: Closed, shared: set[str]) -> list[str]:
 
 
 def _check_weighted(mixing: WeightedSettings) -> None:
-    reweight, given = mixing.reweight, mixing.weights
-    if reweight.kind == "regmix" and reweight.runs < LEAST_RUNS:
-        raise BadPlan(f"{reweight.runs} tiny runs are too few to fit; set mixing.reweight.runs to {LEAST_RUNS} or more")
+    reweight, given, search = mixing.reweight, mixing.weights, mixing.search
+    if search is not None and search.runs < LEAST_RUNS:
+        where = "runs" if search is reweight else "regmix.runs"
+        raise BadPlan(
+            f"{search.runs} tiny runs are too few to fit; set mixing.reweight.{where} to {LEAST_RUNS} or more"
+        )
     if isinstance(given, dict) and (min(given.values(), default=0) < 0 or sum(given.values()) > 1 + TOLERANCE):
         raise BadPlan("mixing.weights cannot be negative or sum to more than 1; domains left out share what remains")
     if given != "replay" and reweight.kind == "regmix":

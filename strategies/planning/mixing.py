@@ -125,8 +125,8 @@ def with_search(stage: Stage, main: TrainTemplate, *, name: str = MAIN) -> dict[
         return {name: main}
     if isinstance(settings.reweight, DoReMiSettings):
         before, found = _doremi(stage, main, mixing, settings.reweight)
-    elif isinstance(settings.reweight, RegMixSettings):
-        before, found = _regmix(stage, main, mixing, settings.reweight)
+    elif settings.search is not None and (settings.reweight.kind == "regmix" or mixing.reweight is not None):
+        before, found = _regmix(stage, main, mixing, settings.search)
     else:
         return {name: main}
     return {**before, name: main.model_copy(update={"mixing": mixing.model_copy(update={"mixture": found})})}

@@ -1,4 +1,4 @@
-"""Data mixing by a real daemon: Skill-It on declared classes and on a trunk, its course, a stage from the base."""
+"""Data mixing by a real daemon: Skill-It on declared classes and on a trunk, a stage from the base, an agent."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from strategies.agent.trajectories import read
-from tests import models
+from tests import agents, models
 from tests.acceptance.daemon import Daemon, write_jsonl
 
 pytestmark = pytest.mark.slow
@@ -87,3 +87,14 @@ def test_a_stage_from_the_base_is_taught_all_domains_by_their_tokens(daemon: Dae
     assert set(tokens) == {"anchor", "batch-2", "batch-3"}
     weights = {name: float(weight) for name, weight in train["mixture"][0]["weights"].items()}
     assert weights == pytest.approx({name: count / sum(tokens.values()) for name, count in tokens.items()}, rel=0.05)
+
+
+def test_an_agent_steers_and_its_guard_knows_the_mixture_that_regmix_found(daemon: Daemon, tmp_path: Path) -> None:
+    agent = {"kind": "agent", "folder": str(agents.taught(tmp_path / "agent"))}
+    agent["regmix"] = {"runs": 24, "tokens": 1024, "jobs": 1}
+    strategy = {"name": "data-mixing", "mixing": {"kind": "weighted", "reweight": agent}}
+    first, _ = stages(daemon, tmp_path, "--set", f"strategy={json.dumps(strategy)}")
+    course = first["train"]["mixture"]
+    assert first["proxy-1"]["runs"] == 24
+    assert set(first["fit"]["mixture_found"]) == set(course[0]["weights"])
+    assert len({json.dumps(point["weights"]) for point in course}) > 1, "nothing was re-weighted"

@@ -259,19 +259,44 @@ def test_classes_of_new_and_of_old_documents_are_domains_of_their_own():
     assert found.divide == "column"
 
 
-def test_an_agent_is_taken_from_a_folder_and_without_one_the_guards_weights_stay(tmp_path: Path):
+def agents_folder(place: Path) -> tuple[Path, str]:
+    """A folder that a plan takes for an agent's, and its name."""
     weights = b"weights"
     card = json.dumps({"format": 1, "weights_sha256": hashlib.sha256(weights).hexdigest()}).encode()
-    (tmp_path / "agent.json").write_bytes(card)
+    (place / "agent.json").write_bytes(card)
+    (place / "agent.safetensors").write_bytes(weights)
+    return place, hashlib.sha256(card).hexdigest()
+
+
+def test_regmix_finds_a_mixture_for_an_agents_guard(tmp_path: Path):
+    """The agent's own first weights stay; without an eval set there is no agent, and nothing is searched."""
+    folder, _ = agents_folder(tmp_path)
+    agent = {"kind": "agent", "folder": str(folder), "regmix": {"runs": 30, "jobs": 2}}
+    asked = {"kind": "weighted", "reweight": agent}
+    made = plan(measured(), name="data-mixing", mixing=asked)
+    job = made.jobs["train"]
+    assert isinstance(job, TrainTemplate)
+    assert isinstance(job.mixing, WeightedMixing)
+    assert (list(made.jobs), needs(made, "train")) == (["proxy-1", "proxy-2", "fit", "train"], ("fit",))
+    assert job.mixing.mixture == "@fit/state/mixture"
+    assert job.mixing.weights == mixing(reweight={**agent, "regmix": None}).weights
+    assert list(plan(signals(), name="data-mixing", mixing=asked).jobs) == ["train"]
+    with pytest.raises(BadPlan, match=r"too few to fit; set mixing\.reweight\.regmix\.runs to 24"):
+        mixing(reweight={**agent, "regmix": {"runs": 8}})
+
+
+def test_an_agent_is_taken_from_a_folder_and_without_one_the_guards_weights_stay(tmp_path: Path):
+    folder, named = agents_folder(tmp_path)
+    (folder / "agent.safetensors").rename(tmp_path / "elsewhere")
     with pytest.raises(BadState, match=r"agent\.safetensors cannot be read \(No such file"):
         mixing(reweight={"kind": "agent", "folder": str(tmp_path)})
-    (tmp_path / "agent.safetensors").write_bytes(weights)
+    (tmp_path / "elsewhere").rename(folder / "agent.safetensors")
     with_agent = mixing(reweight={"kind": "agent", "folder": str(tmp_path)})
     assert with_agent.reweight is not None
     assert with_agent.reweight.kind == "agent"
-    assert with_agent.reweight.sha256 == hashlib.sha256(card).hexdigest()
-    named = {"kind": "weighted", "reweight": {"kind": "agent", "folder": str(tmp_path)}}
-    said = plan(measured(), name="data-mixing", mixing=named).values["agent"]
+    assert with_agent.reweight.sha256 == named
+    asked = {"kind": "weighted", "reweight": {"kind": "agent", "folder": str(tmp_path)}}
+    said = plan(measured(), name="data-mixing", mixing=asked).values["agent"]
     assert (said.value, said.origin) == (with_agent.reweight.sha256, str(tmp_path))
     made = plan(measured(), name="data-mixing", mixing={"kind": "weighted", "reweight": "agent"})
     assert f"none ships: {TRIED}" in made.values["reweight"].origin

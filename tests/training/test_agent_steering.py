@@ -3,51 +3,31 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from strategies.agent.folder import CARD, fingerprint
-from strategies.agent.learning import Learner
 from strategies.agent.policy import Agent
-from strategies.agent.settings import AgentSettings, LearningSettings
 from strategies.agent.steering import Steering
-from strategies.agent.trajectories import Domain, Head, Trajectory
+from strategies.agent.trajectories import Head
 from strategies.errors import BadPlan, BadState
 from strategies.parts import AgentReweighting
+from tests.agents import DOMAINS, PRIOR, taught
 
-PRIOR = {"old": 0.75, "new": 0.25}
-DOMAINS = tuple(
-    Domain(name=name, target=name == "new", prior=share, similarity=0.5 if name == "old" else 1.0)
-    for name, share in PRIOR.items()
-)
 LOSSES = [{"old": 3.0, "new": 5.0}, {"old": 3.1, "new": 4.6}, {"old": 3.1, "new": 4.3}, {"old": 3.2, "new": 4.1}]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny agent that hardly learned anything: what it is asked and what becomes of it is what counts here."""
-    head = Head(environment="proxy", domains=DOMAINS, total=3)
-    runs = []
-    for share in (0.2, 0.8):
-        run = Trajectory(**{name: getattr(head, name) for name in Head.model_fields}, start=(3.0, 5.0))
-        for step in range(3):
-            run = run.after(weights=(share, 1 - share), losses=(3.0 - share * step, 5.0 - step), tokens=64)
-        runs.append(run)
-    learner = Learner(
-        runs,
-        AgentSettings(width=8, heads=2, critic_width=4),
-        LearningSettings(warm_steps=2, steps=1, batch=4, proposals=3),
+    return taught(tmp_path_factory.mktemp("agent"))
+
+
+def steering(folder: Path, *, patience: int = 3, total: int = 3, found: Mapping[str, float] | None = None) -> Steering:
+    settings = AgentReweighting(
+        folder=str(folder), sha256=fingerprint(folder), patience=patience, found=dict(found or {})
     )
-    while learner.done < learner.total:
-        learner.advance()
-    place = tmp_path_factory.mktemp("agent")
-    Agent.of(learner).save(place)
-    return place
-
-
-def steering(folder: Path, *, patience: int = 3, total: int = 3) -> Steering:
-    settings = AgentReweighting(folder=str(folder), sha256=fingerprint(folder), patience=patience)
     return Steering(settings, Head(environment="s", domains=DOMAINS, total=total))
 
 
@@ -82,6 +62,13 @@ def test_the_guard_takes_over_for_good_where_a_constant_mixture_promises_more(
     found = course(steering(folder, patience=2), LOSSES, PRIOR)
     assert found[0] != {"old": 0.5, "new": 0.5}
     assert found[1:3] == [{"old": 0.5, "new": 0.5}] * 2
+
+
+def test_a_mixture_that_was_searched_for_is_one_of_the_guards(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    searched = {"new": 0.4, "old": 0.6}
+    monkeypatch.setattr(Agent, "value", lambda self, history, mixture: 1.0 if tuple(mixture) == (0.6, 0.4) else 0.0)
+    assert course(steering(folder, patience=1, found=searched), LOSSES, PRIOR)[0] == searched
+    assert course(steering(folder, patience=1), LOSSES, PRIOR)[0] != searched
 
 
 def test_a_domain_without_a_loss_and_a_folder_without_an_agent_are_refused(folder: Path, tmp_path: Path):

@@ -118,6 +118,21 @@ def test_a_mixture_that_an_earlier_job_found_takes_the_place_of_the_weights_with
     assert float(found.weights["old"]) == pytest.approx(old, abs=1e-5)
 
 
+def test_a_mixture_that_was_found_for_an_agents_guard_leaves_the_weights(tmp_path: Path, llama: Path):
+    write_mixture(tmp_path / "found", {"new": 0.999, "old": 0.001})
+    agent = {"kind": "agent", "folder": "agent", "sha256": "0"}
+    mixing = weighted(mixture="@fit/state/mixture", reweight=agent)
+    spec = JobSpec.model_validate(job(tmp_path, llama, mixing=mixing, mixture=str(tmp_path / "found")))
+    assert isinstance(spec.work, TrainWork)
+    before = spec.work.template.mixing
+    found = bound(spec.work, {"batch-1": 100, "anchor": 100}).template.mixing
+    assert found.kind == before.kind == "weighted"
+    assert (found.weights, found.mixture) == (before.weights, None)
+    assert found.reweight is not None
+    assert found.reweight.kind == "agent"
+    assert found.reweight.found == pytest.approx({"new": 0.999, "old": 0.001})
+
+
 def test_doremis_proxy_leaves_the_mean_of_its_weights(tmp_path: Path, llama: Path):
     other = makers.carry_out(tmp_path / "reference", job(tmp_path, llama, mixing=weighted(reweight=None)))
     made = job(tmp_path, llama, reference={"path": str(tmp_path / "reference" / other.artifacts["answer/model"])})
