@@ -170,8 +170,8 @@ def _previous(session: Session) -> list[int]:
     newest = select(func.max(Promotion.id)).group_by(Promotion.stream_id)
     replaced = select(Promotion.previous_version_id).where(Promotion.id.in_(newest))
     streams = session.scalars(select(Version.stream_id).where(Version.state == "live")).all()
-    good = [lineage.last_good(session, stream_id) for stream_id in streams]
-    found = {*session.scalars(replaced), *(version.id for version in good if version is not None)}
+    stacks = [lineage.live_stack(session, stream_id) for stream_id in streams]
+    found = {*session.scalars(replaced), *(stack[-2].version_id for stack in stacks if len(stack) > 1)}
     return sorted(version_id for version_id in found if version_id is not None)
 
 

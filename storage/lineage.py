@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
-from sqlalchemy import CTE, ColumnElement, and_, case, exists, func, select
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import CTE, ColumnElement, and_, case, func, select
+from sqlalchemy.orm import Session
 
 from storage.tables import Batch, Document, Promotion, Version, VersionBatch, VersionParent
 
@@ -105,41 +106,20 @@ def version_by_number(session: Session, stream_id: str, number: int) -> Version 
     ).one_or_none()
 
 
-def last_good(session: Session, stream_id: str) -> Version | None:
-    """Where a rollback goes: the version that was live before the live one, skipping any rolled back from.
+def live_stack(session: Session, stream_id: str, *, until: datetime | None = None) -> list[Promotion]:
+    """The promotions that led to the live version, oldest first: a rollback takes away those it went back over.
 
-    From each version the walk goes to the one that was live when it first went live, so a second rollback goes
-    further back. A version that was rolled back from and then made live again is good again.
+    The last but one made the version that the next rollback goes to. Given ``until``, to what was live then.
     """
-    first = (
-        select(Promotion.version_id, func.min(Promotion.id).label("id"))
-        .where(Promotion.stream_id == stream_id)
-        .group_by(Promotion.version_id)
-        .cte("first")
-    )
-    before = (
-        select(Promotion.version_id, Promotion.previous_version_id.label("previous"))
-        .join(first, first.c.id == Promotion.id)
-        .cte("before")
-    )
-    walk = (
-        select(before.c.previous.label("id"))
-        .join(Version, Version.id == before.c.version_id)
-        .where(Version.stream_id == stream_id, Version.state == "live")
-        .cte("walk", recursive=True)
-    )
-    walk = walk.union(select(before.c.previous).join(walk, walk.c.id == before.c.version_id))
-    query = select(Version).join(walk, walk.c.id == Version.id).join(first, first.c.version_id == Version.id)
-    return session.scalars(query.where(~_rolled_back_from()).order_by(first.c.id.desc()).limit(1)).one_or_none()
-
-
-def _rolled_back_from() -> ColumnElement[bool]:
-    """Whether the last thing that happened to the outer query's version was a rollback to an older one."""
-    away, back = aliased(Promotion), aliased(Promotion)
-    lived_again = exists().where(back.version_id == Version.id, back.id > away.id)
-    return exists().where(
-        away.kind == "rollback", away.previous_version_id == Version.id, away.version_id < Version.id, ~lived_again
-    )
+    stack: list[Promotion] = []
+    query = select(Promotion).where(Promotion.stream_id == stream_id).order_by(Promotion.id)
+    for one in session.scalars(query if until is None else query.where(Promotion.created_at <= until)):
+        if one.kind == "rollback" and any(earlier.version_id == one.version_id for earlier in stack):
+            while stack[-1].version_id != one.version_id:
+                stack.pop()
+        else:
+            stack.append(one)
+    return stack
 
 
 def _upward(start: ColumnElement[bool], *, name: str = "line") -> CTE:

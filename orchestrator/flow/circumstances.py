@@ -36,7 +36,7 @@ def gather(
     """All of it, as of now."""
     known = records.known_labels(session, parent)
     labels = sorted({str(label) for batch in batches for label in batch.labels})
-    line = [session.get_one(Version, one.version_id) for one in records.live_stack(session, stream.id)][-LOOKED_BACK:]
+    line = [session.get_one(Version, one.version_id) for one in lineage.live_stack(session, stream.id)][-LOOKED_BACK:]
     duplicates = sum(batch.duplicates for batch in batches)
     return Circumstances(
         new_labels=tuple(label for label in labels if label not in known),
@@ -82,7 +82,7 @@ def _earlier(session: Session, stream: Stream) -> list[EarlierDecision]:
 
 def _standing(session: Session, stream: Stream) -> set[int]:
     """Versions that were live and that no rollback went back from."""
-    stack = records.live_stack(session, stream.id)
+    stack = lineage.live_stack(session, stream.id)
     left = {
         before.version_id
         for before, after in pairwise(stack)

@@ -155,7 +155,7 @@ def _key(session: Session, stream: Stream, live: Version, batches: Sequence[Batc
     question = records.fingerprint(
         {
             "parent": live.id,
-            "promotion": records.live_stack(session, stream.id)[-1].id,
+            "promotion": lineage.live_stack(session, stream.id)[-1].id,
             "promotions": signals.promotions_made(session, stream),
             "batches": ids,
             "strategy": settings.strategy.model_dump(mode="json"),

@@ -158,7 +158,7 @@ def best_ever(session: Session, stream: Stream, settings: StreamSettings) -> Ver
 
 def good_versions(session: Session, stream_id: str) -> list[Version]:
     """Versions that were live on their own merit and never rolled back from, oldest first."""
-    merited = [one.version_id for one in records.live_stack(session, stream_id) if one.kind in ("initial", "promotion")]
+    merited = [one.version_id for one in lineage.live_stack(session, stream_id) if one.kind in ("initial", "promotion")]
     return list(session.scalars(select(Version).where(Version.id.in_(merited)).order_by(Version.number)))
 
 

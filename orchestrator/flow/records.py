@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select
@@ -20,7 +19,6 @@ from storage.tables import (
     EvalSet,
     Evaluation,
     Job,
-    Promotion,
     Stream,
     StreamRevision,
     Version,
@@ -107,22 +105,6 @@ def artifacts_of(session: Session, version_id: int) -> dict[str, str]:
     """Role -> manifest hash."""
     rows = session.scalars(select(VersionArtifact).where(VersionArtifact.version_id == version_id))
     return {row.role: row.manifest_hash for row in rows}
-
-
-def live_stack(session: Session, stream_id: str, *, until: datetime | None = None) -> list[Promotion]:
-    """The promotions that led to the live version, oldest first: a rollback takes away those it went back over.
-
-    Given ``until``, to the version that was live then.
-    """
-    stack: list[Promotion] = []
-    query = select(Promotion).where(Promotion.stream_id == stream_id).order_by(Promotion.id)
-    for one in session.scalars(query if until is None else query.where(Promotion.created_at <= until)):
-        if one.kind == "rollback" and any(earlier.version_id == one.version_id for earlier in stack):
-            while stack[-1].version_id != one.version_id:
-                stack.pop()
-        else:
-            stack.append(one)
-    return stack
 
 
 def open_decision(session: Session, stream_id: str) -> Decision | None:

@@ -58,7 +58,7 @@ def find_way(session: Session, stream: Stream, to: int | None) -> Way:
     Raises:
         Conflict: there is nothing to go back to, or ``to`` was never live.
     """
-    stack = [one.version_id for one in records.live_stack(session, stream.id)]
+    stack = [one.version_id for one in lineage.live_stack(session, stream.id)]
     if to is None:
         if len(stack) < 2:
             raise Conflict(f"stream {stream.name!r} has no earlier version to return to")

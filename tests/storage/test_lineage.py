@@ -125,7 +125,7 @@ def test_each_walk_is_one_query(session: Session, graph: Graph) -> None:
         lineage.ancestors(session, VERSIONS)
         lineage.versions_that_saw_document(session, graph.documents[0][0].id)
         lineage.batches_only_behind(session, [VERSIONS], 1)
-        lineage.last_good(session, rows.STREAM)
+        lineage.live_stack(session, rows.STREAM)
     finally:
         event.remove(Engine, "before_cursor_execute", count)
     assert len(statements) == 4
@@ -166,12 +166,14 @@ class Story:
         ("1 2 3 4 <1 5 <1", None),
         ("1 2 3 <2 3 4", 3),
         ("1 2 <1 2", 1),
+        ("1 2 3 <1 4 <3 5 <3", 4),
     ],
 )
-def test_a_rollback_goes_to_the_last_good_version(session: Session, steps: str, target: int | None) -> None:
-    Story(session, steps)
-    found = lineage.last_good(session, rows.STREAM)
-    assert (found.number if found else None) == target
+def test_a_rollback_goes_to_the_version_that_was_live_before(session: Session, steps: str, target: int | None) -> None:
+    story = Story(session, steps)
+    before = lineage.live_stack(session, rows.STREAM)[:-1]
+    number = {version.id: number for number, version in story.versions.items()}
+    assert (number[before[-1].version_id] if before else None) == target
 
 
 def test_the_live_line_is_the_live_version_and_its_ancestors(session: Session) -> None:

@@ -17,6 +17,7 @@ from orchestrator.flow.forgetting import forgotten, whole
 from orchestrator.service.backtest_records import BacktestRecord, BacktestSet, BacktestSide
 from orchestrator.service.records import DecisionRecord
 from orchestrator.service.views.decisions import decision_records
+from storage import lineage
 from storage.tables import Decision, EvalSet, Evaluation, Job, Stream, Version
 
 
@@ -76,13 +77,13 @@ def finished(session: Session, stream: Stream, scratch: Stream, past: Past, reco
 def _recorded(session: Session, stream: Stream, past: Past) -> Side:
     decisions = session.scalars(select(Decision).where(Decision.id.in_(past.decisions)).order_by(Decision.id)).all()
     until = max((one.closed_at for one in decisions if one.closed_at is not None), default=None)
-    stack = records.live_stack(session, stream.id, until=until)
+    stack = lineage.live_stack(session, stream.id, until=until)
     return Side(stream=stream, decisions=decisions, line=_line(session, stack))
 
 
 def _replayed(session: Session, scratch: Stream) -> Side:
     query = select(Decision).where(Decision.stream_id == scratch.id).order_by(Decision.id)
-    stack = records.live_stack(session, scratch.id)
+    stack = lineage.live_stack(session, scratch.id)
     return Side(stream=scratch, decisions=session.scalars(query).all(), line=_line(session, stack))
 
 

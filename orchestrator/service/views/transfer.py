@@ -12,6 +12,7 @@ from orchestrator.app import App
 from orchestrator.flow import evaluation, records
 from orchestrator.service.records import TransferRecord
 from orchestrator.service.views import common
+from storage import lineage
 from storage.tables import Decision, EvalSet, Evaluation, Stream, Version
 from strategies import metrics
 from strategies.errors import BadScores
@@ -46,7 +47,7 @@ def show_transfer(app: App, name: str) -> TransferRecord:
 
 
 def _stages(session: Session, stream: Stream) -> list[Version]:
-    line = [session.get_one(Version, one.version_id) for one in records.live_stack(session, stream.id)]
+    line = [session.get_one(Version, one.version_id) for one in lineage.live_stack(session, stream.id)]
     return [version for version in line if version.decision_id is not None]
 
 
