@@ -14,7 +14,10 @@ SHORT_FORMS = {
     "strategy.mixing.domains": "by",
     "strategy.selection": "kind",
     "strategy.schedule": "kind",
+    "strategy.objective": "kind",
     "strategy.consolidation": "kind",
+    "strategy.consolidation.method": "kind",
+    "strategy.consolidation.method.after": "kind",
 }
 """Settings that may be written as one word, and the key that the word stands for."""
 

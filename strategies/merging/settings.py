@@ -103,6 +103,13 @@ Plain = Annotated[_Step | HalfResetMerge, Field(discriminator="kind")]
 """Merges that LiNeS can follow."""
 
 
+def _by_name(raw: object, key: str) -> object:
+    """A word is a method with its defaults."""
+    if isinstance(raw, dict) and isinstance(raw.get(key), str):
+        return {**raw, key: {"kind": raw[key]}}
+    return raw
+
+
 class LinesMerge(Closed):
     """Scale the change of block l of L by ``alpha + beta * (l - 1) / (L - 1)`` (Wang et al. 2025).
 
@@ -115,6 +122,11 @@ class LinesMerge(Closed):
     )
     beta: float | None = Field(None, description="what the last block has more; default on one candidate: 1 - alpha")
     after: Plain | None = Field(None, description="the merge whose change is scaled; default: the one candidate's")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _after_by_name(cls, raw: object) -> object:
+        return _by_name(raw, "after")
 
     @model_validator(mode="after")
     def _known(self) -> LinesMerge:
@@ -228,10 +240,7 @@ class MergeConsolidation(Closed):
     @model_validator(mode="before")
     @classmethod
     def _method_by_name(cls, raw: object) -> object:
-        """A word is a method with its defaults."""
-        if isinstance(raw, dict) and isinstance(raw.get("method"), str):
-            return {**raw, "method": {"kind": raw["method"]}}
-        return raw
+        return _by_name(raw, "method")
 
     @model_validator(mode="after")
     def _takes_so_many(self) -> MergeConsolidation:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator import daemon_settings
+from orchestrator.assignments import SHORT_FORMS, put
 from orchestrator.cli import configuration
 from orchestrator.cli.streams import assemble
 from orchestrator.errors import BadInput
 from orchestrator.service import settings
+from orchestrator.settings import StreamSettings
+from strategies.settings import Json
 from tests.faces.face import Face
 
 BASE = {"name": "news", "model": "m"}
@@ -227,6 +231,39 @@ def test_flags_go_before_the_environment_and_that_before_defaults(monkeypatch: p
     found = daemon_settings.load({"server": {"host": "::1", "port": None}})
     assert (found.server.host, found.server.port, found.resources.gpus) == ("::1", 7500, (0, 2))
     assert daemon_settings.load({"server": {"port": 1}}).server.port == 1
+
+
+def choices(node: Json, definitions: Json, path: str = "") -> Iterator[str]:
+    """Dotted keys, one of whose values is a choice by ``kind``."""
+    if "$ref" in node:
+        yield from choices(definitions[node["$ref"].rpartition("/")[2]], definitions, path)
+    if "discriminator" in node:
+        yield path
+    for one in (*node.get("anyOf", ()), *node.get("oneOf", ())):
+        yield from choices(one, definitions, path)
+    for name, one in node.get("properties", {}).items():
+        yield from choices(one, definitions, f"{path}.{name}".lstrip("."))
+
+
+def test_every_choice_may_be_a_word_that_more_is_assigned_to() -> None:
+    schema = StreamSettings.model_json_schema()
+    found = set(choices(schema, schema["$defs"]))
+    assert {"strategy.mixing", "strategy.consolidation.method"} <= found
+    assert {key for key in SHORT_FORMS if SHORT_FORMS[key] == "kind"} == found
+
+
+@pytest.mark.parametrize(
+    ("word", "key", "value"),
+    [
+        ({"consolidation": {"kind": "merge", "method": "ties"}}, "method.density", 0.5),
+        ({"consolidation": {"kind": "merge", "method": {"kind": "lines", "beta": 1, "after": "ties"}}}, "", None),
+    ],
+)
+def test_a_merge_by_name_is_as_good_as_one_by_kind(word: Json, key: str, value: Any) -> None:
+    given: Json = {"strategy": {"name": "naive", **word}}
+    if key:
+        put(given, f"strategy.consolidation.{key}", value)
+    assert settings.parse({**BASE, **given}).strategy.consolidation is not None
 
 
 def test_an_agents_folder_is_meant_from_where_the_file_lies(tmp_path: Path) -> None:
