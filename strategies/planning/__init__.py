@@ -1,8 +1,9 @@
 """From signals and a composition to a plan: one way for every strategy, whatever it is composed of.
 
 Rules: every resolved value stands in ``Plan.values`` with its origin; the number of steps depends on the new rows and
-the batch, never on the share of replay; a plan differs from every refused one; what is drawn at random stands in the
-plan by value. What cannot be planned raises BadPlan with the reason.
+the batch, never on the share of replay (but a trunk catches up on rows that only its last release took); a plan differs
+from every refused one; what is drawn at random stands in the plan by value. What cannot be planned raises BadPlan with
+the reason.
 """
 
 from __future__ import annotations

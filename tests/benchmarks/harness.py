@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import inspect
 import json
 import os
 import platform
@@ -27,7 +28,7 @@ CACHE = ROOT / ".bench"
 SLOTS = 2
 """Cells at a time, of one thread each."""
 DRIVERS = ("batches", "exact", "line", "lineup", "mos_released", "nearest_mean")
-"""Modules beside this one that a worker's cells follow from, like the code that trains."""
+"""Modules beside this one that a worker's cells follow from, like the code that trains and the cells' own module."""
 QUIET = {
     "OMP_NUM_THREADS": "1",
     "HF_HUB_OFFLINE": "1",
@@ -250,7 +251,8 @@ class Work(Protocol):
 def carry_out_all(work: Sequence[Work], place: Path) -> list[Record]:
     """Every cell's result, in order; what is not kept is made by :data:`SLOTS` processes of one thread."""
     os.environ.update(QUIET)
-    code = code_hash(*(Path(__file__).with_name(f"{name}.py") for name in DRIVERS))
+    drivers = {Path(__file__).with_name(f"{name}.py") for name in DRIVERS}
+    code = code_hash(*sorted(drivers | {Path(inspect.getfile(type(one))) for one in work}))
     with ProcessPoolExecutor(SLOTS, mp_context=get_context("spawn"), initializer=_end_with_parent) as pool:
         made: list[Future[Record]] = [pool.submit(_one, one, place, code) for one in work]
         try:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from orchestrator.flow.circumstances import DECISIONS, LOOKED_BACK
 from orchestrator.settings import GateSettings, RetentionSettings
 from strategies.circumstances import Circumstances, EarlierDecision, Forgotten, forgetting
 from strategies.contract import (
@@ -33,7 +34,7 @@ from strategies.contract import (
 )
 from strategies.jobs.run import work
 from strategies.jobs.runtime import Runtime
-from strategies.plan import Artifact, order, parse_reference
+from strategies.plan import Artifact, along, order, parse_reference
 from strategies.resolution import resolve
 from strategies.settings import Json, Task, TrainingSettings
 from tests.benchmarks.batches import Batch
@@ -42,8 +43,6 @@ ANSWERS = {"answer/model": "path", "answer/adapter": "adapter", "answer/bank": "
 """What a job leaves as its answer, and where a model's files name it."""
 APART = RetentionSettings().evaluated_batches
 """Newest batches whose eval sets are measured."""
-LOOKED_BACK, RECALLED = 4, 8
-"""Versions that forgetting is counted over, and decisions that are recalled, as in the daemon."""
 GATE = GateSettings()
 
 
@@ -242,7 +241,7 @@ class Line:
             known_labels=tuple(label for label in labels if label in known),
             arrived=sum(one.documents for one in batches),
             forgotten=self._forgotten([one.heldout for one in apart]) if self._setting.watched else (),
-            decisions=tuple(self._decisions[-RECALLED:]),
+            decisions=tuple(self._decisions[-DECISIONS:]),
         )
 
     def _forgotten(self, sets: Sequence[EvalFile]) -> tuple[Forgotten, ...]:
@@ -285,8 +284,7 @@ class Line:
         state = {
             role: one.place(role) for one in done.values() for role in one.result.artifacts if role.startswith("state/")
         }
-        for used in (used for one in done.values() for used in one.result.consumed):
-            self._seen[used.batch] = self._seen.get(used.batch, 0) + used.samples
+        self._count(plan, done)
         self.live = Version(
             number=self.live.number + 1,
             model=origin.model.model_copy(update={"labels": answer.result.labels, **files}),
@@ -294,6 +292,15 @@ class Line:
             settings={"strategy": plan.strategy, **{name: one.value for name, one in plan.values.items()}},
         )
         self._remove_all_but({one.folder for one in done.values()})
+
+    def _count(self, plan: Plan, done: Mapping[str, Done]) -> None:
+        """Rows that the answer was trained on, as the daemon's lineage has them."""
+        taken: dict[tuple[int, str], dict[str, int]] = {}
+        for name, one in done.items():
+            for used in one.result.consumed:
+                taken.setdefault((used.batch, used.role), {})[name] = used.samples
+        for (batch, _), by_job in taken.items():
+            self._seen[batch] = self._seen.get(batch, 0) + along(plan, by_job)
 
     def _remove_all_but(self, kept: set[Path]) -> None:
         model = self.live.model

@@ -283,13 +283,25 @@ def test_why_texts_ask_for_a_trunk_is_what_was_measured():
     found = [_beside_rewarming(*one) for one in kept]
     assert [(infinite, replay, int(steps)) for infinite, replay, _, steps in said] == found
     assert all(infinite < replay for infinite, replay, _ in found)
+    more = [_tokens(preset, part, "infinite") / _tokens(preset, part, "replay") - 1 for preset, part in kept]
+    assert re.findall(r"(\d) to (\d) % more tokens", rules.TRUNK_MEASURED) == [
+        (f"{100 * min(more):.0f}", f"{100 * max(more):.0f}")
+    ]
     assert all(steps >= rules.FEW_STEPS for *_, steps in found)
+
+
+def _first_cells(preset, part):
+    """The first seed's cell of each arm."""
+    cells = json.loads((RESULTS / f"domains-{preset}.json").read_text())[part]["cells"]
+    return {one["cell"]["arm"]: one for one in cells if one["cell"]["seed"] == cells[0]["cell"]["seed"]}
+
+
+def _tokens(preset, part, arm):
+    return sum(stage["tokens"] for stage in _first_cells(preset, part)[arm]["stages"])
 
 
 def _beside_rewarming(preset, part):
     """Average loss at the end of the infinite schedule and of re-warming, and steps of a usual stage."""
-    cells = json.loads((RESULTS / f"domains-{preset}.json").read_text())[part]["cells"]
-    first = {one["cell"]["arm"]: one for one in cells if one["cell"]["seed"] == cells[0]["cell"]["seed"]}
-    infinite, replay = (first[arm]["stages"] for arm in ("infinite", "replay"))
+    infinite, replay = (_first_cells(preset, part)[arm]["stages"] for arm in ("infinite", "replay"))
     losses = [f"{statistics.fmean(stages[-1]['scores'].values()):.3f}" for stages in (infinite, replay)]
     return (*losses, round(statistics.median(stage["steps"] for stage in replay)))
