@@ -16,7 +16,7 @@ PRESET ?= quick
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 
-.PHONY: demo test test-all check bench serve setup format clean
+.PHONY: demo test test-all lint check bench serve setup format clean
 
 demo: $(DEMO_READY)
 	$(BIN)/rekindle demo $(ARGS)
@@ -27,12 +27,13 @@ test: $(TEST_READY)
 test-all: $(TEST_READY)
 	$(PYTEST) -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-check: $(TEST_READY)
+lint: $(TEST_READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(MAKE) test
+
+check: lint test
 
 bench: $(TEST_READY)
 	$(BIN)/python -m tests.benchmarks.run --preset $(PRESET) $(ARGS)

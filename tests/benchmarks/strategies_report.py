@@ -84,6 +84,6 @@ def origin(found: Record, more: str) -> str:
     seeds = len(preset["seeds"])
     return (
         f"Preset `{preset['name']}`: {more}, {seeds} seed{'s' if seeds > 1 else ''}, {_commits(found)}, "
-        f"torch {on['torch']} on {on['cores']} cores, {found['side_by_side_s'] / 60:.0f} minutes of both. "
+        f"torch {on['torch']} on {on['cores']} cores, {found['side_by_side_s'] / 60:.0f} minutes of both cores. "
         "The learning rate of every arm is tuned alike: three rates, one seed, on `select`."
     )
