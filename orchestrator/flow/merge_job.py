@@ -243,7 +243,7 @@ def _base_share(work: Mapping[str, Any], facts: Mapping[str, Any]) -> float:
     0 for means of the members; 1 where changes are chosen or scaled number by number and added to the whole base.
     """
     method = combining(_method(work, facts))
-    if isinstance(method, SoupMerge | GreedySoupMerge | FisherMerge):
+    if method.mean:
         return 0.0
     if isinstance(method, TaskArithmeticMerge):
         return 1 - method.lam * sum(float(one["weight"]) for one in work["parents"])

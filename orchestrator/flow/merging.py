@@ -17,7 +17,7 @@ from orchestrator.flow.merge_job import Form, Wanted
 from orchestrator.jobs.records import ENDED
 from storage import lineage, manifests
 from storage.tables import Batch, Job, Stream, Version
-from strategies.merging.settings import WEIGHTED, FisherMerge, GreedySoupMerge, Merge, combining, goes_back
+from strategies.merging.settings import BY_HAND, FisherMerge, GreedySoupMerge, Merge, combining, goes_back
 
 JOB = "merge"
 
@@ -110,8 +110,9 @@ def _check(question: Question) -> None:
         raise BadInput(f"{kind} takes two versions: the one to go back towards, then the one that goes back")
     if question.goes_back and question.base is not None:
         raise BadInput(f"{kind} goes back towards the version named first; leave the base out")
-    if question.weights and combining(question.method).kind not in WEIGHTED:
-        raise BadInput(f"{kind} counts its versions alike; leave the weights out, or choose {', '.join(WEIGHTED)}")
+    if question.weights and not combining(question.method).weighted:
+        others = ", ".join(name for name, one in BY_HAND.items() if one.weighted)
+        raise BadInput(f"{kind} counts its versions alike; leave the weights out, or choose {others}")
     if question.weights and len(question.weights) != len(numbers):
         raise BadInput(f"{len(numbers)} versions need {len(numbers)} weights, not {len(question.weights)}")
 

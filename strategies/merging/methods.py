@@ -33,7 +33,6 @@ from strategies.merging.inputs import Inputs, Member, all_adapters, holders
 from strategies.merging.models import adapter_of, change_between, inner_of
 from strategies.merging.ranks import find_places
 from strategies.merging.settings import (
-    WEIGHTED,
     DareMerge,
     FisherMerge,
     GreedySoupMerge,
@@ -300,11 +299,11 @@ def _linear(method: SoupMerge | TaskArithmeticMerge | InterpolateMerge | HalfRes
 def _check(method: Merge, inputs: Inputs) -> None:
     inner = combining(method)
     kind = inner.kind
-    if kind in {"interpolate", "half-reset", "lines"} and len(inputs.members) != 1:
+    if inner.goes_back and len(inputs.members) != 1:
         raise BadPlan(f"{kind} goes back from one candidate; it was given {len(inputs.members)}")
     if kind != "task-arithmetic" and any(member.weight < 0 for member in inputs.members):
         raise BadPlan(f"{kind} is a mean; only task-arithmetic takes weights below 0")
-    if kind not in WEIGHTED and any(member.weight != 1 for member in inputs.members):
+    if not inner.weighted and any(member.weight != 1 for member in inputs.members):
         raise BadPlan(f"{kind} counts its parents alike; leave their weights out, or use task-arithmetic")
     named = (inner.names or ()) if isinstance(inner, HalfResetMerge) else ()
     unknown = sorted(set(named) - set(inputs.numbers))

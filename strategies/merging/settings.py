@@ -2,36 +2,49 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field, model_validator
 
 from strategies.settings import Closed
 
-WEIGHTED = frozenset({"soup", "task-arithmetic", "fisher"})
-"""Methods that heed their parents' weights; the others count every parent alike."""
+
+class MergeMethod(Closed):
+    """One way to merge; what others have to know of it stands in its class."""
+
+    kind: str
+    weighted: ClassVar[bool] = False
+    """It heeds its parents' weights; else every parent counts alike."""
+    mean: ClassVar[bool] = False
+    """It averages models: nothing of a base that is no parent is in it, and one model alone has no average."""
+    goes_back: ClassVar[bool] = False
+    """It goes back from the one model that it is given."""
 
 
-class SoupMerge(Closed):
+class SoupMerge(MergeMethod):
     """The weighted mean of the parents (Wortsman et al. 2022, uniform soup)."""
 
     kind: Literal["soup"] = "soup"
+    weighted: ClassVar[bool] = True
+    mean: ClassVar[bool] = True
 
 
-class GreedySoupMerge(Closed):
+class GreedySoupMerge(MergeMethod):
     """Best parent first; another one joins if the soup's score on ``select`` strictly rises (Wortsman et al. 2022)."""
 
     kind: Literal["greedy-soup"] = "greedy-soup"
+    mean: ClassVar[bool] = True
 
 
-class TaskArithmeticMerge(Closed):
+class TaskArithmeticMerge(MergeMethod):
     """Base plus ``lam`` times the sum of the task vectors (Ilharco et al. 2023); below 0: forget."""
 
     kind: Literal["task-arithmetic"] = "task-arithmetic"
+    weighted: ClassVar[bool] = True
     lam: float = Field(0.4, ge=-2, le=2, description="scale of the summed task vectors; search 0 to 1")
 
 
-class TiesMerge(Closed):
+class TiesMerge(MergeMethod):
     """Trim, elect signs, disjoint mean (Yadav et al. 2023)."""
 
     kind: Literal["ties"] = "ties"
@@ -39,7 +52,7 @@ class TiesMerge(Closed):
     lam: float = Field(1.0, ge=-2, le=2, description="scale of the merged task vector")
 
 
-class DareMerge(Closed):
+class DareMerge(MergeMethod):
     """Drop changes at random, rescale the rest, then merge (Yu et al. 2024); for small changes only."""
 
     kind: Literal["dare"] = "dare"
@@ -50,7 +63,7 @@ class DareMerge(Closed):
     seed: int = Field(1234, ge=0, description="of the masks; each parent and tensor has its own")
 
 
-class PcbMerge(Closed):
+class PcbMerge(MergeMethod):
     """Parameter competition balancing (Du et al. 2024): numbers weighted by how they do within and between parents."""
 
     kind: Literal["pcb"] = "pcb"
@@ -61,13 +74,15 @@ class PcbMerge(Closed):
     )
 
 
-class FisherMerge(Closed):
+class FisherMerge(MergeMethod):
     """The mean weighted by each parent's Fisher information (Matena and Raffel 2022).
 
     Of classifiers it is exact over their labels; ``estimator`` is for language models.
     """
 
     kind: Literal["fisher"] = "fisher"
+    weighted: ClassVar[bool] = True
+    mean: ClassVar[bool] = True
     estimator: Literal["sampled", "empirical"] = Field(
         "sampled",
         description="language models: sampled takes one token that the model draws behind each real prefix (seed of"
@@ -78,20 +93,22 @@ class FisherMerge(Closed):
     normalise: bool = Field(True, description="divide each parent's Fisher information by its norm")
 
 
-class InterpolateMerge(Closed):
+class InterpolateMerge(MergeMethod):
     """The candidate with a share of its parent mixed back in."""
 
     kind: Literal["interpolate"] = "interpolate"
+    goes_back: ClassVar[bool] = True
     share: float = Field(0.5, ge=0, le=1, description="weight of the model that is gone back to")
 
 
-class HalfResetMerge(Closed):
+class HalfResetMerge(MergeMethod):
     """Some whole matrices go back to the parent's values (METHODS 2.1, pilot).
 
     A job's record names them by value, whoever chose them.
     """
 
     kind: Literal["half-reset"] = "half-reset"
+    goes_back: ClassVar[bool] = True
     names: tuple[str, ...] | None = Field(
         None, min_length=1, description="tensors that get the parent's values; default: half of the matrices, drawn"
     )
@@ -110,13 +127,14 @@ def _by_name(raw: object, key: str) -> object:
     return raw
 
 
-class LinesMerge(Closed):
+class LinesMerge(MergeMethod):
     """Scale the change of block l of L by ``alpha + beta * (l - 1) / (L - 1)`` (Wang et al. 2025).
 
     On one candidate's change, or on that of the merge ``after``. Parameters outside the blocks are scaled by ``alpha``.
     """
 
     kind: Literal["lines"] = "lines"
+    goes_back: ClassVar[bool] = True
     alpha: float | None = Field(
         None, ge=0, description="scale of the first block; default after a merge: from the norms of the changes"
     )
@@ -137,7 +155,7 @@ class LinesMerge(Closed):
         return self
 
 
-class RepairMerge(Closed):
+class RepairMerge(MergeMethod):
     """Several cheap ways back towards the parent, chosen on ``select``: most of the gain, within every tolerance."""
 
     kind: Literal["repair"] = "repair"
@@ -161,31 +179,15 @@ def combining(method: Merge) -> Merge:
     return method.after if isinstance(method, LinesMerge) and method.after is not None else method
 
 
-BY_HAND: dict[str, type[Closed]] = {
-    str(one.model_fields["kind"].default): one
-    for one in (
-        SoupMerge,
-        GreedySoupMerge,
-        TaskArithmeticMerge,
-        TiesMerge,
-        DareMerge,
-        PcbMerge,
-        FisherMerge,
-        LinesMerge,
-        InterpolateMerge,
-        HalfResetMerge,
-    )
+BY_HAND: dict[str, type[MergeMethod]] = {
+    str(one.model_fields["kind"].default): one for one in get_args(get_args(Merge)[0]) if one is not RepairMerge
 }
 """Methods that a user may ask for by name; a repair is the gate's own."""
 
 
-LONE = frozenset({"interpolate", "half-reset", "lines"})
-"""Methods that go back from the one model they are given, as ``lines`` does by itself or after one of these."""
-
-
 def goes_back(method: Merge) -> bool:
     """Whether one version goes back towards another, instead of several becoming one."""
-    return combining(method).kind in LONE
+    return combining(method).goes_back
 
 
 def share_gone_back(method: Merge) -> float | None:
@@ -215,8 +217,6 @@ def _kept_by_lines(method: LinesMerge) -> float:
 
 LastStep = Annotated[_Step | GreedySoupMerge | LinesMerge, Field(discriminator="kind")]
 """Merges that a strategy can end with."""
-MEANS = frozenset({"soup", "greedy-soup", "fisher"})
-"""Methods that average models: of one alone there is nothing to average."""
 SIBLINGS = 3
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from strategies.contract import Explained, MergeTemplate, Plan, Template, TrainTemplate
 from strategies.errors import BadPlan
-from strategies.merging.settings import MEANS, MergeConsolidation, combining
+from strategies.merging.settings import MergeConsolidation, combining
 from strategies.plan import ADAPTER, MODEL, START, parse_reference
 from strategies.planning import resolve
 from strategies.planning.mixing import MAIN
@@ -73,7 +73,7 @@ def _merge(stage: Stage, settings: MergeConsolidation, main: TrainTemplate, trai
     role = MODEL if main.selection.lora is None else ADAPTER
     start = _start(main, role)
     members = {name: f"@{name}/{role}" for name in trained}
-    if len(trained) == 1 and settings.method.kind in MEANS:
+    if len(trained) == 1 and settings.method.mean:
         _check_start(stage, main)
         members[START] = start
     keeps_adapter = role == ADAPTER and START not in members and inner not in ("fisher", "greedy-soup")
