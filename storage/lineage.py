@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import CTE, ColumnElement, and_, case, exists, func, select
+from sqlalchemy import CTE, ColumnElement, case, exists, func, select
 from sqlalchemy.orm import Session, aliased
 
 from storage.tables import Batch, Document, Promotion, Version, VersionBatch, VersionParent
@@ -32,12 +32,6 @@ def descendants(session: Session, version_id: int) -> list[int]:
     """Ids of all versions that came from this one, oldest first, itself left out."""
     line = _downward(select(Version.id).where(Version.id == version_id).cte("line", recursive=True))
     return list(session.scalars(select(line.c.id).where(line.c.id != version_id).order_by(line.c.id)))
-
-
-def line_of_live(session: Session, stream_id: str) -> list[int]:
-    """Ids of a stream's live version and its ancestors, newest first."""
-    line = _upward(and_(Version.stream_id == stream_id, Version.state == "live"))
-    return list(session.scalars(select(line.c.id).order_by(line.c.id.desc())))
 
 
 def batches_behind(session: Session, version_id: int) -> list[BatchUse]:
@@ -70,13 +64,6 @@ def batches_only_behind(session: Session, abandoned_ids: Sequence[int], target_i
             .order_by(VersionBatch.batch_id)
         )
     )
-
-
-def versions_that_saw_batch(session: Session, batch_id: int) -> list[int]:
-    """Ids of the versions that consumed rows of a batch, and of all that came from them, oldest first."""
-    first = select(VersionBatch.version_id.label("id")).where(VersionBatch.batch_id == batch_id)
-    line = _downward(first.cte("line", recursive=True))
-    return list(session.scalars(select(line.c.id).order_by(line.c.id)))
 
 
 def versions_that_saw_document(session: Session, document_id: int) -> list[int]:

@@ -83,12 +83,6 @@ def test_batches_behind_a_version(session: Session, graph: Graph) -> None:
         assert found == [BatchUse(batch_id=batch_id, role=role) for batch_id, role in expected]
 
 
-def test_versions_that_saw_a_batch(session: Session, graph: Graph) -> None:
-    for batch in graph.batches:
-        first = {one for one, seen in graph.seen.items() if batch.id in seen}
-        assert lineage.versions_that_saw_batch(session, batch.id) == graph.below(first)
-
-
 def test_versions_that_saw_a_document(session: Session, graph: Graph) -> None:
     for batch, documents in zip(graph.batches, graph.documents, strict=True):
         for document in documents:
@@ -174,12 +168,11 @@ def test_a_rollback_goes_to_the_last_good_version(session: Session, steps: str, 
     assert (found.number if found else None) == target
 
 
-def test_the_live_line_is_the_live_version_and_its_ancestors(session: Session) -> None:
+def test_a_version_is_found_by_being_live_and_by_its_number(session: Session) -> None:
     rows.add_stream(session)
     first = rows.add_version(session, 1)
     second = rows.add_version(session, 2, (first,), state="live")
     rows.add_version(session, 3, (second,))
-    assert lineage.line_of_live(session, rows.STREAM) == [second.id, first.id]
     assert lineage.live_version(session, rows.STREAM) is second
     assert lineage.version_by_number(session, rows.STREAM, 1) is first
     assert lineage.version_by_number(session, rows.STREAM, 9) is None
