@@ -11,7 +11,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from strategies.agent.settings import AgentSettings, LearningSettings, ProposalSettings, ProxySettings
+from strategies.agent.proposals import constants
+from strategies.agent.settings import REPLAY, AgentSettings, LearningSettings, ProposalSettings, ProxySettings
+from strategies.agent.trajectories import Domain
 from strategies.settings import Closed
 
 TOKENS_PER_S = 12_000
@@ -119,17 +121,14 @@ def estimate(request: Asked) -> Estimate:
 
 
 def _runs(request: Collect | Evaluate | Graph) -> tuple[int, int]:
-    """Runs of all steps, and the tokens of RegMix's tiny ones."""
+    """Runs of all steps, and the tokens of RegMix's tiny ones; a comparison is also with Skill-It."""
     if isinstance(request, Graph):
         return comb(len(request.domains) + 1, 2) * len(request.seeds), 0
     if isinstance(request, Collect):
         return request.proposals.trajectories, request.regmix_runs * request.regmix_tokens
-    policies = (6 if _two_sided(request) else 3) + (request.agent is not None) + (request.regmix_runs > 0)
+    domains = [Domain(name=str(at), target=one.target, prior=0) for at, one in enumerate(request.domains)]
+    policies = len(constants(domains, REPLAY)) + 1 + (request.regmix_runs > 0) + (request.agent is not None)
     return policies * len(request.seeds), request.regmix_runs * request.regmix_tokens
-
-
-def _two_sided(request: Evaluate) -> bool:
-    return len({domain.target for domain in request.domains}) == 2
 
 
 class Provenance(Closed):

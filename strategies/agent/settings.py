@@ -7,6 +7,9 @@ from pydantic import Field, model_validator
 from strategies.agent import ENOUGH
 from strategies.settings import Closed
 
+REPLAY = (0.05, 0.25, 0.5)
+"""Shares of the constant replay that is collected and that an agent is compared with."""
+
 
 class AgentSettings(Closed):
     """The networks: one form for the policy and both critics, each with its own parameters."""
@@ -60,7 +63,7 @@ class ProposalSettings(Closed):
     concentration_high: float = Field(5.0, gt=0, description="greatest c; c is drawn log-uniformly")
     noise: float = Field(0.3, ge=0, description="deviation of the logarithmic noise from step to step")
     fresh: float = Field(0.1, ge=0, le=1, description="chance of a fresh Dirichlet draw instead")
-    replay: tuple[float, ...] = Field((0.05, 0.25, 0.5), description="shares of constant replay")
+    replay: tuple[float, ...] = Field(REPLAY, description="shares of constant replay")
     seed: int = Field(1234, ge=0, description="of all draws")
 
     @model_validator(mode="after")
