@@ -43,7 +43,7 @@ def domains(tmp_path: Path) -> tuple[DomainFile, ...]:
 
 def request(domains: tuple[DomainFile, ...], out: Path, trajectories: int = 7) -> Collect:
     proposals = ProposalSettings(trajectories=trajectories, steps=2)
-    return Collect(domains=domains, out=str(out), proxy=PROXY, proposals=proposals)
+    return Collect(domains=domains, out=str(out), proxy=PROXY, proposals=proposals, regmix_runs=0)
 
 
 def test_an_interrupted_collection_goes_on_and_equals_a_whole_one(tmp_path: Path, domains: tuple[DomainFile, ...]):
