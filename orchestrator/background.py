@@ -34,11 +34,6 @@ class Background:
             self._running[key] = self._pool.submit(self._run, key, task)
             return True
 
-    def is_running(self, key: str) -> bool:
-        """Whether a task of this key is under way."""
-        with self._lock:
-            return key in self._running
-
     def is_busy(self) -> bool:
         """Whether any task is under way."""
         with self._lock:

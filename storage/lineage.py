@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import CTE, ColumnElement, and_, case, func, select
+from sqlalchemy import CTE, ColumnElement, case, func, select
 from sqlalchemy.orm import Session
 
 from storage.tables import Batch, Document, Promotion, Version, VersionBatch, VersionParent
@@ -33,12 +33,6 @@ def descendants(session: Session, version_id: int) -> list[int]:
     """Ids of all versions that came from this one, oldest first, itself left out."""
     line = _downward(select(Version.id).where(Version.id == version_id).cte("line", recursive=True))
     return list(session.scalars(select(line.c.id).where(line.c.id != version_id).order_by(line.c.id)))
-
-
-def line_of_live(session: Session, stream_id: str) -> list[int]:
-    """Ids of a stream's live version and its ancestors, newest first."""
-    line = _upward(and_(Version.stream_id == stream_id, Version.state == "live"))
-    return list(session.scalars(select(line.c.id).order_by(line.c.id.desc())))
 
 
 def batches_behind(session: Session, version_id: int) -> list[BatchUse]:

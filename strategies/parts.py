@@ -175,16 +175,7 @@ class AdapterSelection(Closed):
     """Which hidden states make a text's feature: all of them, the first token's, or the last token's."""
 
 
-class HeadSelection(Closed):
-    """Only the classification head moves."""
-
-    kind: Literal["head"] = "head"
-    lora: None = None
-
-
-Selection = Annotated[
-    FullSelection | LoraSelection | HalfSelection | AdapterSelection | HeadSelection, Field(discriminator="kind")
-]
+Selection = Annotated[FullSelection | LoraSelection | HalfSelection | AdapterSelection, Field(discriminator="kind")]
 
 
 class CosineSchedule(Closed):

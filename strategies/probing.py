@@ -103,7 +103,7 @@ def _labels(signals: Signals, turned: Json, incumbent: str) -> list[str]:
     for label in dict.fromkeys((incumbent, *ORDER)):
         try:
             template = _template(signals, label, turned, None)
-        except (BadPlan, KeyError):
+        except BadPlan:
             continue
         if template not in seen:
             seen.append(template)
@@ -116,7 +116,6 @@ def _template(signals: Signals, label: str, turned: Json, steps: int | None) -> 
 
     Raises:
         BadPlan: it cannot be planned, or a short run cannot show it.
-        KeyError: there is no such candidate.
     """
     candidate = candidates()[label]
     if steps is not None:

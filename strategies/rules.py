@@ -14,8 +14,6 @@ from strategies.planning import resolve, share
 from strategies.planning.stage import everything
 from strategies.settings import Json
 
-STRONG_REPLAY = 0.25
-"""Replay that has not been enough calls for something else (METHODS 1.5: the share for a strong shift)."""
 FEW_STEPS = 8
 """Least steps of a stage of which 0.14 (METHODS 1.2) is a whole step of annealing; the shortest measured has nine."""
 SEVERAL, SMALL = 3, 0.25
@@ -28,8 +26,6 @@ TRUNK_MEASURED = (
 """tests/benchmarks/results/domains-standard.json and domains-quick.json."""
 CHEAP = 1.25
 """Cost of a retrain over that of a stage, below which the union's better loss on the old is worth it."""
-NEW_DOMAIN = 0.15
-"""Relative loss over that of every known source from which on a batch counts as a new domain (the strong shift)."""
 
 LOSSES = {
     "refused": "was refused for forgetting",
@@ -68,11 +64,11 @@ class Rule:
 
 
 def new_domains(signals: Signals) -> tuple[str, ...]:
-    """New batches on which the live model loses far more than on every source that it knows."""
+    """New batches whose loss under the live model is above that of every known source by a strong shift."""
     known = [one.loss for one in share.replayable(signals) if one.loss is not None]
     if not known or signals.task == "classification":
         return ()
-    limit = max(known) * (1 + NEW_DOMAIN)
+    limit = max(known) * (1 + share.STRONG_FROM)
     return tuple(one.name for one in signals.new if one.loss is not None and one.loss > limit)
 
 
@@ -133,7 +129,7 @@ def _retrain_is_cheap(signals: Signals) -> str | None:
 def _replay_is_not_enough(signals: Signals) -> str | None:
     worst = signals.circumstances.worst
     before = float(signals.parent_settings.get("replay") or 0.0)
-    if before < STRONG_REPLAY or worst is None or worst.rise <= worst.tolerance / 2:
+    if before < share.STRONG or worst is None or worst.rise <= worst.tolerance / 2:
         return None
     unit = "of its accuracy" if worst.metric == "accuracy" else "on its loss"
     return (
@@ -144,7 +140,7 @@ def _replay_is_not_enough(signals: Signals) -> str | None:
 
 def _replay_failed(signals: Signals) -> str | None:
     refused = [one for one in signals.refused if one.get("strategy") == REWARM_REPLAY.name]
-    strong = [one for one in refused if one.get("only_forgot") and float(one.get("replay") or 0.0) >= STRONG_REPLAY]
+    strong = [one for one in refused if one.get("only_forgot") and float(one.get("replay") or 0.0) >= share.STRONG]
     if strong:
         return f"the gate refused these batches with {float(strong[-1]['replay']):.0%} of replay for forgetting"
     return _losing_streak(signals)
@@ -406,7 +402,7 @@ RULES = (
     ),
     Rule(
         name="replay failed",
-        when=f"the gate refused {STRONG_REPLAY:.0%} of replay, or replay alone lost two versions running to forgetting",
+        when=f"the gate refused {share.STRONG:.0%} of replay, or replay alone lost two versions running to forgetting",
         candidate=HALF_REPLAY,
         holds=_replay_failed,
         source=HALF_ON_TRACE,
@@ -430,7 +426,7 @@ RULES = (
     ),
     Rule(
         name="replay is not enough",
-        when=f"something was forgotten though {STRONG_REPLAY:.0%} of each step was replay",
+        when=f"something was forgotten though {share.STRONG:.0%} of each step was replay",
         candidate=HALF_REPLAY,
         holds=_replay_is_not_enough,
         source=HALF_ON_TRACE,

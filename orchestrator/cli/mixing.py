@@ -18,7 +18,7 @@ from orchestrator.cli.progress import Status, showing
 from orchestrator.errors import BadInput, RekindleError
 from orchestrator.service.names import parse_version_name
 from storage.files import write_atomic
-from strategies.agent import ENOUGH
+from strategies.agent import ENOUGH, defaults
 
 if TYPE_CHECKING:
     from strategies.agent.requests import Asked
@@ -71,15 +71,15 @@ def collect(
     out: Out,
     target: Targets = None,
     trajectories: Annotated[int, typer.Option(min=1, help="Runs.")] = ENOUGH,
-    steps: Steps = 40,
-    step_tokens: StepTokens = 4096,
-    eval_tokens: EvalTokens = 1024,
-    proxy_hidden: Hidden = 64,
-    proxy_layers: Layers = 2,
-    proxy_max_parameters: Most = 300_000,
-    regmix_runs: RegMixRuns = 64,
-    regmix_tokens: RegMixTokens = 50_000,
-    seed: Seed = 1234,
+    steps: Steps = defaults.STEPS,
+    step_tokens: StepTokens = defaults.STEP_TOKENS,
+    eval_tokens: EvalTokens = defaults.EVAL_TOKENS,
+    proxy_hidden: Hidden = defaults.HIDDEN,
+    proxy_layers: Layers = defaults.LAYERS,
+    proxy_max_parameters: Most = defaults.MAX_PARAMETERS,
+    regmix_runs: RegMixRuns = defaults.REGMIX_RUNS,
+    regmix_tokens: RegMixTokens = defaults.REGMIX_TOKENS,
+    seed: Seed = defaults.SEED,
     dry_run: DryRun = False,
 ) -> None:
     """Make trajectories: runs of a tiny model on many mixtures, each step with its losses."""
@@ -108,10 +108,14 @@ def train(
         list[Path], typer.Argument(metavar="DIR_OR_FILE...", help="What was collected or exported.")
     ],
     out: Out,
-    updates: Annotated[int, typer.Option(min=0, help="Updates of conservative Q-learning.")] = 1500,
-    warm_updates: Annotated[int, typer.Option(min=0, help="Updates of the supervised warm start.")] = 500,
-    conservative: Annotated[float, typer.Option(min=0, help="beta: how far unseen mixtures are pressed down.")] = 1.0,
-    seed: Seed = 1234,
+    updates: Annotated[int, typer.Option(min=0, help="Updates of conservative Q-learning.")] = defaults.UPDATES,
+    warm_updates: Annotated[
+        int, typer.Option(min=0, help="Updates of the supervised warm start.")
+    ] = defaults.WARM_UPDATES,
+    conservative: Annotated[
+        float, typer.Option(min=0, help="beta: how far unseen mixtures are pressed down.")
+    ] = defaults.CONSERVATIVE,
+    seed: Seed = defaults.SEED,
     dry_run: DryRun = False,
 ) -> None:
     """Teach an agent from trajectories; leaves agent.json and agent.safetensors."""
@@ -147,16 +151,16 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep finished runs there: an interrupted comparison goes on.")
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Runs of every policy.")] = 3,
-    steps: Steps = 40,
-    step_tokens: StepTokens = 4096,
-    eval_tokens: EvalTokens = 1024,
-    proxy_hidden: Hidden = 64,
-    proxy_layers: Layers = 2,
-    proxy_max_parameters: Most = 300_000,
-    regmix_runs: RegMixRuns = 64,
-    regmix_tokens: RegMixTokens = 50_000,
-    eta: Annotated[float, typer.Option(help="How strongly Skill-It's weights follow losses.")] = 0.2,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of every policy.")] = defaults.SEEDS,
+    steps: Steps = defaults.STEPS,
+    step_tokens: StepTokens = defaults.STEP_TOKENS,
+    eval_tokens: EvalTokens = defaults.EVAL_TOKENS,
+    proxy_hidden: Hidden = defaults.HIDDEN,
+    proxy_layers: Layers = defaults.LAYERS,
+    proxy_max_parameters: Most = defaults.MAX_PARAMETERS,
+    regmix_runs: RegMixRuns = defaults.REGMIX_RUNS,
+    regmix_tokens: RegMixTokens = defaults.REGMIX_TOKENS,
+    eta: Annotated[float, typer.Option(help="How strongly Skill-It's weights follow losses.")] = defaults.ETA,
     dry_run: DryRun = False,
 ) -> None:
     """Compare an agent with constant mixtures, Skill-It and RegMix at equal tokens.
@@ -193,15 +197,16 @@ def evaluate(
 def graph(
     domain: Domains,
     target: Targets = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Runs of every domain and of every pair.")] = 3,
-    steps: Steps = 10,
-    step_tokens: StepTokens = 4096,
-    eval_tokens: EvalTokens = 1024,
-    proxy_hidden: Hidden = 64,
-    proxy_layers: Layers = 2,
-    proxy_max_parameters: Most = 300_000,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of every domain and of every pair.")] = defaults.SEEDS,
+    steps: Steps = defaults.GRAPH_STEPS,
+    step_tokens: StepTokens = defaults.STEP_TOKENS,
+    eval_tokens: EvalTokens = defaults.EVAL_TOKENS,
+    proxy_hidden: Hidden = defaults.HIDDEN,
+    proxy_layers: Layers = defaults.LAYERS,
+    proxy_max_parameters: Most = defaults.MAX_PARAMETERS,
     improvement: Annotated[
-        bool, typer.Option("--improvement", help="Weigh an edge by how much lower the loss ends; else 0.5.")
+        bool,
+        typer.Option("--improvement", help=f"Weigh an edge by how much lower the loss ends; else {defaults.EDGE:g}."),
     ] = False,
     dry_run: DryRun = False,
 ) -> None:
@@ -215,7 +220,7 @@ def graph(
             "domains": _files(domain, target),
             "proxy": _proxy(steps, step_tokens, eval_tokens, proxy_hidden, proxy_layers, proxy_max_parameters),
             "seeds": list(range(1, seeds + 1)),
-            "weight": None if improvement else 0.5,
+            "weight": None if improvement else defaults.EDGE,
         }
     )
     done = _carried_out(request, dry_run=dry_run)

@@ -1,6 +1,6 @@
 """A model that chooses mixtures: learns from logged trajectories how weights of domains move their losses.
 
-``settings``, ``trajectories`` and ``proposals`` are light; all other modules bring torch.
+``defaults``, ``settings``, ``requests``, ``trajectories``, ``proposals`` and ``recorded`` bring no torch.
 """
 
 ENOUGH = 128

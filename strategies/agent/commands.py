@@ -58,7 +58,8 @@ class Verdict(Closed):
 
     rows: tuple[Summary, ...]
     guard: str
-    """The best constant mixture, with which the guard compares."""
+    """The constant mixture under which losses fell most. The guard of a run has less replay among its own, and goes by
+    what the agent's critic estimates."""
     agent_minus_guard: float | None
     """Difference of their falls; None without an agent."""
     wins: int

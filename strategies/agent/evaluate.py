@@ -9,13 +9,12 @@ from typing import Literal
 import numpy as np
 
 from strategies.agent.features import Array, loss_table, reward_weights
-from strategies.agent.proposals import replay
+from strategies.agent.proposals import constants
 from strategies.agent.rollout import Chooser, Environment, constant, rollout
-from strategies.agent.trajectories import Domain, Head, Trajectory
+from strategies.agent.settings import REPLAY
+from strategies.agent.trajectories import Domain, Trajectory
 from strategies.errors import BadPlan
 from strategies.settings import Closed
-
-REPLAY = (0.05, 0.25, 0.5)
 
 
 class Outcome(Closed):
@@ -92,12 +91,8 @@ def compare(
 
 
 def baselines(domains: Sequence[Domain], given: Mapping[str, Sequence[float]] | None = None) -> dict[str, Chooser]:
-    """Constant mixtures to compare with: uniform, prior, replay where there are two sides, and those ``given``."""
-    mixtures: dict[str, Sequence[float]] = {"uniform": [1 / len(domains)] * len(domains)}
-    mixtures["prior"] = Head(environment="", domains=tuple(domains), total=1).prior
-    if len({domain.target for domain in domains}) == 2:
-        mixtures |= {f"replay-{share:g}": replay(domains, share) for share in REPLAY}
-    return {name: constant(mixture) for name, mixture in {**mixtures, **(given or {})}.items()}
+    """Constant mixtures to compare with: uniform, prior, those ``given``, and replay where there are two sides."""
+    return {name: constant(mixture) for name, mixture in constants(domains, REPLAY, given).items()}
 
 
 def _outcome(name: str, seed: int, run: Trajectory, spread: Array) -> Outcome:

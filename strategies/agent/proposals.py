@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from strategies.agent.settings import ProposalSettings
 from strategies.agent.trajectories import Domain, Head
@@ -43,6 +43,18 @@ def propose(
     return (*heuristic, *walks)[: settings.trajectories]
 
 
+def constants(
+    domains: Sequence[Domain], shares: Sequence[float], given: Mapping[str, Sequence[float]] | None = None
+) -> dict[str, Mixture]:
+    """Constant mixtures by name: uniform, prior, those ``given`` and, of old and new domains, ``shares`` of replay."""
+    found: dict[str, Mixture] = {"uniform": (1 / len(domains),) * len(domains)}
+    found["prior"] = Head(environment="", domains=tuple(domains), total=1).prior
+    found |= {name: tuple(mixture) for name, mixture in (given or {}).items()}
+    if _two_sided(domains):
+        found |= {f"replay-{share:g}": replay(domains, share) for share in shares}
+    return found
+
+
 def replay(domains: Sequence[Domain], share: float) -> Mixture:
     """``share`` of the weight on the sources and the rest on the targets, by prior within each."""
     prior = Head(environment="", domains=tuple(domains), total=1).prior
@@ -60,12 +72,8 @@ _SIDES = (True, False)
 
 
 def _constants(domains: Sequence[Domain], settings: ProposalSettings, optima: Sequence[Mixture]) -> Iterator[Proposal]:
-    named: dict[str, Mixture] = {"uniform": (1 / len(domains),) * len(domains)}
-    named["prior"] = Head(environment="", domains=tuple(domains), total=1).prior
-    named |= {f"optimum-{at}": tuple(optimum) for at, optimum in enumerate(optima, start=1)}
-    if _two_sided(domains):
-        named |= {f"replay-{share:g}": replay(domains, share) for share in settings.replay}
-    for name, mixture in named.items():
+    given = {f"optimum-{at}": optimum for at, optimum in enumerate(optima, start=1)}
+    for name, mixture in constants(domains, settings.replay, given).items():
         yield Proposal(name=name, mixtures=(mixture,) * settings.steps)
 
 

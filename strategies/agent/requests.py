@@ -11,13 +11,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from strategies.agent.settings import AgentSettings, LearningSettings, ProposalSettings, ProxySettings
+from strategies.agent import defaults
+from strategies.agent.proposals import constants
+from strategies.agent.settings import REPLAY, AgentSettings, LearningSettings, ProposalSettings, ProxySettings
+from strategies.agent.trajectories import Domain
 from strategies.settings import Closed
 
 TOKENS_PER_S = 12_000
 """Of the default proxy on one core, as measured; evaluating a token costs a third of training on it."""
 UPDATES_PER_S = 1.0
 """Of conservative Q-learning with the default agent on one core, as measured."""
+SEEDS = tuple(range(1, defaults.SEEDS + 1))
 
 
 class DomainFile(Closed):
@@ -37,9 +41,9 @@ class Collect(Closed):
     out: str
     proxy: ProxySettings = ProxySettings()
     proposals: ProposalSettings = ProposalSettings()
-    regmix_runs: int = Field(0, ge=0)
+    regmix_runs: int = Field(defaults.REGMIX_RUNS, ge=0)
     """Tiny runs of RegMix, whose optimum is one of the constant mixtures; 0: without it."""
-    regmix_tokens: int = Field(50_000, ge=64)
+    regmix_tokens: int = Field(defaults.REGMIX_TOKENS, ge=64)
 
 
 class Teach(Closed):
@@ -61,11 +65,11 @@ class Evaluate(Closed):
     out: str | None = None
     """Folder that finished runs are kept in: a comparison goes on there, or is taken up with another agent."""
     proxy: ProxySettings = ProxySettings()
-    seeds: tuple[int, ...] = (1, 2, 3)
-    regmix_runs: int = Field(64, ge=0)
+    seeds: tuple[int, ...] = SEEDS
+    regmix_runs: int = Field(defaults.REGMIX_RUNS, ge=0)
     """Tiny runs of RegMix, which come on top of the compared tokens; 0: without RegMix."""
-    regmix_tokens: int = Field(50_000, ge=64)
-    eta: float = Field(0.2, gt=0)
+    regmix_tokens: int = Field(defaults.REGMIX_TOKENS, ge=64)
+    eta: float = Field(defaults.ETA, gt=0)
     """How strongly Skill-It's weights follow losses."""
 
 
@@ -74,9 +78,9 @@ class Graph(Closed):
 
     kind: Literal["graph"] = "graph"
     domains: tuple[DomainFile, ...] = Field(min_length=2)
-    proxy: ProxySettings = ProxySettings()
-    seeds: tuple[int, ...] = Field((1, 2, 3), min_length=1)
-    weight: float | None = Field(0.5, gt=0)
+    proxy: ProxySettings = ProxySettings(steps=defaults.GRAPH_STEPS)
+    seeds: tuple[int, ...] = Field(SEEDS, min_length=1)
+    weight: float | None = Field(defaults.EDGE, gt=0)
     """Of every edge but a domain's own, which is 1; None: the relative fall of the loss."""
 
 
@@ -119,17 +123,14 @@ def estimate(request: Asked) -> Estimate:
 
 
 def _runs(request: Collect | Evaluate | Graph) -> tuple[int, int]:
-    """Runs of all steps, and the tokens of RegMix's tiny ones."""
+    """Runs of all steps, and the tokens of RegMix's tiny ones; a comparison is also with Skill-It."""
     if isinstance(request, Graph):
         return comb(len(request.domains) + 1, 2) * len(request.seeds), 0
     if isinstance(request, Collect):
         return request.proposals.trajectories, request.regmix_runs * request.regmix_tokens
-    policies = (6 if _two_sided(request) else 3) + (request.agent is not None) + (request.regmix_runs > 0)
+    domains = [Domain(name=str(at), target=one.target, prior=0) for at, one in enumerate(request.domains)]
+    policies = len(constants(domains, REPLAY)) + 1 + (request.regmix_runs > 0) + (request.agent is not None)
     return policies * len(request.seeds), request.regmix_runs * request.regmix_tokens
-
-
-def _two_sided(request: Evaluate) -> bool:
-    return len({domain.target for domain in request.domains}) == 2
 
 
 class Provenance(Closed):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from strategies.agent import ENOUGH
+from strategies.agent import ENOUGH, defaults
 from strategies.settings import Closed
+
+REPLAY = (0.05, 0.25, 0.5)
+"""Shares of the constant replay that is collected and that an agent is compared with."""
 
 
 class AgentSettings(Closed):
@@ -30,13 +33,15 @@ class AgentSettings(Closed):
 class LearningSettings(Closed):
     """Supervised warm start, then conservative Q-learning."""
 
-    warm_steps: int = Field(500, ge=0, description="updates of the supervised warm start")
-    steps: int = Field(1500, ge=0, description="updates of conservative Q-learning")
+    warm_steps: int = Field(defaults.WARM_UPDATES, ge=0, description="updates of the supervised warm start")
+    steps: int = Field(defaults.UPDATES, ge=0, description="updates of conservative Q-learning")
     batch: int = Field(256, ge=1, description="sub-sequences in one update")
     discount: float = Field(0.95, ge=0, le=1, description="gamma, of rewards and of returns-to-go")
     keep: float = Field(0.3, gt=0, le=1, description="share of steps kept for the warm start, per progress decile")
     proposals: int = Field(30, ge=3, multiple_of=3, description="mixtures a state is pressed down on; thirds by source")
-    conservative: float = Field(1.0, ge=0, description="beta at the first update of Q-learning, and at least")
+    conservative: float = Field(
+        defaults.CONSERVATIVE, ge=0, description="beta at the first update of Q-learning, and at least"
+    )
     tuning_rate: float = Field(
         0.05,
         ge=0,
@@ -48,20 +53,20 @@ class LearningSettings(Closed):
     critic_rate: float = Field(3e-4, gt=0, description="Adam's rate of the critics")
     actor_rate: float = Field(1e-4, gt=0, description="Adam's rate of the policy")
     strength: float = Field(16.0, gt=0, description="observations that the known loss statistics of a domain count for")
-    seed: int = Field(1234, ge=0, description="of weights, sub-sequences and proposals")
+    seed: int = Field(defaults.SEED, ge=0, description="of weights, sub-sequences and proposals")
 
 
 class ProposalSettings(Closed):
     """Which mixtures the runs that an agent learns from are given."""
 
     trajectories: int = Field(ENOUGH, ge=1, description="runs")
-    steps: int = Field(40, ge=1, description="re-weighting steps in a run")
+    steps: int = Field(defaults.STEPS, ge=1, description="re-weighting steps in a run")
     concentration_low: float = Field(0.1, gt=0, description="least c of the start point Dirichlet(c * prior)")
     concentration_high: float = Field(5.0, gt=0, description="greatest c; c is drawn log-uniformly")
     noise: float = Field(0.3, ge=0, description="deviation of the logarithmic noise from step to step")
     fresh: float = Field(0.1, ge=0, le=1, description="chance of a fresh Dirichlet draw instead")
-    replay: tuple[float, ...] = Field((0.05, 0.25, 0.5), description="shares of constant replay")
-    seed: int = Field(1234, ge=0, description="of all draws")
+    replay: tuple[float, ...] = Field(REPLAY, description="shares of constant replay")
+    seed: int = Field(defaults.SEED, ge=0, description="of all draws")
 
     @model_validator(mode="after")
     def _ordered(self) -> ProposalSettings:
@@ -76,23 +81,25 @@ class ProxySettings(Closed):
     """The small language model that mixtures are tried on."""
 
     vocabulary: int = Field(2048, ge=8, description="most frequent tokens that keep an id of their own")
-    hidden: int = Field(64, ge=8, description="width of the model")
-    layers: int = Field(2, ge=1, description="layers of the model")
+    hidden: int = Field(defaults.HIDDEN, ge=8, description="width of the model")
+    layers: int = Field(defaults.LAYERS, ge=1, description="layers of the model")
     heads: int = Field(4, ge=1, description="attention heads")
     max_parameters: int = Field(
-        300_000, ge=1, description="most parameters beside the embeddings: what is tried so often must stay cheap"
+        defaults.MAX_PARAMETERS,
+        ge=1,
+        description="most parameters beside the embeddings: what is tried so often must stay cheap",
     )
     length: int = Field(64, ge=2, description="tokens in a row")
     batch: int = Field(8, ge=1, description="rows in one optimizer step")
-    step_tokens: int = Field(4096, ge=1, description="training tokens in one re-weighting step")
-    eval_tokens: int = Field(1024, ge=1, description="tokens a domain that every evaluation reads")
-    steps: int = Field(40, ge=1, description="re-weighting steps in a run")
+    step_tokens: int = Field(defaults.STEP_TOKENS, ge=1, description="training tokens in one re-weighting step")
+    eval_tokens: int = Field(defaults.EVAL_TOKENS, ge=1, description="tokens a domain that every evaluation reads")
+    steps: int = Field(defaults.STEPS, ge=1, description="re-weighting steps in a run")
     initial_steps: int = Field(40, ge=0, description="re-weighting steps on the sources that make the shared start")
     learning_rate: float = Field(3e-3, gt=0, description="peak rate of AdamW")
     min_learning_rate_ratio: float = Field(0.1, ge=0, le=1, description="final rate over peak rate")
     warmup: float = Field(0.05, ge=0, le=1, description="share of optimizer steps until the peak")
     weight_decay: float = Field(0.1, ge=0, description="decoupled, on matrices only")
-    seed: int = Field(1234, ge=0, description="of the shared start")
+    seed: int = Field(defaults.SEED, ge=0, description="of the shared start")
 
     @model_validator(mode="after")
     def _fits(self) -> ProxySettings:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from strategies.agent.folder import fingerprint
 from strategies.agent.policy import Agent
-from strategies.agent.proposals import replay
+from strategies.agent.proposals import constants
 from strategies.agent.trajectories import Head, Trajectory, parse
 from strategies.errors import BadPlan, BadState
 from strategies.mixing.simplex import Guard
@@ -15,6 +15,7 @@ from strategies.parts import AgentReweighting
 from strategies.settings import Json
 
 REPLAY = (0.05, 0.25)
+"""Shares of the constant replay that the guard compares with (METHODS 4.1)."""
 
 
 class Guarded:
@@ -29,7 +30,7 @@ class Guarded:
     ) -> None:
         self._agent = agent
         self._names = head.names
-        self._constants = {**_constants(head), **(given or {})}
+        self._constants = constants(head.domains, REPLAY, given)
         mixtures = {name: self.named(mixture) for name, mixture in self._constants.items()}
         self.guard = Guard(mixtures, patience=patience)
 
@@ -83,11 +84,3 @@ class Steering:
         if self._history is None:
             return Trajectory(**{name: getattr(self._head, name) for name in Head.model_fields}, start=seen)
         return self._history.after(weights=[before[name] for name in self._head.names], losses=seen, tokens=0)
-
-
-def _constants(head: Head) -> dict[str, Sequence[float]]:
-    count = len(head.domains)
-    found: dict[str, Sequence[float]] = {"uniform": (1 / count,) * count, "prior": head.prior}
-    if len({domain.target for domain in head.domains}) == 2:
-        found |= {f"replay-{share:g}": replay(head.domains, share) for share in REPLAY}
-    return found

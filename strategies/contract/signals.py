@@ -91,6 +91,8 @@ class Signals(Closed):
     refused: tuple[dict[str, Any], ...] = ()
     """Resolved settings of earlier refused decisions on the same batches; the next must differ."""
     stage: int = 1
+    """Promotions made so far, the first version's among them and rollbacks left out. Draws go by it, so a retrain that
+    follows a refused one draws the same again."""
     parameters: tuple[Parameter, ...] = ()
     """The live model's parameters, as the measure job found them."""
     pools: tuple[str, ...] = ()

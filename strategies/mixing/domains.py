@@ -1,4 +1,4 @@
-"""Domains of documents, which a mixture has weights for: declared by batch or by a column, or found by clustering.
+"""Domains of documents, which a mixture has weights for: batches, the values of a column, or found by clustering.
 
 Found ones come from :mod:`strategies.fitting.domains`. A packed row holds documents of one domain only, so that a batch
 of several domains is several sources, named by :func:`part`.
@@ -76,15 +76,11 @@ def smallest_as_good(silhouettes: dict[int, Silhouette]) -> int:
     return min(count for count, found in silhouettes.items() if found.mean >= best.mean - best.standard_error)
 
 
-def by_batch(sources: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Each source is a domain of its own."""
-    return _few({name: (name,) for name in sources})
-
-
 def by_column(values: Sequence[object]) -> list[str]:
     """The domain of each document: its value in a column, :data:`OTHER` where that is empty."""
     found = [str(value).strip() if value is not None else "" for value in values]
-    _few(dict.fromkeys(found, ()))
+    if (count := len(set(found))) > MOST:
+        raise BadPlan(f"{count} domains are too many to mix; declare at most {MOST}")
     return [name or OTHER for name in found]
 
 
@@ -106,9 +102,3 @@ def by_domain(losses: Mapping[str, float], measured: Mapping[str, Sequence[str]]
         raise BadPlan("no domain has an eval set to measure; wait for larger batches or leave re-weighting out")
     rest = fmean(means.values())
     return {name: means.get(name, rest) for name in measured}
-
-
-def _few(domains: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-    if len(domains) > MOST:
-        raise BadPlan(f"{len(domains)} domains are too many to mix; declare at most {MOST}")
-    return domains

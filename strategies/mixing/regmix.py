@@ -21,11 +21,6 @@ _BLOCK = 8192
 _MAX_BLOCKS = 4096
 
 
-def tempered(prior: Weights, temperature: float) -> dict[str, float]:
-    """The prior to a power, normalised."""
-    return normalised({name: weight**temperature for name, weight in normalised(prior).items()})
-
-
 def candidates(prior: Weights, settings: MixtureSettings, *, seed: str) -> list[dict[str, float]]:
     """``settings.runs`` different mixtures around the tempered prior (steps 1 to 5).
 

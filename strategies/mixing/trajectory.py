@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from strategies.errors import BadState
 from strategies.settings import Closed
 
 
@@ -36,11 +35,3 @@ def write_trajectory(path: Path, course: Iterable[MixturePoint]) -> None:
     """One line a point."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(point.model_dump_json() + "\n" for point in course))
-
-
-def read_trajectory(path: Path) -> list[MixturePoint]:
-    """Points in the order they were written."""
-    try:
-        return [MixturePoint.model_validate_json(line) for line in path.read_text().splitlines()]
-    except (OSError, ValidationError) as error:
-        raise BadState(f"the mixture's course at {path} cannot be read; leave it out") from error

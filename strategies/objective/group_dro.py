@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -28,8 +27,6 @@ class GroupDro(Objective):
     micro-batches before alpha moves, so that how many rows go through at once does not matter; more than one are passed
     through twice, with the same dropout. ``domains`` says which domain each source belongs to.
     """
-
-    frozen_models: ClassVar[tuple[str, ...]] = (REFERENCE,)
 
     def __init__(self, settings: GroupDroObjective, domains: Mapping[str, str]) -> None:
         unknown = sorted(set(domains.values()) - set(settings.prior))

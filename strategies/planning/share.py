@@ -8,9 +8,12 @@ from strategies.contract import Explained, Signals, SourceFacts
 
 NOTCHES = (0.05, 0.10, 0.25, 0.5)
 """Shares of replay from weakest to strongest (METHODS 1.5)."""
-SHIFTS = ((0.05, 0.05), (0.15, 0.10))
-"""(relative shift below which, share); 0.25 above the last. The borders are this project's own defaults."""
 STRONG = 0.25
+"""The share for a strong shift; where it was not enough, auto asks for something else than replay alone."""
+STRONG_FROM = 0.15
+"""Relative shift from which on it is strong; a batch further than that from every known source is a new domain."""
+SHIFTS = ((0.05, 0.05), (STRONG_FROM, 0.10))
+"""(relative shift below which, share); :data:`STRONG` above. The borders are this project's own defaults."""
 
 
 def replayable(signals: Signals) -> tuple[SourceFacts, ...]:

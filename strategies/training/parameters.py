@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from strategies.errors import BadState, Refused
 from strategies.inference.checks import check_folder
 from strategies.inference.load import grow_head, head_of
-from strategies.parts import FullSelection, HalfSelection, HeadSelection, LoraSelection, Schedule
+from strategies.parts import FullSelection, HalfSelection, LoraSelection, Schedule
 from strategies.parts import Selection as SelectionSettings
 from strategies.settings import LoraSettings, Task, TrainingSettings
 from strategies.training.halves import freeze_adapters, freeze_half
@@ -30,11 +30,8 @@ def prepare(
     """``model`` with what moves made trainable and the rest frozen.
 
     full, half: the parent's adapter, if any, is merged in first. lora, half with lora: the parent's adapter goes on,
-    else a fresh one starts. head: the parent's adapter stays as it is. A classification head grows to ``labels`` and
-    always moves.
+    else a fresh one starts. A classification head grows to ``labels`` and always moves.
     """
-    if isinstance(selection, HeadSelection):
-        return _head_only(model, task=task, adapter=adapter, labels=labels, seed=seed)
     if isinstance(selection, FullSelection) or (isinstance(selection, HalfSelection) and selection.lora is None):
         return _plain(model, selection, task=task, adapter=adapter, labels=labels, seed=seed)
     lora = _lora_of(selection)
@@ -67,20 +64,6 @@ def _plain(
     return model
 
 
-def _head_only(model: Any, *, task: Task, adapter: Path | None, labels: tuple[str, ...], seed: int) -> Any:
-    if task != "classification":
-        raise Refused(f"a {task} model has no classification head; choose another selection")
-    if adapter is not None:
-        model = _adapted(model, None, task=task, adapter=adapter, labels=labels, seed=seed)
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(parameter.requires_grad and ".lora_" not in name)
-        return model
-    grow_head(model, labels, seed=seed)
-    model.requires_grad_(False)
-    head_of(model)[1].requires_grad_(True)
-    return model
-
-
 def _lora_of(selection: SelectionSettings) -> LoraSettings:
     if isinstance(selection, LoraSelection | HalfSelection) and selection.lora is not None:
         return selection.lora
@@ -88,15 +71,9 @@ def _lora_of(selection: SelectionSettings) -> LoraSettings:
 
 
 def _adapted(
-    model: Any,
-    lora: LoraSettings | None,
-    *,
-    task: Task,
-    adapter: Path | None,
-    labels: tuple[str, ...],
-    seed: int,
+    model: Any, lora: LoraSettings, *, task: Task, adapter: Path | None, labels: tuple[str, ...], seed: int
 ) -> Any:
-    """``model`` with the parent's adapter, or with a fresh one of ``lora``; None: as the parent's is."""
+    """``model`` with the parent's adapter, or with a fresh one of ``lora``."""
     tensors = _adapter_tensors(adapter) if adapter else {}
     if task == "classification":
         _put_head(model, tensors)
@@ -184,16 +161,14 @@ def _put_head(model: Any, tensors: dict[str, Tensor]) -> None:
 
 
 def _with_adapter(
-    model: Any, settings: LoraSettings | None, *, task: Task, adapter: Path | None, tensors: Mapping[str, Tensor]
+    model: Any, settings: LoraSettings, *, task: Task, adapter: Path | None, tensors: Mapping[str, Tensor]
 ) -> Any:
     if adapter is not None:
         config = peft.PeftConfig.from_pretrained(str(adapter))
         config.inference_mode = False
-        if settings is not None:
-            _check_same_shape(config, settings)
-            config.lora_dropout = settings.lora_dropout
+        _check_same_shape(config, settings)
+        config.lora_dropout = settings.lora_dropout
     else:
-        assert settings is not None
         config = _fresh(model, settings, task)
     wrapped = peft.get_peft_model(model, config, adapter_name=ADAPTER)
     if adapter is not None:

@@ -148,6 +148,7 @@ def collected(world: World, count: int, preset: Preset, texts: Texts, place: Pat
         out=str(out),
         proxy=preset.proxy.model_copy(update={"seed": world.seed}),
         proposals=ProposalSettings(trajectories=count, steps=preset.proxy.steps, seed=world.seed),
+        regmix_runs=0,
     )
     made = collect(request, _telling(world.name))
     return {"world": world.model_dump(), "data": hashes(request.domains), "trajectories": made["trajectories"]}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from strategies import choice, probe
+from strategies import choice, probe, probing, rules
 from strategies.choice import StrategySettings
 from strategies.circumstances import Circumstances
 from strategies.errors import BadPlan
@@ -62,6 +62,13 @@ def length(schedule):
     if schedule.kind == "cosine":
         return schedule.steps
     return schedule.warmup + schedule.cooldown + schedule.constant + schedule.anneal
+
+
+def test_what_a_probe_may_try_and_what_rules_ask_for_are_candidates(monkeypatch):
+    assert {*probing.ORDER, *(one.candidate for one in rules.RULES)} <= set(rules.candidates())
+    monkeypatch.setattr(probing, "ORDER", ("rewarm-reply",))
+    with pytest.raises(KeyError, match="rewarm-reply"):
+        choice.probe(signals(), settings())
 
 
 def test_a_trunk_and_its_release_are_tried_as_one_run_that_starts_where_they_would():

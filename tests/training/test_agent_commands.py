@@ -43,7 +43,7 @@ def domains(tmp_path: Path) -> tuple[DomainFile, ...]:
 
 def request(domains: tuple[DomainFile, ...], out: Path, trajectories: int = 7) -> Collect:
     proposals = ProposalSettings(trajectories=trajectories, steps=2)
-    return Collect(domains=domains, out=str(out), proxy=PROXY, proposals=proposals)
+    return Collect(domains=domains, out=str(out), proxy=PROXY, proposals=proposals, regmix_runs=0)
 
 
 def test_an_interrupted_collection_goes_on_and_equals_a_whole_one(tmp_path: Path, domains: tuple[DomainFile, ...]):
@@ -99,6 +99,7 @@ def test_an_agent_is_compared_with_everything_else_at_equal_tokens(tmp_path: Pat
     rows = {row["policy"]: row for row in found["rows"]}
     constants = {"uniform", "prior", "replay-0.05", "replay-0.25", "replay-0.5", "regmix"}
     assert set(rows) == constants | {"skill-it", "agent"}
+    assert estimate(asked).runs == 2 * len(rows)
     assert found["guard"] == max(constants, key=lambda name: rows[name]["fall"])
     assert found["agent_minus_guard"] == pytest.approx(rows["agent"]["fall"] - rows[found["guard"]]["fall"])
     assert found["facts"]["tokens_a_run"] == 256

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from strategies.errors import BadPlan, BadState, Refused
 from strategies.fitting.domains import Domains, find_domains
 from strategies.jobs.dividing import divide
-from strategies.mixing.domains import ClusterSettings, Silhouette, by_batch, by_column, part, smallest_as_good
+from strategies.mixing.domains import ClusterSettings, Silhouette, by_column, part, smallest_as_good
 from strategies.training.data import training_side
 from tests.training import makers
 
@@ -139,8 +139,7 @@ def test_a_batch_is_divided_into_the_sources_of_its_domains(found: Domains, tmp_
         assert one.size == documents.size
 
 
-def test_domains_can_be_declared_by_batch_or_by_column():
-    assert by_batch(["batch-1", "anchor"]) == {"batch-1": ("batch-1",), "anchor": ("anchor",)}
+def test_domains_can_be_declared_by_column():
     assert by_column(["news", None, " news ", "", 7]) == ["news", "other", "news", "other", "7"]
     assert part("batch-1", "news") == "batch-1/news"
     with pytest.raises(BadPlan, match="65 domains are too many"):

@@ -1,4 +1,4 @@
-"""Half fine-tuning and head-only training on real tiny models."""
+"""Half fine-tuning on real tiny models."""
 
 from __future__ import annotations
 
@@ -344,38 +344,6 @@ def test_slices_that_do_not_fit_the_tensor_are_refused(tmp_path: Path, gpt2: Pat
     wrong = HalfSelection.model_validate({"level": "category", "frozen": (), "slices": {name: slices}})
     with pytest.raises(Refused, match=r"do not fit a tensor of shape \(96,\)"):
         makers.loop(tmp_path / "job", half_job(tmp_path, gpt2, wrong))
-
-
-# --- the head alone -----------------------------------------------------------------------------------------------
-
-
-def test_with_head_selection_the_head_alone_moves(tmp_path: Path, bert: Path):
-    job = half_job(tmp_path, bert, drawn(bert))
-    job["work"]["template"]["selection"] = {"kind": "head"}
-    makers.carry_out(tmp_path / "job", job)
-    before, after = stored(bert), stored(tmp_path / "job" / "out" / "model")
-    moved = {name for name, tensor in after.items() if name not in before or not torch.equal(before[name], tensor)}
-    assert moved == {"classifier.weight", "classifier.bias"}
-
-
-def test_with_head_selection_the_parents_adapter_stays(tmp_path: Path, bert: Path):
-    makers.carry_out(tmp_path / "first", half_job(tmp_path, bert, drawn(bert, lora=LORA)))
-    job = half_job(tmp_path, bert, drawn(bert))
-    job["work"]["template"]["selection"] = {"kind": "head"}
-    job["model"]["adapter"] = str(tmp_path / "first" / "out" / "adapter")
-    result = makers.carry_out(tmp_path / "second", job)
-    assert set(result.artifacts) == {"answer/adapter"}
-    before, after = (adapter_of(tmp_path / name / "out" / "adapter") for name in ("first", "second"))
-    assert {key for key in before if not torch.equal(before[key], after[key])} == {
-        "base_model.model.classifier.weight",
-        "base_model.model.classifier.bias",
-    }
-
-
-def test_head_selection_without_a_head_is_refused(tmp_path: Path, llama: Path):
-    job = makers.train_job(tmp_path, llama, makers.text_documents(9), selection={"kind": "head"})
-    with pytest.raises(Refused, match="causal-lm model has no classification head"):
-        makers.loop(tmp_path / "job", job)
 
 
 # --- the parameter table ------------------------------------------------------------------------------------------

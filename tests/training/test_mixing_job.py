@@ -12,7 +12,6 @@ from strategies.agent.trajectories import read
 from strategies.contract import JobSpec, TrainWork
 from strategies.jobs.mixing import bound, read_mixture, write_mixture
 from strategies.jobs.runtime import Stopped
-from strategies.mixing.trajectory import read_trajectory
 from tests.training import makers
 
 SKILL = {"kind": "skill-it", "eta": 2.0, "window": 2, "graph": {"new": {"new": 1.0}, "old": {"old": 1.0}}}
@@ -57,8 +56,8 @@ def test_the_course_of_the_weights_is_kept_in_the_facts_and_as_evidence(tmp_path
     assert [point["step"] for point in course] == [0, 2, 4, 6]
     assert all(set(point["losses"]) == {"new", "old"} for point in course)
     assert len({point["weights"]["old"] for point in course}) > 1
-    kept = read_trajectory(tmp_path / "job" / "out" / "mixture" / "mixture.jsonl")
-    assert [point.model_dump() for point in kept] == course
+    kept = (tmp_path / "job" / "out" / "mixture" / "mixture.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in kept] == course
     (run,) = read(tmp_path / "job" / "out" / "trajectory" / "trajectory.jsonl")
     assert [one.name for one in run.domains if one.target] == ["new"]
     assert [done.losses for done in run.steps] == [(p["losses"]["new"], p["losses"]["old"]) for p in course[1:]]
