@@ -15,6 +15,7 @@ from orchestrator.settings import StreamSettings
 from storage import chain, lineage, manifests
 from storage.artifacts import Stored
 from storage.moves import move
+from storage.states import JOB_GAVE_UP, JOB_UNFINISHED
 from storage.tables import Decision, EvalSet, Evaluation, Job, Plan, Stream, Version
 from strategies.plan import ADAPTER, BANK, MODEL
 
@@ -75,7 +76,7 @@ def ensure(
         timeout_s=int(settings.budget.max_hours * 3600),
         max_attempts=settings.budget.max_attempts,
     )
-    return "failed" if job.state in ("failed", "cancelled") else "waiting"
+    return "failed" if job.state in JOB_GAVE_UP else "waiting"
 
 
 def _is_being_measured(session: Session, version: Version) -> bool:
@@ -83,7 +84,7 @@ def _is_being_measured(session: Session, version: Version) -> bool:
     under_way = select(Job.id).where(
         Job.version_id == version.id,
         Job.kind == "evaluate",
-        Job.state.in_(("queued", "submitted", "running", "lost")),
+        Job.state.in_(JOB_UNFINISHED),
     )
     return session.scalar(under_way.limit(1)) is not None
 
@@ -198,7 +199,7 @@ def failed_job(session: Session, stream: Stream, version: Version) -> Job | None
         query = select(Job).where(Job.version_id == version.id, Job.kind == "evaluate")
     else:
         query = select(Job).where(Job.key == f"sample:{stream.id}")
-    ended = query.where(Job.state.in_(("failed", "cancelled"))).order_by(Job.id.desc()).limit(1)
+    ended = query.where(Job.state.in_(JOB_GAVE_UP)).order_by(Job.id.desc()).limit(1)
     return session.scalar(ended)
 
 

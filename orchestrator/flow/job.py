@@ -15,6 +15,7 @@ from orchestrator.flow import evaluation, records
 from orchestrator.jobs import queue
 from orchestrator.settings import StreamSettings
 from storage import chain, manifests
+from storage.states import JOB_GAVE_UP, JOB_UNFINISHED
 from storage.tables import (
     Attempt,
     Batch,
@@ -60,7 +61,7 @@ def advance(app: App, session: Session, decision: Decision) -> bool:
     if plan is None or plan.state != "open":
         return False
     jobs = records.jobs_of_plan(session, plan.id)
-    ended = next((job for job in jobs if job.state in ("failed", "cancelled")), None)
+    ended = next((job for job in jobs if job.state in JOB_GAVE_UP), None)
     if ended is not None:
         return _give_up(app, session, decision, jobs, ended)
     made = session.scalar(select(Version.id).where(Version.decision_id == decision.id))
@@ -178,7 +179,7 @@ def _give_up(app: App, session: Session, decision: Decision, jobs: Sequence[Job]
         f"job {ended.id} {ended.state}: {ended.error or 'no reason given'}; `rekindle job logs {ended.id}` shows why"
     )
     for job in jobs:
-        if job.state in ("queued", "submitted", "running"):
+        if job.state in JOB_UNFINISHED:
             queue.cancel(session, job, actor="daemon", reason=f"job {ended.id} {ended.state}")
     state = "cancelled" if ended.state == "cancelled" else "failed"
     evaluation.close_decision(app, session, decision.id, plan_state=state, outcome=outcome)

@@ -12,6 +12,7 @@ from orchestrator.flow import evaluation, records
 from orchestrator.flow.job import SymbolicFiles, forbidden, source_file
 from orchestrator.jobs import queue
 from orchestrator.settings import StreamSettings
+from storage.states import JOB_GAVE_UP
 from storage.tables import Batch, Decision, EvalSet, Job, Version
 from strategies import choice
 from strategies.contract import Signals
@@ -36,7 +37,7 @@ def advance(session: Session, decision: Decision, evidence: Signals, settings: S
     if job.state == "succeeded":
         facts = (job.result or {}).get("facts", {})
         return _with(evidence, ProbeResult.model_validate({**facts["probe"], "job": job.id}))
-    if job.state in ("failed", "cancelled"):
+    if job.state in JOB_GAVE_UP:
         reason = f"the probe {job.state} ({job.error}); `rekindle job logs {job.id}` shows why"
         return _with(evidence, ProbeResult(job=job.id, chosen=None, reason=reason))
     return None

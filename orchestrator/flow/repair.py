@@ -15,8 +15,8 @@ from sqlalchemy.orm import Session
 from orchestrator.app import App
 from orchestrator.flow import evaluation, merge_job, records
 from orchestrator.jobs import queue
-from orchestrator.jobs.records import ENDED, UNFINISHED
 from orchestrator.settings import GateSettings
+from storage.states import JOB_GAVE_UP, JOB_UNFINISHED
 from storage.tables import Decision, EvalSet, Job, Stream, Verdict, Version
 from strategies.merging.settings import RepairMerge
 
@@ -42,7 +42,7 @@ def advance(app: App, session: Session, *, candidate: Version, live: Version, ve
         job = _begin(app, session, stream, candidate, live, verdict)
     if job is None:
         return None
-    if job.state in ENDED:
+    if job.state in JOB_GAVE_UP:
         return Outcome(reason=f"repair job {job.id} {job.state}: {job.error or 'no reason given'}")
     if job.state != "succeeded":
         return Outcome(waiting=True)
@@ -51,7 +51,7 @@ def advance(app: App, session: Session, *, candidate: Version, live: Version, ve
 
 def drop(session: Session, decision: Decision, reason: str) -> None:
     """A decision that ended otherwise needs no repair any more."""
-    jobs = select(Job).where(Job.decision_id == decision.id, Job.name == JOB, Job.state.in_(UNFINISHED))
+    jobs = select(Job).where(Job.decision_id == decision.id, Job.name == JOB, Job.state.in_(JOB_UNFINISHED))
     for job in session.scalars(jobs):
         queue.cancel(session, job, actor="daemon", reason=reason)
 

@@ -14,6 +14,7 @@ from orchestrator.jobs.lifecycle import Limits
 from storage import events
 from storage.database import now
 from storage.moves import move
+from storage.states import JOB_GAVE_UP, JOB_UNFINISHED
 from storage.tables import Decision, Job, Plan
 
 
@@ -76,7 +77,7 @@ def cancel(session: Session, job: Job, actor: str, reason: str) -> None:
     """
     if job.state == "cancelled":
         return
-    if job.state not in records.UNFINISHED:
+    if job.state not in JOB_UNFINISHED:
         raise Conflict(f"job {job.id} has already {job.state}; only an unfinished job can be cancelled")
     if job.state == "queued":
         values: dict[str, Any] = {"cancel_requested": True, "error": reason, "finished_at": now()}
@@ -92,7 +93,7 @@ def retry(session: Session, job: Job, actor: str) -> None:
     Raises:
         Conflict: the job has ended otherwise or not at all, or its plan or decision is closed.
     """
-    if job.state not in records.ENDED:
+    if job.state not in JOB_GAVE_UP:
         raise Conflict(f"job {job.id} is {job.state}; only a failed or cancelled job can be tried again")
     if job.plan_id is not None and session.get_one(Plan, job.plan_id).state != "open":
         raise Conflict(f"the plan of job {job.id} is closed; start a new decision with `rekindle retrain`")
