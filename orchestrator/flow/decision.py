@@ -179,25 +179,18 @@ def queue_measure(
     training = settings.training.model_dump(mode="json")
     division = _division(session, parent, settings)
     told = f":{records.fingerprint(division)[:16]}" if division else ""
-    return queue.queue(
+    return queue.queue_for(
         session,
+        settings,
         stream_id=stream.id,
         kind="measure",
         name="measure",
         key=f"measure:{parent.id}:{question[:24]}:{records.fingerprint(training)[:16]}{told}",
-        spec={
-            "task": settings.task,
-            "seed": settings.training.seed,
-            "threads": settings.resources.cpus,
-            "device": "cuda" if settings.resources.gpus else "auto",
-            "model": evaluation.model_of(session, parent, settings),
-            "work": {"kind": "measure", "sources": sources, "training": training, **division},
-        },
-        cpus=settings.resources.cpus,
-        gpus=settings.resources.gpus,
-        priority=settings.resources.priority,
-        timeout_s=int(settings.budget.max_hours * 3600),
-        max_attempts=settings.budget.max_attempts,
+        spec=queue.spec(
+            settings,
+            model=evaluation.model_of(session, parent, settings),
+            work={"kind": "measure", "sources": sources, "training": training, **division},
+        ),
     )
 
 

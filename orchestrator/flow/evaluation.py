@@ -61,20 +61,16 @@ def ensure(
         return "complete"
     if _is_being_measured(session, version):
         return "waiting"
-    spec = evaluation_spec(session, version=version, sets=missing, settings=settings)
-    job = queue.queue(
+    job = queue.queue_for(
         session,
+        settings,
         stream_id=stream.id,
         kind="evaluate",
         name="evaluate",
         key=_key(version, missing, settings),
-        spec=spec,
+        spec=_spec(session, version=version, sets=missing, settings=settings),
         version_id=version.id,
-        cpus=settings.resources.cpus,
-        gpus=settings.resources.gpus,
-        priority=settings.resources.priority + priority,
-        timeout_s=int(settings.budget.max_hours * 3600),
-        max_attempts=settings.budget.max_attempts,
+        priority=priority,
     )
     return "failed" if job.state in JOB_GAVE_UP else "waiting"
 
@@ -89,24 +85,15 @@ def _is_being_measured(session: Session, version: Version) -> bool:
     return session.scalar(under_way.limit(1)) is not None
 
 
-def evaluation_spec(
-    session: Session, *, version: Version, sets: Sequence[EvalSet], settings: StreamSettings
-) -> dict[str, Any]:
-    """The job that measures a version on eval sets."""
+def _spec(session: Session, *, version: Version, sets: Sequence[EvalSet], settings: StreamSettings) -> dict[str, Any]:
     labels = _compared_labels(session, version)
-    return {
-        "task": settings.task,
-        "seed": settings.training.seed,
-        "threads": settings.resources.cpus,
-        "device": "cuda" if settings.resources.gpus else "auto",
-        "model": model_of(session, version, settings),
-        "work": {
-            "kind": "evaluate",
-            "sets": [eval_file(one) for one in sets],
-            "training": settings.training.model_dump(mode="json"),
-            "known_labels": {labels_name(known): known for known in labels},
-        },
+    work = {
+        "kind": "evaluate",
+        "sets": [eval_file(one) for one in sets],
+        "training": settings.training.model_dump(mode="json"),
+        "known_labels": {labels_name(known): known for known in labels},
     }
+    return queue.spec(settings, model=model_of(session, version, settings), work=work)
 
 
 def model_of(session: Session, version: Version, settings: StreamSettings) -> dict[str, Any]:

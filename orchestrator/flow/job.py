@@ -88,8 +88,9 @@ def _queue_job(
     session: Session, *, decision: Decision, plan: Plan, name: str, record: PlanRecord, settings: StreamSettings
 ) -> Job:
     template = record.jobs[name]
-    return queue.queue(
+    return queue.queue_for(
         session,
+        settings,
         stream_id=decision.stream_id,
         kind="train" if isinstance(template, TrainTemplate) else "fit",
         name=name,
@@ -98,24 +99,13 @@ def _queue_job(
         needs=needs(record, name),
         decision_id=decision.id,
         plan_id=plan.id,
-        cpus=settings.resources.cpus,
-        gpus=settings.resources.gpus,
-        priority=settings.resources.priority,
-        timeout_s=int(settings.budget.max_hours * 3600),
-        max_attempts=settings.budget.max_attempts,
     )
 
 
 def _spec(session: Session, decision: Decision, template: Template, settings: StreamSettings) -> dict[str, Any]:
     model, work = resolve(template, SymbolicFiles(session, decision, settings))
-    return {
-        "task": settings.task,
-        "seed": template.training.seed,
-        "threads": settings.resources.cpus,
-        "device": "cuda" if settings.resources.gpus else "auto",
-        "model": model.model_dump(mode="json"),
-        "work": work.model_dump(mode="json"),
-    }
+    told = {"model": model.model_dump(mode="json"), "work": work.model_dump(mode="json")}
+    return queue.spec(settings, **told, seed=template.training.seed)
 
 
 def forbidden(session: Session, stream_id: str) -> list[dict[str, Any]]:

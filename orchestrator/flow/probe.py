@@ -53,19 +53,15 @@ def _with(evidence: Signals, found: ProbeResult) -> Signals:
 
 
 def _queue(session: Session, decision: Decision, evidence: Signals, settings: StreamSettings, probing: Probing) -> Job:
-    return queue.queue(
+    return queue.queue_for(
         session,
+        settings,
         stream_id=decision.stream_id,
         kind="fit",
         name="probe",
         key=_key(decision),
         spec=_spec(session, decision, evidence, settings, probing),
         decision_id=decision.id,
-        cpus=settings.resources.cpus,
-        gpus=settings.resources.gpus,
-        priority=settings.resources.priority,
-        timeout_s=int(settings.budget.max_hours * 3600),
-        max_attempts=settings.budget.max_attempts,
     )
 
 
@@ -75,13 +71,10 @@ def _spec(
     parent = session.get_one(Version, decision.parent_version_id)
     sets = evaluation.sets_about(session, decision.stream_id, decision.batches)
     model = {**evaluation.model_of(session, parent, settings), "labels": list(evidence.labels)}
-    return {
-        "task": settings.task,
-        "seed": settings.training.seed,
-        "threads": settings.resources.cpus,
-        "device": "cuda" if settings.resources.gpus else "auto",
-        "model": model,
-        "work": {
+    return queue.spec(
+        settings,
+        model=model,
+        work={
             "kind": "probe",
             "trials": {
                 label: [one.model_dump(mode="json") for one in templates] for label, templates in probing.trials.items()
@@ -98,7 +91,7 @@ def _spec(
             "documents": probing.documents,
             "training": settings.training.model_dump(mode="json"),
         },
-    }
+    )
 
 
 def _starts(evidence: Signals, probing: Probing, files: Files) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import select, update
@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from orchestrator.errors import Conflict
 from orchestrator.jobs import records
 from orchestrator.jobs.lifecycle import Limits
+from orchestrator.settings import StreamSettings
 from storage import events
 from storage.database import now
 from storage.moves import move
@@ -67,6 +68,61 @@ def queue(
     session.flush()
     _record(session, job, action="queue", actor="daemon", reason=f"{kind} job {name}")
     return job
+
+
+def spec(
+    settings: StreamSettings, *, model: Mapping[str, Any], work: Mapping[str, Any], seed: int | None = None
+) -> dict[str, Any]:
+    """What a job of the stream is told: its symbolic files and its work, in what the settings say of every job.
+
+    ``seed`` is the settings' own unless another is given.
+    """
+    return {
+        "task": settings.task,
+        "seed": settings.training.seed if seed is None else seed,
+        "threads": settings.resources.cpus,
+        "device": "cuda" if settings.resources.gpus else "auto",
+        "model": dict(model),
+        "work": dict(work),
+    }
+
+
+def queue_for(
+    session: Session,
+    settings: StreamSettings,
+    *,
+    stream_id: str,
+    kind: str,
+    name: str,
+    key: str,
+    spec: dict[str, Any],
+    needs: Sequence[str] = (),
+    decision_id: int | None = None,
+    plan_id: int | None = None,
+    version_id: int | None = None,
+    priority: int = 0,
+) -> Job:
+    """As :func:`queue`, with the share of the machine and the limits that the stream's settings give each of its jobs.
+
+    ``priority`` is added to that of the stream.
+    """
+    return queue(
+        session,
+        stream_id=stream_id,
+        kind=kind,
+        name=name,
+        key=key,
+        spec=spec,
+        needs=needs,
+        decision_id=decision_id,
+        plan_id=plan_id,
+        version_id=version_id,
+        cpus=settings.resources.cpus,
+        gpus=settings.resources.gpus,
+        priority=settings.resources.priority + priority,
+        timeout_s=int(settings.budget.max_hours * 3600),
+        max_attempts=settings.budget.max_attempts,
+    )
 
 
 def cancel(session: Session, job: Job, actor: str, reason: str) -> None:
