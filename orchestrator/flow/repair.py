@@ -96,13 +96,12 @@ def _sets(session: Session, candidate: Version, gate: GateSettings) -> list[dict
     new = evaluation.own_batches(session, candidate)
     settings = records.settings_of(session, candidate.stream_id)
     scored = records.evaluations_of(session, candidate.id, evaluation.settings_hash(settings))
-    tolerances = {"loss": gate.tolerance_loss, "accuracy": gate.tolerance_accuracy}
 
     def record(one: EvalSet) -> dict[str, Any]:
         file = evaluation.eval_file(one)
         if one.batch_id in new:
             return {"file": file, "role": "new"}
-        return {"file": file, "role": "old", "tolerance": MARGIN * tolerances[scored[one.content_hash].metric]}
+        return {"file": file, "role": "old", "tolerance": MARGIN * gate.tolerance(scored[one.content_hash].metric)}
 
     found = merge_job.with_select(session, evaluation.judged_sets(session, candidate))
     return [record(one) for one in found if one.content_hash in scored]
