@@ -107,6 +107,12 @@ class GateSettings(Closed):
     max_flips_loss: float = Field(0.10, ge=0, le=1, description="share of negative flips allowed, for loss")
     max_flips_accuracy: float = Field(0.05, ge=0, le=1, description="share of negative flips allowed, for classes")
 
+    def tolerance(self, metric: str, against: Literal["live", "best"] = "live") -> float:
+        """How much worse an older set may be: the relative rise of a loss, or the fall of an accuracy."""
+        if metric == "accuracy":
+            return self.tolerance_accuracy if against == "live" else self.best_tolerance_accuracy
+        return self.tolerance_loss if against == "live" else self.best_tolerance_loss
+
 
 class BudgetSettings(Closed):
     """Limits on what one retrain may cost."""

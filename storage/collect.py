@@ -22,6 +22,7 @@ from storage import leases, lineage
 from storage.artifacts import ArtifactStore, Stored
 from storage.database import Database, now
 from storage.manifests import ROWS_AT_ONCE, in_parts
+from storage.states import JOB_UNFINISHED
 from storage.tables import (
     Batch,
     Decision,
@@ -45,7 +46,6 @@ KEEP_JOBS = timedelta(days=7)
 """Jobs that ended longer ago no longer protect what they name; files that SQL never heard of go after this time too."""
 
 _HASH = re.compile(r"\b[0-9a-f]{64}\b")
-_DONE = ("succeeded", "failed", "lost", "cancelled")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +188,7 @@ def _spoken_of(session: Session, at: datetime) -> set[str]:
         .outerjoin(Decision, Decision.id == Job.decision_id)
         .where(
             or_(
-                Job.state.not_in(_DONE),
+                Job.state.in_(JOB_UNFINISHED),
                 and_(Decision.id.is_not(None), Decision.closed_at.is_(None)),
                 Job.finished_at > at - KEEP_JOBS,
             )

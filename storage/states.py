@@ -8,6 +8,13 @@ TRIGGER_STATES = ("active", "paused", "removed")
 DECISION_STATES = ("measuring", "decided", "closed")
 PLAN_STATES = ("open", "succeeded", "failed", "cancelled", "stale")
 JOB_STATES = ("queued", "submitted", "running", "succeeded", "failed", "lost", "cancelled")
+JOB_UNFINISHED = ("queued", "submitted", "running")
+JOB_GAVE_UP = ("failed", "cancelled")
+"""Tried again only when somebody asks for it."""
+JOB_ENDED = ("succeeded", *JOB_GAVE_UP)
+ATTEMPT_ENDED = (*JOB_ENDED, "lost")
+"""``lost`` is an end of attempts alone: the transaction that loses a job's attempt puts the job back into the queue, so
+that no job is ever found lost and no group of a job's states has it."""
 VERSION_STATES = ("candidate", "evaluated", "live", "retired", "rejected")
 
 MOVES: dict[str, dict[str, tuple[str, ...]]] = {

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from strategies.probe import ProbeResult
+from strategies.scores import Metric, worsening
 from strategies.settings import Closed
 
 Result = Literal["promoted", "repaired", "rolled back", "refused", "inconclusive", "failed"]
@@ -26,7 +27,7 @@ class Forgotten(Closed):
     """One eval set under the last versions of the live line, on its ``select`` half."""
 
     eval_set: str
-    metric: Literal["loss", "accuracy"]
+    metric: Metric
     versions: int
     """How many of the last versions were measured on it."""
     best: float
@@ -37,19 +38,18 @@ class Forgotten(Closed):
     """What the gate allows in one step."""
 
 
-def forgetting(
-    eval_set: str, metric: Literal["loss", "accuracy"], values: Sequence[float], *, tolerance: float
-) -> Forgotten:
+def forgetting(eval_set: str, metric: Metric, values: Sequence[float], *, tolerance: float) -> Forgotten:
     """The last of at least two versions' values beside the best of those before it."""
     *before, now = values
-    if metric == "accuracy":
-        best = max(before)
-        rise = best - now
-    else:
-        best = min(before)
-        rise = (now - best) / best if best else 0.0
+    best = max(before) if metric == "accuracy" else min(before)
     return Forgotten(
-        eval_set=eval_set, metric=metric, versions=len(values), best=best, now=now, rise=rise, tolerance=tolerance
+        eval_set=eval_set,
+        metric=metric,
+        versions=len(values),
+        best=best,
+        now=now,
+        rise=worsening(metric, best, now),
+        tolerance=tolerance,
     )
 
 

@@ -14,6 +14,7 @@ from orchestrator.cli.client import call, get, part, post
 from orchestrator.cli.output import is_json, note, print_json, print_table, say, text
 from orchestrator.cli.progress import Status, job_status, wait
 from orchestrator.errors import RekindleError
+from storage.states import JOB_UNFINISHED
 
 ASK_S = 600.0
 ROWS = (
@@ -76,7 +77,7 @@ def _is_done(found: dict[str, Any]) -> bool:
 def _status(found: dict[str, Any]) -> Status:
     """How many retrains are done, and the job that runs for the present one."""
     total = len(found["batches"])
-    for state in ("running", "submitted", "queued"):
+    for state in reversed(JOB_UNFINISHED):
         jobs = get("/jobs", stream=found["scratch"], state=state, limit=1)
         if jobs:
             inner = job_status(jobs[-1])

@@ -70,8 +70,11 @@ def serve(
     raise typer.Exit(code)
 
 
-def demo(keep: Annotated[bool, typer.Option("--keep", help="Leave the demo's home folder there.")] = False) -> None:
-    """Tell the whole story on real text: register, retrain, gate, promote, roll back."""
+def demo(keep: Annotated[bool, typer.Option("--keep", help="Leave the daemon running at the end.")] = False) -> None:
+    """Tell the whole story on real text: register, retrain, gate, promote, roll back.
+
+    Its folder stays, unless Ctrl-C ends it.
+    """
     from orchestrator.demo import run
 
     raise typer.Exit(run(keep=keep))

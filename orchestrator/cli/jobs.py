@@ -26,9 +26,9 @@ from orchestrator.cli.output import (
 )
 from orchestrator.cli.paging import Before, Limit, show_page
 from orchestrator.cli.progress import POLL_S
+from storage.states import JOB_ENDED
 
 Id = Annotated[int, typer.Argument(metavar="ID", help="Number of the job.")]
-ENDED = ("succeeded", "failed", "cancelled")
 jobs = group("See what runs; read logs, cancel, try again.")
 
 
@@ -123,7 +123,7 @@ def _pieces(job: int, attempt: int | None, *, follow: bool) -> Iterator[dict[str
         offset, chosen = piece["next_offset"], piece["attempt"] or None
         if piece["text"]:
             continue
-        if not follow or (piece["complete"] and (attempt is not None or piece["state"] in ENDED)):
+        if not follow or (piece["complete"] and (attempt is not None or piece["state"] in JOB_ENDED)):
             return
         newest = get(f"/jobs/{job}")["attempt"]
         if piece["complete"] and newest > piece["attempt"]:

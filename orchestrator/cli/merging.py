@@ -15,6 +15,7 @@ from orchestrator.cli.progress import Status, job_status, wait
 from orchestrator.cli.versions import warnings_of
 from orchestrator.errors import BadInput, GateRefused, RekindleError
 from orchestrator.service.names import parse_numbered
+from storage.states import JOB_GAVE_UP
 
 Form = Literal["model", "adapter"]
 
@@ -125,7 +126,7 @@ def _weights(asked: dict[str, Any]) -> list[str]:
 def _made(asked: dict[str, Any]) -> int:
     """The number of the version, once its job has ended and the daemon has seen it."""
     ask = partial(get, f"/jobs/{asked['job']}")
-    done = wait(ask, until=lambda job: job["made"] or job["state"] in ("failed", "cancelled"), tell=job_status)
+    done = wait(ask, until=lambda job: job["made"] or job["state"] in JOB_GAVE_UP, tell=job_status)
     if done["made"] is None:
         raise RekindleError(f"job {done['id']} {done['state']}: {done['error']}; see `rekindle job logs {done['id']}`")
     return int(done["made"])

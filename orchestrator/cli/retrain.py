@@ -13,6 +13,7 @@ from orchestrator.cli.output import field, is_json, print_json, say, show_one, t
 from orchestrator.cli.paging import Before, Limit, show_page
 from orchestrator.cli.progress import Status, job_status, wait
 from orchestrator.errors import GateRefused, RekindleError
+from storage.states import JOB_UNFINISHED
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the stream.")]
 decisions = group("See what was decided, and why.")
@@ -171,7 +172,7 @@ def _wait(decision: int) -> dict[str, Any]:
 
 def _status(decision: dict[str, Any]) -> Status:
     """The job that runs for the decision, or for the stream while it is measured and judged."""
-    for state in ("running", "submitted", "queued"):
+    for state in reversed(JOB_UNFINISHED):
         jobs = get("/jobs", stream=decision["stream"], state=state, limit=1)
         if jobs:
             return job_status(jobs[-1])

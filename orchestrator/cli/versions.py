@@ -30,6 +30,7 @@ from orchestrator.cli.paging import Before, Limit, show_page
 from orchestrator.cli.progress import Status, job_status, wait
 from orchestrator.errors import BadInput, RekindleError
 from orchestrator.service.names import parse_numbered, parse_version_name
+from storage.states import JOB_ENDED
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the stream.")]
 Which = Annotated[str, typer.Argument(metavar="NAME[/N|@live]", help="A version; without a number the live one.")]
@@ -217,7 +218,7 @@ def _measured(asked: dict[str, Any], ask: Callable[[], dict[str, Any]]) -> dict[
 
 
 def _has_ended(job: dict[str, Any]) -> bool:
-    return job["state"] in ("succeeded", "failed", "cancelled")
+    return job["state"] in JOB_ENDED
 
 
 def warnings_of(facts: dict[str, Any]) -> list[str]:

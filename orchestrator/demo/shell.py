@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from orchestrator.errors import RekindleError
+from storage.states import JOB_UNFINISHED
 
 START_S = 30.0
 STOP_S = 20.0
@@ -86,9 +87,7 @@ class Shell:
 
     def _cancel_jobs(self) -> None:
         for _ in range(int(STOP_S)):
-            active = [
-                job for job in self.try_ask("job", "list") or [] if job["state"] in ("queued", "submitted", "running")
-            ]
+            active = [job for job in self.try_ask("job", "list") or [] if job["state"] in JOB_UNFINISHED]
             if not active:
                 return
             for job in active:

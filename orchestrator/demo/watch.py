@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from orchestrator.demo.shell import DemoError, Shell
+from storage.states import JOB_GAVE_UP
 
 POLL_S = 1.0
 WAIT_S = 900.0
@@ -61,7 +62,7 @@ class Watcher:
                 drawn[job["id"]] = progress.add_task(job["kind"], total=None, facts="")
             completed, total = _steps(job)
             progress.update(drawn[job["id"]], completed=completed, total=total, facts=_facts(job))
-            if job["state"] in ("failed", "lost", "cancelled"):
+            if job["state"] in JOB_GAVE_UP:
                 raise DemoError(f"job {job['id']} ({job['kind']}) {job['state']}: {job['error']}")
 
     def _jobs(self) -> list[Record]:

@@ -17,6 +17,7 @@ from orchestrator.jobs import queue
 from orchestrator.settings import StreamSettings
 from storage import lineage, manifests
 from storage.moves import move
+from storage.states import JOB_GAVE_UP, JOB_UNFINISHED
 from storage.tables import Batch, Decision, Job, Plan, Stream, Version
 from strategies import choice
 from strategies.choice import StrategySettings
@@ -115,7 +116,7 @@ def dry_run(app: App, stream_name: str, *, strategy: str | None) -> DryRun:
         if not base_ready(session, stream):
             return DryRun(state="measuring", job=None, **shared)
         measured = queue_measure(session, stream=stream, parent=live, batches=batches, settings=settings)
-        if measured.state in ("failed", "cancelled"):
+        if measured.state in JOB_GAVE_UP:
             raise Conflict(f"measuring failed: {measured.error}; `rekindle job logs {measured.id}` shows why")
         if measured.state != "succeeded":
             return DryRun(state="measuring", job=measured.id, **shared)
@@ -178,25 +179,18 @@ def queue_measure(
     training = settings.training.model_dump(mode="json")
     division = _division(session, parent, settings)
     told = f":{records.fingerprint(division)[:16]}" if division else ""
-    return queue.queue(
+    return queue.queue_for(
         session,
+        settings,
         stream_id=stream.id,
         kind="measure",
         name="measure",
         key=f"measure:{parent.id}:{question[:24]}:{records.fingerprint(training)[:16]}{told}",
-        spec={
-            "task": settings.task,
-            "seed": settings.training.seed,
-            "threads": settings.resources.cpus,
-            "device": "cuda" if settings.resources.gpus else "auto",
-            "model": evaluation.model_of(session, parent, settings),
-            "work": {"kind": "measure", "sources": sources, "training": training, **division},
-        },
-        cpus=settings.resources.cpus,
-        gpus=settings.resources.gpus,
-        priority=settings.resources.priority,
-        timeout_s=int(settings.budget.max_hours * 3600),
-        max_attempts=settings.budget.max_attempts,
+        spec=queue.spec(
+            settings,
+            model=evaluation.model_of(session, parent, settings),
+            work={"kind": "measure", "sources": sources, "training": training, **division},
+        ),
     )
 
 
@@ -276,7 +270,7 @@ def _held(session: Session, decision: Decision) -> list[int]:
 def _end_as_stale(app: App, session: Session, decision: Decision, reason: str) -> bool:
     """What is queued is cancelled, what runs is told to stop, nothing may go live."""
     for one in session.scalars(select(Job).where(Job.decision_id == decision.id)):
-        if one.state in ("queued", "submitted", "running"):
+        if one.state in JOB_UNFINISHED:
             queue.cancel(session, one, actor="daemon", reason=reason)
     candidates = session.scalars(
         select(Version).where(Version.decision_id == decision.id, Version.state.in_(("candidate", "evaluated")))
@@ -294,7 +288,7 @@ def _measure_or_decide(app: App, session: Session, decision: Decision, stream: S
     batches = list(records.batches_by_id(session, decision.batches).values())
     settings = _settings_of_decision(session, decision)
     measured = queue_measure(session, stream=stream, parent=parent, batches=batches, settings=settings)
-    if measured.state in ("failed", "cancelled"):
+    if measured.state in JOB_GAVE_UP:
         outcome = (
             f"measuring failed: {measured.error or measured.state}; `rekindle job retry {measured.id}`, then retrain"
         )

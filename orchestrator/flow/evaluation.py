@@ -15,6 +15,7 @@ from orchestrator.settings import StreamSettings
 from storage import chain, lineage, manifests
 from storage.artifacts import Stored
 from storage.moves import move
+from storage.states import JOB_GAVE_UP, JOB_UNFINISHED
 from storage.tables import Decision, EvalSet, Evaluation, Job, Plan, Stream, Version
 from strategies.plan import ADAPTER, BANK, MODEL
 
@@ -60,22 +61,18 @@ def ensure(
         return "complete"
     if _is_being_measured(session, version):
         return "waiting"
-    spec = evaluation_spec(session, version=version, sets=missing, settings=settings)
-    job = queue.queue(
+    job = queue.queue_for(
         session,
+        settings,
         stream_id=stream.id,
         kind="evaluate",
         name="evaluate",
         key=_key(version, missing, settings),
-        spec=spec,
+        spec=_spec(session, version=version, sets=missing, settings=settings),
         version_id=version.id,
-        cpus=settings.resources.cpus,
-        gpus=settings.resources.gpus,
-        priority=settings.resources.priority + priority,
-        timeout_s=int(settings.budget.max_hours * 3600),
-        max_attempts=settings.budget.max_attempts,
+        priority=priority,
     )
-    return "failed" if job.state in ("failed", "cancelled") else "waiting"
+    return "failed" if job.state in JOB_GAVE_UP else "waiting"
 
 
 def _is_being_measured(session: Session, version: Version) -> bool:
@@ -83,29 +80,20 @@ def _is_being_measured(session: Session, version: Version) -> bool:
     under_way = select(Job.id).where(
         Job.version_id == version.id,
         Job.kind == "evaluate",
-        Job.state.in_(("queued", "submitted", "running", "lost")),
+        Job.state.in_(JOB_UNFINISHED),
     )
     return session.scalar(under_way.limit(1)) is not None
 
 
-def evaluation_spec(
-    session: Session, *, version: Version, sets: Sequence[EvalSet], settings: StreamSettings
-) -> dict[str, Any]:
-    """The job that measures a version on eval sets."""
+def _spec(session: Session, *, version: Version, sets: Sequence[EvalSet], settings: StreamSettings) -> dict[str, Any]:
     labels = _compared_labels(session, version)
-    return {
-        "task": settings.task,
-        "seed": settings.training.seed,
-        "threads": settings.resources.cpus,
-        "device": "cuda" if settings.resources.gpus else "auto",
-        "model": model_of(session, version, settings),
-        "work": {
-            "kind": "evaluate",
-            "sets": [eval_file(one) for one in sets],
-            "training": settings.training.model_dump(mode="json"),
-            "known_labels": {labels_name(known): known for known in labels},
-        },
+    work = {
+        "kind": "evaluate",
+        "sets": [eval_file(one) for one in sets],
+        "training": settings.training.model_dump(mode="json"),
+        "known_labels": {labels_name(known): known for known in labels},
     }
+    return queue.spec(settings, model=model_of(session, version, settings), work=work)
 
 
 def model_of(session: Session, version: Version, settings: StreamSettings) -> dict[str, Any]:
@@ -198,7 +186,7 @@ def failed_job(session: Session, stream: Stream, version: Version) -> Job | None
         query = select(Job).where(Job.version_id == version.id, Job.kind == "evaluate")
     else:
         query = select(Job).where(Job.key == f"sample:{stream.id}")
-    ended = query.where(Job.state.in_(("failed", "cancelled"))).order_by(Job.id.desc()).limit(1)
+    ended = query.where(Job.state.in_(JOB_GAVE_UP)).order_by(Job.id.desc()).limit(1)
     return session.scalar(ended)
 
 

@@ -10,6 +10,7 @@ from orchestrator.flow import evaluation, records
 from orchestrator.settings import GateSettings, StreamSettings
 from storage.tables import EvalSet, Evaluation, Version
 from strategies.circumstances import Forgotten, forgetting
+from strategies.scores import Metric
 
 Value = Callable[[Evaluation], float | None]
 
@@ -43,7 +44,5 @@ def forgotten(
 
 
 def _forgotten(name: str, known: list[tuple[str, float]], gate: GateSettings) -> Forgotten:
-    values = [seen for _, seen in known]
-    if known[0][0] == "accuracy":
-        return forgetting(name, "accuracy", values, tolerance=gate.tolerance_accuracy)
-    return forgetting(name, "loss", values, tolerance=gate.tolerance_loss)
+    metric: Metric = "accuracy" if known[0][0] == "accuracy" else "loss"
+    return forgetting(name, metric, [seen for _, seen in known], tolerance=gate.tolerance(metric))

@@ -22,6 +22,7 @@ from storage import events
 from storage import scrub as scrubbing
 from storage.collect import Collected
 from storage.scrub import Damage
+from storage.states import JOB_UNFINISHED
 from storage.tables import Attempt, Job, Stream
 
 EVERY_S = 600.0
@@ -29,7 +30,6 @@ COLLECT_EVERY_S = 3600.0
 SCRUB_EVERY_S = 3600.0
 KEEP_MODELS_S = 86_400.0
 """A model folder that was put together for jobs and that no unfinished job names goes after a day."""
-UNFINISHED = ("queued", "submitted", "running", "lost")
 log = structlog.get_logger()
 
 
@@ -106,7 +106,7 @@ def _sweep(app: App) -> None:
 
 def _wanted(app: App) -> str:
     """All that unfinished jobs say: their specs, what earlier jobs of their plans left, and the orders of attempts."""
-    unfinished = Job.state.in_(UNFINISHED)
+    unfinished = Job.state.in_(JOB_UNFINISHED)
     plans = select(Job.plan_id).where(unfinished, Job.plan_id.is_not(None))
     with app.database.read() as session:
         said = list(session.scalars(select(Job.spec).where(unfinished)))

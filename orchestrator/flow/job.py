@@ -15,6 +15,7 @@ from orchestrator.flow import evaluation, records
 from orchestrator.jobs import queue
 from orchestrator.settings import StreamSettings
 from storage import chain, manifests
+from storage.states import JOB_GAVE_UP, JOB_UNFINISHED
 from storage.tables import (
     Attempt,
     Batch,
@@ -60,7 +61,7 @@ def advance(app: App, session: Session, decision: Decision) -> bool:
     if plan is None or plan.state != "open":
         return False
     jobs = records.jobs_of_plan(session, plan.id)
-    ended = next((job for job in jobs if job.state in ("failed", "cancelled")), None)
+    ended = next((job for job in jobs if job.state in JOB_GAVE_UP), None)
     if ended is not None:
         return _give_up(app, session, decision, jobs, ended)
     made = session.scalar(select(Version.id).where(Version.decision_id == decision.id))
@@ -87,8 +88,9 @@ def _queue_job(
     session: Session, *, decision: Decision, plan: Plan, name: str, record: PlanRecord, settings: StreamSettings
 ) -> Job:
     template = record.jobs[name]
-    return queue.queue(
+    return queue.queue_for(
         session,
+        settings,
         stream_id=decision.stream_id,
         kind="train" if isinstance(template, TrainTemplate) else "fit",
         name=name,
@@ -97,24 +99,13 @@ def _queue_job(
         needs=needs(record, name),
         decision_id=decision.id,
         plan_id=plan.id,
-        cpus=settings.resources.cpus,
-        gpus=settings.resources.gpus,
-        priority=settings.resources.priority,
-        timeout_s=int(settings.budget.max_hours * 3600),
-        max_attempts=settings.budget.max_attempts,
     )
 
 
 def _spec(session: Session, decision: Decision, template: Template, settings: StreamSettings) -> dict[str, Any]:
     model, work = resolve(template, SymbolicFiles(session, decision, settings))
-    return {
-        "task": settings.task,
-        "seed": template.training.seed,
-        "threads": settings.resources.cpus,
-        "device": "cuda" if settings.resources.gpus else "auto",
-        "model": model.model_dump(mode="json"),
-        "work": work.model_dump(mode="json"),
-    }
+    told = {"model": model.model_dump(mode="json"), "work": work.model_dump(mode="json")}
+    return queue.spec(settings, **told, seed=template.training.seed)
 
 
 def forbidden(session: Session, stream_id: str) -> list[dict[str, Any]]:
@@ -178,7 +169,7 @@ def _give_up(app: App, session: Session, decision: Decision, jobs: Sequence[Job]
         f"job {ended.id} {ended.state}: {ended.error or 'no reason given'}; `rekindle job logs {ended.id}` shows why"
     )
     for job in jobs:
-        if job.state in ("queued", "submitted", "running"):
+        if job.state in JOB_UNFINISHED:
             queue.cancel(session, job, actor="daemon", reason=f"job {ended.id} {ended.state}")
     state = "cancelled" if ended.state == "cancelled" else "failed"
     evaluation.close_decision(app, session, decision.id, plan_state=state, outcome=outcome)

@@ -54,13 +54,10 @@ class Wanted:
 def spec_of(session: Session, wanted: Wanted, settings: StreamSettings) -> dict[str, Any]:
     """The job that carries the merge out."""
     rows = wanted.rows or [None] * len(wanted.members)
-    return {
-        "task": settings.task,
-        "seed": settings.training.seed,
-        "threads": settings.resources.cpus,
-        "device": "cuda" if settings.resources.gpus else "auto",
-        "model": evaluation.model_of(session, wanted.base, settings),
-        "work": {
+    return queue.spec(
+        settings,
+        model=evaluation.model_of(session, wanted.base, settings),
+        work={
             "kind": "merge",
             "base": _role(wanted.base),
             "method": wanted.method.model_dump(mode="json"),
@@ -77,7 +74,7 @@ def spec_of(session: Session, wanted: Wanted, settings: StreamSettings) -> dict[
             "sets": list(wanted.sets),
             "training": settings.training.model_dump(mode="json"),
         },
-    }
+    )
 
 
 def queue_merge(
@@ -91,19 +88,15 @@ def queue_merge(
     decision_id: int | None = None,
 ) -> Job:
     """The job under that key, queued if it is not there yet."""
-    return queue.queue(
+    return queue.queue_for(
         session,
+        settings,
         stream_id=stream.id,
         kind="fit",
         name=name,
         key=key,
         spec=spec,
         decision_id=decision_id,
-        cpus=settings.resources.cpus,
-        gpus=settings.resources.gpus,
-        priority=settings.resources.priority,
-        timeout_s=int(settings.budget.max_hours * 3600),
-        max_attempts=settings.budget.max_attempts,
     )
 
 

@@ -14,8 +14,8 @@ from orchestrator.errors import BadInput, Conflict, NotFound
 from orchestrator.flow import evaluation, merge_job, records
 from orchestrator.flow.job import source_file
 from orchestrator.flow.merge_job import Form, Wanted
-from orchestrator.jobs.records import ENDED
 from storage import lineage, manifests
+from storage.states import JOB_GAVE_UP
 from storage.tables import Batch, Job, Stream, Version
 from strategies.merging.settings import BY_HAND, FisherMerge, GreedySoupMerge, Merge, combining, goes_back
 
@@ -56,7 +56,7 @@ def request(app: App, stream_name: str, question: Question) -> Job:
         spec = merge_job.spec_of(session, resolve(session, stream, question), settings)
         key = f"{JOB}:{stream.id}:{records.fingerprint(spec)}"
         job = merge_job.queue_merge(session, stream, spec, settings, name=JOB, key=key)
-        if job.state in ENDED:
+        if job.state in JOB_GAVE_UP:
             raise Conflict(f"this merge {job.state} before: {job.error}; `rekindle job retry {job.id}` tries it again")
     app.wake.set()
     return job

@@ -12,6 +12,7 @@ from orchestrator.flow import evaluation, records
 from orchestrator.flow.job import SymbolicFiles, forbidden, source_file
 from orchestrator.jobs import queue
 from orchestrator.settings import StreamSettings
+from storage.states import JOB_GAVE_UP
 from storage.tables import Batch, Decision, EvalSet, Job, Version
 from strategies import choice
 from strategies.contract import Signals
@@ -36,7 +37,7 @@ def advance(session: Session, decision: Decision, evidence: Signals, settings: S
     if job.state == "succeeded":
         facts = (job.result or {}).get("facts", {})
         return _with(evidence, ProbeResult.model_validate({**facts["probe"], "job": job.id}))
-    if job.state in ("failed", "cancelled"):
+    if job.state in JOB_GAVE_UP:
         reason = f"the probe {job.state} ({job.error}); `rekindle job logs {job.id}` shows why"
         return _with(evidence, ProbeResult(job=job.id, chosen=None, reason=reason))
     return None
@@ -52,19 +53,15 @@ def _with(evidence: Signals, found: ProbeResult) -> Signals:
 
 
 def _queue(session: Session, decision: Decision, evidence: Signals, settings: StreamSettings, probing: Probing) -> Job:
-    return queue.queue(
+    return queue.queue_for(
         session,
+        settings,
         stream_id=decision.stream_id,
         kind="fit",
         name="probe",
         key=_key(decision),
         spec=_spec(session, decision, evidence, settings, probing),
         decision_id=decision.id,
-        cpus=settings.resources.cpus,
-        gpus=settings.resources.gpus,
-        priority=settings.resources.priority,
-        timeout_s=int(settings.budget.max_hours * 3600),
-        max_attempts=settings.budget.max_attempts,
     )
 
 
@@ -74,13 +71,10 @@ def _spec(
     parent = session.get_one(Version, decision.parent_version_id)
     sets = evaluation.sets_about(session, decision.stream_id, decision.batches)
     model = {**evaluation.model_of(session, parent, settings), "labels": list(evidence.labels)}
-    return {
-        "task": settings.task,
-        "seed": settings.training.seed,
-        "threads": settings.resources.cpus,
-        "device": "cuda" if settings.resources.gpus else "auto",
-        "model": model,
-        "work": {
+    return queue.spec(
+        settings,
+        model=model,
+        work={
             "kind": "probe",
             "trials": {
                 label: [one.model_dump(mode="json") for one in templates] for label, templates in probing.trials.items()
@@ -97,7 +91,7 @@ def _spec(
             "documents": probing.documents,
             "training": settings.training.model_dump(mode="json"),
         },
-    }
+    )
 
 
 def _starts(evidence: Signals, probing: Probing, files: Files) -> list[dict[str, Any]]:

@@ -27,11 +27,9 @@ from storage.moves import move
 from storage.tables import EvalSet, Job, Stream, Version, VersionArtifact
 from strategies import choice
 from strategies.agent.folder import fingerprint
+from strategies.contract import SampleWork
 from strategies.errors import BadPlan, BadState
 from strategies.mixing.settings import AgentMixSettings, WeightedSettings
-
-STAND_IN = {"documents": 200, "tokens": 256, "seed": 1234}
-"""Documents sampled from a base without an anchor, so that forgetting can at least be guessed at."""
 
 
 def step(app: App) -> bool:
@@ -266,7 +264,7 @@ def _read(app: App, stream: Stream, pattern: str, *, name: str, kind: Kind, acto
 
 
 def _stand_in(app: App, stream_id: str) -> bool:
-    """Sample documents from a base without an anchor, then read them as a synthetic one."""
+    """Have a base without an anchor write a synthetic one, so that forgetting can at least be guessed at."""
     with app.database.read() as session:
         if not records.lacks_anchor(session, session.get_one(Stream, stream_id)):
             return False
@@ -291,28 +289,21 @@ def _read_samples(app: App, stream: Stream, samples: Path) -> None:
 
 
 def _queue_samples(session: Session, stream: Stream, live: Version, settings: StreamSettings) -> Job:
-    return queue.queue(
+    return queue.queue_for(
         session,
+        settings,
         stream_id=stream.id,
         kind="measure",
         name="sample",
         key=f"sample:{stream.id}",
-        spec={
-            "task": settings.task,
-            "seed": settings.training.seed,
-            "threads": settings.resources.cpus,
-            "device": "cuda" if settings.resources.gpus else "auto",
-            "model": evaluation.model_of(session, live, settings),
-            "work": {
+        spec=queue.spec(
+            settings,
+            model=evaluation.model_of(session, live, settings),
+            work={
                 "kind": "measure",
                 "sources": [],
                 "training": settings.training.model_dump(mode="json"),
-                "sample": STAND_IN,
+                "sample": SampleWork().model_dump(mode="json"),
             },
-        },
-        cpus=settings.resources.cpus,
-        gpus=settings.resources.gpus,
-        priority=settings.resources.priority,
-        timeout_s=int(settings.budget.max_hours * 3600),
-        max_attempts=settings.budget.max_attempts,
+        ),
     )

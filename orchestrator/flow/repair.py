@@ -15,8 +15,8 @@ from sqlalchemy.orm import Session
 from orchestrator.app import App
 from orchestrator.flow import evaluation, merge_job, records
 from orchestrator.jobs import queue
-from orchestrator.jobs.records import ENDED, UNFINISHED
 from orchestrator.settings import GateSettings
+from storage.states import JOB_GAVE_UP, JOB_UNFINISHED
 from storage.tables import Decision, EvalSet, Job, Stream, Verdict, Version
 from strategies.merging.settings import RepairMerge
 
@@ -42,7 +42,7 @@ def advance(app: App, session: Session, *, candidate: Version, live: Version, ve
         job = _begin(app, session, stream, candidate, live, verdict)
     if job is None:
         return None
-    if job.state in ENDED:
+    if job.state in JOB_GAVE_UP:
         return Outcome(reason=f"repair job {job.id} {job.state}: {job.error or 'no reason given'}")
     if job.state != "succeeded":
         return Outcome(waiting=True)
@@ -51,7 +51,7 @@ def advance(app: App, session: Session, *, candidate: Version, live: Version, ve
 
 def drop(session: Session, decision: Decision, reason: str) -> None:
     """A decision that ended otherwise needs no repair any more."""
-    jobs = select(Job).where(Job.decision_id == decision.id, Job.name == JOB, Job.state.in_(UNFINISHED))
+    jobs = select(Job).where(Job.decision_id == decision.id, Job.name == JOB, Job.state.in_(JOB_UNFINISHED))
     for job in session.scalars(jobs):
         queue.cancel(session, job, actor="daemon", reason=reason)
 
@@ -96,13 +96,12 @@ def _sets(session: Session, candidate: Version, gate: GateSettings) -> list[dict
     new = evaluation.own_batches(session, candidate)
     settings = records.settings_of(session, candidate.stream_id)
     scored = records.evaluations_of(session, candidate.id, evaluation.settings_hash(settings))
-    tolerances = {"loss": gate.tolerance_loss, "accuracy": gate.tolerance_accuracy}
 
     def record(one: EvalSet) -> dict[str, Any]:
         file = evaluation.eval_file(one)
         if one.batch_id in new:
             return {"file": file, "role": "new"}
-        return {"file": file, "role": "old", "tolerance": MARGIN * tolerances[scored[one.content_hash].metric]}
+        return {"file": file, "role": "old", "tolerance": MARGIN * gate.tolerance(scored[one.content_hash].metric)}
 
     found = merge_job.with_select(session, evaluation.judged_sets(session, candidate))
     return [record(one) for one in found if one.content_hash in scored]

@@ -15,6 +15,7 @@ from storage import lineage, manifests
 from storage.tables import Batch, Decision, Job, Plan, Promotion, Stream, Version, VersionBatch
 from strategies.contract import Signals, SourceFacts
 from strategies.plan import ANSWERS
+from strategies.scores import worsening
 
 OWN_SETS = ("anchor", "batch")
 """Kinds of eval sets that are made of the held-out documents of one batch."""
@@ -60,7 +61,7 @@ def gather(
         parent_state=_available_state(session, parent),
         parent_settings=_resolved(session, parent),
         anchor_rise=_anchor_rise(session, stream, parent, settings),
-        anchor_tolerance=settings.gate.tolerance_loss,
+        anchor_tolerance=settings.gate.tolerance("loss"),
         refused=tuple(refusals(session, stream.id, [batch.id for batch in batches])),
         stage=promotions_made(session, stream),
         parameters=tuple((measured.result or {}).get("parameters", ())),
@@ -138,7 +139,7 @@ def _anchor_rise(session: Session, stream: Stream, parent: Version, settings: St
     now = records.evaluations_of(session, parent.id, hashed).get(anchor.content_hash)
     if base is None or now is None or now.metric != "loss" or not base.value_select or now.value_select is None:
         return None
-    return (now.value_select - base.value_select) / base.value_select
+    return worsening(now.metric, base.value_select, now.value_select)
 
 
 def _available_state(session: Session, parent: Version) -> tuple[str, ...]:

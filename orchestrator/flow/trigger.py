@@ -15,7 +15,7 @@ from orchestrator.app import App
 from orchestrator.errors import Conflict
 from orchestrator.flow import decision, records
 from orchestrator.flow.signals import promotions_made
-from orchestrator.settings import TriggerSettings
+from orchestrator.settings import AmountTrigger, TriggerSettings
 from orchestrator.triggers import Facts, Opinion
 from storage.tables import Decision, Firing, Stream, Trigger
 
@@ -86,11 +86,12 @@ def _fire_timed(
     first = trigger.next_at or now
     newest, missed = _newest_due(built, trigger, first, now)
     settings = SETTINGS.validate_python(trigger.settings)
+    assert not isinstance(settings, AmountTrigger), "it has no instants to miss"
     if missed:
         reason = f"{missed} earlier firings were missed while nothing was running; they are covered by the next"
         _record(app, session, trigger, first, "skipped", reason, {"missed": missed, "until": newest.isoformat()})
     late_s = (now - newest).total_seconds()
-    if late_s > LATE_AFTER_S and getattr(settings, "missed", "run-once") == "skip":
+    if late_s > LATE_AFTER_S and settings.missed == "skip":
         _record(
             app, session, trigger, newest, "skipped", f"missed by {late_s:.0f} s and set to skip", {"late_s": late_s}
         )

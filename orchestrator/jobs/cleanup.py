@@ -13,6 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from orchestrator.importing import ResultRefused, inside, read_result
+from storage.states import JOB_ENDED
 from storage.tables import Attempt, Job
 
 KEEP_ENDED = timedelta(days=7)
@@ -35,7 +36,7 @@ def leftovers(session: Session, *, host: str, after: int, now: datetime) -> list
     query = (
         select(Attempt, Job)
         .join(Job, Job.id == Attempt.job_id)
-        .where(Attempt.id > after, Attempt.host == host, Job.state.in_(("succeeded", "failed", "cancelled")))
+        .where(Attempt.id > after, Attempt.host == host, Job.state.in_(JOB_ENDED))
         .order_by(Attempt.id)
         .limit(SWEEP_ATTEMPTS)
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import select, update
@@ -11,9 +11,11 @@ from sqlalchemy.orm import Session
 from orchestrator.errors import Conflict
 from orchestrator.jobs import records
 from orchestrator.jobs.lifecycle import Limits
+from orchestrator.settings import StreamSettings
 from storage import events
 from storage.database import now
 from storage.moves import move
+from storage.states import JOB_GAVE_UP, JOB_UNFINISHED
 from storage.tables import Decision, Job, Plan
 
 
@@ -68,6 +70,61 @@ def queue(
     return job
 
 
+def spec(
+    settings: StreamSettings, *, model: Mapping[str, Any], work: Mapping[str, Any], seed: int | None = None
+) -> dict[str, Any]:
+    """What a job of the stream is told: its symbolic files and its work, in what the settings say of every job.
+
+    ``seed`` is the settings' own unless another is given.
+    """
+    return {
+        "task": settings.task,
+        "seed": settings.training.seed if seed is None else seed,
+        "threads": settings.resources.cpus,
+        "device": "cuda" if settings.resources.gpus else "auto",
+        "model": dict(model),
+        "work": dict(work),
+    }
+
+
+def queue_for(
+    session: Session,
+    settings: StreamSettings,
+    *,
+    stream_id: str,
+    kind: str,
+    name: str,
+    key: str,
+    spec: dict[str, Any],
+    needs: Sequence[str] = (),
+    decision_id: int | None = None,
+    plan_id: int | None = None,
+    version_id: int | None = None,
+    priority: int = 0,
+) -> Job:
+    """As :func:`queue`, with the share of the machine and the limits that the stream's settings give each of its jobs.
+
+    ``priority`` is added to that of the stream.
+    """
+    return queue(
+        session,
+        stream_id=stream_id,
+        kind=kind,
+        name=name,
+        key=key,
+        spec=spec,
+        needs=needs,
+        decision_id=decision_id,
+        plan_id=plan_id,
+        version_id=version_id,
+        cpus=settings.resources.cpus,
+        gpus=settings.resources.gpus,
+        priority=settings.resources.priority + priority,
+        timeout_s=int(settings.budget.max_hours * 3600),
+        max_attempts=settings.budget.max_attempts,
+    )
+
+
 def cancel(session: Session, job: Job, actor: str, reason: str) -> None:
     """End the job: at once while it is queued, through the supervisor once it has an attempt. Twice is no harm.
 
@@ -76,7 +133,7 @@ def cancel(session: Session, job: Job, actor: str, reason: str) -> None:
     """
     if job.state == "cancelled":
         return
-    if job.state not in records.UNFINISHED:
+    if job.state not in JOB_UNFINISHED:
         raise Conflict(f"job {job.id} has already {job.state}; only an unfinished job can be cancelled")
     if job.state == "queued":
         values: dict[str, Any] = {"cancel_requested": True, "error": reason, "finished_at": now()}
@@ -92,7 +149,7 @@ def retry(session: Session, job: Job, actor: str) -> None:
     Raises:
         Conflict: the job has ended otherwise or not at all, or its plan or decision is closed.
     """
-    if job.state not in records.ENDED:
+    if job.state not in JOB_GAVE_UP:
         raise Conflict(f"job {job.id} is {job.state}; only a failed or cancelled job can be tried again")
     if job.plan_id is not None and session.get_one(Plan, job.plan_id).state != "open":
         raise Conflict(f"the plan of job {job.id} is closed; start a new decision with `rekindle retrain`")

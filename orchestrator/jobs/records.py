@@ -12,11 +12,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from orchestrator.jobs.lifecycle import AttemptRecord, JobRecord, Limits
+from storage.states import JOB_GAVE_UP, JOB_UNFINISHED
 from storage.tables import Attempt, Job, Stream
 from strategies.contract import EXIT_CANCELLED
 
-UNFINISHED = ("queued", "submitted", "running")
-ENDED = ("failed", "cancelled")
 NeedsState = Literal["met", "waiting", "broken"]
 
 
@@ -56,7 +55,7 @@ def unfinished(session: Session) -> list[Case]:
     rows = session.execute(
         select(Job, Stream.name)
         .join(Stream, Stream.id == Job.stream_id)
-        .where(Job.state.in_(UNFINISHED))
+        .where(Job.state.in_(JOB_UNFINISHED))
         .order_by(Job.id)
     ).all()
     attempts = attempts_of(session, [job.id for job, _ in rows])
@@ -82,7 +81,7 @@ def needs_of(session: Session, job: Job) -> Needs:
     same = (Job.plan_id == job.plan_id) if job.plan_id is not None else (Job.decision_id == job.decision_id)
     siblings = tuple(session.scalars(select(Job).where(same, Job.name.in_(job.needs)).order_by(Job.id)))
     for one in siblings:
-        if one.state in ENDED:
+        if one.state in JOB_GAVE_UP:
             return Needs(state="broken", reason=f"needs job {one.id} ({one.name}), which {_ended(one)}")
     missing = sorted({*job.needs} - {one.name for one in siblings if one.state == "succeeded"})
     missing += [one.name for one in siblings if one.state != "succeeded" and one.name not in missing]

@@ -19,13 +19,6 @@ from storage.artifacts import ArtifactStore
 from storage.files import write_json_atomic
 from strategies.contract import JobSpec
 
-PATHS = ("path", "adapter", "bank", "fisher", "optimizer", "cursor", "mixture", "space")
-"""Fields of a record that name a file or folder."""
-RECORDS = ("model", "file", "rows", "reference")
-"""Fields of a record that are such records themselves."""
-LISTS = ("sources", "sets", "forbidden", "select", "parents", "runs", "starts")
-"""Fields of a job's work that list such records, or such paths."""
-
 
 class UnresolvableSpec(RekindleError):  # noqa: N818 - named like the other errors that users see
     """The job's spec names something that is not there, or is not a job."""
@@ -86,23 +79,18 @@ def resolve(made_to: Order, store: ArtifactStore, models: Path) -> JobSpec:
     Raises:
         As :func:`prepare`.
     """
-    places = _Places(store, models, made_to.artifacts)
+    told = {
+        **made_to.spec,
+        "job": made_to.job,
+        "attempt": made_to.attempt,
+        "stream": made_to.stream,
+        "name": made_to.name,
+        "threads": made_to.threads,
+        "resume_from": _resumable(made_to.earlier),
+    }
     try:
-        work = places.within(made_to.spec["work"])
-        return JobSpec.model_validate(
-            {
-                **made_to.spec,
-                "model": places.within(made_to.spec["model"]),
-                "work": {**work, **{key: [places.real(one) for one in work[key]] for key in LISTS if key in work}},
-                "job": made_to.job,
-                "attempt": made_to.attempt,
-                "stream": made_to.stream,
-                "name": made_to.name,
-                "threads": made_to.threads,
-                "resume_from": _resumable(made_to.earlier),
-            }
-        )
-    except (ValidationError, KeyError, TypeError) as error:
+        return JobSpec.placed(told, _Places(store, models, made_to.artifacts).real)
+    except ValidationError as error:
         first = str(error).replace("\n", " ")[:300]
         raise UnresolvableSpec(f"the spec of job {made_to.job} is not one a job can run: {first}") from error
 
@@ -115,17 +103,10 @@ class _Places:
         self._models = models
         self._artifacts = artifacts
 
-    def within(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """A copy of a record whose fields hold real paths, and so do those of the records in it."""
-        real = {name: str(self.path(values[name])) for name in PATHS if values.get(name) is not None}
-        inner = {name: self.within(values[name]) for name in RECORDS if isinstance(values.get(name), Mapping)}
-        return {**values, **real, **inner}
+    def real(self, symbol: str) -> str:
+        return str(self._path(symbol))
 
-    def real(self, listed: Mapping[str, Any] | str) -> dict[str, Any] | str:
-        """A record with real paths, or the real path of a symbol."""
-        return str(self.path(listed)) if isinstance(listed, str) else self.within(listed)
-
-    def path(self, symbol: str) -> Path:
+    def _path(self, symbol: str) -> Path:
         kind, _, rest = symbol.partition(":")
         if kind == "object" and rest:
             return self._store.path(rest)

@@ -8,8 +8,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from strategies.scores import Metric
+
 Values = NDArray[np.float64]
-Metric = Literal["loss", "accuracy"]
 Role = Literal["new", "old"]
 
 

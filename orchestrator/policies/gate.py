@@ -129,11 +129,7 @@ def _changes(one: SetEvidence, settings: GateSettings) -> tuple[Change, ...]:
 
 
 def _limit(one: SetEvidence, against: Against, settings: GateSettings) -> float:
-    if one.role == "new":
-        return settings.new_data_margin
-    if against == "live":
-        return settings.tolerance_loss if one.metric == "loss" else settings.tolerance_accuracy
-    return settings.best_tolerance_loss if one.metric == "loss" else settings.best_tolerance_accuracy
+    return settings.new_data_margin if one.role == "new" else settings.tolerance(one.metric, against)
 
 
 def _change(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
+from strategies.scores import Metric
 from strategies.settings import Closed
 
 Outcome = Literal["pass", "fail", "inconclusive"]
@@ -58,7 +59,7 @@ class SetVerdict(Closed):
     members: tuple[str, ...]
     kind: str
     role: Literal["new", "old"]
-    metric: Literal["loss", "accuracy"]
+    metric: Metric
     documents: int
     outcome: Outcome
     reason: str

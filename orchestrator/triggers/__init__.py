@@ -30,9 +30,7 @@ def build(settings: TriggerSettings, timezone: str) -> Trigger:
     try:
         return KINDS[settings.kind](settings, timezone)
     except ValueError as error:
-        raise BadInput(
-            f"trigger {settings.name!r} does not parse: {error}; five fields are needed, e.g. 0 3 * * *"
-        ) from error
+        raise BadInput(f"trigger {settings.name!r} does not parse: {error}") from error
 
 
 def check_timezone(timezone: str) -> None:

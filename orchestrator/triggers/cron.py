@@ -21,6 +21,9 @@ class CronTrigger:
     timed = True
 
     def __init__(self, settings: CronTriggerSettings, timezone: str) -> None:
+        fields = len(settings.cron.split())
+        if fields != 5:
+            raise ValueError(f"five fields are needed, not {fields}, e.g. 0 3 * * *")
         self._expression = Expression.from_crontab(settings.cron, timezone=ZoneInfo(timezone))
 
     def next_after(self, after: datetime, *, start: datetime) -> datetime | None:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from strategies.contract.signals import Measured, Parameter
+from strategies.scores import Metric
 from strategies.settings import Closed
 
 FORMAT = 1
@@ -52,7 +53,7 @@ class Score(Closed):
     eval_set: int
     name: str
     sha256: str
-    metric: Literal["loss", "accuracy"]
+    metric: Metric
     value: float
     value_select: float | None
     value_judge: float | None

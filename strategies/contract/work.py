@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, ValidationInfo
 
 from strategies.contract.plans import FitTemplate, ProxyTemplate, TrainTemplate
 from strategies.merging.settings import Merge
@@ -12,12 +13,21 @@ from strategies.mixing.domains import ClusterSettings
 from strategies.settings import Closed, Task, TrainingSettings
 
 
+def _real(symbol: str, info: ValidationInfo) -> str:
+    place: Callable[[str], str] | None = (info.context or {}).get("place")
+    return symbol if place is None else place(symbol)
+
+
+Place = Annotated[str, AfterValidator(_real)]
+"""A file or folder: a symbol (manifest:HASH, object:HASH, @JOB/ROLE) in a queued job's spec, a path in ``job.json``."""
+
+
 class ModelFiles(Closed):
     """A model on disk: a Hugging Face folder and, for LoRA versions, a PEFT folder on top."""
 
-    path: str
-    adapter: str | None = None
-    bank: str | None = None
+    path: Place
+    adapter: Place | None = None
+    bank: Place | None = None
     """A bank of adapters on top of the model, one a task, with the router that chooses among them."""
     trust_remote_code: bool = False
     labels: tuple[str, ...] = ()
@@ -29,7 +39,7 @@ class SourceFile(Closed):
 
     name: str
     batch: int
-    path: str
+    path: Place
     sha256: str
     role: Literal["new", "old"]
 
@@ -39,7 +49,7 @@ class EvalFile(Closed):
 
     id: int
     name: str
-    path: str
+    path: Place
     sha256: str
     labels: tuple[str, ...] = ()
 
@@ -54,10 +64,10 @@ class TrainWork(Closed):
     """Eval sets: the job refuses to start if one of their digests is among its rows."""
     select: tuple[EvalFile, ...] = ()
     """Eval sets whose ``select`` halves are measured while the model trains."""
-    optimizer: str | None = None
-    cursor: str | None = None
-    mixture: str | None = None
-    space: str | None = None
+    optimizer: Place | None = None
+    cursor: Place | None = None
+    mixture: Place | None = None
+    space: Place | None = None
     reference: ModelFiles | None = None
 
 
@@ -69,7 +79,7 @@ class ProxyWork(Closed):
     sources: tuple[SourceFile, ...]
     forbidden: tuple[EvalFile, ...]
     select: tuple[EvalFile, ...]
-    space: str | None = None
+    space: Place | None = None
 
 
 class FitWork(Closed):
@@ -77,7 +87,7 @@ class FitWork(Closed):
 
     kind: Literal["regmix"] = "regmix"
     template: FitTemplate
-    runs: tuple[str, ...]
+    runs: tuple[Place, ...]
 
 
 class MeasureWork(Closed):
@@ -94,7 +104,7 @@ class MeasureWork(Closed):
     sample: SampleWork | None = None
     divide: Literal["column", "clusters"] | None = None
     """Tell documents apart by the column ``domain``, or by clusters: those of ``space``, or found anew."""
-    space: str | None = None
+    space: Place | None = None
     clusters: ClusterSettings = ClusterSettings()
 
 
@@ -121,7 +131,7 @@ class TrialStart(Closed):
 
     candidate: str
     model: ModelFiles
-    optimizer: str | None = None
+    optimizer: Place | None = None
     """Folder of its moments."""
 
 
@@ -158,7 +168,7 @@ class MergeParent(Closed):
     role: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     model: ModelFiles
     weight: float = Field(1.0, allow_inf_nan=False)
-    fisher: str | None = None
+    fisher: Place | None = None
     """Folder of the artifact ``state/importance/<estimator>``; fisher merges only."""
     rows: SourceFile | None = None
     """Rows it was trained on: its Fisher information is estimated from them where ``fisher`` is not given."""
@@ -216,3 +226,8 @@ class JobSpec(Closed):
     resume_from: tuple[str, ...] = ()
     """Directories of earlier attempts, newest first; their checkpoints are read, never written."""
     orphan_after_s: float = 600.0
+
+    @classmethod
+    def placed(cls, told: Mapping[str, Any], place: Callable[[str], str]) -> JobSpec:
+        """The spec with every :data:`Place` in it, at any depth, as ``place`` has it."""
+        return cls.model_validate(told, context={"place": place})

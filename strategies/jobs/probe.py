@@ -24,6 +24,7 @@ from strategies.jobs.evaluate import Parts, selected_parts
 from strategies.jobs.runtime import Runtime, say
 from strategies.jobs.train import train
 from strategies.probe import ProbeResult, Trial, survivors, winner
+from strategies.scores import worsening
 from strategies.settings import Json
 from strategies.training.data import cut
 
@@ -136,7 +137,7 @@ class _Bench:
         for name, start in self._before.items():
             first, now = start[part], after[name][part]
             if first is not None and now is not None:
-                changes[name in self.work.new].append(_change(start[0], float(first), float(now)))
+                changes[name in self.work.new].append(worsening(start[0], float(first), float(now)))
         known = [sum(found) / len(found) for found in changes.values() if found]
         total = sum(known)
         return total if known and math.isfinite(total) else (None if not known else math.inf)
@@ -179,10 +180,3 @@ class _Bench:
         beside = path.with_suffix(".part")
         beside.write_text(json.dumps(found))
         beside.replace(path)
-
-
-def _change(metric: str, first: float, now: float) -> float:
-    """How much worse: relative for a loss, the fall of an accuracy."""
-    if metric == "accuracy":
-        return first - now
-    return (now - first) / first if first else 0.0

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from strategies.scores import Metric
+
 Scores = Mapping[str, float]
 """Value of each eval set by name: nats a token, or a share of right answers."""
 
@@ -19,7 +21,7 @@ class Judged:
     """
 
     name: str
-    metric: Literal["loss", "accuracy"]
+    metric: Metric
     role: Literal["new", "old"]
     tolerance: float = 0.0
 

@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+from storage import states
 from tests.architecture.tree import shown
 
 MAX_FUNCTION_LINES = 70
@@ -34,6 +35,12 @@ BANNED_CALLS = frozenset(
         "jsonpickle.decode",
     }
 )
+STATES = "storage/states.py"
+GROUPS = {
+    frozenset(group): name
+    for name, group in vars(states).items()
+    if name in ("JOB_UNFINISHED", "JOB_GAVE_UP", "JOB_ENDED", "ATTEMPT_ENDED")
+}
 Place = str
 
 
@@ -61,6 +68,15 @@ def dangerous_code(path: Path, tree: ast.Module) -> Iterator[Place]:
                 yield f"{shown(path, node.lineno)} imports {name}"
         elif isinstance(node, ast.Call):
             yield from (f"{shown(path, node.lineno)} {what}" for what in _dangers(node))
+
+
+def spelled_groups(path: Path, tree: ast.Module) -> Iterator[Place]:
+    """Collections of job states that :mod:`storage.states` has a name for."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Tuple | ast.List | ast.Set):
+            name = GROUPS.get(frozenset(one.value for one in node.elts if isinstance(one, ast.Constant)))
+            if name and shown(path) != STATES:
+                yield f"{shown(path, node.lineno)} spells out {name}"
 
 
 def _imported(node: ast.Import | ast.ImportFrom) -> set[str]:

@@ -26,6 +26,10 @@ def test_no_module_turns_data_into_running_code():
     assert [place for path in tree.sources() for place in rules.dangerous_code(path, tree.syntax(path))] == []
 
 
+def test_groups_of_job_states_go_by_their_names():
+    assert [place for path in tree.written() for place in rules.spelled_groups(path, tree.syntax(path))] == []
+
+
 def test_every_module_says_what_it_is():
     assert [
         tree.shown(path) for path in tree.sources() if path.stat().st_size and not ast.get_docstring(tree.syntax(path))
@@ -64,6 +68,11 @@ def test_a_module_of_five_hundred_and_one_lines_is_found():
 )
 def test_dangerous_code_is_found(line: str):
     assert len(list(rules.dangerous_code(HERE, ast.parse(line)))) == 1
+
+
+def test_a_spelled_group_of_job_states_is_found():
+    text = "if state in ('cancelled', 'failed'):\n    pass\n"
+    assert list(rules.spelled_groups(HERE, ast.parse(text))) == ["example.py:1 spells out JOB_GAVE_UP"]
 
 
 @pytest.mark.parametrize(

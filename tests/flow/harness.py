@@ -25,6 +25,7 @@ from orchestrator.settings import StreamSettings
 from storage import leases
 from storage.artifacts import ArtifactStore
 from storage.database import Database
+from storage.states import JOB_UNFINISHED
 from storage.tables import Batch, Decision, Promotion, Version
 from tests.flow.toy_job import write_model
 
@@ -82,7 +83,7 @@ class Daemon:
         with self.app.database.read() as session:
             from storage.tables import Job, Stream
 
-            busy = session.scalar(select(Job.id).where(Job.state.in_(("queued", "submitted", "running"))).limit(1))
+            busy = session.scalar(select(Job.id).where(Job.state.in_(JOB_UNFINISHED)).limit(1))
             registering = session.scalar(select(Stream.id).where(Stream.state == "registering").limit(1))
         return busy is None and registering is None and not self.app.background.is_busy()
 

@@ -96,7 +96,8 @@ def test_an_interval_keeps_its_grid_when_a_firing_is_late() -> None:
 @pytest.mark.parametrize(
     ("settings", "timezone", "message"),
     [
-        (CronTrigger(cron="never"), "UTC", "does not parse"),
+        (CronTrigger(cron="never"), "UTC", "five fields are needed, not 1"),
+        (CronTrigger(cron="99 3 * * *"), "UTC", r"the last value \(99\) is higher than the maximum value \(59\)$"),
         (AmountTrigger(documents=1), "Mars/Olympus", "unknown time zone"),
     ],
 )

@@ -174,6 +174,24 @@ def test_the_models_rows_and_eval_sets_of_a_merge_become_real_paths(
     assert Path(merged.rows.path).read_bytes() == Path(seen.file.path).read_bytes() == b"rows"
 
 
+def test_places_of_their_own_and_in_a_list_become_real_ones_and_references_of_a_template_stay(
+    store: ArtifactStore, finished: Path, tmp_path: Path
+) -> None:
+    manifest = store.add_folder(finished / "out" / "model").hash
+    siblings = {name: {"evidence/runs": manifest} for name in ("proxy-1", "proxy-2")}
+    runs = [f"@{name}/evidence/runs" for name in siblings]
+    template = {"init": "@live/answer", "runs": runs, "fit": {"prior": {}, "tokens": {}, "budget": 1}, "training": {}}
+    fit = {"kind": "regmix", "template": template, "runs": runs}
+    measure = {"kind": "measure", "sources": [], "training": {}, "space": f"manifest:{manifest}"}
+    regression, measured = (
+        resolve(order({**spec(store), "work": work}, tmp_path, artifacts=siblings), store, tmp_path / "models").work
+        for work in (fit, measure)
+    )
+    folder = str(tmp_path / "models" / manifest)
+    assert (regression.runs, measured.space) == ((folder, folder), folder)
+    assert regression.template.runs == tuple(runs)
+
+
 @pytest.mark.parametrize(
     "path", ["manifest:", "relative/model", "@other/answer/model", "https://example.org/model", ""]
 )

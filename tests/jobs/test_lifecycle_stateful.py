@@ -11,10 +11,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from orchestrator.jobs import instructions as do
 from orchestrator.jobs.lifecycle import AttemptRecord, Imported, JobRecord, Limits, Observation, decide
-from storage.states import is_legal
+from storage.states import JOB_ENDED, JOB_UNFINISHED, is_legal
 
 LIMITS = Limits()
-FINAL = ("succeeded", "failed", "cancelled")
+FINAL = JOB_ENDED
 MOVES = {do.Submit: "submitted", do.MarkRunning: "running", do.Succeed: "succeeded", do.Fail: "failed"}
 MOVES |= {do.MarkLost: "lost", do.Cancel: "cancelled", do.Requeue: "queued"}
 
@@ -122,7 +122,7 @@ class Life(RuleBasedStateMachine):
         """The wall clock jumps, slots come and go, a user may cancel."""
         self.wall += timedelta(days=days)
         self.slots = slots > 3
-        if self.record.state in ("queued", "submitted", "running") and cancel == 9:
+        if self.record.state in JOB_UNFINISHED and cancel == 9:
             self.record = replace(self.record, cancel_requested=True)
 
     # --- what must hold -------------------------------------------------------------------------------------

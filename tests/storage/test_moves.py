@@ -13,7 +13,7 @@ from storage import leases
 from storage.database import Database, now
 from storage.errors import IllegalMove, LeaseLost, StaleRecord
 from storage.moves import Movable, move
-from storage.states import MOVES, is_legal
+from storage.states import ATTEMPT_ENDED, JOB_ENDED, JOB_GAVE_UP, JOB_STATES, JOB_UNFINISHED, MOVES, is_legal
 from storage.tables import Event, Job
 from tests.storage import rows
 
@@ -48,6 +48,13 @@ def _make(session: Session, subject: str, state: str) -> Movable:
 
 def test_every_kind_of_record_has_every_pair_tried() -> None:
     assert {subject for subject, _, _ in PAIRS} == {"stream", *MAKERS}
+
+
+def test_a_state_is_unfinished_or_an_end_and_only_attempts_end_as_lost() -> None:
+    assert sorted((*JOB_UNFINISHED, *JOB_ENDED, "lost")) == sorted(JOB_STATES)
+    assert set(ATTEMPT_ENDED) - set(JOB_ENDED) == {"lost"}
+    again = {state for state in JOB_STATES if is_legal("job", state, "queued")}
+    assert again == {*JOB_GAVE_UP, "lost"}
 
 
 def test_every_pair_of_states_moves_if_the_table_says_so_and_else_not(database: Database) -> None:

@@ -22,6 +22,7 @@ from orchestrator.settings import StreamSettings
 from storage import events
 from storage.collect import PURGED
 from storage.moves import move
+from storage.states import JOB_UNFINISHED
 from storage.tables import Job, Stream, Trigger, Version
 
 REMOVED = "the stream was removed"
@@ -146,9 +147,7 @@ def _let_bytes_go(session: Session, stream: Stream, *, actor: str) -> None:
 
 
 def _end_work(app: App, session: Session, stream: Stream, *, actor: str) -> None:
-    for job in session.scalars(
-        select(Job).where(Job.stream_id == stream.id, Job.state.in_(("queued", "submitted", "running")))
-    ):
+    for job in session.scalars(select(Job).where(Job.stream_id == stream.id, Job.state.in_(JOB_UNFINISHED))):
         queue.cancel(session, job, actor=actor, reason=REMOVED)
     candidates = select(Version).where(Version.stream_id == stream.id, Version.state.in_(("candidate", "evaluated")))
     for candidate in session.scalars(candidates):

@@ -18,6 +18,7 @@ from orchestrator.service.records import EvaluateRecord, LiveRecord
 from orchestrator.service.views import common
 from orchestrator.service.views.streams import held_batches
 from orchestrator.service.views.versions import evaluations_of
+from storage.states import JOB_UNFINISHED
 from storage.tables import EvalSet, Job, Promotion, Stream, Version
 
 
@@ -120,8 +121,7 @@ def _names(session: Session, stream: Stream, sets: Sequence[EvalSet]) -> set[str
 
 def _jobs_of(session: Session, version: Version) -> tuple[int, ...]:
     """The measurements of a version that are under way."""
-    under_way = ("queued", "submitted", "running")
-    query = select(Job.id).where(Job.version_id == version.id, Job.kind == "evaluate", Job.state.in_(under_way))
+    query = select(Job.id).where(Job.version_id == version.id, Job.kind == "evaluate", Job.state.in_(JOB_UNFINISHED))
     return tuple(session.scalars(query.order_by(Job.id)))
 
 

@@ -11,9 +11,9 @@ from orchestrator.app import App
 from orchestrator.errors import NotFound
 from orchestrator.service.records import AttemptRecord, JobDetail, JobRecord, LogPiece
 from orchestrator.service.views import common
+from storage.states import ATTEMPT_ENDED, JOB_ENDED
 from storage.tables import Attempt, Job, Version
 
-ENDED = ("succeeded", "failed", "lost", "cancelled")
 LOG_PIECE_BYTES = 256 * 1024
 """Bytes of a log in one answer."""
 
@@ -64,7 +64,7 @@ def job_log(app: App, job_id: int, *, attempt: int | None, offset: int) -> LogPi
     chosen = next((one for one in reversed(attempts) if attempt in (None, one.number)), None)
     if chosen is None:
         return _no_attempt(job, attempt)
-    ended = chosen.state in ENDED
+    ended = chosen.state in ATTEMPT_ENDED
     data = _read(Path(chosen.directory) / "job.log", offset=offset, must_exist=ended)
     return LogPiece(
         job=job_id,
@@ -79,7 +79,7 @@ def job_log(app: App, job_id: int, *, attempt: int | None, offset: int) -> LogPi
 def _no_attempt(job: Job, attempt: int | None) -> LogPiece:
     if attempt is not None:
         raise NotFound(f"job {job.id} has no attempt {attempt}; `rekindle job show {job.id}` lists them")
-    return LogPiece(job=job.id, attempt=0, state=job.state, text="", next_offset=0, complete=job.state in ENDED)
+    return LogPiece(job=job.id, attempt=0, state=job.state, text="", next_offset=0, complete=job.state in JOB_ENDED)
 
 
 def _read(path: Path, *, offset: int, must_exist: bool) -> bytes:
