@@ -10,6 +10,8 @@ from strategies.choice import StrategySettings
 from strategies.settings import Closed, Task, TrainingSettings
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,62}$"
+TEN_YEARS_S = 3650 * 86400
+"""Longest wait that can be asked for: dates have an end."""
 
 
 class SourceSettings(Closed):
@@ -66,7 +68,7 @@ class IntervalTrigger(Closed):
 
     kind: Literal["interval"] = "interval"
     name: str = Field("interval", pattern=NAME_PATTERN, description="name of the trigger")
-    every_seconds: float = Field(ge=1, description="seconds between firings")
+    every_seconds: float = Field(ge=1, le=TEN_YEARS_S, description="seconds between firings")
     missed: Literal["run-once", "skip"] = Field(
         "run-once", description="what to do with firings that nobody was up for"
     )
@@ -117,7 +119,7 @@ class GateSettings(Closed):
 class BudgetSettings(Closed):
     """Limits on what one retrain may cost."""
 
-    max_hours: float = Field(24.0, gt=0, description="wall-clock limit of one job")
+    max_hours: float = Field(24.0, gt=0, le=TEN_YEARS_S / 3600, description="wall-clock limit of one job")
     max_attempts: int = Field(3, ge=1, le=10, description="attempts of one job")
 
 

@@ -48,7 +48,9 @@ def plan(signals: Signals, turned: Json, settings: ProbeSettings) -> Probing:
     stage_steps = sum(job.steps for job in stage.jobs.values() if isinstance(job, TrainTemplate))
     budget = _budget_steps(signals, settings.budget, stage_steps)
     labels = _labels(signals, turned, incumbent)[: settings.candidates]
-    made = rounds(budget, len(labels), settings.keep) if incumbent in labels else ()
+    paid = rounds(budget, len(labels), settings.keep) if incumbent in labels else ()
+    # A run that is longer than the retrain would show what the retrain does not do.
+    made = tuple(one._replace(steps=min(one.steps, stage_steps)) for one in paid)
     kept = labels[: made[0].candidates] if made else []
     longest = max((one.steps for one in made), default=0) * signals.training.train_batch_size
     return Probing(
@@ -146,4 +148,4 @@ def _why_none(labels: list[str], incumbent: str, budget: int) -> str:
         return f"no probe: a short run cannot show what {incumbent} is worth"
     if len(labels) == 1:
         return f"no probe: there is nothing else to try beside {incumbent}"
-    return f"no probe: {budget} steps do not pay for two short runs; raise strategy.probe.budget"
+    return f"no probe: {budget} steps do not pay for two short runs; raise strategy.probe.budget (above 1: tokens)"

@@ -297,7 +297,8 @@ def _request(values: dict[str, Any]) -> Asked:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"][1:]))
-        raise BadInput(f"{place}: {first['msg']}") from error
+        said = first["msg"].removeprefix("Value error, ")
+        raise BadInput(f"{place}: {said}" if place else said) from error
 
 
 def _carried_out(request: Asked, *, dry_run: bool) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import GeneratorType
 from typing import Any, NoReturn
 
 import yaml
@@ -27,6 +28,14 @@ class StrictLoader(yaml.SafeLoader):
         self._depth_left += 1
         return node
 
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        """As in yaml; what JSON has no word for is refused."""
+        found = super().construct_object(node, deep=deep)
+        if not isinstance(found, dict | list | str | int | float | bool | None | GeneratorType):
+            problem = f"{node.tag} is not taken; write plain text, numbers, lists and mappings"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        return found
+
     def _refuse(self, problem: str) -> NoReturn:
         mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
         raise yaml.composer.ComposerError(None, None, problem, mark)
@@ -43,3 +52,10 @@ class StrictLoader(yaml.SafeLoader):
             seen.add(key)
         mapping: dict[Any, Any] = super().construct_mapping(node, deep=deep)
         return mapping
+
+
+# A date stays the text that it is.
+StrictLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:timestamp"]
+    for first, found in StrictLoader.yaml_implicit_resolvers.items()
+}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from pydantic import Field
@@ -13,6 +14,7 @@ from sqlalchemy.orm import Session
 from orchestrator.app import App
 from orchestrator.errors import BadInput, Conflict
 from orchestrator.flow import evaluation, job, probe, records, signals
+from orchestrator.flow.each import each
 from orchestrator.jobs import queue
 from orchestrator.settings import StreamSettings
 from storage import lineage, manifests
@@ -55,7 +57,7 @@ def step(app: App) -> bool:
     """Take every open decision as far as it goes."""
     with app.database.read() as session:
         waiting = session.scalars(select(Decision.id).where(Decision.closed_at.is_(None)).order_by(Decision.id)).all()
-    return any([_advance(app, decision_id) for decision_id in waiting])
+    return each(partial(_advance, app), waiting)
 
 
 def request(app: App, stream_name: str, *, strategy: str | None, actor: str, reason: str = "asked for") -> Decision:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 from sqlalchemy import exists, select
@@ -10,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from orchestrator.app import App
 from orchestrator.flow import alerts, records
+from orchestrator.flow.each import each
 from orchestrator.jobs import queue
 from orchestrator.settings import StreamSettings
 from storage import chain, lineage, manifests
@@ -29,9 +31,7 @@ def step(app: App) -> bool:
     changed = _record_finished(app)
     with app.database.read() as session:
         streams = [stream.id for stream in records.working_streams(session)]
-    for stream_id in streams:
-        changed |= _advance(app, stream_id)
-    return changed
+    return each(partial(_advance, app), streams) or changed
 
 
 def settings_hash(settings: StreamSettings) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -113,6 +114,8 @@ def _check(question: Question) -> None:
     if question.weights and not combining(question.method).weighted:
         others = ", ".join(name for name, one in BY_HAND.items() if one.weighted)
         raise BadInput(f"{kind} counts its versions alike; leave the weights out, or choose {others}")
+    if not all(map(math.isfinite, question.weights)) or (question.weights and not any(question.weights)):
+        raise BadInput("weights are finite numbers, and not all of them 0")
     if question.weights and len(question.weights) != len(numbers):
         raise BadInput(f"{len(numbers)} versions need {len(numbers)} weights, not {len(question.weights)}")
 

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from orchestrator.app import App
 from orchestrator.errors import BadInput, Conflict, GateRefused, NotFound
 from orchestrator.flow import alerts, evaluation, evidence, publication, records, repair, revisions
+from orchestrator.flow.each import each
 from orchestrator.policies.gate import judge
 from orchestrator.policies.verdict import GateVerdict
 from storage import chain, events, lineage, manifests
@@ -26,7 +27,7 @@ def step(app: App) -> bool:
         streams = {stream.id for stream in records.working_streams(session)}
         waiting = session.scalars(select(Version).where(Version.state == "evaluated").order_by(Version.id)).all()
         todo = [one.id for one in waiting if one.stream_id in streams and _is_undecided(session, one)]
-    return any([_advance(app, version_id) for version_id in todo])
+    return each(partial(_advance, app), todo)
 
 
 def promote(app: App, stream_name: str, number: int, *, force: bool, reason: str, actor: str) -> Promotion:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import uuid
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from orchestrator import base_model, triggers
 from orchestrator.app import App
 from orchestrator.errors import BadInput, Conflict, RekindleError
 from orchestrator.flow import evaluation, promotion, publication, records, revisions
+from orchestrator.flow.each import each
 from orchestrator.flow.job import directory_of, next_number
 from orchestrator.ingest import run as ingest
 from orchestrator.ingest.records import Kind
@@ -31,6 +33,9 @@ from strategies.contract import SampleWork
 from strategies.errors import BadPlan, BadState
 from strategies.mixing.settings import AgentMixSettings, WeightedSettings
 
+OWN_NAMES = re.compile(r"anchor|batch-\d+|pool-\d+")
+"""Eval sets that Rekindle makes of what arrives."""
+
 
 def step(app: App) -> bool:
     """Go on with streams whose registration was begun, and sample a stand-in where an anchor is missing."""
@@ -38,7 +43,7 @@ def step(app: App) -> bool:
         unfinished = session.scalars(select(Stream).where(Stream.state == "registering")).all()
         working = records.working_streams(session)
     started = [app.background.start(f"register:{one.id}", partial(_register, app, one.id)) for one in unfinished]
-    return any([*started, *[_stand_in(app, one.id) for one in working if one.task == "causal-lm"]])
+    return each(partial(_stand_in, app), [one.id for one in working if one.task == "causal-lm"]) or any(started)
 
 
 def add_stream(app: App, settings: StreamSettings, *, origins: dict[str, str], actor: str) -> Stream:
@@ -78,11 +83,7 @@ def change_stream(
         BadInput: a value is wrong, or one that is fixed for the life of the stream would change.
         Conflict: another stream publishes to the same directory.
     """
-    check(settings)
-    with app.database.read() as session:
-        stream = records.stream_by_name(session, stream_name)
-        before = records.settings_of(session, stream.id)
-    _refuse_fixed(before, settings)
+    stream, before = check_change(app, stream_name, settings)
     for name in settings.evaluations.keys() - before.evaluations.keys():
         _read(app, stream, settings.evaluations[name], name=name, kind="fixed", actor=actor)
     with app.database.write() as session:
@@ -93,6 +94,21 @@ def change_stream(
             one.active = one.active and one.name in settings.evaluations
     app.wake.set()
     return stream
+
+
+def check_change(app: App, stream_name: str, settings: StreamSettings) -> tuple[Stream, StreamSettings]:
+    """The stream and its present settings, where the new ones could take their place.
+
+    Raises:
+        NotFound: no such stream.
+        BadInput: a value is wrong, or one that is fixed for the life of the stream would change.
+    """
+    check(settings)
+    with app.database.read() as session:
+        stream = records.stream_by_name(session, stream_name)
+        before = records.settings_of(session, stream.id)
+    _refuse_fixed(before, settings)
+    return stream, before
 
 
 def rebase(app: App, stream_name: str, *, model: str, revision: str | None, actor: str) -> Version:
@@ -129,6 +145,12 @@ def check(settings: StreamSettings) -> None:
     triggers.check_timezone(settings.timezone)
     for trigger in settings.triggers:
         triggers.build(trigger, settings.timezone)
+    for name in settings.evaluations:
+        if not name or "/" in name or OWN_NAMES.fullmatch(name):
+            raise BadInput(
+                f"evaluations.{name}: a set's name is not empty, has no / and is not one of Rekindle's own"
+                " (anchor, batch-N, pool-N); choose another"
+            )
     wanted = {"anchor": settings.anchor} if settings.anchor else {}
     for key, pattern in {
         **wanted,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -14,6 +15,7 @@ from orchestrator import triggers
 from orchestrator.app import App
 from orchestrator.errors import Conflict
 from orchestrator.flow import decision, records
+from orchestrator.flow.each import each
 from orchestrator.flow.signals import promotions_made
 from orchestrator.settings import AmountTrigger, TriggerSettings
 from orchestrator.triggers import Facts, Opinion
@@ -28,7 +30,7 @@ def step(app: App) -> bool:
     """Judge every trigger that is due, and those that were deferred."""
     with app.database.read() as session:
         due = [one.id for one in _active(session)]
-    return any([_advance(app, trigger_id) for trigger_id in due])
+    return each(partial(_advance, app), due)
 
 
 def next_instant(app: App) -> datetime | None:

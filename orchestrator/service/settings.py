@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, get_args
@@ -24,10 +25,24 @@ def parse(raw: Mapping[str, Any]) -> StreamSettings:
     Raises:
         BadInput: one line about the first wrong key or value.
     """
+    refuse_non_finite(raw)
     try:
         return StreamSettings.model_validate(dict(raw))
     except ValidationError as error:
         raise BadInput(explain(error, StreamSettings)) from error
+
+
+def refuse_non_finite(given: Any, key: str = "") -> None:
+    """No setting means anything as NaN or without a bound.
+
+    Raises:
+        BadInput: the first value that is not finite, by its dotted key.
+    """
+    if isinstance(given, float) and not math.isfinite(given):
+        raise BadInput(f"{key}: {given} is not a finite number")
+    inner = given.items() if isinstance(given, Mapping) else enumerate(given) if isinstance(given, list | tuple) else ()
+    for name, one in inner:
+        refuse_non_finite(one, f"{key}.{name}".lstrip("."))
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:

@@ -71,7 +71,7 @@ def collect(request: Collect, tell: Tell) -> Json:
     """Make the trajectories that ``out`` does not have yet."""
     out = Path(request.out)
     out.mkdir(parents=True, exist_ok=True)
-    _same_collection(out, request)
+    card = _card(out, request)
     done, wanted = _whole(out / RUNS), request.proposals.trajectories
     if done >= wanted:
         return _made(request, 0, 0.0)
@@ -80,6 +80,7 @@ def collect(request: Collect, tell: Tell) -> Json:
     start = load_file(out / START) if (out / START).is_file() else None
     proxy = request.proxy.model_copy(update={"steps": request.proposals.steps})
     environment = ProxyEnvironment(_name(out), domains, proxy, start=start)
+    (out / CARD).write_text(card.model_dump_json(indent=1) + "\n")
     if start is None:
         save_file({name: one.contiguous() for name, one in environment.initial.items()}, out / START)
     optima = [_optimum(out / OPTIMUM, environment, request, tell)] if request.regmix_runs else []
@@ -194,19 +195,19 @@ def graph(request: Graph, tell: Tell) -> Json:
     return {"graph": found, "facts": {"data": hashes(request.domains), "versions": versions()}}
 
 
-def _same_collection(out: Path, request: Collect) -> None:
-    """Write the card of a new collection; refuse to go on with another one's."""
+def _card(out: Path, request: Collect) -> Provenance:
+    """The collection's card, that of an earlier call if there was one; another one's is refused."""
     card = Provenance(request=request, data=hashes(request.domains), versions=versions())
     path = out / CARD
     if not path.is_file():
-        path.write_text(card.model_dump_json(indent=1) + "\n")
-        return
+        return card
     try:
         found = Provenance.model_validate_json(path.read_bytes())
     except ValueError as error:
         raise BadState(f"{path} cannot be read; collect into a new folder") from error
     if _question(found) != _question(card):
         raise Refused(f"{out} holds a collection of other data or settings; collect into a new folder")
+    return found
 
 
 def _question(card: Provenance) -> Json:

@@ -7,14 +7,15 @@ stderr and exit code 65.
 from __future__ import annotations
 
 from math import comb
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, TypeAdapter
+from pydantic import AfterValidator, Field, TypeAdapter, model_validator
 
 from strategies.agent import defaults
 from strategies.agent.proposals import constants
 from strategies.agent.settings import REPLAY, AgentSettings, LearningSettings, ProposalSettings, ProxySettings
 from strategies.agent.trajectories import Domain
+from strategies.mixing.regmix_records import LEAST_RUNS
 from strategies.settings import Closed
 
 TOKENS_PER_S = 12_000
@@ -33,16 +34,39 @@ class DomainFile(Closed):
     """What training is for; all others are what must not be forgotten."""
 
 
-class Collect(Closed):
+class _OnDomains(Closed):
+    """What is asked of some domains."""
+
+    domains: tuple[DomainFile, ...] = Field(min_length=2)
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        names = [one.name for one in self.domains]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two domains are called {twice[0]}; give each a name of its own")
+        return self
+
+
+def _enough(runs: int) -> int:
+    if 0 < runs < LEAST_RUNS:
+        raise ValueError(f"{runs} tiny runs are too few to fit; ask for {LEAST_RUNS} or more, or 0 for none")
+    return runs
+
+
+Runs = Annotated[int, Field(ge=0), AfterValidator(_enough)]
+"""Tiny runs of RegMix; 0: without it."""
+
+
+class Collect(_OnDomains):
     """Runs on the mixtures of ``proposals``; ``out`` has them one a line, and goes on where it was left."""
 
     kind: Literal["collect"] = "collect"
-    domains: tuple[DomainFile, ...] = Field(min_length=2)
     out: str
     proxy: ProxySettings = ProxySettings()
     proposals: ProposalSettings = ProposalSettings()
-    regmix_runs: int = Field(defaults.REGMIX_RUNS, ge=0)
-    """Tiny runs of RegMix, whose optimum is one of the constant mixtures; 0: without it."""
+    regmix_runs: Runs = defaults.REGMIX_RUNS
+    """Its optimum is one of the constant mixtures."""
     regmix_tokens: int = Field(defaults.REGMIX_TOKENS, ge=64)
 
 
@@ -56,28 +80,26 @@ class Teach(Closed):
     learning: LearningSettings = LearningSettings()
 
 
-class Evaluate(Closed):
+class Evaluate(_OnDomains):
     """Ways to choose mixtures, compared at equal tokens."""
 
     kind: Literal["evaluate"] = "evaluate"
-    domains: tuple[DomainFile, ...] = Field(min_length=2)
     agent: str | None = None
     out: str | None = None
     """Folder that finished runs are kept in: a comparison goes on there, or is taken up with another agent."""
     proxy: ProxySettings = ProxySettings()
     seeds: tuple[int, ...] = SEEDS
-    regmix_runs: int = Field(defaults.REGMIX_RUNS, ge=0)
-    """Tiny runs of RegMix, which come on top of the compared tokens; 0: without RegMix."""
+    regmix_runs: Runs = defaults.REGMIX_RUNS
+    """They come on top of the compared tokens."""
     regmix_tokens: int = Field(defaults.REGMIX_TOKENS, ge=64)
     eta: float = Field(defaults.ETA, gt=0)
     """How strongly Skill-It's weights follow losses."""
 
 
-class Graph(Closed):
+class Graph(_OnDomains):
     """Which domain helps which, for Skill-It."""
 
     kind: Literal["graph"] = "graph"
-    domains: tuple[DomainFile, ...] = Field(min_length=2)
     proxy: ProxySettings = ProxySettings(steps=defaults.GRAPH_STEPS)
     seeds: tuple[int, ...] = Field(SEEDS, min_length=1)
     weight: float | None = Field(defaults.EDGE, gt=0)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from strategies.errors import BadPlan
 from strategies.settings import Closed
@@ -33,6 +33,12 @@ class ClusterSettings(Closed):
     most: int = Field(12, ge=2, le=MOST, description="most domains that are tried")
     sample: int = Field(2_000, ge=20, description="documents that the silhouette is taken over")
     seed: int = Field(1234, ge=0, description="of the reduction and the clustering")
+
+    @model_validator(mode="after")
+    def _some_numbers(self) -> ClusterSettings:
+        if self.least > self.most:
+            raise ValueError(f"least {self.least} is above most {self.most}, so that no number of domains is tried")
+        return self
 
 
 class Silhouette(Closed):

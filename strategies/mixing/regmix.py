@@ -70,7 +70,7 @@ def _oversampled(prior: Table, settings: MixtureSettings, random: np.random.Gene
         count += len(kept)
         if count >= wanted:
             return np.concatenate(found)[:wanted]
-    raise BadPlan("nearly every mixture goes beyond the prior's limit; raise most_over_prior or merge small domains")
+    raise BadPlan("nearly every mixture goes beyond the prior's limit; ask for fewer runs or merge small domains")
 
 
 def _dirichlet(concentrations: Table, random: np.random.Generator) -> Table:

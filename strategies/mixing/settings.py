@@ -60,7 +60,7 @@ class RegMixSettings(Closed):
     """RegMix (METHODS 4.2): tiny runs on many mixtures, a regression, the main job on the mixture that it chose."""
 
     kind: Literal["regmix"] = Field("regmix", description="the mixture that a regression over tiny runs chooses")
-    runs: int = Field(64, ge=1, description="tiny runs, each on a mixture of its own")
+    runs: int = Field(64, ge=1, le=10_000, description="tiny runs, each on a mixture of its own")
     tokens: int = Field(50_000, ge=1024, description="tokens of a tiny run")
     jobs: int = Field(4, ge=1, description="jobs that the tiny runs are dealt out to")
     old_weight: float = Field(0.5, ge=0, le=1, description="weight of the old domains' loss in what is minimised")

@@ -366,8 +366,8 @@ def half_cost_table(measured: Record) -> str:
     head = ("where", "what moves", "step over full", "bound", "optimizer memory over full", "trainable share + 0.02")
     words = (
         "The bound is of a step's products alone. What the optimizer and the clipping spare where nothing moves comes"
-        " on top, so that a step may take less than its bound. What the bottom variant costs in quality is in the tables"
-        " of domains that have it (`half, bottom`): `tests/benchmarks/results/domains-quick.md`."
+        " on top, so that a step may take less than its bound. What the bottom variant costs in quality is in the"
+        " tables of domains that have it (`half, bottom`): `tests/benchmarks/results/domains-quick.md`."
     )
     return f"{words}\n\n{markdown_table(head, rows)}"
 

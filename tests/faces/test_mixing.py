@@ -52,6 +52,22 @@ def test_twice_the_runs_cost_twice_as_much():
     [
         (("collect", "--domain", "web", "--out", "runs"), 2, "write NAME=FILE"),
         (("collect", "--domain", "web=nowhere.txt", "--out", "runs"), 2, "there is no file nowhere.txt"),
+        (("collect", "--domain", f"a={__file__}", "--target", f"a={__file__}", "--out", "runs"), 2, "are called a"),
+        (
+            (
+                "collect",
+                "--domain",
+                f"a={__file__}",
+                "--target",
+                f"b={__file__}",
+                "--out",
+                "runs",
+                "--regmix-runs",
+                "1",
+            ),
+            2,
+            "1 tiny runs are too few to fit",
+        ),
         (("train", "nowhere", "--out", "agent"), 1, "there are no trajectories"),
     ],
 )

@@ -192,6 +192,42 @@ def test_a_dry_run_shows_the_settings_and_registers_nothing(face: Face) -> None:
     assert face.data("stream", "list") == []
 
 
+@pytest.mark.parametrize(
+    ("assigned", "said"),
+    [
+        ("strategy.selection=half strategy.keep_optimizer=true", "half draws anew what moves"),
+        ("timezone=Mars/X", "Mars/X"),
+        ("task=sft", "the task is fixed"),
+        ("budget.max_hours=.inf", "budget.max_hours: inf is not a finite number"),
+        ("strategy.probe.budget=.nan", "strategy.probe.budget: nan is not a finite number"),
+        ("triggers=[{kind: interval, every_seconds: 1e12}]", "less than or equal to 315360000"),
+        ("evaluations.batch-3=anchor.jsonl", "is not one of Rekindle's own (anchor, batch-N, pool-N)"),
+    ],
+)
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+def test_a_change_is_refused_alike_in_a_dry_run(face: Face, assigned: str, said: str, dry: tuple[str, ...]) -> None:
+    face.add_stream("news", "--no-wait")
+    assignments = [assigned] if assigned.startswith("triggers") else assigned.split()
+    done = face.rekindle("stream", "set", "news", *assignments, *dry)
+    assert (done.code, face.data("stream", "show", "news")["revision"]) == (2, 1)
+    assert said in done.error
+
+
+@pytest.mark.parametrize(
+    ("written", "found"), [("a: 2020-01-01", {"a": "2020-01-01"}), ("a: 1.5", {"a": 1.5}), ("a: [no]", {"a": [False]})]
+)
+def test_a_date_stays_text(written: str, found: Json, tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(written)
+    assert configuration.read_file(tmp_path / "s.yaml") == found
+
+
+@pytest.mark.parametrize("written", ["a: !!set {b, c}", "a: !!binary aGk="])
+def test_what_json_has_no_word_for_is_refused(written: str, tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(written)
+    with pytest.raises(BadInput, match="is not taken; write plain text"):
+        configuration.read_file(tmp_path / "s.yaml")
+
+
 def test_a_change_makes_a_revision_and_keeps_older_origins(face: Face) -> None:
     face.add_stream("news", "--no-wait")
     done = face.data("stream", "set", "news", "training.learning_rate=1e-4")

@@ -12,7 +12,9 @@ from sqlalchemy import select
 from orchestrator import triggers
 from orchestrator.errors import BadInput
 from orchestrator.flow import decision
+from orchestrator.flow.each import each
 from orchestrator.settings import AmountTrigger, CronTrigger, IntervalTrigger
+from storage.errors import LeaseLost
 from storage.tables import Firing
 from tests.flow.harness import NEW, Daemon
 
@@ -34,6 +36,30 @@ def test_an_interval_fires_when_there_is_new_data_and_says_so_when_not(daemon: D
     daemon.settle()
     assert [verdict for verdict, _ in firings(daemon)] == ["declined", "fired"]
     assert daemon.versions() == {1: "retired", 2: "live"}
+
+
+def test_one_that_fails_keeps_no_other_from_its_turn() -> None:
+    taken: list[int] = []
+
+    def work(one: int) -> bool:
+        taken.append(one)
+        if one in (1, 3):
+            raise ValueError(f"{one} is broken")
+        return True
+
+    with pytest.raises(ValueError, match="1 is broken"):
+        each(work, [1, 2, 3, 4])
+    assert taken == [1, 2, 3, 4]
+    assert each(work, [2, 4])
+    assert not each(work, [])
+    with pytest.raises(LeaseLost):
+        each(leaseless, [1, 2])
+
+
+def leaseless(one: int) -> bool:
+    if one == 2:
+        raise AssertionError("nobody may go on")
+    raise LeaseLost("another daemon leads")
 
 
 def test_missed_firings_run_once_and_the_others_are_recorded_as_skipped(daemon: Daemon) -> None:

@@ -88,6 +88,12 @@ def test_a_budget_above_one_is_in_tokens():
     assert choice.probe(given, settings(budget=64_000)).steps == 40
 
 
+def test_no_short_run_is_longer_than_the_retrain():
+    made = choice.probe(signals(), settings(budget=1e12))
+    assert {one.steps for one in made.rounds} == {made.stage_steps}
+    assert made.steps == sum(one.candidates for one in made.rounds) * made.stage_steps
+
+
 @pytest.mark.parametrize(
     ("asked", "why"),
     [

@@ -12,7 +12,7 @@ from orchestrator.assignments import put
 from orchestrator.errors import BadInput
 from orchestrator.flow import evaluation, merge_job, merging
 from orchestrator.service.records import MergeRecord
-from orchestrator.service.settings import explain, is_none_of
+from orchestrator.service.settings import explain, is_none_of, refuse_non_finite
 from orchestrator.service.views import common
 from orchestrator.service.views.jobs import made_by
 from strategies.merging.settings import BY_HAND, Merge
@@ -72,6 +72,7 @@ def parse_method(kind: str, settings: Mapping[str, Any]) -> Merge:
     raw: dict[str, Any] = {"kind": kind}
     for key, value in settings.items():
         put(raw, key, value)
+    refuse_non_finite(raw)
     try:
         return cast(Merge, model.model_validate(raw))
     except ValidationError as error:

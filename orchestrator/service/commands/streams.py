@@ -67,6 +67,7 @@ def set_stream(
     settings = reading.parse(reading.with_changes(revision.settings, changes))
     explicit = {**carried(revision.origins, revision.settings, changes), **by_leaf(changes, origins)}
     if dry_run:
+        registration.check_change(app, name, settings)
         return _preview(settings, explicit)
     registration.change_stream(app, name, settings, origins=explicit, actor=actor)
     return views.show_stream(app, name)
