@@ -86,6 +86,8 @@ def upload(path: str, file: Path, *, on_sent: Callable[[int], None], **query: st
 
 def part(name: str | int) -> str:
     """A name as part of a path."""
+    if name == "":
+        raise BadInput("the name is empty; give one")
     return quote(str(name), safe="")
 
 

@@ -30,7 +30,9 @@ Domains = Annotated[
 Targets = Annotated[
     list[str] | None, typer.Option("--target", metavar="NAME=FILE", help="A domain that training is for.")
 ]
-Out = Annotated[Path, typer.Option(metavar="DIR", help="Where it goes; what was interrupted goes on there.")]
+Out = Annotated[
+    Path, typer.Option(metavar="DIR", file_okay=False, help="Where it goes; what was interrupted goes on there.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what it would cost, and do nothing.")]
 Steps = Annotated[int, typer.Option(min=1, help="Re-weighting steps in a run.")]
 StepTokens = Annotated[int, typer.Option(min=512, help="Training tokens in a re-weighting step.")]
@@ -243,8 +245,11 @@ def export(
     out: Annotated[Path, typer.Option(metavar="FILE", help="Where they go, a line each; a file there is replaced.")],
 ) -> None:
     """Write what versions' mixtures did to their losses, for train to learn from."""
+    place = out.expanduser().absolute()
+    if place.is_dir() or not place.parent.is_dir():
+        raise BadInput(f"{out} is no file that can be written; give --out a file in a folder that is there")
     lines = [json.dumps(get(f"{version_path(parse_version_name(name))}/trajectory")) for name in names]
-    write_atomic(out.expanduser().absolute(), ("\n".join(lines) + "\n").encode())
+    write_atomic(place, ("\n".join(lines) + "\n").encode())
     done = {"out": str(out), "trajectories": len(lines)}
     show_one(done, [("trajectories", len(lines)), ("in", out)])
 

@@ -12,7 +12,9 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from strategies.agent.environment import ProxyEnvironment
@@ -41,6 +43,7 @@ from strategies.settings import Closed, Json
 from strategies.training.checkpoint import CheckpointStore
 
 RUNS = "trajectories.jsonl"
+Read = TypeVar("Read")
 CARD = "collection.json"
 START = "start.safetensors"
 OPTIMUM = "regmix.json"
@@ -77,12 +80,13 @@ def collect(request: Collect, tell: Tell) -> Json:
         return _made(request, 0, 0.0)
     domains = read_domains(request.domains, vocabulary=request.proxy.vocabulary, row=request.proxy.length)
     tell(Report(text="making the shared start", step=done, steps=wanted))
-    start = load_file(out / START) if (out / START).is_file() else None
+    start = _read(out / START, load_file) if (out / START).is_file() else None
     proxy = request.proxy.model_copy(update={"steps": request.proposals.steps})
     environment = ProxyEnvironment(_name(out), domains, proxy, start=start)
-    (out / CARD).write_text(card.model_dump_json(indent=1) + "\n")
+    _write(out / CARD, lambda path: path.write_text(card.model_dump_json(indent=1) + "\n"))
     if start is None:
-        save_file({name: one.contiguous() for name, one in environment.initial.items()}, out / START)
+        initial = {name: one.contiguous() for name, one in environment.initial.items()}
+        _write(out / START, lambda path: save_file(initial, path))
     optima = [_optimum(out / OPTIMUM, environment, request, tell)] if request.regmix_runs else []
     proposals = propose(environment.domains, request.proposals, optima=optima)
     for number, proposal in enumerate(proposals[done:], start=done):
@@ -96,9 +100,22 @@ def _optimum(path: Path, environment: ProxyEnvironment, request: Collect, tell: 
     """RegMix's mixture, found once."""
     if not path.is_file():
         found = _regmix(environment, request, tell, lambda _, make: make())
-        path.with_suffix(".part").write_text(json.dumps(list(found)))
-        path.with_suffix(".part").replace(path)
-    return tuple(map(float, json.loads(path.read_text())))
+        _write(path, lambda path: path.write_text(json.dumps(list(found))))
+    return _read(path, lambda path: tuple(map(float, json.loads(path.read_text()))))
+
+
+def _write(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file as a whole or not at all."""
+    part = path.with_suffix(".part")
+    write(part)
+    part.replace(path)
+
+
+def _read(path: Path, read_it: Callable[[Path], Read]) -> Read:
+    try:
+        return read_it(path)
+    except (SafetensorError, ValueError, TypeError, StopIteration) as error:
+        raise BadState(f"{path} cannot be read; remove it, and it is made anew") from error
 
 
 def _made(request: Collect, new: int, tokens_per_s: float) -> Json:
@@ -256,9 +273,9 @@ class Kept:
         asked["targets"] = [domain.target for domain in request.domains]
         self._folder.mkdir(parents=True, exist_ok=True)
         card = self._folder / COMPARISON
-        if card.is_file() and json.loads(card.read_bytes()) != asked:
+        if card.is_file() and _read(card, lambda path: json.loads(path.read_bytes())) != asked:
             raise Refused(f"{request.out} holds runs of other data or settings; compare in a new folder")
-        card.write_text(json.dumps(asked, indent=1) + "\n")
+        _write(card, lambda path: path.write_text(json.dumps(asked, indent=1) + "\n"))
 
     def run(self, key: str, make: Callable[[], Trajectory]) -> Trajectory:
         """The kept run of that name, or a new one."""
@@ -267,9 +284,8 @@ class Kept:
         path = self._folder / f"{key}.jsonl"
         if not path.is_file():
             path.with_suffix(".part").unlink(missing_ok=True)
-            append(path.with_suffix(".part"), [make()])
-            path.with_suffix(".part").replace(path)
-        return next(iter(read(path)))
+            _write(path, lambda part: append(part, [make()]))
+        return _read(path, lambda path: next(read(path)))
 
 
 def _key(name: str, request: Evaluate, given: Mapping[str, Mixture]) -> str:

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from strategies.agent.commands import OPTIMUM, SAVE_EVERY, UNFINISHED, collect, evaluate, graph, teach
+from strategies.agent.commands import OPTIMUM, SAVE_EVERY, START, UNFINISHED, collect, evaluate, graph, teach
 from strategies.agent.folder import CARD as AGENT_CARD
 from strategies.agent.folder import WEIGHTS
 from strategies.agent.requests import Collect, DomainFile, Evaluate, Graph, Report, Teach, estimate
 from strategies.agent.settings import AgentSettings, LearningSettings, ProposalSettings, ProxySettings
 from strategies.agent.trajectories import append, read
-from strategies.errors import Refused
+from strategies.errors import BadState, Refused
 from tests.models import texts
 from tests.training.agent_worlds import runs as worlds
 from tests.training.agent_worlds import world
@@ -169,6 +169,18 @@ def test_a_domain_with_too_little_text_is_refused(tmp_path: Path, domains: tuple
     Path(domains[0].path).write_text("one\n\ntwo")
     with pytest.raises(Refused, match="too little text"):
         collect(request(domains, tmp_path / "runs"), silent)
+    Path(domains[0].path).write_text("\n\n".join(texts(30)))
+    assert collect(request(domains, tmp_path / "runs", 1), silent)["made"] == 1
+
+
+def test_a_damaged_file_that_was_kept_is_named(tmp_path: Path, domains: tuple[DomainFile, ...]):
+    collect(request(domains, tmp_path / "runs", 1), silent)
+    (tmp_path / "runs" / "trajectories.jsonl").unlink()
+    (tmp_path / "runs" / START).write_bytes(b"torn")
+    with pytest.raises(BadState, match=rf"{START} cannot be read; remove it, and it is made anew"):
+        collect(request(domains, tmp_path / "runs", 1), silent)
+    (tmp_path / "runs" / START).unlink()
+    assert collect(request(domains, tmp_path / "runs", 1), silent)["made"] == 1
 
 
 def test_the_graph_has_an_edge_where_training_on_both_ends_lower(tmp_path: Path, domains: tuple[DomainFile, ...]):
