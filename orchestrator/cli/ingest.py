@@ -53,8 +53,8 @@ def _push(name: str, file: Path) -> dict[str, Any]:
 
 def _tell(result: dict[str, Any]) -> None:
     if result["outcome"] == "copy":
-        copied = f"a copy of what came before (batch {result['batch']}); nothing was done"
-        say(f"{result['file']}: {result['reason'] if result['batch'] is None else copied}")
+        copied = result["reason"] if result["batch"] is None else f"a copy of batch {result['batch']}; nothing was done"
+        say(f"{result['file']}: {copied}")
         return
     if result["outcome"] == "refused":
         return

@@ -181,9 +181,9 @@ def queue_measure(
     training = settings.training.model_dump(mode="json")
     division = _division(session, parent, settings)
     told = f":{records.fingerprint(division)[:16]}" if division else ""
-    return queue.queue_for(
+    return queue.queue(
         session,
-        settings,
+        share=queue.share_of(settings),
         stream_id=stream.id,
         kind="measure",
         name="measure",

@@ -61,16 +61,15 @@ def ensure(
         return "complete"
     if _is_being_measured(session, version):
         return "waiting"
-    job = queue.queue_for(
+    job = queue.queue(
         session,
-        settings,
+        share=queue.share_of(settings, priority=priority),
         stream_id=stream.id,
         kind="evaluate",
         name="evaluate",
         key=_key(version, missing, settings),
         spec=_spec(session, version=version, sets=missing, settings=settings),
         version_id=version.id,
-        priority=priority,
     )
     return "failed" if job.state in JOB_GAVE_UP else "waiting"
 

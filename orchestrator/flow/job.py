@@ -88,9 +88,9 @@ def _queue_job(
     session: Session, *, decision: Decision, plan: Plan, name: str, record: PlanRecord, settings: StreamSettings
 ) -> Job:
     template = record.jobs[name]
-    return queue.queue_for(
+    return queue.queue(
         session,
-        settings,
+        share=queue.share_of(settings),
         stream_id=decision.stream_id,
         kind="train" if isinstance(template, TrainTemplate) else "fit",
         name=name,

@@ -88,9 +88,9 @@ def queue_merge(
     decision_id: int | None = None,
 ) -> Job:
     """The job under that key, queued if it is not there yet."""
-    return queue.queue_for(
+    return queue.queue(
         session,
-        settings,
+        share=queue.share_of(settings),
         stream_id=stream.id,
         kind="fit",
         name=name,

@@ -53,9 +53,9 @@ def _with(evidence: Signals, found: ProbeResult) -> Signals:
 
 
 def _queue(session: Session, decision: Decision, evidence: Signals, settings: StreamSettings, probing: Probing) -> Job:
-    return queue.queue_for(
+    return queue.queue(
         session,
-        settings,
+        share=queue.share_of(settings),
         stream_id=decision.stream_id,
         kind="fit",
         name="probe",

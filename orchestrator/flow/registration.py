@@ -311,9 +311,9 @@ def _read_samples(app: App, stream: Stream, samples: Path) -> None:
 
 
 def _queue_samples(session: Session, stream: Stream, live: Version, settings: StreamSettings) -> Job:
-    return queue.queue_for(
+    return queue.queue(
         session,
-        settings,
+        share=queue.share_of(settings),
         stream_id=stream.id,
         kind="measure",
         name="sample",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import select, update
@@ -19,6 +20,17 @@ from storage.states import JOB_GAVE_UP, JOB_UNFINISHED
 from storage.tables import Decision, Job, Plan
 
 
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """A job's share of the machine, and its limits."""
+
+    cpus: int = 1
+    gpus: int = 0
+    priority: int = 0
+    timeout_s: int = 24 * 3600
+    max_attempts: int = 3
+
+
 def queue(
     session: Session,
     *,
@@ -31,12 +43,7 @@ def queue(
     decision_id: int | None = None,
     plan_id: int | None = None,
     version_id: int | None = None,
-    position: int = 0,
-    cpus: int = 1,
-    gpus: int = 0,
-    priority: int = 0,
-    timeout_s: int = 24 * 3600,
-    max_attempts: int = 3,
+    share: Share | None = None,
 ) -> Job:
     """A new job, or the one that was queued before under the same key."""
     existing = session.scalar(select(Job).where(Job.key == key))
@@ -52,12 +59,8 @@ def queue(
         decision_id=decision_id,
         plan_id=plan_id,
         version_id=version_id,
-        position=position,
-        cpus=cpus,
-        gpus=gpus,
-        priority=priority,
-        timeout_s=timeout_s,
-        max_attempts=max_attempts,
+        position=0,
+        **asdict(share or Share()),
         state="queued",
         attempt=0,
         progress={},
@@ -87,36 +90,9 @@ def spec(
     }
 
 
-def queue_for(
-    session: Session,
-    settings: StreamSettings,
-    *,
-    stream_id: str,
-    kind: str,
-    name: str,
-    key: str,
-    spec: dict[str, Any],
-    needs: Sequence[str] = (),
-    decision_id: int | None = None,
-    plan_id: int | None = None,
-    version_id: int | None = None,
-    priority: int = 0,
-) -> Job:
-    """As :func:`queue`, with the share of the machine and the limits that the stream's settings give each of its jobs.
-
-    ``priority`` is added to that of the stream.
-    """
-    return queue(
-        session,
-        stream_id=stream_id,
-        kind=kind,
-        name=name,
-        key=key,
-        spec=spec,
-        needs=needs,
-        decision_id=decision_id,
-        plan_id=plan_id,
-        version_id=version_id,
+def share_of(settings: StreamSettings, *, priority: int = 0) -> Share:
+    """What the stream's settings give each of its jobs; ``priority`` is added to that of the stream."""
+    return Share(
         cpus=settings.resources.cpus,
         gpus=settings.resources.gpus,
         priority=settings.resources.priority + priority,

@@ -42,8 +42,8 @@ from strategies.parts import MixtureLimits, SkillItReweighting
 from strategies.settings import Closed, Json
 from strategies.training.checkpoint import CheckpointStore
 
-RUNS = "trajectories.jsonl"
 Read = TypeVar("Read")
+RUNS = "trajectories.jsonl"
 CARD = "collection.json"
 START = "start.safetensors"
 OPTIMUM = "regmix.json"
@@ -273,7 +273,7 @@ class Kept:
         asked["targets"] = [domain.target for domain in request.domains]
         self._folder.mkdir(parents=True, exist_ok=True)
         card = self._folder / COMPARISON
-        if card.is_file() and _read(card, lambda path: json.loads(path.read_bytes())) != asked:
+        if card.is_file() and card.read_text() != json.dumps(asked, indent=1) + "\n":
             raise Refused(f"{request.out} holds runs of other data or settings; compare in a new folder")
         _write(card, lambda path: path.write_text(json.dumps(asked, indent=1) + "\n"))
 

@@ -252,7 +252,10 @@ def carry_out_all(work: Sequence[Work], place: Path) -> list[Record]:
     """Every cell's result, in order; what is not kept is made by :data:`SLOTS` processes of one thread."""
     os.environ.update(QUIET)
     drivers = {Path(__file__).with_name(f"{name}.py") for name in DRIVERS}
-    code = code_hash(*sorted(drivers | {Path(inspect.getfile(type(one))) for one in work}))
+    code = {
+        "code": code_hash(*sorted(drivers | {Path(inspect.getfile(type(one))) for one in work})),
+        "commit": commit(),
+    }
     with ProcessPoolExecutor(SLOTS, mp_context=get_context("spawn"), initializer=_end_with_parent) as pool:
         made: list[Future[Record]] = [pool.submit(_one, one, place, code) for one in work]
         try:
@@ -280,16 +283,16 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _one(work: Work, place: Path, code: str) -> Record:
+def _one(work: Work, place: Path, code: Mapping[str, str | None]) -> Record:
     def make(key: str) -> Record:
         began, spent = time.monotonic(), time.process_time()
         found = work.carry_out(place / "work" / key[:16])
         seconds, cpu_s = time.monotonic() - began, time.process_time() - spent
         say(f"{work.title}: {seconds:.0f} s, {cpu_s:.0f} s of a core")
         cost = {"seconds": round(seconds, 1), "cpu_s": round(cpu_s, 1)}
-        return {**found, **cost, "key": key, "code": code, "commit": commit()}
+        return {**found, **cost, "key": key, **code}
 
     def fits(cell: Record) -> bool:
-        return cell["code"] == code or ANY_CODE in os.environ
+        return cell["code"] == code["code"] or ANY_CODE in os.environ
 
     return Cells(place).kept(work.facts(), make, fits=fits)

@@ -197,12 +197,12 @@ def test_cells_of_other_code_are_made_anew_unless_they_are_asked_for(tmp_path: P
             made.append(folder.name)
             return {}
 
-    first = harness._one(Told(), tmp_path, "old code")
-    assert harness._one(Told(), tmp_path, "old code") == first
+    first = harness._one(Told(), tmp_path, {"code": "old code"})
+    assert harness._one(Told(), tmp_path, {"code": "old code"}) == first
     monkeypatch.setenv(harness.ANY_CODE, "1")
-    assert harness._one(Told(), tmp_path, "new code") == first
+    assert harness._one(Told(), tmp_path, {"code": "new code"}) == first
     monkeypatch.delenv(harness.ANY_CODE)
-    assert harness._one(Told(), tmp_path, "new code")["code"] == "new code"
+    assert harness._one(Told(), tmp_path, {"code": "new code"})["code"] == "new code"
     assert len(made) == 2
 
 

@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,10 @@ class Toys:
     def queue(self, name: str, *, key: str | None = None, **more: Any) -> Job:
         work = {"kind": "measure", "sources": [], "training": {}}
         spec = {"task": "causal-lm", "seed": 1, "threads": 1, "model": {"path": "/"}, "work": work}
-        given = {"spec": spec, "timeout_s": 60, **more}
+        names = {one.name for one in fields(queue.Share)}
+        limits = {"timeout_s": 60, **{one: value for one, value in more.items() if one in names}}
+        given = {"spec": spec, "share": queue.Share(**limits)}
+        given |= {one: value for one, value in more.items() if one not in names}
         with self.app.database.write() as session:
             return queue.queue(session, stream_id="s", kind="measure", name=name, key=key or name, **given)
 
