@@ -248,7 +248,7 @@ def test_progress_is_copied_while_the_job_runs(toys: Toys) -> None:
 
 
 def test_no_more_jobs_run_at_once_than_there_are_slots(toys: Toys) -> None:
-    jobs = [toys.queue("hold", key=f"hold-{n}", position=n) for n in range(4)]
+    jobs = [toys.queue("hold", key=f"hold-{n}") for n in range(4)]
     supervisor = toys.supervisor()
     toys.drive(supervisor, lambda: sum(toys.job(job).state == "running" for job in jobs) == 2)
     for _ in range(5):
