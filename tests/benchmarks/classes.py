@@ -171,7 +171,7 @@ def _by_task(path: Path, count: int | None) -> dict[int, list[Json]]:
     return found
 
 
-def measure(model: Path, data: Path, preset: Preset) -> Record:
+def measure(model: Path, data: Path, preset: Preset, *, carry: harness.Carry) -> Record:
     """Every data set under every arm."""
     place = harness.CACHE / "classes" / preset.name
     training: Json = {
@@ -184,9 +184,17 @@ def measure(model: Path, data: Path, preset: Preset) -> Record:
     found: Record = {"preset": asdict(preset), "model_sha256": file_hash(model / "model.safetensors")}
     for name in filter(preset.has, SETS):
         made = streams(model, data / "cls" / name, place / "texts" / name, preset)
-        found[name] = lineup.run(
-            preset.of(ARMS), rates=RATES, seeds=preset.seeds, training=training, place=place, kind=ClassCell, **made
+        run = lineup.run(
+            preset.of(ARMS),
+            rates=RATES,
+            seeds=preset.seeds,
+            training=training,
+            place=place,
+            carry=carry,
+            kind=ClassCell,
+            **made,
         )
+        found |= {name: run} if run["cells"] else {}
     return {**found, "side_by_side_s": lineup.side_by_side_s(found[name] for name in SETS if name in found)}
 
 

@@ -238,7 +238,7 @@ def by_year(arms: Sequence[Arm]) -> tuple[Arm, ...]:
     return tuple(replace(arm, every=RETRAIN_EVERY) if arm.name == "retrain" else arm for arm in arms)
 
 
-def measure(model: Path, data: Path, preset: Preset) -> Record:
+def measure(model: Path, data: Path, preset: Preset, *, carry: harness.Carry) -> Record:
     """Both streams under every arm."""
     place = harness.CACHE / "domains" / preset.name
     training: Json = {"train_batch_size": preset.train_batch_size, "max_length": preset.max_length, "save_seconds": 1e9}
@@ -252,15 +252,17 @@ def measure(model: Path, data: Path, preset: Preset) -> Record:
         if not preset.has(name):
             continue
         texts = Texts(model, data, place / "texts" / name, preset)
-        found[name] = lineup.run(
+        run = lineup.run(
             arms,
             rates=rates,
             seeds=preset.seeds,
             training=training,
             place=place,
+            carry=carry,
             reference=reference,
             **made(texts),
         )
+        found |= {name: run} if run["cells"] else {}
     return {**found, "side_by_side_s": lineup.side_by_side_s(found[name] for name in PARTS if name in found)}
 
 

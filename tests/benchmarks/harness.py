@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -135,9 +136,9 @@ class Named(Protocol):
 
 
 class Grid(Protocol):
-    """Carries out one preset of a grid, given the folders of the model and of the data."""
+    """The result of one preset of a grid, given the folders of the model and of the data, and how its cells are had."""
 
-    def __call__(self, model: Path, data: Path, preset: Any) -> Record: ...
+    def __call__(self, model: Path, data: Path, preset: Any, *, carry: Carry) -> Record: ...
 
 
 def grid_main(
@@ -150,7 +151,10 @@ def grid_main(
     parts: Sequence[str] = (),
     model: Callable[[], Path] | None = None,
 ) -> int:
-    """The command line of a grid: run a preset, or some of it, and write its JSON; ``model`` finds one by itself."""
+    """The command line of a grid: run a preset, or some of it, and write its JSON; ``model`` finds one by itself.
+
+    The JSON has all of the preset that has been carried out by now, so that a grid may be run arm by arm.
+    """
     parser = argparse.ArgumentParser(prog=f"python -m tests.benchmarks.{name}")
     grid_options(parser, presets)
     parser.add_argument("--seeds", type=int, default=None, metavar="N", help="only the preset's first N seeds")
@@ -166,7 +170,7 @@ def grid_main(
     if given.any_code:
         os.environ[ANY_CODE] = "1"
     preset = presets[given.preset]
-    preset = replace(
+    asked = replace(
         preset,
         seeds=preset.seeds[: given.seeds],
         arms=tuple(given.arm or preset.arms),
@@ -177,8 +181,9 @@ def grid_main(
         chosen = given.model or (model() if model else None)
         result = given.results / f"{name}-{given.preset}.json"
         Cells(CACHE / name / preset.name).take(result)
-        found = measure(chosen.absolute(), given.data.absolute(), preset)
-        write_result(stamped(name, found), result)
+        model_and_data = chosen.absolute(), given.data.absolute()
+        measure(*model_and_data, asked, carry=carry_out_all)
+        write_result(stamped(name, measure(*model_and_data, preset, carry=kept_of)), result)
 
     return said(name, work, Missing)
 
@@ -212,15 +217,20 @@ class Cells:
         self, facts: Any, make: Callable[[str], Record], *, fits: Callable[[Record], bool] = lambda _: True
     ) -> Record:
         """The cell that ``facts`` name: read if it ``fits``, or made by ``make(key)`` and kept."""
-        key = hash_of(facts)
-        path = self._folder / f"{key}.json"
-        if path.is_file():
-            found: Record = json.loads(path.read_text(encoding="utf-8"))
-            if fits(found):
-                return found
-        found = make(key)
-        self._keep(path, found)
+        found = self.find(facts, fits=fits)
+        if found is None:
+            key = hash_of(facts)
+            found = make(key)
+            self._keep(self._path(key), found)
         return found
+
+    def find(self, facts: Any, *, fits: Callable[[Record], bool]) -> Record | None:
+        """The cell that ``facts`` name, if it is kept and ``fits``."""
+        path = self._path(hash_of(facts))
+        if not path.is_file():
+            return None
+        found: Record = json.loads(path.read_text(encoding="utf-8"))
+        return found if fits(found) else None
 
     def take(self, result: Path) -> None:
         """Keep the cells of an earlier result too, where there is one; those that are kept already stay as they are."""
@@ -228,8 +238,11 @@ class Cells:
             return
         parts = [one for one in json.loads(result.read_text(encoding="utf-8")).values() if isinstance(one, dict)]
         for one in (one for part in parts for group in GROUPS for one in part.get(group, ())):
-            if "key" in one and not (path := self._folder / f"{one['key']}.json").is_file():
+            if "key" in one and not (path := self._path(one["key"])).is_file():
                 self._keep(path, one)
+
+    def _path(self, key: str) -> Path:
+        return self._folder / f"{key}.json"
 
     def _keep(self, path: Path, cell: Record) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -248,14 +261,14 @@ class Work(Protocol):
     def carry_out(self, folder: Path) -> Record: ...
 
 
+Carry = Callable[[Sequence[Work], Path], Sequence[Record | None]]
+"""How the cells of a grid are had: :func:`carry_out_all`, or :func:`kept_of`."""
+
+
 def carry_out_all(work: Sequence[Work], place: Path) -> list[Record]:
     """Every cell's result, in order; what is not kept is made by :data:`SLOTS` processes of one thread."""
     os.environ.update(QUIET)
-    drivers = {Path(__file__).with_name(f"{name}.py") for name in DRIVERS}
-    code = {
-        "code": code_hash(*sorted(drivers | {Path(inspect.getfile(type(one))) for one in work})),
-        "commit": commit(),
-    }
+    code = {"code": _code_of(work), "commit": commit()}
     with ProcessPoolExecutor(SLOTS, mp_context=get_context("spawn"), initializer=_end_with_parent) as pool:
         made: list[Future[Record]] = [pool.submit(_one, one, place, code) for one in work]
         try:
@@ -265,6 +278,21 @@ def carry_out_all(work: Sequence[Work], place: Path) -> list[Record]:
             for process in active_children():
                 process.terminate()
             raise
+
+
+def kept_of(work: Sequence[Work], place: Path) -> list[Record | None]:
+    """Every cell's result, in order; None for what is not kept."""
+    cells, code = Cells(place), _code_of(work)
+    return [cells.find(one.facts(), fits=partial(_fits, code)) for one in work]
+
+
+def _code_of(work: Sequence[Work]) -> str:
+    drivers = {Path(__file__).with_name(f"{name}.py") for name in DRIVERS}
+    return code_hash(*sorted(drivers | {Path(inspect.getfile(type(one))) for one in work}))
+
+
+def _fits(code: str, cell: Record) -> bool:
+    return cell["code"] == code or ANY_CODE in os.environ
 
 
 def _end_with_parent() -> None:
@@ -283,7 +311,7 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _one(work: Work, place: Path, code: Mapping[str, str | None]) -> Record:
+def _one(work: Work, place: Path, code: Mapping[str, Any]) -> Record:
     def make(key: str) -> Record:
         began, spent = time.monotonic(), time.process_time()
         found = work.carry_out(place / "work" / key[:16])
@@ -292,7 +320,4 @@ def _one(work: Work, place: Path, code: Mapping[str, str | None]) -> Record:
         cost = {"seconds": round(seconds, 1), "cpu_s": round(cpu_s, 1)}
         return {**found, **cost, "key": key, **code}
 
-    def fits(cell: Record) -> bool:
-        return cell["code"] == code["code"] or ANY_CODE in os.environ
-
-    return Cells(place).kept(work.facts(), make, fits=fits)
+    return Cells(place).kept(work.facts(), make, fits=partial(_fits, code["code"]))

@@ -176,34 +176,42 @@ def run(
     stream: Stream,
     training: Json,
     place: Path,
+    carry: harness.Carry,
     kind: type[Cell] = Cell,
     reference: str | None = None,
 ) -> Record:
     """Tune every arm, then run it; chosen rates, what they were chosen by, and the cells.
 
     The arm ``reference`` also runs at the rates of the others that share its three: what a method changes shows at one
-    rate alone.
+    rate alone. ``missing`` has the arms and seeds without a cell: those that ``carry`` does not give.
     """
     tried = [
         kind(arm=arm, seed=TUNING_SEED, rate=rate, stream=tuning, training=training)
         for arm in arms
         for rate in arm.rates or rates
     ]
+    had = list(zip(tried, carry(tried, place), strict=True))
+    untuned = {one.arm.name for one, result in had if result is None}
     found = [
-        {name: value for name, value in one.items() if name not in ("base", "stages")}
-        for one in harness.carry_out_all(tried, place)
+        {name: value for name, value in result.items() if name not in ("base", "stages")}
+        for one, result in had
+        if result is not None and one.arm.name not in untuned
     ]
-    chosen = {arm.name: best_rate(found, arm.name) for arm in arms}
+    chosen = {arm.name: best_rate(found, arm.name) for arm in arms if arm.name not in untuned}
     harness.say(f"rates: {', '.join(f'{name} {rate:g}' for name, rate in chosen.items())}")
-    wanted = [(seed, arm, chosen[arm.name]) for seed in seeds for arm in arms if arm.all_seeds or seed == seeds[0]]
-    own = {one.name: one for one in arms}
+    asked = [(seed, arm) for seed in seeds for arm in arms if arm.all_seeds or seed == seeds[0]]
+    wanted = [(seed, arm, chosen[arm.name]) for seed, arm in asked if arm.name in chosen]
+    own = {one.name: one for one in arms if one.name in chosen}
     shared = sorted({(seed, rate) for seed, arm, rate in wanted if arm.rates is None})
     beside = [(seed, own[reference], rate) for seed, rate in shared if reference in own and rate != chosen[reference]]
-    made = harness.carry_out_all(
+    made = carry(
         [kind(arm=arm, seed=seed, rate=rate, stream=stream, training=training) for seed, arm, rate in wanted + beside],
         place,
     )
-    return {"tuning": found, "rates": chosen, "cells": made[: len(wanted)], "references": made[len(wanted) :]}
+    cells, references = ([one for one in some if one] for some in (made[: len(wanted)], made[len(wanted) :]))
+    there = {(one["cell"]["seed"], one["cell"]["arm"]) for one in cells}
+    missing = [[arm.name, seed] for seed, arm in asked if (seed, arm.name) not in there]
+    return {"tuning": found, "rates": chosen, "cells": cells, "references": references, "missing": missing}
 
 
 def side_by_side_s(parts: Iterable[Record]) -> float:

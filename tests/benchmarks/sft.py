@@ -100,7 +100,7 @@ def _rows(folder: Path, name: str, split: str, count: int) -> Iterator[Json]:
     return islice(rows_of(packed_or_plain(folder / f"{name}.{split}.jsonl")), count)
 
 
-def measure(model: Path, data: Path, preset: Preset) -> Record:
+def measure(model: Path, data: Path, preset: Preset, *, carry: harness.Carry) -> Record:
     """All families under every arm."""
     place = harness.CACHE / "sft" / preset.name
     training: Json = {
@@ -110,7 +110,9 @@ def measure(model: Path, data: Path, preset: Preset) -> Record:
         "save_seconds": 1e9,
     }
     made = streams(model, data / "sft", place / "texts", preset)
-    found = lineup.run(preset.of(ARMS), rates=RATES, seeds=preset.seeds, training=training, place=place, **made)
+    found = lineup.run(
+        preset.of(ARMS), rates=RATES, seeds=preset.seeds, training=training, place=place, carry=carry, **made
+    )
     return {"preset": asdict(preset), "families": found, "side_by_side_s": lineup.side_by_side_s([found])}
 
 

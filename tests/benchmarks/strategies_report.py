@@ -73,7 +73,7 @@ def sft(found: Record) -> str:
 
 def _commits(found: Record) -> str:
     """The commits that made the cells: several where kept ones were taken as they were."""
-    cells = [cell for part in found.values() if isinstance(part, dict) for cell in part.get("cells", ())]
+    cells = [cell for part in _grids(found).values() for cell in part["cells"]]
     made = sorted({cell.get("commit", found["commit"]) for cell in cells})
     return f"commit{'s' if len(made) > 1 else ''} {', '.join(f'`{one}`' for one in made)}"
 
@@ -81,9 +81,31 @@ def _commits(found: Record) -> str:
 def origin(found: Record, more: str) -> str:
     """Where the figures come from."""
     preset, on = found["preset"], found["machine"]
-    seeds = len(preset["seeds"])
     return (
-        f"Preset `{preset['name']}`: {more}, {seeds} seed{'s' if seeds > 1 else ''}, {_commits(found)}, "
+        f"Preset `{preset['name']}`: {more}, {_seeds(found)}, {_commits(found)}, "
         f"torch {on['torch']} on {on['cores']} cores, {found['side_by_side_s'] / 60:.0f} minutes of both cores. "
-        "The learning rate of every arm is tuned alike: three rates, one seed, on `select`."
+        "The learning rate of every arm is tuned alike: three rates, one seed, on `select`." + _missing(found)
     )
+
+
+def _grids(found: Record) -> dict[str, Record]:
+    return {name: part for name, part in found.items() if isinstance(part, dict) and "cells" in part}
+
+
+def _seeds(found: Record) -> str:
+    """How many seeds the arms have."""
+    counts = {len(tables.cells(grid, arm)) for grid in _grids(found).values() for arm in tables.arms(grid)}
+    least, most = min(counts), max(counts)
+    return f"{most} seed{'s' if most > 1 else ''}" if least == most else f"{least} to {most} seeds"
+
+
+def _missing(found: Record) -> str:
+    """What of the preset has not been carried out, in words."""
+    said = []
+    for name, grid in _grids(found).items():
+        seeds: dict[str, list[str]] = {}
+        for arm, seed in grid.get("missing", ()):
+            seeds.setdefault(arm, []).append(str(seed))
+        words = (f"{arm} (seed{'s' if len(of) > 1 else ''} {', '.join(of)})" for arm, of in seeds.items())
+        said += [f"{name}: {'; '.join(words)}"] if seeds else []
+    return f" Not carried out: {'. '.join(said)}." if said else ""

@@ -195,20 +195,20 @@ def _goal(grid: Record, what: str, arm: str, figure: Callable[[Record, Record], 
     naive = {
         (one["cell"]["seed"], one["cell"]["rate"]): one for one in (*cells(grid, "naive").values(), *grid["references"])
     }
-    pairs = [(one, naive[seed, one["cell"]["rate"]]) for seed, one in sorted(cells(grid, arm).items())]
-    return Goal(what=what, measured=Spread(values=tuple(figure(*pair) for pair in pairs)), limit=limit)
+    own = [(one, (seed, one["cell"]["rate"])) for seed, one in sorted(cells(grid, arm).items())]
+    values = tuple(figure(one, naive[at]) for one, at in own if at in naive)
+    return Goal(what=what, measured=Spread(values=values), limit=limit)
 
 
 def auto_goal(grid: Record) -> list[Goal]:
-    """Auto beside the best single choice; retraining on everything is none."""
+    """Auto beside the best single choice, over the seeds of both; retraining on everything is none."""
     single = [arm for arm in arms(grid) if arm not in ("auto", "retrain")]
     if "auto" not in arms(grid) or not single:
         return []
-    best = min(single, key=lambda arm: over_seeds(grid, arm, average).mean)
-    apart = paired(grid, "auto", best, lambda a, b: average(a) / average(b) - 1)
-    return [
-        Goal(what=f"average loss at the end: auto above the best single choice ({best})", measured=apart, limit=0.01)
-    ]
+    above = {arm: paired(grid, "auto", arm, lambda a, b: average(a) / average(b) - 1) for arm in single}
+    best = max(above, key=lambda arm: above[arm].mean)
+    what = f"average loss at the end: auto above the best single choice ({best})"
+    return [Goal(what=what, measured=above[best], limit=0.01)]
 
 
 # --- years -------------------------------------------------------------------------------------------------------

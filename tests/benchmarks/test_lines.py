@@ -219,6 +219,43 @@ def test_a_grid_goes_on_from_the_cells_of_its_earlier_result(tmp_path: Path):
     assert cells.kept(["two"], lambda _: {"made": "anew"}) == {"made": "anew"}
 
 
+def test_what_was_carried_out_before_stays_in_a_grids_result(tmp_path: Path, texts: domains.Texts):
+    """A run of one arm gives that arm; of what is kept, all of it, and what is missing is named."""
+
+    class Quick(Cell):
+        def carry_out(self, folder: Path) -> dict[str, Any]:
+            cell = {"arm": self.arm.name, "seed": self.seed, "rate": self.rate}
+            return {"cell": cell, "base": {}, "stages": [], "select": self.rate}
+
+    def here(work: Any, place: Path) -> list[Any]:
+        return [harness._one(one, place, {"code": harness._code_of(work), "commit": "a1"}) for one in work]
+
+    def run(arms: Any, seeds: tuple[int, ...], carry: harness.Carry) -> Any:
+        return lineup.run(
+            arms,
+            rates=(1e-3, 1e-4),
+            seeds=seeds,
+            training=QUIET,
+            place=tmp_path,
+            carry=carry,
+            kind=Quick,
+            **domains.domain_streams(texts),
+        )
+
+    arms = tuple(arm_of(domains.ARMS, name) for name in ("naive", "replay", "half"))
+    assert run(arms, (1, 2), harness.kept_of)["cells"] == []
+    run(arms[:1], (1,), here)
+    run(arms[1:2], (1, 2), here)
+    found = run(arms, (1, 2), harness.kept_of)
+    assert [tuple(one["cell"].values()) for one in found["cells"]] == [
+        ("naive", 1, 1e-4),
+        ("replay", 1, 1e-4),
+        ("replay", 2, 1e-4),
+    ]
+    assert found["rates"] == {"naive": 1e-4, "replay": 1e-4}
+    assert found["missing"] == [["half", 1], ["naive", 2], ["half", 2]]
+
+
 def test_a_nearest_mean_tells_apart_what_does_not_share_a_word(tmp_path: Path, tasks: lineup.Stream):
     cell = ClassCell(arm=arm_of(classes.ARMS, "nearest mean"), seed=1, rate=1e-3, stream=tasks, training=QUIET)
     assert min(carried_out(tmp_path, cell)["stages"][-1]["scores"].values()) > 0.5

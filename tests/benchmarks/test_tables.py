@@ -259,6 +259,22 @@ def test_a_report_names_every_commit_that_made_a_cell():
     assert "commits `a2`, `b1`" in strategies_report.sft(result(families=grid))
 
 
+def test_a_report_says_what_has_not_been_carried_out():
+    grid = sft_grid()
+    assert "Not carried out" not in strategies_report.sft(result(families=grid))
+    grid["missing"] = [["mos", 1], ["half", 2], ["mos", 2]]
+    said = strategies_report.sft(result(families=grid))
+    assert "Not carried out: families: mos (seeds 1, 2); half (seed 2)." in said
+
+
+def test_auto_is_compared_with_each_choice_over_the_seeds_of_both():
+    """The choice that only the first seed has is no better for the others' harder seeds."""
+    grid = domain_grid()
+    grid["cells"] += [domain_cell("auto", 2, anchor=8.0), domain_cell("replay", 2, anchor=8.0)]
+    (goal,) = tables.auto_goal(grid)
+    assert goal.measured.mean == pytest.approx(0.0)
+
+
 def test_lines_of_one_point_are_drawn_at_the_end(tmp_path):
     plots.draw({"set": {"joint": [[0.9]], "lora": [[1.0, 0.5]]}}, tmp_path / "x.png", x=["1", "2"], ylabel="accuracy")
     assert (tmp_path / "x.png").exists()
