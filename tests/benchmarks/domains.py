@@ -102,11 +102,11 @@ SEEDS = (1234, 2345, 3456)
 PRESETS = {
     "smoke": Preset(
         name="smoke",
-        tokens=1500,
+        tokens=6_000,
         year_tokens=900,
         years=3,
         seeds=(1234,),
-        tuning_tokens=900,
+        tuning_tokens=6_000,
         fixed_documents=2,
         year_documents=1,
         train_batch_size=4,

@@ -60,6 +60,8 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def goals_table(goals: Iterable[Goal]) -> str:
     """Everything that is claimed beside what was measured, and what was missed in words."""
     found = list(goals)
+    if not found:
+        return "No goal has both of its sides here."
     rows = [(one.what, _value(one), f"≤ {one.limit:.1%}", _met(one)) for one in found]
     missed = [one.what for one in found if not one.met and not _is_void(one)]
     said = f"Missed: {'; '.join(missed)}." if missed else "No goal was missed."
