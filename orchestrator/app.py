@@ -32,3 +32,5 @@ class App:
     clock: Clock = field(default_factory=SystemClock)
     wake: threading.Event = field(default_factory=threading.Event)
     background: Background = field(default_factory=Background)
+    faults: dict[str, str] = field(default_factory=dict)
+    """Step of the loop -> why it keeps failing; empty when all of them work."""

@@ -32,7 +32,6 @@ class Engine:
         self._app = app
         self._alarm = AlarmClock(app.wake.set)
         self._on_lost = on_lost
-        self.faults: dict[str, str] = {}
         arrivals = Arrivals()
         jobs: tuple[str, Step] = ("job", lambda _: supervisor.tick())
         self._steps: tuple[tuple[str, Step], ...] = (
@@ -87,7 +86,7 @@ class Engine:
         for name, step in steps:
             try:
                 changed |= step(self._app)
-                self.faults.pop(name, None)
+                self._app.faults.pop(name, None)
             except LeaseLost:
                 raise
             except Exception as error:  # one step's failure must not stop the others, nor the daemon
@@ -108,6 +107,6 @@ class Engine:
     def _report(self, step: str, error: Exception) -> None:
         """The same failure is logged once until the step has worked again, so that the log stays bounded."""
         text = f"{type(error).__name__}: {error}"
-        if self.faults.get(step) != text:
-            self.faults[step] = text
+        if self._app.faults.get(step) != text:
+            self._app.faults[step] = text
             log.exception("a step failed; it is tried again", action="step_failed", step=step, error=text)

@@ -21,7 +21,7 @@ def add_to(app: typer.Typer) -> None:
     """Put these commands under the program."""
     command(app, "serve", "rekindle serve", "rekindle serve --home /srv/rekindle --port 7500")(serve)
     command(app, "demo", "rekindle demo", "rekindle demo --keep")(demo)
-    command(app, "doctor", "rekindle doctor", "rekindle doctor --output json")(doctor)
+    command(app, "doctor", "rekindle doctor", "rekindle doctor --check daemon --output json")(doctor)
     command(app, "backup", "rekindle backup /backups/2026-05-01")(backup)
     command(app, "gc", "rekindle gc --dry-run", "rekindle gc")(collect)
     app.add_typer(db, name="db")
@@ -80,11 +80,15 @@ def demo(keep: Annotated[bool, typer.Option("--keep", help="Leave the daemon run
     raise typer.Exit(run(keep=keep))
 
 
-def doctor() -> None:
+def doctor(
+    check: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only this check; repeatable. `jobs` imports torch.")
+    ] = None,
+) -> None:
     """Look for what is wrong: home, database, records, artifacts, daemon, disk, job environment."""
     from orchestrator.cli.doctor import examine
 
-    findings = examine(OPTIONS.place)
+    findings = examine(OPTIONS.place, check or ())
     if is_json():
         print_json([{"check": one.check, "ok": one.ok, "message": one.message} for one in findings])
     else:

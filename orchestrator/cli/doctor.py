@@ -9,13 +9,13 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from orchestrator.cli import client
-from orchestrator.errors import RekindleError
+from orchestrator.errors import BadInput, RekindleError
 from orchestrator.home import Home
 
 if TYPE_CHECKING:
@@ -45,18 +45,25 @@ class Ill(Exception):  # noqa: N818 - what a check says, not an error of the pro
     """A check failed; the message says what to do."""
 
 
-def examine(home: Home) -> list[Finding]:
-    """Run all checks; one that fails does not stop the others."""
-    checks: tuple[tuple[str, Callable[[Home], str]], ...] = (
-        ("home", _home),
-        ("database", _database),
-        ("records", _records),
-        ("artifacts", _artifacts),
-        ("daemon", _daemon),
-        ("disk", _disk),
-        ("jobs", _jobs),
-    )
-    return [_finding(name, check, home) for name, check in checks]
+def examine(home: Home, names: Sequence[str] = ()) -> list[Finding]:
+    """Run the checks with these names, or all; one that fails does not stop the others.
+
+    Raises:
+        BadInput: there is no such check.
+    """
+    checks: dict[str, Callable[[Home], str]] = {
+        "home": _home,
+        "database": _database,
+        "records": _records,
+        "artifacts": _artifacts,
+        "daemon": _daemon,
+        "disk": _disk,
+        "jobs": _jobs,
+    }
+    for name in names:
+        if name not in checks:
+            raise BadInput(f"there is no check {name!r}; there are {', '.join(checks)}")
+    return [_finding(name, check, home) for name, check in checks.items() if name in (names or checks)]
 
 
 def _finding(name: str, check: Callable[[Home], str], home: Home) -> Finding:
@@ -129,6 +136,11 @@ def _daemon(home: Home) -> str:
     if answer.status != http.HTTPStatus.OK:
         raise Ill(f"{url} answers {answer.status}; see {home.logs}/daemon.log")
     found = client.get("/daemon")
+    if found["faults"]:
+        failing = "; ".join(
+            f"its step {step} keeps failing ({why.splitlines()[0]})" for step, why in found["faults"].items()
+        )
+        raise Ill(f"the daemon at {url} goes on, but {failing}; see {home.logs}/daemon.log")
     return f"version {found['version']}, pid {found['pid']}, at {url}"
 
 

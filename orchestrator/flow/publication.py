@@ -17,11 +17,11 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from orchestrator.app import App
-from orchestrator.errors import Conflict, RekindleError
+from orchestrator.errors import Conflict
 from orchestrator.flow import records
 from orchestrator.flow.alerts import alert
 from storage import lineage, publishing
-from storage.errors import DatabaseUnavailable, StorageError
+from storage.errors import DatabaseUnavailable
 from storage.folders import manifests_in
 from storage.tables import Stream, StreamRevision, Version
 
@@ -137,7 +137,7 @@ def _tried(app: App, stream_id: str, task: Callable[[str], None]) -> None:
         task(stream_id)
     except DatabaseUnavailable:
         raise
-    except (OSError, StorageError, RekindleError) as error:
+    except Exception as error:  # whatever is wrong with one stream must not keep the daemon from its start
         alert(app, f"the published models need attention: {error}", stream_id=stream_id)
 
 

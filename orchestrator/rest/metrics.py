@@ -32,8 +32,11 @@ class Figures:
             pending.add_metric([stream.name], stream.pending_documents)
             if stream.live is not None:
                 live.add_metric([stream.name], stream.live)
+        failing = GaugeMetricFamily("rekindle_failing_steps", "Steps of the daemon's loop that keep failing")
+        failing.add_metric([], len(self._app.faults))
         yield pending
         yield live
+        yield failing
 
 
 def render(app: App) -> tuple[bytes, str]:

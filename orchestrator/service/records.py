@@ -477,6 +477,7 @@ class DaemonRecord(Closed):
     epoch: int
     cpus: int
     gpus: tuple[int, ...]
+    faults: dict[str, str]
 
 
 class RetrainRecord(Closed):

@@ -70,6 +70,7 @@ def test_new_classes_grow_the_head_and_old_ones_are_judged_among_themselves(daem
     assert all(score > 0.5 for score in scores.values()), scores
 
 
+@pytest.mark.slow
 def test_instruction_data_in_three_shapes_trains_on_the_answers(daemon: Daemon, tmp_path: Path) -> None:
     model = models.llama(tmp_path / "base", chat=True)
     texts = models.texts(60, words=10)

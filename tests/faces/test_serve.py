@@ -18,8 +18,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from storage.database import Database
+from storage.database import Database, now
+from storage.tables import Trigger
 from tests.faces.face import COMMAND, run_command
+from tests.storage import rows
 
 
 @contextmanager
@@ -120,7 +122,7 @@ def test_doctor_says_what_is_wrong_and_exits_with_one(tmp_path: Path) -> None:
     home = tmp_path / "home"
     assert run_command("db", "upgrade", home=home).code == 0
     home.chmod(0o755)
-    done = run_command("doctor", home=home, timeout_s=240)
+    done = run_command("doctor", *(f"--check={name}" for name in ("home", "database", "daemon")), home=home)
     assert done.code == 1
     assert f"chmod go-rwx {home}" in done.out
     assert "FAIL  daemon: no daemon serves" in done.out
@@ -143,11 +145,14 @@ def test_doctor_finds_a_damaged_artifact_and_an_altered_row(tmp_path: Path) -> N
     database.close()
     store.path(stored.hash).chmod(0o600)
     store.path(stored.hash).write_bytes(b"previous")
-    found = {
-        one["check"]: one["ok"]
-        for one in json.loads(run_command("doctor", "-o", "json", home=tmp_path, timeout_s=240).out)
-    }
-    assert (found["records"], found["artifacts"]) == (False, False)
+    shown = run_command("doctor", "--check", "artifacts", "--check", "records", "-o", "json", home=tmp_path)
+    assert [(one["check"], one["ok"]) for one in json.loads(shown.out)] == [("records", False), ("artifacts", False)]
+
+
+def test_a_check_that_does_not_exist_is_one_line_with_those_that_do(tmp_path: Path) -> None:
+    done = run_command("doctor", "--check", "weather", home=tmp_path)
+    assert done.code == 2
+    assert "home, database, records" in done.error
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -173,3 +178,19 @@ def test_secrets_of_the_environment_are_written_nowhere(tmp_path: Path) -> None:
             data = path.read_bytes()
             assert b"canary-value" not in data, path
             assert token not in data, path
+
+
+def test_doctor_names_a_step_that_keeps_failing(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    assert run_command("db", "upgrade", home=home).code == 0
+    database = Database.open(f"sqlite:///{home / 'rekindle.db'}")
+    with database.write() as session:
+        stream = rows.add_stream(session)
+        broken = {"kind": "moon", "settings": {"kind": "moon"}, "timezone": "UTC", "created_at": now()}
+        session.add(Trigger(stream_id=stream.id, name="t", state="active", **broken))
+    database.close()
+    with served(home):
+        shown = run_command("doctor", "--check", "daemon", "--output", "json", home=home)
+    (daemon,) = json.loads(shown.out)
+    assert not daemon["ok"]
+    assert "its step trigger keeps failing" in daemon["message"]

@@ -73,7 +73,7 @@ class Daemon:
         while quiet < 5:
             assert time.monotonic() < deadline, "the daemon did not settle"
             changed, faulty = self.engine.turn()
-            assert not faulty, self.engine.faults
+            assert not faulty, self.app.faults
             quiet = quiet + 1 if not changed and done() and self._is_idle() else 0
             if not changed and not quiet:
                 # A turn costs what a toy job does: to look without a pause would take the processor from the jobs.

@@ -117,6 +117,7 @@ def test_a_replay_may_end_at_a_batch(recorded: Daemon) -> None:
     assert all(one.change == 0.0 for one in found.sets)
 
 
+@pytest.mark.slow
 def test_the_same_question_goes_on_where_it_was(recorded: Daemon) -> None:
     smaller = {"strategy.name": "half-finetune", "strategy.selection": "all"}
     first = backtest(recorded.app, "s", smaller, until=None, actor="test")

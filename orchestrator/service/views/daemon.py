@@ -30,6 +30,7 @@ def show_daemon(app: App) -> DaemonRecord:
         epoch=app.epoch,
         cpus=app.resources.cpus,
         gpus=tuple(app.resources.gpus),
+        faults=dict(app.faults),
     )
 
 
