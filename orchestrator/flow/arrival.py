@@ -11,6 +11,7 @@ from orchestrator.app import App
 from orchestrator.errors import RekindleError
 from orchestrator.flow import records
 from orchestrator.flow.alerts import alert
+from orchestrator.flow.each import each
 from orchestrator.ingest import run as ingest
 from orchestrator.ingest.pools import maintain_pools
 from orchestrator.ingest.records import Refused
@@ -41,11 +42,13 @@ class Arrivals:
     def step(self, app: App) -> bool:
         """Read anew which sources there are, then look at those that are due."""
         with app.database.read() as session:
-            streams = [(one, records.settings_of(session, one.id)) for one in records.working_streams(session)]
-        watched = [pair for pair in streams if pair[1].source.uri is not None and pair[0].state == "active"]
-        self._watches = {stream.id: self._watch(app, stream, settings) for stream, settings in watched}
-        pooled = [_pool(app, stream, settings) for stream, settings in streams]
-        return any([*pooled, self.look(app)])
+            streams = records.working_streams(session)
+        active = {one.id for one in streams if one.state == "active"}
+        self._watches = {stream_id: watch for stream_id, watch in self._watches.items() if stream_id in active}
+        try:
+            return each(partial(self._look_after, app), streams)
+        finally:
+            self.look(app)
 
     def look(self, app: App) -> bool:
         """Look at the known sources that are due, in the background; what is found wakes the daemon by itself."""
@@ -56,8 +59,16 @@ class Arrivals:
                 app.background.start(f"arrival:{watch.stream.id}", partial(_take, app, watch.stream, watch))
         return False
 
-    def _watch(self, app: App, stream: Stream, settings: StreamSettings) -> _Watch:
-        uri = settings.source.uri or ""
+    def _look_after(self, app: App, stream: Stream) -> bool:
+        with app.database.read() as session:
+            settings = records.settings_of(session, stream.id)
+        if settings.source.uri is None:
+            self._watches.pop(stream.id, None)
+        elif stream.state == "active":
+            self._watches[stream.id] = self._watch(app, stream, settings, settings.source.uri)
+        return _pool(app, stream, settings)
+
+    def _watch(self, app: App, stream: Stream, settings: StreamSettings, uri: str) -> _Watch:
         known = self._watches.get(stream.id)
         if known is None or (known.uri, known.poll_s) != (uri, settings.source.poll_seconds):
             watcher = Watcher(
