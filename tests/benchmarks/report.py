@@ -1,6 +1,7 @@
 """Tables and plots from the results: ``python -m tests.benchmarks.report``. Figures come from the JSON files alone.
 
-Writes ``tests/benchmarks/results/*.md`` and ``*.png``, and the README's part between the benchmark marks.
+Writes ``tests/benchmarks/results/*.md`` and ``*.png``, the page docs/benchmarks.md of all of them, and the README's
+part between the benchmark marks: what each came to.
 """
 
 from __future__ import annotations
@@ -18,26 +19,60 @@ from tests.benchmarks import classes, domains, plots, strategies_report, summary
 from tests.benchmarks.harness import RESULTS, ROOT
 
 README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "benchmarks.md"
+HEAD = """# Benchmarks
+
+What was measured, the largest preset of each benchmark, tables and plots.
+`python -m tests.benchmarks.report` makes it from the JSON files in
+[tests/benchmarks/results](../tests/benchmarks/results); [the README](../README.md#benchmarks) has the commands that made
+those.
+"""
 MARKS = re.compile(r"(<!-- benchmarks: begin -->\n).*?(<!-- benchmarks: end -->)", re.DOTALL)
 PRESETS = ("full", "standard", "short", "quick")
 """The largest first."""
 Record = dict[str, Any]
 
 
-def readme_part() -> str:
-    """What belongs between the marks: nothing where there are no results."""
-    parts = [_part(one.title, one.words(found), path) for one in GRIDS for path, found in largest(one, RESULTS)]
+def page() -> str:
+    """Every benchmark that has a result."""
+    parts = [HEAD]
+    for one in GRIDS:
+        parts += [_part(one, one.words(found), path) for path, found in largest(one, RESULTS)]
     for one in MEASURED:
         for path, found in largest(one, RESULTS):
-            parts.append(_part(one.title, f"{_origin(found)}\n\n{one.words(found['measured'])}", path))
+            parts.append(_part(one, f"{_origin(found)}\n\n{one.words(found['measured'])}", path))
     return "\n".join(parts)
 
 
-def _part(title: str, words: str, path: Path) -> str:
+def _part(chapter: Chapter, words: str, path: Path) -> str:
     """A chapter with the pictures that lie beside its result."""
-    pictures = sorted(path.parent.glob(f"{path.stem}*.png"))
-    shown = "\n\n".join(f"![{title}]({_shown(picture)})" for picture in pictures)
-    return f"### {title}\n\n{words}\n" + (f"\n{shown}\n" if shown else "")
+    shown = "\n\n".join(f"![{chapter.title}](../{_shown(picture)})" for picture in _pictures(path))
+    return f"## {chapter.title}\n\n{words}\n" + (f"\n{shown}\n" if shown else "")
+
+
+def readme_part() -> str:
+    """What belongs between the marks: what the grids came to, and where all the rest is."""
+    rows = [
+        (_link(one), f"`{found['preset']['name']}`", one.line(found))
+        for one in GRIDS
+        for _, found in largest(one, RESULTS)
+    ]
+    besides = ", ".join(_link(one) for one in MEASURED if largest(one, RESULTS))
+    table = "\n".join(
+        ["| | preset | what it came to |", "| --- | --- | --- |", *(f"| {' | '.join(row)} |" for row in rows)]
+    )
+    first = next(iter(largest(GRIDS[0], RESULTS)), None)
+    shown = [f"![{GRIDS[0].title}]({_shown(picture)})" for picture in _pictures(first[0])] if first else []
+    return "\n\n".join([table, f"Besides: {besides}.", *shown]) + "\n"
+
+
+def _link(chapter: Chapter) -> str:
+    heading = re.sub(r"[^\w\- ]", "", chapter.title.lower()).replace(" ", "-")
+    return f"[{chapter.title}]({_shown(PAGE)}#{heading})"
+
+
+def _pictures(path: Path) -> list[Path]:
+    return sorted(path.parent.glob(f"{path.stem}*.png"))
 
 
 def _origin(found: Record) -> str:
@@ -94,17 +129,26 @@ class Chapter:
     title: str
     words: Callable[[Record], str]
     draw: Callable[[Record, Path], None] | None = None
+    line: Callable[[Record], str] = lambda _: ""
+    """What a whole result came to, in one line."""
     parts: tuple[str, ...] = ()
     """Streams or data sets that a result may have, each of them for itself."""
 
 
 GRIDS = (
-    Chapter(name="main_job", title="Forgetting, learning and cost", words=summary.markdown, draw=plots.main_job),
+    Chapter(
+        name="main_job",
+        title="Forgetting, learning and cost",
+        words=summary.markdown,
+        draw=plots.main_job,
+        line=summary.line,
+    ),
     Chapter(
         name="domains",
         title="Strategies on domains and on years",
         words=strategies_report.domains,
         draw=plots.domain_losses,
+        line=strategies_report.domains_line,
         parts=domains.PARTS,
     ),
     Chapter(
@@ -112,9 +156,16 @@ GRIDS = (
         title="Classes that come in tasks",
         words=strategies_report.classes,
         draw=plots.class_accuracies,
+        line=strategies_report.classes_line,
         parts=classes.SETS,
     ),
-    Chapter(name="sft", title="Instruction tuning that goes on", words=strategies_report.sft, draw=plots.sft_losses),
+    Chapter(
+        name="sft",
+        title="Instruction tuning that goes on",
+        words=strategies_report.sft,
+        draw=plots.sft_losses,
+        line=strategies_report.sft_line,
+    ),
 )
 """Of the whole result."""
 MEASURED = (
@@ -187,6 +238,7 @@ def main() -> int:
     for one in MEASURED:
         for path in sorted(RESULTS.glob(f"{one.name}*.json")):
             _write(one, path, _read(path)["measured"])
+    PAGE.write_text(page(), encoding="utf-8")
     README.write_text(with_part(README.read_text(encoding="utf-8"), readme_part()), encoding="utf-8")
     return 0
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.benchmarks import sft
-from tests.benchmarks.tables import arms, average, cost, end, markdown_table, over_seeds, shown
+from tests.benchmarks.figures import markdown_table, shown
+from tests.benchmarks.tables import arms, average, cost, end, over_seeds
 
 Record = dict[str, Any]
 ANSWERED = tuple(name for name in sft.FAMILIES if name != sft.EXACT)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tests.benchmarks import sft_tables, tables
+from tests.benchmarks.figures import Goal, goals_line, goals_table
 
 Record = dict[str, Any]
 
@@ -28,7 +30,7 @@ def domains(found: Record) -> str:
             "Forgetting of each:",
             tables.forgetting_table(found["domains"]),
             "What was expected; shares of naive's rise are of naive at the same learning rate.",
-            tables.goals_table(tables.domain_goals(found["domains"])),
+            goals_table(tables.domain_goals(found["domains"])),
         ]
     if "temporal" in found:
         parts += [
@@ -37,21 +39,39 @@ def domains(found: Record) -> str:
             "Forgetting: how far the loss of the anchor, and of the years in spans as they were scored, ended above its"
             " least since they were learned.",
             tables.years_forgotten_table(found["temporal"]),
-            tables.goals_table(tables.temporal_goals(found["temporal"])),
+            goals_table(tables.temporal_goals(found["temporal"])),
         ]
     return "\n\n".join(parts)
+
+
+def domains_line(found: Record) -> str:
+    """How many goals were met of either stream, and which were missed."""
+    streams = {"domains": tables.domain_goals, "temporal": tables.temporal_goals}
+    return _line({name: goals(found[name]) for name, goals in streams.items() if name in found})
+
+
+def _line(goals: Mapping[str, Sequence[Goal]]) -> str:
+    return ". ".join(f"{name}: {goals_line(found)}" for name, found in goals.items())
 
 
 def classes(found: Record) -> str:
     """Each data set that was run."""
     parts = [origin(found, "accuracy over all classes so far, on the published test split")]
-    for name in ("clinc150", "banking77"):
-        if name in found:
-            goals = tables.class_goals(found[name], near_joint=name == "clinc150")
-            parts += [f"{name}:", tables.class_table(found[name]), tables.goals_table(goals)]
-            if not tables.joint_bounds(found[name]):
-                parts.append(NO_BOUND)
+    for name, goals in _class_goals(found).items():
+        parts += [f"{name}:", tables.class_table(found[name]), goals_table(goals)]
+        if not tables.joint_bounds(found[name]):
+            parts.append(NO_BOUND)
     return "\n\n".join(parts)
+
+
+def classes_line(found: Record) -> str:
+    """How many goals were met of each data set, and which were missed."""
+    return _line(_class_goals(found))
+
+
+def _class_goals(found: Record) -> dict[str, list[Goal]]:
+    sets = [name for name in ("clinc150", "banking77") if name in found]
+    return {name: tables.class_goals(found[name], near_joint=name == "clinc150") for name in sets}
 
 
 def sft(found: Record) -> str:
@@ -69,6 +89,11 @@ def sft(found: Record) -> str:
             sft_tables.findings(found["families"]),
         ]
     )
+
+
+def sft_line(found: Record) -> str:
+    """Which arms are no better than naive."""
+    return sft_tables.findings(found["families"]).removesuffix(".")
 
 
 def _commits(found: Record) -> str:

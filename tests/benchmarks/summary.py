@@ -2,52 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import statistics
-from dataclasses import dataclass
 from typing import Any
 
+from tests.benchmarks.figures import Goal, Spread, goals_line, goals_table, markdown_table
 from tests.benchmarks.inputs import ANCHOR, BATCHES, DOMAINS
 
 Record = dict[str, Any]
-# Two-sided 95 % points of Student's t by degrees of freedom.
-STUDENT = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
 NEW_LOSS_GOALS = {"speeches-en": 0.03, "novels-de": 0.06, "code-python": 0.06}
 TOKENS_GOAL = 0.40
 RISE_GOALS = {"speeches-en": 0.40, "code-python": 0.15}
 AVERAGE_GOAL = 0.03
-
-
-@dataclass(frozen=True, kw_only=True)
-class Spread:
-    """Values of the same thing over the seeds."""
-
-    values: tuple[float, ...]
-
-    @property
-    def mean(self) -> float:
-        return statistics.fmean(self.values)
-
-    @property
-    def half_width(self) -> float | None:
-        """Half of the 95 % interval of the mean (Student's t over seeds); None for one seed."""
-        freedom = len(self.values) - 1
-        if freedom < 1 or freedom not in STUDENT:
-            return None
-        return STUDENT[freedom] * statistics.stdev(self.values) / math.sqrt(freedom + 1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Goal:
-    """A goal, what was measured, and whether it is met."""
-
-    what: str
-    measured: Spread
-    limit: float
-
-    @property
-    def met(self) -> bool:
-        return self.measured.mean <= self.limit
 
 
 def by_seed(result: Record, arm: str) -> list[Record]:
@@ -124,40 +89,31 @@ def markdown(result: Record) -> str:
         f"learning rate {result['learning_rate']:g}, commit `{result['commit']}`, "
         f"torch {on['torch']} on {on['cores']} cores, {result['wall_s'] / 60:.0f} minutes."
     )
-    return "\n\n".join([head, _losses(result), _goals(result), _missed(result), _gate(result)]) + "\n"
+    return "\n\n".join([head, _losses(result), _goals(result), _gate(result)])
+
+
+def line(result: Record) -> str:
+    """How many goals were met, and which were missed."""
+    return goals_line(goals(result))
 
 
 def _losses(result: Record) -> str:
-    columns = "| arm | " + " | ".join(DOMAINS) + " | average | tokens |"
-    rows = [columns, "| --- |" + " ---: |" * (len(DOMAINS) + 2)]
     base = result["cells"][0]["base"]
-    rows.append(_row("base", [base[domain] for domain in DOMAINS], 0))
+    rows = [_row("base", [base[domain] for domain in DOMAINS], 0)]
     for arm in dict.fromkeys(cell["cell"]["arm"] for cell in result["cells"]):
         cells = by_seed(result, arm)
         ends = [statistics.fmean(cell["stages"][-1]["scores"][domain] for cell in cells) for domain in DOMAINS]
         rows.append(_row(arm, ends, round(statistics.fmean(tokens(cell) for cell in cells))))
-    return "Loss (nats a token) on the fixed validation files after the last batch, mean over seeds:\n\n" + "\n".join(
-        rows
-    )
+    words = "Loss (nats a token) on the fixed validation files after the last batch, mean over seeds:"
+    return f"{words}\n\n{markdown_table(('arm', *DOMAINS, 'average', 'tokens'), rows)}"
 
 
-def _row(name: str, losses: list[float], count: int) -> str:
-    cells = [f"{loss:.3f}" for loss in [*losses, statistics.fmean(losses)]]
-    return f"| {name} | {' | '.join(cells)} | {count:,} |"
+def _row(name: str, losses: list[float], count: int) -> tuple[str, ...]:
+    return (name, *(f"{loss:.3f}" for loss in [*losses, statistics.fmean(losses)]), f"{count:,}")
 
 
 def _goals(result: Record) -> str:
-    rows = ["| measured | value | goal | met |", "| --- | ---: | ---: | --- |"]
-    for goal in goals(result):
-        width = goal.measured.half_width
-        value = f"{goal.measured.mean:.1%}" + ("" if width is None else f" ± {width:.1%}")
-        rows.append(f"| {goal.what} | {value} | ≤ {goal.limit:.0%} | {'yes' if goal.met else '**no**'} |")
-    return "`rewarm-replay` beside the others (± is the 95 % interval over seeds):\n\n" + "\n".join(rows)
-
-
-def _missed(result: Record) -> str:
-    missed = [goal.what for goal in goals(result) if not goal.met]
-    return "No goal was missed." if not missed else "Missed: " + "; ".join(missed) + "."
+    return "`rewarm-replay` beside the others (± is the 95 % interval over seeds):\n\n" + goals_table(goals(result))
 
 
 def _gate(result: Record) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from strategies import metrics
 from tests.benchmarks.domains import ANCHOR, DOMAINS
-from tests.benchmarks.summary import Goal, Spread
+from tests.benchmarks.figures import Goal, Spread, markdown_table, shown
 
 Record = dict[str, Any]
 STRONG = DOMAINS[-2:]
@@ -43,42 +43,6 @@ def paired(grid: Record, arm: str, other: str, figure: Callable[[Record, Record]
     """A figure of two arms' cells with the same seed."""
     own, others = cells(grid, arm), cells(grid, other)
     return Spread(values=tuple(figure(own[seed], others[seed]) for seed in sorted(own.keys() & others.keys())))
-
-
-def shown(spread: Spread, form: str = ".3f") -> str:
-    """A mean, and half of its 95 % interval where there are several seeds."""
-    half = spread.half_width
-    return f"{spread.mean:{form}}" + ("" if half is None else f" ± {half:{form}}")
-
-
-def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table whose first column is text and whose others are figures."""
-    lines = [f"| {' | '.join(head)} |", "| --- |" + " ---: |" * (len(head) - 1)]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
-
-
-def goals_table(goals: Iterable[Goal]) -> str:
-    """Everything that is claimed beside what was measured, and what was missed in words."""
-    found = list(goals)
-    if not found:
-        return "No goal has both of its sides here."
-    rows = [(one.what, _value(one), f"≤ {one.limit:.1%}", _met(one)) for one in found]
-    missed = [one.what for one in found if not one.met and not _is_void(one)]
-    said = f"Missed: {'; '.join(missed)}." if missed else "No goal was missed."
-    return markdown_table(("measured", "value", "goal", "met"), rows) + f"\n\n{said}"
-
-
-def _is_void(goal: Goal) -> bool:
-    """Whether there was nothing to compare with: the arm that should forget did not."""
-    return math.isnan(goal.measured.mean)
-
-
-def _value(goal: Goal) -> str:
-    return "nothing was forgotten" if _is_void(goal) else shown(goal.measured, ".1%")
-
-
-def _met(goal: Goal) -> str:
-    return "" if _is_void(goal) else "yes" if goal.met else "**no**"
 
 
 def cost(cell: Record) -> Record:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.benchmarks import report, summary
+from tests.benchmarks.figures import Spread
 from tests.benchmarks.inputs import BATCHES, DOMAINS, Inputs, Missing
 
 BASE = dict.fromkeys(DOMAINS, 4.0)
@@ -64,16 +65,17 @@ def test_nothing_is_said_to_be_missed_where_all_goals_are_met():
 
 
 def test_one_seed_has_no_interval():
-    assert summary.Spread(values=(1.0,)).half_width is None
+    assert Spread(values=(1.0,)).half_width is None
 
 
 def test_the_interval_is_students():
-    assert summary.Spread(values=(1.0, 2.0, 3.0)).half_width == pytest.approx(4.303 / 3**0.5)
+    assert Spread(values=(1.0, 2.0, 3.0)).half_width == pytest.approx(4.303 / 3**0.5)
 
 
 def test_the_readme_shows_what_the_results_say():
     text = report.README.read_text(encoding="utf-8")
     assert report.with_part(text, report.readme_part()) == text
+    assert report.PAGE.read_text(encoding="utf-8") == report.page()
 
 
 def test_a_readme_without_marks_is_refused():

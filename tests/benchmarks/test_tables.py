@@ -10,7 +10,7 @@ import pytest
 
 from tests.benchmarks import lineup, plots, report, sft, sft_tables, strategies_report, tables
 from tests.benchmarks.domains import ANCHOR, ARMS, DOMAINS
-from tests.benchmarks.summary import Goal, Spread
+from tests.benchmarks.figures import Goal, Spread, goals_table
 
 SETS = (ANCHOR, *DOMAINS)
 ON = {"torch": "2.13.0", "cores": 2}
@@ -152,9 +152,9 @@ def test_forgetting_is_above_the_least_since_the_domains_own_stage():
 
 
 def test_a_missed_goal_is_said():
-    text = tables.goals_table(tables.domain_goals(domain_grid(replay=5.0)))
+    text = goals_table(tables.domain_goals(domain_grid(replay=5.0)))
     assert "Missed: anchor's rise after novels-de: replay's share of naive's" in text
-    assert "No goal was missed." in tables.goals_table([Goal(what="x", measured=Spread(values=(0.0,)), limit=0.0)])
+    assert "No goal was missed." in goals_table([Goal(what="x", measured=Spread(values=(0.0,)), limit=0.0)])
 
 
 def test_where_naive_forgets_nothing_no_share_of_it_is_claimed():
@@ -162,7 +162,7 @@ def test_where_naive_forgets_nothing_no_share_of_it_is_claimed():
     for cell in grid["cells"]:
         for one in cell["stages"]:
             one["scores"][ANCHOR] = 3.9
-    text = tables.goals_table(tables.domain_goals(grid))
+    text = goals_table(tables.domain_goals(grid))
     assert "| anchor's rise after novels-de: replay's share of naive's | nothing was forgotten | ≤ 10.0% |  |" in text
     assert "No goal was missed." in text
 
