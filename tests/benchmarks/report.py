@@ -24,8 +24,8 @@ HEAD = """# Benchmarks
 
 What was measured, the largest preset of each benchmark, tables and plots.
 `python -m tests.benchmarks.report` makes it from the JSON files in
-[tests/benchmarks/results](../tests/benchmarks/results); [the README](../README.md#benchmarks) has the commands that made
-those.
+[tests/benchmarks/results](../tests/benchmarks/results); [the README](../README.md#benchmarks) has the commands that
+made those.
 """
 MARKS = re.compile(r"(<!-- benchmarks: begin -->\n).*?(<!-- benchmarks: end -->)", re.DOTALL)
 PRESETS = ("full", "standard", "short", "quick")
