@@ -221,9 +221,9 @@ def side_by_side_s(parts: Iterable[Record]) -> float:
 
 
 def best_rate(tuned: Iterable[Record], arm: str) -> float:
-    """The rate with which an arm was best on ``select``."""
+    """The rate with which an arm was best on ``select``; of equals the least, with which long streams are safer."""
     own = [one for one in tuned if one["cell"]["arm"] == arm]
-    return float(min(own, key=lambda one: one["select"])["cell"]["rate"])
+    return float(min(own, key=lambda one: (round(one["select"], 9), one["cell"]["rate"]))["cell"]["rate"])
 
 
 def _as_loss(score: Score) -> float:

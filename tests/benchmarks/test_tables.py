@@ -226,8 +226,10 @@ def test_the_rate_is_the_best_on_select_of_the_arms_own():
         {"cell": {"arm": "a", "rate": 1e-4}, "select": 3.0},
         {"cell": {"arm": "a", "rate": 1e-3}, "select": 2.0},
         {"cell": {"arm": "b", "rate": 1e-4}, "select": 1.0},
+        {"cell": {"arm": "c", "rate": 2e-3}, "select": 0.6888888888888888},
+        {"cell": {"arm": "c", "rate": 1e-3}, "select": 0.688888888888889},
     ]
-    assert (lineup.best_rate(tuned, "a"), lineup.best_rate(tuned, "b")) == (1e-3, 1e-4)
+    assert [lineup.best_rate(tuned, arm) for arm in "abc"] == [1e-3, 1e-4, 1e-3]
 
 
 def test_every_grid_has_a_report_and_a_plot(tmp_path):
