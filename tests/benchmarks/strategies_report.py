@@ -12,7 +12,7 @@ Record = dict[str, Any]
 
 
 NO_BOUND = (
-    "`joint` ends below nearest mean: of so few documents and passes it is no upper bound, "
+    "Joint training ends below nearest mean: of so few documents and passes it is no upper bound, "
     "and nothing is claimed beside it."
 )
 
@@ -59,7 +59,7 @@ def classes(found: Record) -> str:
     parts = [origin(found, "accuracy over all classes so far, on the published test split")]
     for name, goals in _class_goals(found).items():
         parts += [f"{name}:", tables.class_table(found[name]), goals_table(goals)]
-        if not tables.joint_bounds(found[name]):
+        if tables.joint_arms(found[name]) and tables.upper_bound(found[name]) is None:
             parts.append(NO_BOUND)
     return "\n\n".join(parts)
 

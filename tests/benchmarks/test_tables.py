@@ -191,6 +191,17 @@ def test_class_figures_follow_the_definitions():
     assert not all(goal.met for goal in tables.class_goals(class_grid(mos=0.88), near_joint=True))
 
 
+def test_the_better_joint_training_is_the_upper_bound():
+    grid = class_grid(mos=0.9)
+    (joint,) = tables.cells(grid, "joint").values()
+    better = {**joint, "cell": {**joint["cell"], "arm": "joint, all weights"}}
+    grid["cells"].append({**better, "stages": [stage(2, {"test-0": 0.96, "test-1": 0.96})]})
+    assert tables.upper_bound(grid) == "joint, all weights"
+    (behind,) = (goal for goal in tables.class_goals(grid, near_joint=True) if "joint" in goal.what)
+    assert behind.measured.mean == pytest.approx(0.06)
+    assert not behind.met
+
+
 def test_nothing_is_claimed_beside_joint_training_that_is_no_upper_bound():
     grid = class_grid()
     (joint,) = tables.cells(grid, "joint").values()
