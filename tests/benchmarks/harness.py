@@ -178,7 +178,7 @@ def grid_main(
     )
 
     def work() -> None:
-        chosen = given.model or (model() if model else None)
+        chosen: Path = given.model if model is None or given.model else model()
         result = given.results / f"{name}-{given.preset}.json"
         Cells(CACHE / name / preset.name).take(result)
         model_and_data = chosen.absolute(), given.data.absolute()

@@ -278,7 +278,9 @@ class Line:
         owners = {parse_reference(job.init).of for job in plan.jobs.values()}
         origin = self._origin("base" if "base" in owners else "live")
         answer = done[plan.result]
-        files = {ANSWERS[role]: str(answer.place(role)) for role in answer.result.artifacts if role in ANSWERS}
+        files: dict[str, str | None] = {
+            ANSWERS[role]: str(answer.place(role)) for role in answer.result.artifacts if role in ANSWERS
+        }
         if "path" in files:
             files = {"adapter": None, **files}
         state = {

@@ -87,6 +87,14 @@ class Stream:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Streams:
+    """What is compared on, and the shorter stream that rates are tuned on."""
+
+    tuning: Stream
+    stream: Stream
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cell:
     """One arm, one seed and one rate over a stream; the work of one worker."""
 
@@ -169,11 +177,10 @@ def planner(strategy: Json) -> Callable[[Signals], Plan]:
 
 def run(
     arms: Sequence[Arm],
+    streams: Streams,
     *,
     rates: Sequence[float],
     seeds: Sequence[int],
-    tuning: Stream,
-    stream: Stream,
     training: Json,
     place: Path,
     carry: harness.Carry,
@@ -186,7 +193,7 @@ def run(
     rate alone. ``missing`` has the arms and seeds without a cell: those that ``carry`` does not give.
     """
     tried = [
-        kind(arm=arm, seed=TUNING_SEED, rate=rate, stream=tuning, training=training)
+        kind(arm=arm, seed=TUNING_SEED, rate=rate, stream=streams.tuning, training=training)
         for arm in arms
         for rate in arm.rates or rates
     ]
@@ -205,7 +212,10 @@ def run(
     shared = sorted({(seed, rate) for seed, arm, rate in wanted if arm.rates is None})
     beside = [(seed, own[reference], rate) for seed, rate in shared if reference in own and rate != chosen[reference]]
     made = carry(
-        [kind(arm=arm, seed=seed, rate=rate, stream=stream, training=training) for seed, arm, rate in wanted + beside],
+        [
+            kind(arm=arm, seed=seed, rate=rate, stream=streams.stream, training=training)
+            for seed, arm, rate in wanted + beside
+        ],
         place,
     )
     cells, references = ([one for one in some if one] for some in (made[: len(wanted)], made[len(wanted) :]))
@@ -216,7 +226,7 @@ def run(
 
 def side_by_side_s(parts: Iterable[Record]) -> float:
     """Processor seconds of the parts' cells, over as many cores as cells run on; of kept ones too."""
-    cells = [one["cpu_s"] for part in parts for name in harness.GROUPS for one in part[name]]
+    cells: list[float] = [one["cpu_s"] for part in parts for name in harness.GROUPS for one in part[name]]
     return round(sum(cells) / harness.SLOTS, 1)
 
 
@@ -228,5 +238,5 @@ def best_rate(tuned: Iterable[Record], arm: str) -> float:
 
 def _as_loss(score: Score) -> float:
     """A score on ``select``, the lower the better; of a set that is too small to be halved, on all of it."""
-    value = score.value if score.value_select is None else score.value_select
+    value: float = score.value if score.value_select is None else score.value_select
     return value if score.metric == "loss" else 1 - value

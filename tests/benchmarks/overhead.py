@@ -92,7 +92,10 @@ class Stopwatch:
 class Watch:
     """What the loop reports to; its ``step`` drives a stopwatch."""
 
-    tokens, loss, lr, stop_reason = 0, None, None, None
+    tokens: int = 0
+    loss: float | None = None
+    lr: float | None = None
+    stop_reason: str | None = None
 
     def __init__(self, stopwatch: Stopwatch) -> None:
         self._stopwatch = stopwatch
@@ -163,7 +166,7 @@ def bare(model: Any, ids: np.ndarray, steps: int) -> float:
         for group in optimizer.param_groups:
             group["lr"] = schedule.lr * share
         loss = token_loss(model(input_ids=batch, use_cache=False).logits, targets) / (BATCH * (LENGTH - 1))
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -171,7 +174,7 @@ def bare(model: Any, ids: np.ndarray, steps: int) -> float:
     return stopwatch.per_step_ms()
 
 
-class _Steps(transformers.TrainerCallback):
+class _Steps(transformers.TrainerCallback):  # type: ignore[misc]
     def __init__(self, stopwatch: Stopwatch) -> None:
         self.stopwatch = stopwatch
 

@@ -21,7 +21,7 @@ from tests.benchmarks import harness, lineup
 from tests.benchmarks.batches import Batch, documents, write_batch, write_set
 from tests.benchmarks.harness import Record
 from tests.benchmarks.inputs import packed_or_plain, rows_of
-from tests.benchmarks.lineup import Arm, Stream
+from tests.benchmarks.lineup import Arm, Stream, Streams
 
 TASK: Task = "sft"
 FAMILIES = ("nl2sql", "data2text", "mathwords", "nl2bash", "scan", "code2doc")
@@ -68,17 +68,16 @@ PRESETS = {
 }
 
 
-def streams(model: Path, folder: Path, place: Path, preset: Preset) -> dict[str, Stream]:
+def streams(model: Path, folder: Path, place: Path, preset: Preset) -> Streams:
     """The six families, one a stage, and the two that rates are tuned on."""
     files = ModelFiles(path=str(model))
     fixed = tuple(_fixed(folder, place, name, preset.test, 1 + at) for at, name in enumerate((*FAMILIES, GENERAL)))
     stages = _stages(folder, place / "batches", FAMILIES, preset.examples)
-    return {
-        "tuning": Stream(
-            task=TASK, model=files, stages=_stages(folder, place / "tuning", TUNED_ON, preset.tuning_examples)
-        ),
-        "stream": Stream(task=TASK, model=files, stages=stages, fixed=fixed, exact=(EXACT,)),
-    }
+    tuned_on = _stages(folder, place / "tuning", TUNED_ON, preset.tuning_examples)
+    return Streams(
+        tuning=Stream(task=TASK, model=files, stages=tuned_on),
+        stream=Stream(task=TASK, model=files, stages=stages, fixed=fixed, exact=(EXACT,)),
+    )
 
 
 def _stages(folder: Path, place: Path, names: Iterable[str], count: int) -> tuple[Batch, ...]:
@@ -111,7 +110,7 @@ def measure(model: Path, data: Path, preset: Preset, *, carry: harness.Carry) ->
     }
     made = streams(model, data / "sft", place / "texts", preset)
     found = lineup.run(
-        preset.of(ARMS), rates=RATES, seeds=preset.seeds, training=training, place=place, carry=carry, **made
+        preset.of(ARMS), made, rates=RATES, seeds=preset.seeds, training=training, place=place, carry=carry
     )
     return {"preset": asdict(preset), "families": found, "side_by_side_s": lineup.side_by_side_s([found])}
 

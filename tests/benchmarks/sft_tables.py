@@ -46,7 +46,7 @@ def backward_transfer(cell: Record) -> float:
     """
     learned = [cell["stages"][sft.FAMILIES.index(name)]["scores"][name] for name in ANSWERED]
     changes = [first - end(cell)[name] for name, first in zip(ANSWERED, learned, strict=True)]
-    return sum(changes) / (len(changes) - 1)
+    return float(sum(changes) / (len(changes) - 1))
 
 
 def families_table(grid: Record) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -130,26 +131,51 @@ def _forgot(name: str, first: int) -> Callable[[Record], float]:
 def domain_goals(grid: Record) -> list[Goal]:
     """What the papers and first trials led to expect of the domains, as far as the grid has the arms and stages."""
     names, there = stages_of(grid), arms(grid)
-    left = lambda stage: lambda a, b: share_of_rise(a, b, stage)  # noqa: E731
-    own = lambda stage: (  # noqa: E731
-        lambda a, b: a["stages"][stage]["scores"][names[stage]] / b["stages"][stage]["scores"][names[stage]] - 1
-    )
     found = []
     for name in (name for name in STRONG if name in names):
         stage = names.index(name)
-        found.append(_goal(grid, f"anchor's rise after {name}: replay's share of naive's", "replay", left(stage), 0.10))
-        found.append(_goal(grid, f"loss on {name} at its own stage: replay above naive", "replay", own(stage), 0.01))
+        found.append(
+            _goal(
+                grid,
+                f"anchor's rise after {name}: replay's share of naive's",
+                "replay",
+                partial(share_of_rise, stage=stage),
+                0.10,
+            )
+        )
+        found.append(
+            _goal(
+                grid,
+                f"loss on {name} at its own stage: replay above naive",
+                "replay",
+                partial(_own_loss_above, stage=stage, name=name),
+                0.01,
+            )
+        )
     found += [
-        _goal(grid, f"anchor's rise after {WEAK}: share of naive's at {share}", f"replay {share}", left(0), limit)
+        _goal(
+            grid,
+            f"anchor's rise after {WEAK}: share of naive's at {share}",
+            f"replay {share}",
+            partial(share_of_rise, stage=0),
+            limit,
+        )
         for share, limit in (("5 %", 0.60), ("25 %", 1 / 3))
         if f"replay {share}" in there
     ]
-    found.append(_goal(grid, "anchor's rise at the end: half's share of naive's", "half", left(-1), 0.90))
+    found.append(
+        _goal(grid, "anchor's rise at the end: half's share of naive's", "half", partial(share_of_rise, stage=-1), 0.90)
+    )
     if grid["rates"].get("half, replay") == grid["rates"].get("replay"):
         halves = paired(grid, "half, replay", "replay", lambda a, b: rise(a) - rise(b))
         what = "anchor's rise at the end: half with replay less replay alone, at one rate"
         found.append(Goal(what=what, measured=halves, limit=0.0))
     return _measured([*found, *auto_goal(grid)])
+
+
+def _own_loss_above(cell: Record, other: Record, *, stage: int, name: str) -> float:
+    """How far a loss right after its own stage is above another cell's, relative."""
+    return float(cell["stages"][stage]["scores"][name] / other["stages"][stage]["scores"][name] - 1)
 
 
 def _measured(goals: Iterable[Goal]) -> list[Goal]:
@@ -206,7 +232,7 @@ def temporal_table(grid: Record) -> str:
         (
             arm,
             f"{grid['rates'][arm]:g}",
-            *(shown(over_seeds(grid, arm, lambda one, at=at: so_far(one, at))) for at in due),
+            *(shown(over_seeds(grid, arm, partial(so_far, batches=at))) for at in due),
             shown(over_seeds(grid, arm, rise), ".1%"),
             f"{over_seeds(grid, arm, lambda one: cost(one)['tokens']).mean:,.0f}",
             f"{over_seeds(grid, arm, lambda one: cost(one)['cpu_s']).mean:,.0f}",
@@ -220,26 +246,27 @@ def years_forgotten_table(grid: Record) -> str:
     """How far the anchor's and each span of years' mean loss ended above its least since the span was learned."""
     cell = grid["cells"][0]
     due, years = sorted(scored_stages(cell)), years_of(cell)
-    spans = {f"{years[begin]} to {years[last - 1]}": (begin, last) for begin, last in pairwise([0, *due[:-1]])}
+    spans: dict[str, tuple[Sequence[str], int]] = {ANCHOR: ((ANCHOR,), due[0])}
+    for begin, last in pairwise([0, *due[:-1]]):
+        spans[f"{years[begin]} to {years[last - 1]}"] = (years[begin:last], last)
     rows = (
         (
             arm,
-            shown(over_seeds(grid, arm, lambda one: _years_forgot(one, (ANCHOR,), due[0]))),
             *(
-                shown(over_seeds(grid, arm, lambda one, a=a, b=b: _years_forgot(one, years[a:b], b)))
-                for a, b in spans.values()
+                shown(over_seeds(grid, arm, partial(_years_forgot, names=names, since=since)))
+                for names, since in spans.values()
             ),
         )
         for arm in arms(grid)
     )
-    return markdown_table(("arm", ANCHOR, *spans), rows)
+    return markdown_table(("arm", *spans), rows)
 
 
 def _years_forgot(cell: Record, names: Sequence[str], since: int) -> float:
-    scored = [
+    scored: list[float] = [
         statistics.fmean(scores[name] for name in names) for at, scores in scored_stages(cell).items() if at >= since
     ]
-    before = [cell["base"][ANCHOR]] if ANCHOR in names else []
+    before: list[float] = [cell["base"][ANCHOR]] if ANCHOR in names else []
     return scored[-1] - min([*scored, *before])
 
 

@@ -44,14 +44,14 @@ def longer(tmp_path_factory: pytest.TempPathFactory, llama: Path) -> lineup.Stre
     folder = tmp_path_factory.mktemp("longer")
     preset = replace(domains.PRESETS["smoke"], tuning_tokens=9000)
     found = domains.Texts(llama, worlds.lm_data(folder / "data"), folder / "batches", preset)
-    return domains.domain_streams(found)["tuning"]
+    return domains.domain_streams(found).tuning
 
 
 @pytest.fixture(scope="module")
 def tasks(tmp_path_factory: pytest.TempPathFactory, bert: Path) -> lineup.Stream:
     folder = tmp_path_factory.mktemp("tasks")
     data = worlds.class_data(folder / "data") / "cls" / "clinc150"
-    return classes.streams(bert, data, folder / "batches", classes.PRESETS["smoke"])["stream"]
+    return classes.streams(bert, data, folder / "batches", classes.PRESETS["smoke"]).stream
 
 
 def arm_of(arms: tuple[Arm, ...], name: str) -> Arm:
@@ -65,7 +65,7 @@ def carried_out(folder: Path, cell: Cell) -> dict[str, Any]:
 
 
 def test_the_trunk_of_the_infinite_schedule_goes_on(tmp_path: Path, texts: domains.Texts):
-    stream = domains.domain_streams(texts)["tuning"]
+    stream = domains.domain_streams(texts).tuning
     arm = arm_of(domains.ARMS, "infinite")
     found = carried_out(tmp_path, Cell(arm=arm, seed=1, rate=1e-3, stream=stream, training=QUIET))
     first, second = found["stages"]
@@ -112,7 +112,7 @@ def test_a_stage_may_begin_with_a_search_for_its_mixture(tmp_path: Path, longer:
 
 
 def test_retraining_waits_for_its_batches_and_is_scored_on_what_is_due(tmp_path: Path, texts: domains.Texts):
-    stream = domains.temporal_streams(texts)["stream"]
+    stream = domains.temporal_streams(texts).stream
     arm = Arm(name="retrain", strategy={"name": "retrain"}, every=2)
     found = carried_out(tmp_path, Cell(arm=arm, seed=1, rate=1e-3, stream=stream, training=QUIET))
     assert [stage["batches"] for stage in found["stages"]] == [2, 3]
@@ -121,10 +121,10 @@ def test_retraining_waits_for_its_batches_and_is_scored_on_what_is_due(tmp_path:
 
 
 def test_a_cell_is_named_by_what_it_follows_from(texts: domains.Texts):
-    stream = domains.domain_streams(texts)["tuning"]
+    stream = domains.domain_streams(texts).tuning
     arm = arm_of(domains.ARMS, "naive")
     cell = Cell(arm=arm, seed=1, rate=1e-3, stream=stream, training=QUIET)
-    same = Cell(arm=arm, seed=1, rate=1e-3, stream=domains.domain_streams(texts)["tuning"], training=QUIET)
+    same = Cell(arm=arm, seed=1, rate=1e-3, stream=domains.domain_streams(texts).tuning, training=QUIET)
     others = [
         Cell(arm=arm_of(domains.ARMS, "half"), seed=1, rate=1e-3, stream=stream, training=QUIET),
         Cell(arm=arm, seed=2, rate=1e-3, stream=stream, training=QUIET),
@@ -233,13 +233,13 @@ def test_what_was_carried_out_before_stays_in_a_grids_result(tmp_path: Path, tex
     def run(arms: Any, seeds: tuple[int, ...], carry: harness.Carry) -> Any:
         return lineup.run(
             arms,
+            domains.domain_streams(texts),
             rates=(1e-3, 1e-4),
             seeds=seeds,
             training=QUIET,
             place=tmp_path,
             carry=carry,
             kind=Quick,
-            **domains.domain_streams(texts),
         )
 
     arms = tuple(arm_of(domains.ARMS, name) for name in ("naive", "replay", "half"))
@@ -271,7 +271,7 @@ def test_exact_matches_are_what_greedy_decoding_gives(tmp_path: Path, llama: Pat
     from tests.benchmarks.exact import exact_matches
 
     data = worlds.sft_data(tmp_path / "data") / "sft"
-    stream = sft.streams(llama, data, tmp_path / "batches", sft.PRESETS["smoke"])["stream"]
+    stream = sft.streams(llama, data, tmp_path / "batches", sft.PRESETS["smoke"]).stream
     tokenizer = transformers.AutoTokenizer.from_pretrained(llama)
     encoder = Encoder(tokenizer, 32)
     model = transformers.AutoModelForCausalLM.from_pretrained(llama)

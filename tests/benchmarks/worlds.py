@@ -26,7 +26,7 @@ def lm_data(root: Path, *, years: int = 3) -> Path:
 
 def class_data(root: Path) -> Path:
     """Two tasks of two classes whose words differ."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"id": f"{task}-{label}-{i}", "text": f"{label} {i} {label} {i * 7}", "label": label, "task": task}
         for task, labels in LABELS.items()
         for label in labels
