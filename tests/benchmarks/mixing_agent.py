@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,13 @@ from tests.benchmarks.harness import (
     files_hash,
     hash_of,
     result_option,
+    said,
     say,
     shared_data,
     stamped,
     write_result,
 )
+from tests.benchmarks.inputs import Missing, packed_or_plain
 
 LM = "lm_domains"
 
@@ -131,9 +134,12 @@ class Texts:
         )
 
     def _unpacked(self, name: str) -> Path:
-        plain, packed = self._place / f"{name}.jsonl", self._data / f"{name}.train.jsonl.gz"
+        plain = self._place / f"{name}.jsonl"
         if not plain.is_file():
-            text = gzip.decompress(packed.read_bytes()) if packed.is_file() else packed.with_suffix("").read_bytes()
+            found = packed_or_plain(self._data / f"{name}.train.jsonl")
+            if not found.is_file():
+                raise Missing(f"{found} is not there; give --data")
+            text = gzip.decompress(found.read_bytes()) if found.suffix == ".gz" else found.read_bytes()
             plain.parent.mkdir(parents=True, exist_ok=True)
             plain.with_suffix(".part").write_bytes(text)
             plain.with_suffix(".part").replace(plain)
@@ -210,8 +216,8 @@ def _telling(what: str) -> Any:
     return tell
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Collect, train, compare; write the JSON."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Collect, train, compare; write the JSON; 1 with one line if the data is not there."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.mixing_agent")
     parser.add_argument("--preset", choices=sorted(PRESETS), default="quick")
     parser.add_argument("--data", type=Path, default=shared_data() / "data", help="folder of the data sets")
@@ -221,10 +227,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     os.environ.update(QUIET)
     preset = PRESETS[given.preset]
     place = given.place or CACHE / "mixing_agent" / preset.name
-    measured = measure(preset, given.data, place)
-    found = stamped("mixing_agent", {"preset": preset.model_dump(mode="json"), "measured": measured})
-    write_result(found, given.results / f"mixing_agent-{preset.name}.json")
+
+    def work() -> None:
+        measured = measure(preset, given.data, place)
+        found = stamped("mixing_agent", {"preset": preset.model_dump(mode="json"), "measured": measured})
+        write_result(found, given.results / f"mixing_agent-{preset.name}.json")
+
+    return said("mixing_agent", work, Missing)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

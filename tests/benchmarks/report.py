@@ -26,6 +26,20 @@ What was measured, the largest preset of each benchmark, tables and plots.
 `python -m tests.benchmarks.report` makes it from the JSON files in
 [tests/benchmarks/results](../tests/benchmarks/results); [the README](../README.md#benchmarks) has the commands that
 made those.
+
+## What they read
+
+`REKINDLE_BENCH_DATA` names a folder with `models/base-en`, a small causal language model, and `data`; `--model` and
+`--data` name either alone. Files are JSONL, plain or gzipped.
+
+| below `data` | files | rows |
+| --- | --- | --- |
+| `lm_domains/` | `DOMAIN.train.jsonl`, `DOMAIN.val.jsonl` | `text` |
+| `temporal_fomc/` | `YEAR.train.jsonl`, `YEAR.val.jsonl` | `text` |
+| `cls/SET/` | `train.jsonl`, `val.jsonl`, `test.jsonl` | `text`, `label`, `task` (a number) |
+| `sft/` | `FAMILY.train.jsonl`, `FAMILY.test.jsonl` | `instruction`, `input`, `output` |
+
+What is not there is named when a benchmark starts.
 """
 MARKS = re.compile(r"(<!-- benchmarks: begin -->\n).*?(<!-- benchmarks: end -->)", re.DOTALL)
 PRESETS = ("full", "standard", "short", "quick")
