@@ -16,9 +16,10 @@ import pyarrow.parquet as pq
 import torch
 
 from strategies.contract import EvalFile, JobResult, JobSpec, SourceFile, TrainWork
+from strategies.jobs.preparing import prepare_run
 from strategies.jobs.run import work, write_result
 from strategies.jobs.runtime import Runtime
-from strategies.jobs.train import make_loop, prepare_run
+from strategies.jobs.train import make_loop
 from strategies.training.loop import Loop
 from tests.models import texts
 
