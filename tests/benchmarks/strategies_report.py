@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tests.benchmarks import sft_tables, tables
-from tests.benchmarks.figures import Goal, goals_line, goals_table
+from tests.benchmarks.figures import Goal, goals_line, goals_table, shown
 
 Record = dict[str, Any]
 
@@ -59,6 +59,9 @@ def classes(found: Record) -> str:
     parts = [origin(found, "accuracy over all classes so far, on the published test split")]
     for name, goals in _class_goals(found).items():
         parts += [f"{name}:", tables.class_table(found[name]), goals_table(goals)]
+        behind = tables.behind_released(found[name])
+        if behind.values and behind.mean > 0:
+            parts.append(f"`mos` ends {shown(behind, '.1%')} behind its released form.")
         if tables.joint_arms(found[name]) and tables.upper_bound(found[name]) is None:
             parts.append(NO_BOUND)
     return "\n\n".join(parts)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from strategies import metrics
-from tests.benchmarks.classes import JOINT
+from tests.benchmarks.classes import JOINT, RELEASED
 from tests.benchmarks.domains import ANCHOR, DOMAINS
 from tests.benchmarks.figures import Goal, Spread, markdown_table, shown
 
@@ -324,6 +324,11 @@ def accuracies(cell: Record) -> np.ndarray:
     """Stages × tasks; a task that has not come yet counts as 0, above which every best of it is."""
     names = list(end(cell))
     return np.array([[stage["scores"].get(name, 0.0) for name in names] for stage in cell["stages"]])
+
+
+def behind_released(grid: Record) -> Spread:
+    """How much lower mos ends than its released form, which merges inside the forward pass."""
+    return paired(grid, "mos", RELEASED, lambda a, b: average(b) - average(a))
 
 
 def joint_arms(grid: Record) -> list[str]:

@@ -202,6 +202,13 @@ def test_the_better_joint_training_is_the_upper_bound():
     assert not behind.met
 
 
+def test_a_released_form_that_is_ahead_is_said():
+    assert "behind its released form" not in strategies_report.classes(result(clinc150=class_grid(mos=0.9)))
+    assert "`mos` ends 10.0% behind its released form." in strategies_report.classes(
+        result(clinc150=class_grid(mos=0.5))
+    )
+
+
 def test_nothing_is_claimed_beside_joint_training_that_is_no_upper_bound():
     grid = class_grid()
     (joint,) = tables.cells(grid, "joint").values()
