@@ -125,7 +125,7 @@ PRESETS = {
         train_batch_size=4,
         measured_tokens=2_000,
         domains=("speeches-en", "novels-de", "code-python"),
-        arms=(*(arm.name for arm in ARMS if arm.all_seeds), "half, bottom"),
+        arms=tuple(arm.name for arm in ARMS if arm.all_seeds),
     ),
     "standard": Preset(
         name="standard",

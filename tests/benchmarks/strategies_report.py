@@ -134,6 +134,9 @@ def _missing(found: Record) -> str:
         seeds: dict[str, list[str]] = {}
         for arm, seed in grid.get("missing", ()):
             seeds.setdefault(arm, []).append(str(seed))
-        words = (f"{arm} (seed{'s' if len(of) > 1 else ''} {', '.join(of)})" for arm, of in seeds.items())
+        alike: dict[str, list[str]] = {}
+        for arm, of in seeds.items():
+            alike.setdefault(f"seed{'s' if len(of) > 1 else ''} {', '.join(of)}", []).append(arm)
+        words = (f"{' | '.join(arms)} ({of})" for of, arms in alike.items())
         said += [f"{name}: {'; '.join(words)}"] if seeds else []
     return f" Not carried out: {'. '.join(said)}." if said else ""

@@ -374,7 +374,7 @@ def half_cost_table(measured: Record) -> str:
     words = (
         "The bound is of a step's products alone. What the optimizer and the clipping spare where nothing moves comes"
         " on top, so that a step may take less than its bound. What the bottom variant costs in quality is in the"
-        " tables of domains that have it (`half, bottom`): `tests/benchmarks/results/domains-quick.md`."
+        " tables of domains that have it (`half, bottom`): `tests/benchmarks/results/domains-standard.md`."
     )
     return f"{words}\n\n{markdown_table(head, rows)}"
 

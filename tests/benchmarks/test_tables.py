@@ -282,9 +282,9 @@ def test_a_report_names_every_commit_that_made_a_cell():
 def test_a_report_says_what_has_not_been_carried_out():
     grid = sft_grid()
     assert "Not carried out" not in strategies_report.sft(result(families=grid))
-    grid["missing"] = [["mos", 1], ["half", 2], ["mos", 2]]
+    grid["missing"] = [["mos", 1], ["half", 2], ["mos", 2], ["replay", 2]]
     said = strategies_report.sft(result(families=grid))
-    assert "Not carried out: families: mos (seeds 1, 2); half (seed 2)." in said
+    assert "Not carried out: families: mos (seeds 1, 2); half | replay (seed 2)." in said
 
 
 def test_auto_is_compared_with_each_choice_over_the_seeds_of_both():
