@@ -196,9 +196,10 @@ def _goal(grid: Record, what: str, arm: str, figure: Callable[[Record, Record], 
 def auto_goal(grid: Record) -> list[Goal]:
     """Auto beside the best single choice, over the seeds of both; retraining on everything is none."""
     single = [arm for arm in arms(grid) if arm not in ("auto", "retrain")]
-    if "auto" not in arms(grid) or not single:
-        return []
     above = {arm: paired(grid, "auto", arm, lambda a, b: average(a) / average(b) - 1) for arm in single}
+    above = {arm: spread for arm, spread in above.items() if spread.values}
+    if not above:
+        return []
     best = max(above, key=lambda arm: above[arm].mean)
     what = f"average loss at the end: auto above the best single choice ({best})"
     return [Goal(what=what, measured=above[best], limit=0.01)]

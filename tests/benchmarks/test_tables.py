@@ -293,6 +293,8 @@ def test_auto_is_compared_with_each_choice_over_the_seeds_of_both():
     grid["cells"] += [domain_cell("auto", 2, anchor=8.0), domain_cell("replay", 2, anchor=8.0)]
     (goal,) = tables.auto_goal(grid)
     assert goal.measured.mean == pytest.approx(0.0)
+    apart = [domain_cell("auto", 1, anchor=4.0), domain_cell("replay", 2, anchor=4.0)]
+    assert tables.auto_goal({**grid, "cells": apart}) == []
 
 
 def test_lines_of_one_point_are_drawn_at_the_end(tmp_path):
