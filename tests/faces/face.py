@@ -94,8 +94,8 @@ class Face:
         if len(self._threads) == 1:
             self.daemon.engine.close()
 
-    def rekindle(self, *arguments: str, **environment: str) -> Done:
-        return run_command(*arguments, home=self.app.home.root, **environment)
+    def rekindle(self, *arguments: str, timeout_s: float = 60, **environment: str) -> Done:
+        return run_command(*arguments, home=self.app.home.root, timeout_s=timeout_s, **environment)
 
     def data(self, *arguments: str) -> Any:
         """What a command prints as JSON."""

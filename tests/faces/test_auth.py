@@ -11,6 +11,8 @@ from datetime import timedelta
 
 import pytest
 from fastapi.routing import APIRoute
+from starlette.routing import Route
+from starlette.types import Message
 
 from orchestrator import auth
 from orchestrator.rest import routes
@@ -39,9 +41,16 @@ def all_routes(face: Face) -> list[tuple[str, str]]:
     """Method and concrete path of everything that is registered, OpenAPI included."""
     found = []
     for route in face.api.routes:
+        assert isinstance(route, Route)
         path = re.sub(r"\{[^}]*\}", "1", route.path)
-        found += [(method, path) for method in sorted(route.methods - {"HEAD"})]
+        found += [(method, path) for method in sorted(methods_of(route) - {"HEAD"})]
     return found
+
+
+def methods_of(route: Route) -> set[str]:
+    """Methods that a route answers to."""
+    assert route.methods is not None
+    return route.methods
 
 
 def keys(face: Face) -> dict[str, str | None]:
@@ -74,7 +83,9 @@ def test_every_route_refuses_every_caller_without_a_valid_token(face: Face) -> N
 def test_every_route_is_in_the_literal_list_with_its_role(face: Face) -> None:
     listed = {(route.method, f"/api/v1{route.path}") for route in (*routes.ROUTES, routes.UPLOAD)}
     listed |= {("GET", "/healthz"), ("GET", "/metrics")}
-    registered = {(m, route.path) for route in face.api.routes if isinstance(route, APIRoute) for m in route.methods}
+    registered = {
+        (m, route.path) for route in face.api.routes if isinstance(route, APIRoute) for m in methods_of(route)
+    }
     assert registered == listed
     assert all(route.role in auth.ROLES for route in (*routes.ROUTES, routes.UPLOAD, routes.METRICS))
 
@@ -156,14 +167,17 @@ def test_nothing_but_http_gets_through_even_with_a_token(face: Face, kind: str) 
     async def behind(*_: object) -> None:
         raise AssertionError("the guard let it through")
 
-    sent: list[dict[str, object]] = []
+    sent: list[Message] = []
 
-    async def send(message: dict[str, object]) -> None:
+    async def receive() -> Message:
+        raise AssertionError("the guard read on")
+
+    async def send(message: Message) -> None:
         sent.append(message)
 
     headers = [(b"host", b"127.0.0.1"), (b"authorization", f"Bearer {face.token}".encode())]
     scope = {"type": kind, "path": "/healthz", "method": "GET", "headers": headers}
-    asyncio.run(auth.Guard(behind, rekindle=face.app)(scope, None, send))
+    asyncio.run(auth.Guard(behind, rekindle=face.app)(scope, receive, send))
     assert sent == [{"type": "websocket.close", "code": 1008}]
 
 
@@ -193,7 +207,9 @@ def test_a_lost_or_foreign_token_file_is_written_anew(face: Face) -> None:
 
 def test_no_secret_is_in_the_database(face: Face) -> None:
     made = face.data("token", "create", "ci", "--role", "reader", "--expires", "30d")
-    stored = face.app.database.path.read_bytes()
+    database = face.app.database.path
+    assert database is not None
+    stored = database.read_bytes()
     assert made["secret"].encode() not in stored
     assert face.token.encode() not in stored
     assert "secret" not in face.data("token", "list")[0]

@@ -53,7 +53,7 @@ def commands(group: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[tu
 
 @pytest.mark.parametrize("words", [words for words, _ in commands()], ids=" ".join)
 def test_every_command_has_help_with_an_example_of_itself(
-    words: tuple[str, ...], capsys: pytest.CaptureFixture
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.run([*words, "--help"]) == 0
     text = capsys.readouterr().out
@@ -145,8 +145,10 @@ def test_the_home_may_stand_before_or_after_the_command(face: Face, tmp_path: Pa
 
 
 def test_url_and_token_may_come_from_the_environment(face: Face, tmp_path: Path) -> None:
-    given = {"REKINDLE_URL": face.url, "REKINDLE_TOKEN": face.token}
-    assert run_command("stream", "list", "--output", "json", home=tmp_path, **given).json == []
+    done = run_command(
+        "stream", "list", "--output", "json", home=tmp_path, REKINDLE_URL=face.url, REKINDLE_TOKEN=face.token
+    )
+    assert done.json == []
 
 
 @pytest.mark.parametrize(

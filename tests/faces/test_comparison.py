@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.service.views.comparison import _change, _largest, compare
+from orchestrator.service.views.comparison import Change, _change, _largest, compare
 from storage import chain
 from storage.tables import Version
 from tests.faces.face import Face
@@ -17,7 +17,7 @@ def result(loss: float | None, predicted: str, correct: bool) -> dict[str, Any]:
     return {"loss": loss, "predicted": predicted, "correct": correct}
 
 
-def change(a: dict[str, Any], b: dict[str, Any], digest: str = "d") -> Any:
+def change(a: dict[str, Any], b: dict[str, Any], digest: str = "d") -> Change:
     return _change(digest, a, b, metric="accuracy", rise=0.1)
 
 
@@ -29,7 +29,9 @@ def change(a: dict[str, Any], b: dict[str, Any], digest: str = "d") -> Any:
         (result(None, "calm", False), result(None, "calm", False), "same"),
     ],
 )
-def test_a_class_that_a_version_did_not_know_is_compared_by_correctness(a: Any, b: Any, direction: str) -> None:
+def test_a_class_that_a_version_did_not_know_is_compared_by_correctness(
+    a: dict[str, Any], b: dict[str, Any], direction: str
+) -> None:
     assert change(a, b).direction == direction
 
 
@@ -38,8 +40,8 @@ def test_the_documents_that_moved_most_are_shown_first_in_both_directions() -> N
     for first in (True, False):
         found = []
         for digest, loss in moves.items():
-            ends = [result(1.0, "x", True), result(loss, "y", False)]
-            found.append(change(*(ends if first else ends[::-1]), digest))
+            before, after = result(1.0, "x", True), result(loss, "y", False)
+            found.append(change(before, after, digest) if first else change(after, before, digest))
         assert [one.digest for one in _largest(found)] == ["from nothing", "much", "little"]
 
 

@@ -32,7 +32,7 @@ def domains(tmp_path: Path) -> list[str]:
     return ["--domain", f"old={tmp_path / 'old.txt'}", "--target", f"new={tmp_path / 'new.txt'}"]
 
 
-def test_what_a_collection_costs_is_said_without_doing_it(tmp_path: Path, domains: list[str]):
+def test_what_a_collection_costs_is_said_without_doing_it(tmp_path: Path, domains: list[str]) -> None:
     said = run("collect", *domains, "--out", str(tmp_path / "runs"), "--dry-run", "--output", "json")
     cost = json.loads(said.stdout)
     assert (cost["runs"], cost["tokens"]) == (128, 128 * 40 * 4096 + 40 * 4096 + 64 * 50_000)
@@ -40,7 +40,7 @@ def test_what_a_collection_costs_is_said_without_doing_it(tmp_path: Path, domain
     assert not (tmp_path / "runs").exists()
 
 
-def test_twice_the_runs_cost_twice_as_much():
+def test_twice_the_runs_cost_twice_as_much() -> None:
     files = (DomainFile(name="a", path="a"), DomainFile(name="b", path="b"))
     request = Collect(domains=files, out="runs")
     once = estimate(request.model_copy(update={"proxy": request.proxy.model_copy(update={"initial_steps": 0})}))
@@ -71,7 +71,7 @@ def test_twice_the_runs_cost_twice_as_much():
         (("train", "nowhere", "--out", "agent"), 1, "there are no trajectories"),
     ],
 )
-def test_errors_are_one_line(arguments: tuple[str, ...], code: int, said: str):
+def test_errors_are_one_line(arguments: tuple[str, ...], code: int, said: str) -> None:
     ran = run(*arguments)
     assert ran.returncode == code
     (line,) = [line for line in ran.stderr.splitlines() if line.startswith("error: ")]
@@ -79,7 +79,7 @@ def test_errors_are_one_line(arguments: tuple[str, ...], code: int, said: str):
 
 
 @pytest.mark.slow
-def test_from_runs_to_an_agent_to_a_table_by_the_command_line(tmp_path: Path, domains: list[str]):
+def test_from_runs_to_an_agent_to_a_table_by_the_command_line(tmp_path: Path, domains: list[str]) -> None:
     runs, agent = str(tmp_path / "runs"), str(tmp_path / "agent")
     made = run(
         "collect", *domains, "--out", runs, "--trajectories", "7", "--regmix-runs", "0", *SMALL, "--output", "json"
@@ -94,7 +94,7 @@ def test_from_runs_to_an_agent_to_a_table_by_the_command_line(tmp_path: Path, do
     assert run(*asked, "--agent", agent).stdout == compared.stdout
 
 
-def test_the_weights_of_a_version_are_drawn():
+def test_the_weights_of_a_version_are_drawn() -> None:
     course = [
         {"step": 0, "weights": {"new": "0.75", "old": "0.25"}, "losses": {}},
         {"step": 5, "weights": {"new": "1/2", "old": "1/2"}, "losses": {"new": 2.0, "old": 3.0}},

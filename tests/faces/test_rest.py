@@ -6,6 +6,7 @@ import errno
 import re
 import socket
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -17,12 +18,12 @@ from tests.faces.face import Face
 from tests.faces.rows import add_attempt, add_batch, add_job, add_stream
 
 
-def stream(face: Face, **settings: object) -> None:
+def stream(face: Face, **settings: Any) -> None:
     with face.app.database.write() as session:
         add_stream(session, **settings)
 
 
-def push(face: Face, body: bytes, filename: str = "a.jsonl") -> tuple[int, dict]:
+def push(face: Face, body: bytes, filename: str = "a.jsonl") -> tuple[int, dict[str, Any]]:
     return face.call("POST", f"/api/v1/streams/news/batches?filename={filename}", body=body)
 
 
@@ -159,7 +160,9 @@ def test_a_job_is_cancelled_while_it_waits(face: Face) -> None:
         assert session.get_one(Job, 1).state == "cancelled"
 
 
-def test_a_log_is_read_piece_by_piece_without_breaking_characters(face: Face, tmp_path: Path, monkeypatch) -> None:
+def test_a_log_is_read_piece_by_piece_without_breaking_characters(
+    face: Face, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from orchestrator.service.views import jobs as views
 
     monkeypatch.setattr(views, "LOG_PIECE_BYTES", 7)
@@ -177,7 +180,9 @@ def test_a_log_is_read_piece_by_piece_without_breaking_characters(face: Face, tm
 def test_tokens_are_made_listed_and_revoked(face: Face) -> None:
     made = face.rekindle("token", "create", "ci", "--role", "reader")
     with face.app.database.read() as session:
-        assert tokens.check(session, made.out.strip()).role == "reader"
+        token = tokens.check(session, made.out.strip())
+        assert token is not None
+        assert token.role == "reader"
     assert face.rekindle("token", "create", "ci").code == 1
     assert face.rekindle("token", "create", "x", "--role", "king").code == 2
     assert {one["name"] for one in face.data("token", "list")} == {"ci", "local-1"}
@@ -196,7 +201,7 @@ def test_the_description_names_every_route_with_its_role(face: Face) -> None:
     assert all(one["x-role"] in ("nobody", "reader", "operator", "admin") for one in operations)
 
 
-def test_a_failure_of_the_daemon_is_one_line_without_its_insides(face: Face, monkeypatch) -> None:
+def test_a_failure_of_the_daemon_is_one_line_without_its_insides(face: Face, monkeypatch: pytest.MonkeyPatch) -> None:
     from orchestrator.service.views import streams as views
 
     def broken(*_: object, **__: object) -> None:
@@ -212,7 +217,7 @@ def test_a_failure_of_the_daemon_is_one_line_without_its_insides(face: Face, mon
 @pytest.mark.parametrize(
     ("module", "path"), [("uploads", "/api/v1/streams/news/batches?filename=a.jsonl"), ("limits", "/api/v1/gc")]
 )
-def test_a_body_that_stalls_is_given_up(face: Face, monkeypatch, module: str, path: str) -> None:
+def test_a_body_that_stalls_is_given_up(face: Face, monkeypatch: pytest.MonkeyPatch, module: str, path: str) -> None:
     monkeypatch.setattr(f"orchestrator.rest.{module}.STALL_S", 0.3)
     stream(face)
     with socket.create_connection(("127.0.0.1", face.port), timeout=20) as raw:
@@ -222,29 +227,28 @@ def test_a_body_that_stalls_is_given_up(face: Face, monkeypatch, module: str, pa
     assert list(face.app.home.spool.glob("push-*")) == []
 
 
-def test_a_full_disk_is_one_line_and_leaves_nothing(face: Face, monkeypatch) -> None:
-    from orchestrator.ingest import run
-
+def test_a_full_disk_is_one_line_and_leaves_nothing(face: Face, monkeypatch: pytest.MonkeyPatch) -> None:
     stream(face)
     full = Mock(side_effect=OSError(errno.ENOSPC, "No space left on device"))
-    monkeypatch.setattr(run.tempfile, "NamedTemporaryFile", full)
+    monkeypatch.setattr("orchestrator.ingest.run.tempfile.NamedTemporaryFile", full)
     status, said = push(face, b'{"text": "words"}')
     assert (status, said["error"]["code"]) == (503, "unavailable")
     assert "free space at" in said["error"]["message"]
     assert list(face.app.home.spool.glob("push-*")) == []
 
 
-def test_a_push_that_the_disk_does_not_take_is_one_line(face: Face, monkeypatch) -> None:
+def test_a_push_that_the_disk_does_not_take_is_one_line(face: Face, monkeypatch: pytest.MonkeyPatch) -> None:
     stream(face)
-    monkeypatch.setattr(uploads.tempfile, "mkdtemp", Mock(side_effect=OSError(errno.EDQUOT, "Quota exceeded")))
+    exceeded = Mock(side_effect=OSError(errno.EDQUOT, "Quota exceeded"))
+    monkeypatch.setattr("orchestrator.rest.uploads.tempfile.mkdtemp", exceeded)
     status, said = push(face, b'{"text": "words"}')
     assert (status, "the disk is full" in said["error"]["message"]) == (503, True)
 
 
-def test_a_push_needs_room_for_itself_and_a_little_more(face: Face, monkeypatch) -> None:
+def test_a_push_needs_room_for_itself_and_a_little_more(face: Face, monkeypatch: pytest.MonkeyPatch) -> None:
     stream(face)
     usage = Mock(return_value=Mock(total=10**15, free=uploads.FREE_BYTES + 10))
-    monkeypatch.setattr(uploads.shutil, "disk_usage", usage)
+    monkeypatch.setattr("orchestrator.rest.uploads.shutil.disk_usage", usage)
     assert push(face, b"0123456789")[1]["outcome"] == "refused"
     status, said = push(face, b'{"text": "words"}')
     assert (status, "lacks 7 bytes" in said["error"]["message"]) == (503, True)

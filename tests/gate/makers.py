@@ -1,12 +1,13 @@
 """Evidence with a known truth, and gate settings."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from orchestrator.policies.evidence import Comparison, Evidence, SetEvidence
+from orchestrator.policies.evidence import Comparison, Evidence, Role, SetEvidence, Values
 from orchestrator.policies.gate import judge
-from orchestrator.policies.verdict import GateVerdict
+from orchestrator.policies.verdict import Change, Flips, GateVerdict
 from orchestrator.settings import GateSettings
 
 
@@ -15,7 +16,7 @@ def losses(
     documents: int = 200,
     rise: float = 0.0,
     *,
-    role: str = "old",
+    role: Role = "old",
     kind: str = "anchor",
     noise: float = 0.03,
     best_rise: float | None = None,
@@ -40,7 +41,7 @@ def losses(
     )
 
 
-def classes(before: Sequence[int], after: Sequence[int], *, role: str = "old", name: str = "anchor") -> SetEvidence:
+def classes(before: Sequence[int], after: Sequence[int], *, role: Role = "old", name: str = "anchor") -> SetEvidence:
     """Documents that were right (1) or wrong (0) under the live version, and are under the candidate."""
     return SetEvidence(
         name=name,
@@ -53,16 +54,31 @@ def classes(before: Sequence[int], after: Sequence[int], *, role: str = "old", n
     )
 
 
-def compared(candidate, reference, version="news/2") -> Comparison:
+def compared(candidate: Values, reference: Values, version: str = "news/2") -> Comparison:
     return Comparison(version=version, candidate=candidate, reference=reference)
 
 
-def new(rise: float = -0.05, documents: int = 200, **changes) -> SetEvidence:
+def new(rise: float = -0.05, documents: int = 200, **changes: Any) -> SetEvidence:
     return losses("batch-3", documents, rise, role="new", kind="batch", **changes)
 
 
-def verdict(*sets: SetEvidence, **settings) -> GateVerdict:
+def verdict(*sets: SetEvidence, **settings: Any) -> GateVerdict:
     return judge(Evidence(candidate="news/3", live="news/2", sets=sets), GateSettings(**settings))
+
+
+def flips(said: GateVerdict) -> Flips:
+    """Flips on the first set of a verdict."""
+    found = said.sets[0].flips
+    assert found is not None
+    return found
+
+
+def bounded(change: Change) -> tuple[float, float, float]:
+    """A measured change between its lower and its upper bound."""
+    assert change.lower is not None
+    assert change.change is not None
+    assert change.upper is not None
+    return change.lower, change.change, change.upper
 
 
 def swapped(one: SetEvidence) -> SetEvidence:

@@ -4,7 +4,16 @@ from typing import Any
 
 from strategies import choice
 from strategies.choice import StrategySettings
-from strategies.contract import Parameter, Plan, Signals, SourceFacts
+from strategies.contract import MergeTemplate, Parameter, Plan, Signals, SourceFacts, TrainTemplate
+from strategies.merging.settings import EmaConsolidation
+from strategies.parts import (
+    AdapterSelection,
+    CosineSchedule,
+    HalfSelection,
+    InfiniteSchedule,
+    ReplayMixing,
+    WeightedMixing,
+)
 from strategies.settings import Json, TrainingSettings
 
 MATRICES = {
@@ -61,3 +70,64 @@ def plan(given: Signals | None = None, name: str = "rewarm-replay", **settings: 
 def values(made: Plan) -> Json:
     """What the orchestrator remembers of a plan."""
     return {name: one.value for name, one in made.values.items()}
+
+
+def train_job(made: Plan, name: str = "train") -> TrainTemplate:
+    """A job of a plan, which trains."""
+    job = made.jobs[name]
+    assert isinstance(job, TrainTemplate)
+    return job
+
+
+def train_jobs(made: Plan) -> list[TrainTemplate]:
+    """All jobs of a plan that does nothing but train."""
+    return [train_job(made, name) for name in made.jobs]
+
+
+def merge_job(made: Plan) -> MergeTemplate:
+    """The merge that a plan ends with."""
+    job = made.jobs[made.result]
+    assert isinstance(job, MergeTemplate)
+    return job
+
+
+def replay_mixing(job: TrainTemplate) -> ReplayMixing:
+    """The mixing of a job that draws new rows and replays old ones."""
+    assert isinstance(job.mixing, ReplayMixing)
+    return job.mixing
+
+
+def weighted_mixing(job: TrainTemplate) -> WeightedMixing:
+    """The mixing of a job that draws every domain by its weight."""
+    assert isinstance(job.mixing, WeightedMixing)
+    return job.mixing
+
+
+def cosine_schedule(job: TrainTemplate) -> CosineSchedule:
+    """The schedule of a job that ends with its cosine."""
+    assert isinstance(job.schedule, CosineSchedule)
+    return job.schedule
+
+
+def infinite_schedule(job: TrainTemplate) -> InfiniteSchedule:
+    """The schedule of a trunk, or of its release."""
+    assert isinstance(job.schedule, InfiniteSchedule)
+    return job.schedule
+
+
+def half_selection(job: TrainTemplate) -> HalfSelection:
+    """The selection of a job that half fine-tunes."""
+    assert isinstance(job.selection, HalfSelection)
+    return job.selection
+
+
+def adapter_selection(job: TrainTemplate) -> AdapterSelection:
+    """The selection of a job that trains an adapter of its own."""
+    assert isinstance(job.selection, AdapterSelection)
+    return job.selection
+
+
+def ema_consolidation(job: TrainTemplate) -> EmaConsolidation:
+    """The consolidation of a job that averages its weights."""
+    assert isinstance(job.consolidation, EmaConsolidation)
+    return job.consolidation

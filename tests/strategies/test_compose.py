@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from strategies import choice
 from strategies.choice import StrategySettings
 from strategies.errors import BadPlan
-from strategies.settings import TrainingSettings
+from strategies.settings import Json, Task, TrainingSettings
 from tests.strategies.makers import plan, signals
 
 INFINITE = {"kind": "infinite"}
@@ -50,7 +50,7 @@ BANK = {"selection": {"kind": "adapter"}, "consolidation": {"kind": "task-mean"}
         ({"start": "base", "mixing": {"kind": "everything"}, "keep_optimizer": True}, {}, "no optimizer moments"),
     ],
 )
-def test_contradictions_are_refused(given, training, reason):
+def test_contradictions_are_refused(given: Json, training: Json, reason: str) -> None:
     with pytest.raises(BadPlan, match=reason):
         plan(signals(training), **given)
     with pytest.raises(BadPlan, match=reason):
@@ -71,16 +71,18 @@ ADAPTERS = {"name": "mos"}
         ("sft", {**ADAPTERS, "selection": {"pooling": "cls"}}, "selection.pooling is about classes, which sft"),
     ],
 )
-def test_what_the_task_would_not_heed_is_refused_before_anything_is_measured(task, given, reason):
+def test_what_the_task_would_not_heed_is_refused_before_anything_is_measured(
+    task: Task, given: Json, reason: str
+) -> None:
     with pytest.raises(BadPlan, match=reason):
         choice.check(StrategySettings.model_validate(given), TrainingSettings(), task)
-    other = "causal-lm" if task == "classification" else "classification"
+    other: Task = "causal-lm" if task == "classification" else "classification"
     choice.check(StrategySettings.model_validate(given), TrainingSettings(), other)
 
 
 @pytest.mark.parametrize("task", ["causal-lm", "sft", "classification"])
 @pytest.mark.parametrize("name", choice.NAMES)
-def test_every_strategy_fits_every_task(name, task):
+def test_every_strategy_fits_every_task(name: str, task: Task) -> None:
     choice.check(StrategySettings.model_validate({"name": name}), TrainingSettings(), task)
 
 
@@ -96,12 +98,12 @@ def test_every_strategy_fits_every_task(name, task):
         ({"consolidation": {"kind": "merge", "siblings": 9}}, "less than or equal to 8"),
     ],
 )
-def test_a_screw_refuses_what_its_kind_does_not_use(screw, reason):
+def test_a_screw_refuses_what_its_kind_does_not_use(screw: Json, reason: str) -> None:
     with pytest.raises(ValidationError, match=reason):
         StrategySettings.model_validate(screw)
 
 
-def test_a_word_is_a_screws_kind():
+def test_a_word_is_a_screws_kind() -> None:
     assert plan(schedule="infinite") == plan(schedule=INFINITE)
 
 
@@ -114,7 +116,7 @@ def test_a_word_is_a_screws_kind():
         ({"name": "retrain", "mixing": {}}, "everything"),
     ],
 )
-def test_a_screw_without_a_kind_is_the_one_that_the_strategy_has(given, kind):
+def test_a_screw_without_a_kind_is_the_one_that_the_strategy_has(given: Json, kind: str) -> None:
     mixing = StrategySettings.model_validate(given).mixing
     assert mixing is not None
     assert mixing.kind == kind
@@ -124,8 +126,8 @@ def test_a_screw_without_a_kind_is_the_one_that_the_strategy_has(given, kind):
     ("name", "mixing", "schedule"),
     list(itertools.product(choice.NAMES, ("new", "replay", "everything"), ("cosine", "infinite"))),
 )
-def test_a_composition_is_planned_where_it_makes_sense(name, mixing, schedule):
-    given = {"mixing": {"kind": mixing}, "schedule": {"kind": schedule}}
+def test_a_composition_is_planned_where_it_makes_sense(name: str, mixing: str, schedule: str) -> None:
+    given: Json = {"mixing": {"kind": mixing}, "schedule": {"kind": schedule}}
     senseless = schedule == "infinite" and (name == "half-finetune" or mixing == "everything" or name == "retrain")
     banked = name == "mos" and (mixing, schedule) != ("new", "cosine")
     if senseless or banked or (name == "retrain" and mixing != "everything"):

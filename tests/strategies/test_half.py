@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import combinations
 from typing import Any
 
@@ -12,9 +13,9 @@ from strategies.contract import Parameter
 from strategies.errors import BadPlan
 from strategies.parts import FrozenSlice, HalfSelection
 from strategies.selection.half import choose, new_bytes_bound, new_share, realised
-from strategies.selection.roles import Unit, adapted_layers, blocks, embeddings, layers
+from strategies.selection.roles import Piece, Unit, adapted_layers, blocks, embeddings, layers
 from strategies.selection.settings import HalfSettings
-from strategies.settings import LoraSettings
+from strategies.settings import Json, LoraSettings
 from tests.strategies.tables import GROUPED, KNOWN, MULTI_HEAD, table
 
 LORA = LoraSettings(r=2)
@@ -38,20 +39,20 @@ def kept(unit: Unit, selection: HalfSelection) -> bool:
     return answers.pop()
 
 
-def inside(piece, selection: HalfSelection) -> bool:
+def inside(piece: Piece, selection: HalfSelection) -> bool:
     parts = selection.slices.get(piece.name, ())
     return piece.part is not None and any(
         part.dim == piece.part.dim and part.start <= piece.part.start and piece.part.stop <= part.stop for part in parts
     )
 
 
-def count(units, selection: HalfSelection) -> int:
+def count(units: Iterable[Unit], selection: HalfSelection) -> int:
     return sum(kept(unit, selection) for unit in units)
 
 
 @pytest.mark.parametrize("depth", [1, 2, 5])
 @pytest.mark.parametrize("name", KNOWN)
-def test_half_of_each_category_stays_in_each_layer(name: str, depth: int):
+def test_half_of_each_category_stays_in_each_layer(name: str, depth: int) -> None:
     read = layers(table(name, depth))
     selection = drawn(table(name, depth))
     assert [count(layer.attention, selection) for layer in read] == [2] * depth
@@ -63,7 +64,7 @@ def test_half_of_each_category_stays_in_each_layer(name: str, depth: int):
 
 
 @pytest.mark.parametrize("name", KNOWN)
-def test_what_is_outside_the_blocks_always_moves(name: str):
+def test_what_is_outside_the_blocks_always_moves(name: str) -> None:
     inner = {parameter.name for block in blocks(table(name)) for parameter in block}
     for stage in range(1, 4):
         selection = drawn(table(name), stage=stage)
@@ -72,18 +73,19 @@ def test_what_is_outside_the_blocks_always_moves(name: str):
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 8])
 @pytest.mark.parametrize("name", [name for name in KNOWN if name not in {"phi", "modernbert"}])
-def test_half_of_the_blocks_numbers_move(name: str, depth: int):
+def test_half_of_the_blocks_numbers_move(name: str, depth: int) -> None:
     for stage in range(1, 5):
         share = realised(table(name, depth), drawn(table(name, depth), stage=stage))
         # Biases of inner and outer width differ by a few numbers, which only these tiny widths show.
         assert share == pytest.approx(0.5, abs=1 / (6 * depth) + 0.01)
 
 
-def test_without_biases_the_band_of_half_is_exact():
+def test_without_biases_the_band_of_half_is_exact() -> None:
     for depth in (1, 2, 3, 4, 7):
         for name in ("llama", "llama-gqa", "gemma2"):
             parameters = table(name, depth)
-            selection = drawn(parameters, **({} if name == "llama" else {"pairing": "gqa_balanced"}))
+            settings: Json = {} if name == "llama" else {"pairing": "gqa_balanced"}
+            selection = drawn(parameters, **settings)
             assert abs(realised(parameters, selection) - 0.5) <= 1 / (6 * depth) * (depth % 2) + 1e-12
 
 
@@ -102,18 +104,18 @@ ALL_PAIRS = {"".join(pair) for pair in combinations("qkvo", 2)}
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
-def test_equal_heads_may_keep_any_two_attention_matrices(name: str):
+def test_equal_heads_may_keep_any_two_attention_matrices(name: str) -> None:
     assert attention_pairs(name) == attention_pairs(name, pairing="param_aware") == ALL_PAIRS
     assert attention_pairs(name, pairing="gqa_balanced") == BALANCED
 
 
 @pytest.mark.parametrize("name", ["llama-gqa", "qwen2", "phi3"])
-def test_grouped_heads_keep_one_of_q_and_o_and_one_of_k_and_v(name: str):
+def test_grouped_heads_keep_one_of_q_and_o_and_one_of_k_and_v(name: str) -> None:
     assert attention_pairs(name) == attention_pairs(name, pairing="param_aware") == BALANCED
     assert attention_pairs(name, pairing="uniform") == ALL_PAIRS
 
 
-def test_a_draw_depends_on_seed_and_stage_alone():
+def test_a_draw_depends_on_seed_and_stage_alone() -> None:
     parameters = table("llama", 4)
     first = drawn(parameters)
     assert drawn(parameters) == first
@@ -121,7 +123,7 @@ def test_a_draw_depends_on_seed_and_stage_alone():
     assert drawn(parameters, seed=2).frozen != first.frozen
 
 
-def test_a_draw_is_the_same_on_every_machine():
+def test_a_draw_is_the_same_on_every_machine() -> None:
     assert [".".join(name.split(".")[2:-1]) for name in drawn(table("llama")).frozen] == [
         "0.self_attn.q_proj",
         "0.self_attn.k_proj",
@@ -135,13 +137,13 @@ def test_a_draw_is_the_same_on_every_machine():
     ]
 
 
-def test_every_matrix_moves_in_some_stage():
+def test_every_matrix_moves_in_some_stage() -> None:
     parameters = table("llama-gqa")
     always = set.intersection(*(set(drawn(parameters, stage=stage).frozen) for stage in range(1, 30)))
     assert always == set()
 
 
-def test_biases_and_inner_norms_follow_their_matrix():
+def test_biases_and_inner_norms_follow_their_matrix() -> None:
     for name in ("qwen2", "qwen3", "bert"):
         for layer in layers(table(name)):
             names = {unit.role: {piece.name.split(".")[-2] for piece in unit.pieces} for unit in layer.attention}
@@ -150,7 +152,7 @@ def test_biases_and_inner_norms_follow_their_matrix():
     assert [len(unit.pieces) for unit in layers(table("qwen3"))[0].attention] == [2, 2, 1, 1]
 
 
-def test_the_norms_of_a_layer_are_counted_where_they_stand():
+def test_the_norms_of_a_layer_are_counted_where_they_stand() -> None:
     found = {name: len(layers(table(name))[1].norms) for name in ("llama", "gemma2", "gemma3", "bert", "phi")}
     assert found == {"llama": 2, "gemma2": 4, "gemma3": 4, "bert": 2, "phi": 1}
 
@@ -160,14 +162,14 @@ def parts(name: str, role: str) -> list[tuple[int, int, int]]:
     return [(p.part.dim, p.part.start, p.part.stop) for p in unit.pieces if p.part is not None]
 
 
-def test_a_fused_projection_is_cut_where_its_parts_lie():
+def test_a_fused_projection_is_cut_where_its_parts_lie() -> None:
     assert [parts("phi3", role) for role in "qkv"] == [[(0, 0, 16)], [(0, 16, 24)], [(0, 24, 32)]]
     assert [parts("phi3", role) for role in ("gate", "up")] == [[(0, 0, 24)], [(0, 24, 48)]]
     # A Conv1D's matrix is (in, out): the parts lie along the second dimension, and along the first of its bias.
     assert parts("gpt2", "k") == [(1, 16, 32), (0, 16, 32)]
 
 
-def test_neighbouring_slices_are_one_and_a_whole_matrix_has_none():
+def test_neighbouring_slices_are_one_and_a_whole_matrix_has_none() -> None:
     found = [drawn(table("phi3", 4), stage=stage) for stage in range(1, 20)]
     joined = {part for selection in found for all_parts in selection.slices.values() for part in all_parts}
     assert FrozenSlice(dim=0, start=0, stop=24) in joined
@@ -175,7 +177,7 @@ def test_neighbouring_slices_are_one_and_a_whole_matrix_has_none():
     assert any("gate_up_proj" in name for selection in found for name in selection.frozen)
 
 
-def test_model_level_keeps_half_of_all_matrices_wherever_they_stand():
+def test_model_level_keeps_half_of_all_matrices_wherever_they_stand() -> None:
     read = layers(table("llama-gqa", 4))
     selection = drawn(table("llama-gqa", 4), level="model")
     matrices = [unit for layer in read for unit in (*layer.attention, *layer.feed_forward)]
@@ -185,7 +187,7 @@ def test_model_level_keeps_half_of_all_matrices_wherever_they_stand():
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt-neox", "mixtral"])
-def test_layer_level_keeps_half_of_the_layers_of_any_model(name: str):
+def test_layer_level_keeps_half_of_the_layers_of_any_model(name: str) -> None:
     parameters = table(name, 4)
     found = set()
     for stage in range(1, 30):
@@ -197,7 +199,7 @@ def test_layer_level_keeps_half_of_the_layers_of_any_model(name: str):
 
 
 @pytest.mark.parametrize("name", ["llama", "bert", "distilbert", "roberta", "gpt-neox"])
-def test_bottom_keeps_the_lowest_blocks_and_the_embeddings(name: str):
+def test_bottom_keeps_the_lowest_blocks_and_the_embeddings(name: str) -> None:
     selection = drawn(table(name, 4), level="bottom")
     below = [parameter.name for block in blocks(table(name, 4))[:2] for parameter in block]
     outer = [parameter.name for parameter in embeddings(table(name, 4))]
@@ -207,7 +209,7 @@ def test_bottom_keeps_the_lowest_blocks_and_the_embeddings(name: str):
 
 
 @pytest.mark.parametrize("name", ["llama-tied", "gpt2", "gemma"])
-def test_a_matrix_that_is_the_head_too_is_never_named_as_frozen(name: str):
+def test_a_matrix_that_is_the_head_too_is_never_named_as_frozen(name: str) -> None:
     selection = drawn(table(name, 4), level="bottom")
     (tied,) = (parameter for parameter in table(name, 4) if len(parameter.names) > 1)
     assert selection.detach_embeddings
@@ -216,7 +218,7 @@ def test_a_matrix_that_is_the_head_too_is_never_named_as_frozen(name: str):
 
 
 @pytest.mark.parametrize("level", ["layer", "bottom"])
-def test_half_of_a_single_layer_is_refused(level: str):
+def test_half_of_a_single_layer_is_refused(level: str) -> None:
     with pytest.raises(BadPlan, match="choose level category"):
         drawn(table("llama", 1), level=level)
 
@@ -229,7 +231,7 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("name", sorted(REFUSALS))
-def test_a_shape_that_cannot_be_halved_is_refused_by_its_tensor(name: str):
+def test_a_shape_that_cannot_be_halved_is_refused_by_its_tensor(name: str) -> None:
     with pytest.raises(BadPlan, match=REFUSALS[name]):
         drawn(table(name))
 
@@ -240,14 +242,14 @@ def changed(name: str, **changes: Any) -> tuple[Parameter, ...]:
     return tuple(made)
 
 
-def test_fused_widths_that_do_not_fit_are_refused():
+def test_fused_widths_that_do_not_fit_are_refused() -> None:
     with pytest.raises(BadPlan, match=r"qkv_proj\.weight of width 33 cannot be cut"):
         drawn(changed("self_attn.qkv_proj", shape=(33, 16)))
     with pytest.raises(BadPlan, match=r"gate_up_proj\.weight of width 47 cannot be cut"):
         drawn(changed("mlp.gate_up_proj", shape=(47, 16)))
 
 
-def test_blocks_that_lack_a_matrix_or_have_it_twice_are_refused():
+def test_blocks_that_lack_a_matrix_or_have_it_twice_are_refused() -> None:
     without = tuple(parameter for parameter in table("llama") if "layers.0.self_attn.v_proj" not in parameter.name)
     with pytest.raises(BadPlan, match=r"block of model\.layers\.0\S+ lacks.*it has q, k, o"):
         drawn(without)
@@ -259,7 +261,7 @@ def test_blocks_that_lack_a_matrix_or_have_it_twice_are_refused():
 
 
 @pytest.mark.parametrize("name", [*MULTI_HEAD, *GROUPED, "gpt-neox"])
-def test_with_adapters_half_of_those_of_each_category_stay(name: str):
+def test_with_adapters_half_of_those_of_each_category_stay(name: str) -> None:
     read = adapted_layers(table(name, 4), LORA)
     selection = drawn(table(name, 4), lora=LORA)
     assert selection.lora == LORA
@@ -270,7 +272,7 @@ def test_with_adapters_half_of_those_of_each_category_stay(name: str):
     assert not any(layer.norms for layer in read)
 
 
-def test_only_modules_that_carry_an_adapter_are_drawn_from():
+def test_only_modules_that_carry_an_adapter_are_drawn_from() -> None:
     some = LoraSettings(r=2, target_modules=("q_proj", "v_proj", "mlp.down_proj"))
     selection = drawn(table("llama-gqa", 4), lora=some)
     modules = [name.split(".")[-2] for name in selection.frozen]
@@ -279,7 +281,7 @@ def test_only_modules_that_carry_an_adapter_are_drawn_from():
     assert len(modules) == 6
 
 
-def test_bottom_with_adapters_names_the_adapted_modules_alone():
+def test_bottom_with_adapters_names_the_adapted_modules_alone() -> None:
     selection = drawn(table("llama-tied", 4), level="bottom", lora=LORA)
     assert {name.split(".")[2] for name in selection.frozen} == {"0", "1"}
     assert len(selection.frozen) == 14
@@ -287,13 +289,13 @@ def test_bottom_with_adapters_names_the_adapted_modules_alone():
     assert realised(table("llama-tied", 4), selection) == 0.5
 
 
-def test_adapters_on_nothing_have_no_share():
+def test_adapters_on_nothing_have_no_share() -> None:
     nowhere = LoraSettings(r=2, target_modules=("elsewhere",))
     with pytest.raises(BadPlan, match="target_modules"):
         realised(table("llama"), drawn(table("llama"), lora=nowhere))
 
 
-def test_new_bytes_are_bounded_by_the_tensors_that_move():
+def test_new_bytes_are_bounded_by_the_tensors_that_move() -> None:
     parameters = table("llama", 2)
     embeddings_and_head, norm, layer = 2 * 32 * 16, 16, 4 * 256 + 3 * 384 + 2 * 16
     total = embeddings_and_head + norm + 2 * layer
@@ -303,20 +305,20 @@ def test_new_bytes_are_bounded_by_the_tensors_that_move():
     assert new_share(table("gpt2"), fused) > realised(table("gpt2"), fused)
 
 
-def test_the_bound_of_new_bytes_leaves_room_for_small_files_and_is_of_full_models():
+def test_the_bound_of_new_bytes_leaves_room_for_small_files_and_is_of_full_models() -> None:
     parameters = table("llama", 2)
     whole = drawn(parameters)
     assert new_bytes_bound(parameters, whole) == pytest.approx(new_share(parameters, whole) + 0.02)
     assert new_bytes_bound(parameters, drawn(parameters, lora=LORA)) is None
 
 
-def test_new_bytes_of_adapters_are_few_beside_the_base():
+def test_new_bytes_of_adapters_are_few_beside_the_base() -> None:
     parameters = table("llama", 2)
     each = 2 * (4 * 32 + 3 * 40)
     total = sum(parameter.numel for parameter in parameters) + 2 * each
     assert new_share(parameters, drawn(parameters, lora=LORA)) == each / total
 
 
-def test_a_pairing_that_would_be_ignored_is_refused():
+def test_a_pairing_that_would_be_ignored_is_refused() -> None:
     with pytest.raises(ValidationError, match="pairing is used at level category only"):
         HalfSettings(level="layer", pairing="uniform")

@@ -6,28 +6,23 @@ from typing import Any
 
 import pytest
 
-from strategies.contract import MergeTemplate, Plan, TrainTemplate
+from strategies.contract import TrainTemplate
 from strategies.errors import BadPlan
 from strategies.merging.settings import EmaConsolidation
 from strategies.named import NAMED
 from strategies.plan import order
-from tests.strategies.makers import plan, signals, source
+from strategies.settings import Json
+from tests.strategies.makers import merge_job, plan, signals, source, train_job
 
 
-def merged(made: Plan) -> MergeTemplate:
-    job = made.jobs[made.result]
-    assert isinstance(job, MergeTemplate)
-    return job
-
-
-def ending_with(method: Any, **more: Any) -> dict[str, Any]:
+def ending_with(method: str | Json, **more: Any) -> dict[str, Any]:
     return {"consolidation": {"kind": "merge", "method": method, **more}}
 
 
-def test_siblings_differ_in_the_order_of_their_rows_alone():
+def test_siblings_differ_in_the_order_of_their_rows_alone() -> None:
     made = plan(**ending_with("soup"))
     trained = [job for job in made.jobs.values() if isinstance(job, TrainTemplate)]
-    assert list(merged(made).members) == ["train-1", "train-2", "train-3"]
+    assert list(merge_job(made).members) == ["train-1", "train-2", "train-3"]
     assert len({job.mixing.order for job in trained}) == 3
     alike = [job.model_copy(update={"mixing": trained[0].mixing, "state": ()}) for job in trained]
     assert alike[0] == alike[1] == alike[2]
@@ -37,23 +32,24 @@ def test_siblings_differ_in_the_order_of_their_rows_alone():
     assert "merges 3 siblings by soup" in made.reason
 
 
-def test_one_sibling_alone_is_averaged_with_what_it_started_from():
+def test_one_sibling_alone_is_averaged_with_what_it_started_from() -> None:
     made = plan(**ending_with("fisher", siblings=1))
-    assert merged(made).members == {"train-1": "@train-1/answer/model", "start": "@live/answer/model"}
-    assert merged(made).rows == {"train-1": "batch-3", "start": "batch-2"}
+    assert merge_job(made).members == {"train-1": "@train-1/answer/model", "start": "@live/answer/model"}
+    assert merge_job(made).rows == {"train-1": "batch-3", "start": "batch-2"}
     with pytest.raises(BadPlan, match="no earlier batch"):
         plan(signals(anchor=None, old=()), "naive", **ending_with("fisher", siblings=1))
 
 
 @pytest.mark.parametrize("method", ["soup", "greedy-soup", "fisher"])
-def test_a_start_that_knows_no_classes_is_averaged_with_nothing(method: str):
-    pools = {"task": "classification", "labels": ("a", "b"), "pools": ("pool",)}
-    for more in ({}, {"parent_labels": ("a",), "name": "retrain"}):
+def test_a_start_that_knows_no_classes_is_averaged_with_nothing(method: str) -> None:
+    pools: Json = {"task": "classification", "labels": ("a", "b"), "pools": ("pool",)}
+    starts: tuple[Json, ...] = ({}, {"parent_labels": ("a",), "name": "retrain"})
+    for more in starts:
         name = more.pop("name", "naive")
         with pytest.raises(BadPlan, match="knows no classes yet; set siblings to 2"):
             plan(signals(**pools, **more), name, **ending_with(method, siblings=1))
     grown = plan(signals(**pools, parent_labels=("a",)), "naive", **ending_with(method, siblings=1))
-    assert list(merged(grown).members) == ["train-1", "start"]
+    assert list(merge_job(grown).members) == ["train-1", "start"]
 
 
 @pytest.mark.parametrize(
@@ -67,21 +63,21 @@ def test_a_start_that_knows_no_classes_is_averaged_with_nothing(method: str):
         ("pcb", 3),
     ],
 )
-def test_what_scales_one_change_trains_one_model(method: Any, siblings: int):
+def test_what_scales_one_change_trains_one_model(method: str | Json, siblings: int) -> None:
     made = plan(**ending_with(method))
-    assert len(merged(made).members) == siblings
+    assert len(merge_job(made).members) == siblings
 
 
-def test_lines_after_a_merge_takes_siblings():
+def test_lines_after_a_merge_takes_siblings() -> None:
     lines = {"kind": "lines", "beta": 0.5, "after": {"kind": "task-arithmetic", "lam": 0.4}}
-    assert len(merged(plan(**ending_with(lines, siblings=2))).members) == 2
+    assert len(merge_job(plan(**ending_with(lines, siblings=2))).members) == 2
 
 
-def test_a_greedy_soup_chooses_by_the_sets_of_all_that_it_was_trained_on():
+def test_a_greedy_soup_chooses_by_the_sets_of_all_that_it_was_trained_on() -> None:
     new = source("batch-3").model_copy(update={"eval_set": "batch-3-heldout"})
     old = source("batch-1").model_copy(update={"eval_set": "batch-1-heldout"})
     made = plan(signals(new=(new,), old=(old,), pools=("pool",)), **ending_with("greedy-soup"))
-    assert set(merged(made).sets) == {"batch-3-heldout", "batch-1-heldout", "pool"}
+    assert set(merge_job(made).sets) == {"batch-3-heldout", "batch-1-heldout", "pool"}
     with pytest.raises(BadPlan, match="choose soup"):
         plan(**ending_with("greedy-soup"))
 
@@ -96,50 +92,50 @@ def test_a_greedy_soup_chooses_by_the_sets_of_all_that_it_was_trained_on():
         ("fisher", 2, "model"),
     ],
 )
-def test_adapters_stay_adapters_where_the_method_can(method: str, siblings: int, into: str):
+def test_adapters_stay_adapters_where_the_method_can(method: str, siblings: int, into: str) -> None:
     made = plan(signals({"tuner": "lora"}), **ending_with(method, siblings=siblings))
-    assert merged(made).into == into
-    assert merged(made).members["train-1"] == "@train-1/answer/adapter"
+    assert merge_job(made).into == into
+    assert merge_job(made).members["train-1"] == "@train-1/answer/adapter"
 
 
-def test_retraining_counts_changes_from_the_base():
-    assert merged(plan(name="retrain", **ending_with("task-arithmetic"))).init == "@base/answer/model"
+def test_retraining_counts_changes_from_the_base() -> None:
+    assert merge_job(plan(name="retrain", **ending_with("task-arithmetic"))).init == "@base/answer/model"
 
 
 @pytest.mark.parametrize("name", [one.name for one in NAMED if one.composition.selection.kind != "adapter"])
-def test_any_strategy_may_end_with_a_merge(name: str):
-    assert len(merged(plan(name=name, **ending_with("soup", siblings=2))).members) == 2
+def test_any_strategy_may_end_with_a_merge(name: str) -> None:
+    assert len(merge_job(plan(name=name, **ending_with("soup", siblings=2))).members) == 2
 
 
 @pytest.mark.parametrize("tuner", ["full", "lora"])
-def test_of_the_infinite_schedule_the_release_alone_is_merged(tuner: str):
+def test_of_the_infinite_schedule_the_release_alone_is_merged(tuner: str) -> None:
     role = {"full": "answer/model", "lora": "answer/adapter"}[tuner]
     plain = plan(signals({"tuner": tuner}), schedule="infinite")
     made = plan(signals({"tuner": tuner}), schedule="infinite", **ending_with("soup", siblings=2))
     assert list(made.jobs) == ["trunk", "release-1", "release-2", "merge"]
     assert (made.jobs["trunk"], made.jobs["release-1"]) == (plain.jobs["trunk"], plain.jobs["release"])
-    assert merged(made).init == f"@trunk/{role}"
-    assert set(merged(made).members.values()) == {f"@release-1/{role}", f"@release-2/{role}"}
+    assert merge_job(made).init == f"@trunk/{role}"
+    assert set(merge_job(made).members.values()) == {f"@release-1/{role}", f"@release-2/{role}"}
     one = plan(signals({"tuner": tuner}), schedule="infinite", **ending_with("soup", siblings=1))
-    assert merged(one).members["start"] == f"@trunk/{role}"
+    assert merge_job(one).members["start"] == f"@trunk/{role}"
     assert made.reason.endswith(", then merges 2 siblings by soup.")
 
 
-def test_of_the_infinite_schedule_the_release_alone_is_averaged():
+def test_of_the_infinite_schedule_the_release_alone_is_averaged() -> None:
     plain = plan(schedule="infinite")
     made = plan(schedule="infinite", consolidation="ema")
     assert made.jobs["trunk"] == plain.jobs["trunk"]
-    average = made.jobs["release"].consolidation
+    average = train_job(made, "release").consolidation
     assert average == EmaConsolidation(decay=1 - 1 / made.values["anneal_steps"].value)
     assert made.values["decay"].origin == f"horizon of 1 stages of {made.values['anneal_steps'].value} steps"
 
 
-def test_a_decay_of_none_of_the_average_is_the_users():
+def test_a_decay_of_none_of_the_average_is_the_users() -> None:
     decay = plan(consolidation={"kind": "ema", "decay": 0.0}).values["decay"]
     assert (decay.value, decay.origin) == (0.0, "settings")
 
 
-def test_a_search_for_the_mixture_comes_before_every_sibling():
+def test_a_search_for_the_mixture_comes_before_every_sibling() -> None:
     first = (source("batch-1", 800, tokens=50_000),)
     given = signals(new=(source("batch-3", tokens=50_000),), old=first)
     doremi = {"reweight": {"kind": "doremi"}}
@@ -147,7 +143,7 @@ def test_a_search_for_the_mixture_comes_before_every_sibling():
     assert list(made.jobs) == ["reference", "proxy", "train-1", "train-2", "merge"]
 
 
-def test_what_searches_the_mixture_is_trained_weights_and_no_average():
+def test_what_searches_the_mixture_is_trained_weights_and_no_average() -> None:
     first = (source("batch-1", 800, tokens=50_000),)
     given = signals(new=(source("batch-3", tokens=50_000),), old=first)
     made = plan(given, "data-mixing", mixing={"reweight": {"kind": "doremi"}}, consolidation="ema")
@@ -155,7 +151,7 @@ def test_what_searches_the_mixture_is_trained_weights_and_no_average():
     assert kinds == {"reference": "keep", "proxy": "keep", "train": "ema"}
 
 
-def test_lines_after_fisher_brings_what_fisher_needs():
+def test_lines_after_fisher_brings_what_fisher_needs() -> None:
     lines = {"kind": "lines", "beta": 0.5, "after": {"kind": "fisher"}}
-    made = merged(plan(signals({"tuner": "lora"}), **ending_with(lines, siblings=2)))
+    made = merge_job(plan(signals({"tuner": "lora"}), **ending_with(lines, siblings=2)))
     assert (made.into, made.rows) == ("model", {"train-1": "batch-3", "train-2": "batch-3"})

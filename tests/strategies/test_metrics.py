@@ -1,10 +1,13 @@
 """Metrics against the golden values, and the identities that hold for any scores."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from numpy.typing import ArrayLike
 
 from strategies import metrics
 from strategies.errors import BadScores
@@ -36,46 +39,46 @@ matrices = st.integers(2, 6).flatmap(lambda size: arrays.arrays(float, (size, si
         (metrics.stability_plasticity(R), 2 * 0.85 * 0.875 / 1.725),
     ],
 )
-def test_metrics_have_their_golden_values(value, golden):
+def test_metrics_have_their_golden_values(value: float, golden: float) -> None:
     assert value == pytest.approx(golden, abs=1e-12)
 
 
-def test_forgetting_since_learned_is_reported_by_task():
+def test_forgetting_since_learned_is_reported_by_task() -> None:
     assert metrics.forgetting_by_task(R) == pytest.approx([0.3, 0.1, 0.05])
 
 
-def test_forgetting_looks_at_every_stage_before_the_last_one_and_may_be_negative():
+def test_forgetting_looks_at_every_stage_before_the_last_one_and_may_be_negative() -> None:
     assert metrics.forgetting([[0.5, 0.9], [0.8, 0.4]]) == pytest.approx(-0.3)
     assert metrics.forgetting([[0.5, 0, 0], [0.7, 0.5, 0], [0.6, 0.5, 0.5]]) == pytest.approx(0.05)
 
 
-def test_losses_are_negated():
+def test_losses_are_negated() -> None:
     losses = [[2.0, 3.0], [2.5, 1.0]]
     assert metrics.backward_transfer(metrics.from_losses(losses)) == pytest.approx(-0.5)
 
 
-def test_flips_have_their_golden_values():
+def test_flips_have_their_golden_values() -> None:
     flips = metrics.flips(LABELS, BEFORE, AFTER)
     assert (flips.accuracy_before, flips.accuracy_after) == (0.625, 0.5)
     assert (flips.nfr, flips.pfr, flips.nf_mc) == (0.25, 0.125, 0.5)
     assert flips.btc == pytest.approx(0.6)
 
 
-def test_generation_flips_have_their_golden_values():
+def test_generation_flips_have_their_golden_values() -> None:
     flips = metrics.generation_flips([0.5, 0.6, 0.2, 0.8], [0.7, 0.5, 0.2, 0.3])
     assert (flips.nfr, flips.pfr) == (0.5, 0.25)
     assert (flips.mean_regression, flips.mean_gain) == pytest.approx((0.3, 0.2))
 
 
 @given(classes)
-def test_accuracy_changes_by_positive_less_negative_flips(rows):
+def test_accuracy_changes_by_positive_less_negative_flips(rows: list[tuple[int, int, int]]) -> None:
     flips = metrics.flips(*zip(*rows, strict=True))
     assert flips.accuracy_after - flips.accuracy_before == pytest.approx(flips.pfr - flips.nfr, abs=1e-12)
     assert flips.nfr <= flips.nf_mc <= 1 - flips.accuracy_after + 1e-12
 
 
 @given(classes)
-def test_backward_trust_is_what_negative_flips_leave(rows):
+def test_backward_trust_is_what_negative_flips_leave(rows: list[tuple[int, int, int]]) -> None:
     flips = metrics.flips(*zip(*rows, strict=True))
     if flips.btc is None:
         assert flips.accuracy_before == 0
@@ -84,22 +87,22 @@ def test_backward_trust_is_what_negative_flips_leave(rows):
 
 
 @given(matrices)
-def test_backward_transfer_is_forgetting_since_learned_with_the_other_sign(scores):
+def test_backward_transfer_is_forgetting_since_learned_with_the_other_sign(scores: metrics.Scores) -> None:
     assert metrics.backward_transfer(scores) == pytest.approx(-metrics.forgetting_by_task(scores).mean(), abs=1e-12)
     assert metrics.forgetting(scores) >= -metrics.backward_transfer(scores) - 1e-12
 
 
 @given(matrices)
-def test_the_normalisers_of_backward_transfer_differ_by_one_task(scores):
+def test_the_normalisers_of_backward_transfer_differ_by_one_task(scores: metrics.Scores) -> None:
     tasks = len(scores)
     by_all = metrics.backward_transfer(scores, "all-tasks")
     assert by_all * tasks == pytest.approx(metrics.backward_transfer(scores) * (tasks - 1), abs=1e-12)
 
 
-def test_a_metric_that_touches_an_unevaluated_score_is_refused():
+def test_a_metric_that_touches_an_unevaluated_score_is_refused() -> None:
     holes = np.array(R)
     holes[3, 1] = np.nan
-    of_matrix = (
+    of_matrix: tuple[Callable[[ArrayLike], object], ...] = (
         metrics.average_performance,
         metrics.average_over_time,
         metrics.backward_transfer,
@@ -112,7 +115,7 @@ def test_a_metric_that_touches_an_unevaluated_score_is_refused():
             metric(holes)
 
 
-def test_a_metric_that_does_not_touch_it_is_not():
+def test_a_metric_that_does_not_touch_it_is_not() -> None:
     holes = np.array(R)
     holes[np.triu_indices(4, 1)] = np.nan
     assert metrics.backward_transfer(holes) == pytest.approx(-0.15)
@@ -137,6 +140,6 @@ def test_a_metric_that_does_not_touch_it_is_not():
         lambda: metrics.stability_plasticity([[0.0, 0.0], [0.0, 0.0]]),
     ],
 )
-def test_scores_that_a_metric_is_not_defined_for_are_refused(ask):
+def test_scores_that_a_metric_is_not_defined_for_are_refused(ask: Callable[[], object]) -> None:
     with pytest.raises(BadScores):
         ask()

@@ -1,75 +1,75 @@
 """A stage of mos: which adapter it trains, on what, and what it refuses to go on from."""
 
+from typing import Any
+
 import pytest
 
 from strategies import choice
 from strategies.choice import StrategySettings
 from strategies.errors import BadPlan
-from strategies.parts import AdapterSelection, LocalObjective, TaskMeanConsolidation
-from strategies.settings import Json
-from tests.strategies.makers import plan, signals, values
+from strategies.parts import LocalObjective, TaskMeanConsolidation
+from strategies.settings import Json, Task
+from tests.strategies.makers import adapter_selection, plan, replay_mixing, signals, train_job, values
 
 CLASSES: Json = {"task": "classification", "anchor": None, "old": ()}
 BANK = ("answer/bank", "answer/model")
 
 
-def later(first: Json, **changes: Json) -> Json:
+def later(first: Json, **changes: Any) -> Json:
     """Signals of the stage after one whose plan resolved ``first``."""
     known = {"parent_answer": BANK, "parent_settings": first, "parent_labels": ("a", "b"), "parent_state": ()}
     return {**CLASSES, **known, **changes}
 
 
-def test_the_first_stage_trains_a_first_adapter_on_the_live_model():
-    job = plan(signals(**CLASSES), name="mos").jobs["train"]
+def test_the_first_stage_trains_a_first_adapter_on_the_live_model() -> None:
+    job = train_job(plan(signals(**CLASSES), name="mos"))
     assert job.init == "@live/answer/model"
-    assert isinstance(job.selection, AdapterSelection)
-    assert (job.selection.name, job.selection.start) == ("t1", None)
-    assert (job.mixing.new, job.mixing.old) == (("batch-3",), {})
+    assert (adapter_selection(job).name, adapter_selection(job).start) == ("t1", None)
+    assert (replay_mixing(job).new, replay_mixing(job).old) == (("batch-3",), {})
     assert job.consolidation == TaskMeanConsolidation()
     assert job.objective == LocalObjective(orthogonality=0.0), "there are no earlier classes to keep apart from"
 
 
-def test_the_next_stage_starts_from_the_banks_last_adapter():
+def test_the_next_stage_starts_from_the_banks_last_adapter() -> None:
     first = values(plan(signals(**CLASSES), name="mos"))
     made = plan(signals(**later(first, stage=7)), name="mos")
-    job = made.jobs["train"]
+    job = train_job(made)
     assert job.init == "@live/answer/bank"
-    assert isinstance(job.selection, AdapterSelection)
-    assert (job.selection.name, job.selection.start) == ("t2", "t1")
+    assert (adapter_selection(job).name, adapter_selection(job).start) == ("t2", "t1")
     assert job.objective == LocalObjective()
     assert "in adapter t2, started from t1," in made.reason
     assert values(made)["adapter"] == "t2"
 
 
 @pytest.mark.parametrize("tuner", ["full", "lora"])
-def test_adapters_are_low_rank_whatever_the_tuner(tuner):
+def test_adapters_are_low_rank_whatever_the_tuner(tuner: str) -> None:
     made = plan(signals({"tuner": tuner, "lora": {"r": 4}}, **CLASSES), name="mos")
-    job = made.jobs["train"]
-    assert (job.training.tuner, job.schedule.lr, job.selection.lora.r) == ("lora", 2e-4, 4)
+    job = train_job(made)
+    assert (job.training.tuner, job.schedule.lr, adapter_selection(job).lora.r) == ("lora", 2e-4, 4)
     assert made.values["tuner"].value == "lora"
 
 
 @pytest.mark.parametrize("task", ["causal-lm", "sft"])
-def test_language_models_train_on_their_own_objective(task):
-    job = plan(signals(task=task), name="mos").jobs["train"]
+def test_language_models_train_on_their_own_objective(task: Task) -> None:
+    job = train_job(plan(signals(task=task), name="mos"))
     assert job.objective.kind == task
     assert job.selection.kind == "adapter"
 
 
-def test_a_refused_stage_is_tried_again_at_half_its_rate_under_the_same_name():
+def test_a_refused_stage_is_tried_again_at_half_its_rate_under_the_same_name() -> None:
     first = plan(signals(**CLASSES), name="mos")
     again = plan(signals(**CLASSES, refused=(values(first),)), name="mos")
-    assert again.jobs["train"].schedule.lr == first.jobs["train"].schedule.lr / 2
-    assert again.jobs["train"].selection == first.jobs["train"].selection
+    assert train_job(again).schedule.lr == train_job(first).schedule.lr / 2
+    assert train_job(again).selection == train_job(first).selection
 
 
 @pytest.mark.parametrize("name", ["naive", "rewarm-replay", "half-finetune"])
-def test_no_other_strategy_goes_on_from_a_bank(name):
+def test_no_other_strategy_goes_on_from_a_bank(name: str) -> None:
     with pytest.raises(BadPlan, match="choose strategy mos, or retrain"):
         plan(signals(parent_answer=BANK), name=name)
 
 
-def test_auto_goes_on_from_a_bank_with_mos():
+def test_auto_goes_on_from_a_bank_with_mos() -> None:
     given = signals(**later({"adapter": "t1"}))
     made = plan(given, name="auto")
     assert made.jobs == plan(given, name="mos").jobs
@@ -77,8 +77,8 @@ def test_auto_goes_on_from_a_bank_with_mos():
     assert {one["strategy"] for one in choice.alternatives(given, StrategySettings())} >= {"rewarm-replay", "retrain"}
 
 
-def test_retrain_leaves_a_bank_behind_for_the_base():
-    assert plan(signals(parent_answer=BANK), name="retrain").jobs["train"].init == "@base/answer/model"
+def test_retrain_leaves_a_bank_behind_for_the_base() -> None:
+    assert train_job(plan(signals(parent_answer=BANK), name="retrain")).init == "@base/answer/model"
 
 
 @pytest.mark.parametrize(
@@ -89,6 +89,6 @@ def test_retrain_leaves_a_bank_behind_for_the_base():
         ({**CLASSES, "parent_labels": tuple("abcdefgh")}, "a, b, c, d, e and 3 more classes"),
     ],
 )
-def test_a_bank_does_not_start_where_something_would_be_lost(parent, reason):
+def test_a_bank_does_not_start_where_something_would_be_lost(parent: Json, reason: str) -> None:
     with pytest.raises(BadPlan, match=reason):
         plan(signals(**parent), name="mos")

@@ -5,16 +5,27 @@ import pytest
 from strategies import choice
 from strategies.choice import StrategySettings
 from strategies.errors import BadPlan
-from tests.strategies.makers import plan, signals, source, values
+from strategies.settings import Json, Task
+from tests.strategies.makers import (
+    cosine_schedule,
+    ema_consolidation,
+    half_selection,
+    plan,
+    replay_mixing,
+    signals,
+    source,
+    train_job,
+    values,
+)
 
 
 @pytest.mark.parametrize("name", choice.NAMES)
-def test_the_same_signals_make_the_same_plan(name):
+def test_the_same_signals_make_the_same_plan(name: str) -> None:
     assert plan(name=name) == plan(name=name)
 
 
 @pytest.mark.parametrize("name", choice.NAMES)
-def test_every_resolved_value_says_where_it_comes_from(name):
+def test_every_resolved_value_says_where_it_comes_from(name: str) -> None:
     made = plan(name=name)
     assert made.reason.endswith(".")
     assert all(one.origin for one in made.values.values())
@@ -23,26 +34,26 @@ def test_every_resolved_value_says_where_it_comes_from(name):
 
 @pytest.mark.parametrize("name", choice.NAMES)
 @pytest.mark.parametrize("refusals", [1, 2, 3, 5])
-def test_a_plan_differs_from_every_refused_one(name, refusals):
-    refused = []
+def test_a_plan_differs_from_every_refused_one(name: str, refusals: int) -> None:
+    refused: list[Json] = []
     for _ in range(refusals):
         refused.append(values(plan(signals(refused=tuple(refused)), name=name)))
     settings = [tuple(one.get(key) for key in ("strategy", "replay", "learning_rate")) for one in refused]
     assert len(set(settings)) == refusals
 
 
-def test_strategies_are_described_for_the_user():
+def test_strategies_are_described_for_the_user() -> None:
     described = {one["name"]: one for one in choice.describe()}
     assert list(described) == ["auto", "naive", "retrain", "rewarm-replay", "half-finetune", "data-mixing", "mos"]
     assert described["rewarm-replay"]["composition"]["mixing"] == {"kind": "replay", "share": None}
 
 
-def test_an_unknown_strategy_is_refused():
+def test_an_unknown_strategy_is_refused() -> None:
     with pytest.raises(BadPlan, match="choose one of auto"):
         choice.get("magic")
 
 
-def test_without_rows_there_is_no_plan():
+def test_without_rows_there_is_no_plan() -> None:
     with pytest.raises(BadPlan, match="no rows"):
         plan(signals(new=(source("batch-3", 0),)))
 
@@ -50,57 +61,57 @@ def test_without_rows_there_is_no_plan():
 # --- naive and retrain -------------------------------------------------------------------------------------------
 
 
-def test_naive_trains_the_live_model_on_the_new_data_alone():
-    job = plan(name="naive").jobs["train"]
+def test_naive_trains_the_live_model_on_the_new_data_alone() -> None:
+    job = train_job(plan(name="naive"))
     assert (job.init, job.optimizer, job.mixing.cursor) == ("@live/answer/model", None, None)
-    assert (job.mixing.new, job.mixing.old, job.mixing.share) == (("batch-3",), {}, "0.0")
-    assert (job.steps, job.schedule.steps, job.schedule.warmup) == (100, 100, 10)
+    assert (replay_mixing(job).new, replay_mixing(job).old, replay_mixing(job).share) == (("batch-3",), {}, "0.0")
+    assert (job.steps, cosine_schedule(job).steps, cosine_schedule(job).warmup) == (100, 100, 10)
 
 
-def test_naive_halves_its_rate_after_a_refusal():
+def test_naive_halves_its_rate_after_a_refusal() -> None:
     made = plan(signals(refused=({"strategy": "naive", "learning_rate": 3e-4},)), name="naive")
-    assert made.jobs["train"].schedule.lr == 1.5e-4
+    assert train_job(made).schedule.lr == 1.5e-4
     assert made.values["learning_rate"].origin.startswith("halved after refusal")
 
 
-def test_refusals_of_another_strategy_change_nothing():
+def test_refusals_of_another_strategy_change_nothing() -> None:
     made = plan(signals(refused=({"strategy": "retrain", "learning_rate": 3e-4},)), name="naive")
-    assert made.jobs["train"].schedule.lr == 3e-4
+    assert train_job(made).schedule.lr == 3e-4
 
 
-def test_retrain_trains_the_base_on_everything_jointly():
-    job = plan(name="retrain").jobs["train"]
+def test_retrain_trains_the_base_on_everything_jointly() -> None:
+    job = train_job(plan(name="retrain"))
     assert job.init == "@base/answer/model"
-    assert job.mixing.new == ("anchor", "batch-1", "batch-2", "batch-3")
-    assert job.mixing.old == {}
+    assert replay_mixing(job).new == ("anchor", "batch-1", "batch-2", "batch-3")
+    assert replay_mixing(job).old == {}
     assert job.steps == (500 + 800 + 400 + 1600 + 15) // 16
 
 
 # --- half fine-tuning --------------------------------------------------------------------------------------------
 
 
-def test_half_finetune_freezes_a_fresh_half_each_stage_by_value():
-    first, second = (plan(signals(stage=stage), name="half-finetune").jobs["train"] for stage in (1, 2))
+def test_half_finetune_freezes_a_fresh_half_each_stage_by_value() -> None:
+    first, second = (train_job(plan(signals(stage=stage), name="half-finetune")) for stage in (1, 2))
     assert first.selection.kind == "half"
-    assert first.selection.frozen != second.selection.frozen
-    assert plan(signals(stage=1), name="half-finetune").jobs["train"] == first
-    assert (first.optimizer, first.mixing.old) == (None, {})
+    assert half_selection(first).frozen != half_selection(second).frozen
+    assert train_job(plan(signals(stage=1), name="half-finetune")) == first
+    assert (first.optimizer, replay_mixing(first).old) == (None, {})
 
 
-def test_half_and_replay_go_together():
+def test_half_and_replay_go_together() -> None:
     made = plan(name="half-finetune", mixing={"kind": "replay", "share": 0.25})
-    assert (made.jobs["train"].mixing.share, made.jobs["train"].selection.kind) == ("0.25", "half")
+    assert (replay_mixing(train_job(made)).share, train_job(made).selection.kind) == ("0.25", "half")
     assert made.reason.endswith("of the blocks stays as it is (category level).")
     assert 0.4 < made.values["trainable_share"].value < 0.6
     assert 0.5 < made.values["new_bytes_bound"].value <= 1
 
 
-def test_half_of_an_adapter_names_the_adapters_that_stay():
+def test_half_of_an_adapter_names_the_adapters_that_stay() -> None:
     made = plan(signals({"tuner": "lora"}), name="half-finetune")
-    assert made.jobs["train"].selection.lora is not None
+    assert train_job(made).selection.lora is not None
 
 
-def test_half_needs_the_models_parameters():
+def test_half_needs_the_models_parameters() -> None:
     with pytest.raises(BadPlan, match="were not measured"):
         plan(signals(parameters=()), name="half-finetune")
 
@@ -118,19 +129,19 @@ def test_half_needs_the_models_parameters():
         ({"old": (), "anchor": source("anchor", 0)}, "naive"),
     ],
 )
-def test_auto_replays_when_there_is_anything_to_protect(changes, chosen):
+def test_auto_replays_when_there_is_anything_to_protect(changes: Json, chosen: str) -> None:
     made = plan(signals(**changes), name="auto")
     assert made.strategy == made.values["strategy"].value == chosen
     assert made.reason.startswith(f"{chosen}, because ")
 
 
-def test_auto_plans_what_the_chosen_strategy_plans():
+def test_auto_plans_what_the_chosen_strategy_plans() -> None:
     assert plan(name="auto").jobs == plan(name="rewarm-replay", schedule={"kind": "infinite"}).jobs
     others = signals(task="sft")
     assert plan(others, name="auto").jobs == plan(others, name="rewarm-replay").jobs
 
 
-def test_what_the_user_turned_holds_whatever_auto_chooses():
+def test_what_the_user_turned_holds_whatever_auto_chooses() -> None:
     made = plan(signals(old=(), anchor=None), name="auto", schedule={"kind": "infinite"})
     assert (made.strategy, tuple(made.jobs)) == ("naive", ("trunk", "release"))
 
@@ -139,7 +150,7 @@ BY_NAME = ("data-mixing", "mos", "mos/base")
 REPLAYED = ("rewarm-replay", "half-finetune/replay", "rewarm-replay/half")
 
 
-def test_auto_says_what_it_turned_down_and_why():
+def test_auto_says_what_it_turned_down_and_why() -> None:
     turned_down = choice.alternatives(signals(), StrategySettings())
     assert [one["strategy"] for one in turned_down] == ["naive", *REPLAYED, *BY_NAME, "retrain"]
     assert "3300 rows instead of 1600" in turned_down[-1]["reason"]
@@ -159,13 +170,13 @@ def test_auto_says_what_it_turned_down_and_why():
         ({"max_steps": 7}, 7),
     ],
 )
-def test_steps_are_passes_over_the_new_rows(training, steps):
-    assert plan(signals(training)).jobs["train"].steps == steps
+def test_steps_are_passes_over_the_new_rows(training: Json, steps: int) -> None:
+    assert train_job(plan(signals(training))).steps == steps
 
 
 @pytest.mark.parametrize("share", [0.0, 0.05, 0.5])
-def test_steps_do_not_depend_on_the_share_of_replay(share):
-    assert plan(mixing={"share": share}).jobs["train"].steps == 100
+def test_steps_do_not_depend_on_the_share_of_replay(share: float) -> None:
+    assert train_job(plan(mixing={"share": share})).steps == 100
 
 
 @pytest.mark.parametrize(
@@ -175,9 +186,9 @@ def test_steps_do_not_depend_on_the_share_of_replay(share):
         (1, None, 0), (100, 0.2, 20), (100, 70, 70), (100, 700, 100), (100, 0, 0),
     ],
 )  # fmt: skip
-def test_warmup_is_one_percent_at_least_ten_steps_at_most_half(steps, asked, warmup):
+def test_warmup_is_one_percent_at_least_ten_steps_at_most_half(steps: int, asked: float | None, warmup: int) -> None:
     made = plan(signals({"max_steps": steps, "warmup_steps": asked}))
-    assert made.jobs["train"].schedule.warmup == warmup
+    assert train_job(made).schedule.warmup == warmup
 
 
 @pytest.mark.parametrize(
@@ -187,35 +198,35 @@ def test_warmup_is_one_percent_at_least_ten_steps_at_most_half(steps, asked, war
         ("causal-lm", {"tuner": "lora"}, 2e-4), ("sft", {"learning_rate": 1e-3}, 1e-3),
     ],
 )  # fmt: skip
-def test_the_peak_rate_follows_task_and_tuner(task, training, rate):
-    job = plan(signals(training, task=task)).jobs["train"]
+def test_the_peak_rate_follows_task_and_tuner(task: Task, training: Json, rate: float) -> None:
+    job = train_job(plan(signals(training, task=task)))
     assert job.schedule.lr == rate
     assert job.schedule.min_lr == pytest.approx(rate / 10)
     assert job.selection.kind == training.get("tuner", "full")
 
 
-def test_the_order_of_rows_changes_from_stage_to_stage():
-    orders = {plan(signals(stage=stage)).jobs["train"].mixing.order for stage in (1, 2, 3)}
+def test_the_order_of_rows_changes_from_stage_to_stage() -> None:
+    orders = {train_job(plan(signals(stage=stage))).mixing.order for stage in (1, 2, 3)}
     assert len(orders) == 3
 
 
 # --- consolidation -----------------------------------------------------------------------------------------------
 
 
-def test_an_average_stands_in_the_plan_with_its_decay_by_value():
+def test_an_average_stands_in_the_plan_with_its_decay_by_value() -> None:
     made = plan(name="naive", consolidation={"kind": "ema", "horizon": 2})
     assert made.values["consolidation"].value == "ema"
     assert made.values["decay"].value == pytest.approx(1 - 1 / 200)
-    assert made.jobs["train"].consolidation.decay == made.values["decay"].value
+    assert ema_consolidation(train_job(made)).decay == made.values["decay"].value
     assert made.reason.endswith("averaged over its steps.")
 
 
-def test_a_stage_of_one_step_averages_nothing_and_is_still_a_plan():
+def test_a_stage_of_one_step_averages_nothing_and_is_still_a_plan() -> None:
     made = plan(signals({"max_steps": 1}), name="naive", consolidation="ema")
-    assert type(made).model_validate_json(made.model_dump_json()).jobs["train"].consolidation.decay == 0
+    assert ema_consolidation(train_job(type(made).model_validate_json(made.model_dump_json()))).decay == 0
 
 
-def test_without_an_average_the_trained_weights_are_the_result():
+def test_without_an_average_the_trained_weights_are_the_result() -> None:
     made = plan()
-    assert made.jobs["train"].consolidation.kind == "keep"
+    assert train_job(made).consolidation.kind == "keep"
     assert "decay" not in made.values

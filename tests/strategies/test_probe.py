@@ -1,18 +1,31 @@
 """The probe's rounds, budget and candidates, and what its result does to the choice."""
 
+from typing import Any
+
 import pytest
 
 from strategies import choice, probe, probing, rules
 from strategies.choice import StrategySettings
 from strategies.circumstances import Circumstances
+from strategies.contract import Signals
 from strategies.errors import BadPlan
 from strategies.evidence import in_words
+from strategies.parts import Schedule
 from strategies.probe import ProbeResult, Trial
-from tests.strategies.makers import TRUNK, plan, signals, source
+from strategies.probing import Probing
+from strategies.settings import Json
+from tests.strategies.makers import TRUNK, infinite_schedule, plan, signals, source
 
 
-def settings(schedule=None, **values):
+def settings(schedule: str | None = None, **values: Any) -> StrategySettings:
     return StrategySettings.model_validate({"name": "auto", "schedule": schedule, "probe": values})
+
+
+def probed(given: Signals, asked: StrategySettings) -> Probing:
+    """The probe, which is asked for and not run yet."""
+    made = choice.probe(given, asked)
+    assert made is not None
+    return made
 
 
 @pytest.mark.parametrize(
@@ -28,25 +41,27 @@ def settings(schedule=None, **values):
         (90, 3, 0.9, [(3, 15), (2, 22)]),
     ],
 )
-def test_rounds_halve_the_candidates_and_keep_to_the_budget(budget, candidates, keep, wanted):
+def test_rounds_halve_the_candidates_and_keep_to_the_budget(
+    budget: int, candidates: int, keep: float, wanted: list[tuple[int, int]]
+) -> None:
     made = probe.rounds(budget, candidates, keep)
     assert [tuple(one) for one in made] == wanted
     assert probe.steps_of(made) <= budget
 
 
-def test_the_incumbent_stays_whatever_it_scores():
+def test_the_incumbent_stays_whatever_it_scores() -> None:
     scores = {"a": 0.1, "b": 0.2, "c": 0.3, "d": 0.4}
     assert probe.survivors(scores, count=2, incumbent="d") == ("a", "d")
     assert probe.survivors(scores, count=2, incumbent="b") == ("a", "b")
 
 
 @pytest.mark.parametrize(("judged", "chosen"), [({"a": 0.1, "b": 0.1}, "b"), ({"a": 0.1, "b": 0.2}, "a")])
-def test_among_equals_the_incumbent_wins(judged, chosen):
+def test_among_equals_the_incumbent_wins(judged: dict[str, float], chosen: str) -> None:
     assert probe.winner(judged, incumbent="b") == chosen
 
 
-def test_a_probe_plans_the_whole_schedule_of_every_short_run():
-    made = choice.probe(signals(task="sft"), settings(budget=0.8))
+def test_a_probe_plans_the_whole_schedule_of_every_short_run() -> None:
+    made = probed(signals(task="sft"), settings(budget=0.8))
     assert list(made.trials) == [
         "rewarm-replay", "rewarm-replay/infinite", "half-finetune/replay", "rewarm-replay/half",
     ]  # fmt: skip
@@ -58,38 +73,40 @@ def test_a_probe_plans_the_whole_schedule_of_every_short_run():
         assert all(one.state == () and one.mixing.cursor is None for one in templates)
 
 
-def length(schedule):
+def length(schedule: Schedule) -> int:
     if schedule.kind == "cosine":
         return schedule.steps
     return schedule.warmup + schedule.cooldown + schedule.constant + schedule.anneal
 
 
-def test_what_a_probe_may_try_and_what_rules_ask_for_are_candidates(monkeypatch):
+def test_what_a_probe_may_try_and_what_rules_ask_for_are_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {*probing.ORDER, *(one.candidate for one in rules.RULES)} <= set(rules.candidates())
     monkeypatch.setattr(probing, "ORDER", ("rewarm-reply",))
     with pytest.raises(KeyError, match="rewarm-reply"):
         choice.probe(signals(), settings())
 
 
-def test_a_trunk_and_its_release_are_tried_as_one_run_that_starts_where_they_would():
-    first = choice.probe(signals(), settings(budget=0.8)).trials["rewarm-replay/infinite"][0]
+def test_a_trunk_and_its_release_are_tried_as_one_run_that_starts_where_they_would() -> None:
+    first = probed(signals(), settings(budget=0.8)).trials["rewarm-replay/infinite"][0]
     assert (first.init, first.optimizer) == ("@live/answer/model", None)
-    assert min(first.schedule.warmup, first.schedule.anneal) > 0
+    schedule = infinite_schedule(first)
+    assert min(schedule.warmup, schedule.anneal) > 0
     made = plan(signals(), name="auto")
     known = {name: one.value for name, one in made.values.items()}
     after = signals(new=(source("batch-4"),), parent_state=TRUNK, parent_settings=known, stage=2)
-    again = choice.probe(after, settings(budget=0.8)).trials["rewarm-replay/infinite"][0]
+    again = probed(after, settings(budget=0.8)).trials["rewarm-replay/infinite"][0]
     assert (again.init, again.optimizer) == ("@live/state/trunk", "@live/state/optimizer")
-    assert (again.schedule.warmup, again.schedule.constant, again.schedule.anneal) == (0, 9, 1)
+    schedule = infinite_schedule(again)
+    assert (schedule.warmup, schedule.constant, schedule.anneal) == (0, 9, 1)
 
 
-def test_a_budget_above_one_is_in_tokens():
+def test_a_budget_above_one_is_in_tokens() -> None:
     given = signals(new=(source("batch-3", 1600, tokens=160_000),), old=(), anchor=source("anchor", 400, tokens=40_000))
-    assert choice.probe(given, settings(budget=64_000)).steps == 40
+    assert probed(given, settings(budget=64_000)).steps == 40
 
 
-def test_no_short_run_is_longer_than_the_retrain():
-    made = choice.probe(signals(), settings(budget=1e12))
+def test_no_short_run_is_longer_than_the_retrain() -> None:
+    made = probed(signals(), settings(budget=1e12))
     assert {one.steps for one in made.rounds} == {made.stage_steps}
     assert made.steps == sum(one.candidates for one in made.rounds) * made.stage_steps
 
@@ -101,8 +118,8 @@ def test_no_short_run_is_longer_than_the_retrain():
         ({"budget": 1.0, "candidates": 6}, "of 6 asked for a short run can show 5"),
     ],
 )
-def test_a_probe_that_tries_fewer_than_asked_says_why(asked, why):
-    made = choice.probe(signals(), settings(**asked))
+def test_a_probe_that_tries_fewer_than_asked_says_why(asked: Json, why: str) -> None:
+    made = probed(signals(), settings(**asked))
     assert made.reason.endswith(f"; {why}")
     assert len(made.trials) == made.rounds[0].candidates
 
@@ -114,13 +131,13 @@ def test_a_probe_that_tries_fewer_than_asked_says_why(asked, why):
         ({"old": (), "anchor": None, "parameters": ()}, 1.0, "nothing else to try beside naive"),
     ],
 )
-def test_a_probe_that_cannot_be_run_says_why(changes, budget, why):
-    made = choice.probe(signals(**changes), settings(budget=budget, schedule="cosine"))
+def test_a_probe_that_cannot_be_run_says_why(changes: Json, budget: float, why: str) -> None:
+    made = probed(signals(**changes), settings(budget=budget, schedule="cosine"))
     assert (made.trials, made.steps) == ({}, 0)
     assert why in made.reason
 
 
-def test_a_probe_is_off_unless_asked_for_and_only_for_auto():
+def test_a_probe_is_off_unless_asked_for_and_only_for_auto() -> None:
     assert choice.probe(signals(), StrategySettings()) is None
     named = StrategySettings.model_validate({"name": "naive", "probe": {}})
     with pytest.raises(BadPlan, match="probe tries what auto may choose"):
@@ -135,7 +152,7 @@ def found(chosen: str | None) -> Circumstances:
     return Circumstances(probe=ProbeResult(chosen=chosen, reason="naive did best", trials=tuple(trials)))
 
 
-def test_what_the_probe_found_overrules_the_rules():
+def test_what_the_probe_found_overrules_the_rules() -> None:
     given = signals(circumstances=found("naive"))
     made = plan(given, name="auto", probe={})
     assert (made.strategy, made.values["rule"].value) == ("naive", "probe")
@@ -148,13 +165,13 @@ def test_what_the_probe_found_overrules_the_rules():
 
 
 @pytest.mark.parametrize("chosen", [None, "a strategy that is gone"])
-def test_a_probe_without_a_result_leaves_the_rules_choice(chosen):
+def test_a_probe_without_a_result_leaves_the_rules_choice(chosen: str | None) -> None:
     assert plan(signals(circumstances=found(chosen)), name="auto").strategy == "rewarm-replay"
 
 
-def test_the_slices_hold_what_the_longest_run_can_take():
+def test_the_slices_hold_what_the_longest_run_can_take() -> None:
     given = signals(new=(source("batch-3", 4000),), training={"train_batch_size": 10, "max_steps": 100})
-    made = choice.probe(given, settings(budget=0.8))
+    made = probed(given, settings(budget=0.8))
     assert made.slices["batch-3"] == 301
     assert made.slices["batch-2"] == 301
-    assert choice.probe(signals(), settings(budget=0.8)).slices["anchor"] == 481
+    assert probed(signals(), settings(budget=0.8)).slices["anchor"] == 481

@@ -42,7 +42,7 @@ def weights(found: Trajectory | None) -> dict[str, float]:
     return dict(zip(found.names, found.steps[0].weights, strict=True))
 
 
-def test_replay_weighs_what_it_drew():
+def test_replay_weighs_what_it_drew() -> None:
     found = run("rewarm-replay", mixing={"share": 0.2})
     assert weights(found) == pytest.approx({"batch-3": 0.8, "anchor": 0.1, "earlier": 0.1})
     assert found is not None
@@ -52,23 +52,23 @@ def test_replay_weighs_what_it_drew():
     assert found.provenance.versions == {"torch": "2"}
 
 
-def test_what_is_not_replayed_has_weight_0_and_its_losses():
+def test_what_is_not_replayed_has_weight_0_and_its_losses() -> None:
     found = run("naive")
     assert weights(found) == {"batch-3": 1.0, "anchor": 0.0, "earlier": 0.0}
     assert found is not None
     assert found.steps[0].losses[1] > found.start[1]
 
 
-def test_training_on_everything_weighs_by_rows():
+def test_training_on_everything_weighs_by_rows() -> None:
     assert weights(run("retrain"))["batch-3"] == pytest.approx(100 / 900)
 
 
-def test_siblings_that_are_merged_count_once_each():
+def test_siblings_that_are_merged_count_once_each() -> None:
     found = run("rewarm-replay", mixing={"share": 0.2}, consolidation="merge")
     assert weights(found)["batch-3"] == pytest.approx(0.8)
 
 
-def test_a_domain_that_was_not_measured_counts_as_the_others_and_no_measurement_is_no_trajectory():
+def test_a_domain_that_was_not_measured_counts_as_the_others_and_no_measurement_is_no_trajectory() -> None:
     found = run("naive", before={"anchor": 3.0})
     assert found is not None
     assert found.start == (3.0, 3.0, 3.0)

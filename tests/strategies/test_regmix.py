@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy.stats import kstest
@@ -11,21 +13,23 @@ from strategies.errors import BadPlan, Refused
 from strategies.fitting import regmix as fitting
 from strategies.mixing import regmix
 from strategies.mixing.regmix_records import FitSettings, MixtureSettings, ProxyRun
+from strategies.settings import Json
 
 PRIOR = {"web": 0.7, "code": 0.2, "maths": 0.08, "news": 0.02}
+Mixture = dict[str, float]
 FEW = MixtureSettings(runs=64)
 
 
 @pytest.fixture(scope="module")
-def mixtures() -> list[dict[str, float]]:
+def mixtures() -> list[Mixture]:
     return regmix.candidates(PRIOR, FEW, seed="tests")
 
 
-def table(mixtures) -> np.ndarray:
+def table(mixtures: list[Mixture]) -> regmix.Table:
     return np.array([[mixture[name] for name in PRIOR] for mixture in mixtures])
 
 
-def test_mixtures_sum_to_one_below_the_limit_and_without_traces(mixtures):
+def test_mixtures_sum_to_one_below_the_limit_and_without_traces(mixtures: list[Mixture]) -> None:
     found = table(mixtures)
     assert found.shape == (64, 4)
     assert np.allclose(found.sum(1), 1)
@@ -34,31 +38,31 @@ def test_mixtures_sum_to_one_below_the_limit_and_without_traces(mixtures):
     assert (found == 0).any()
 
 
-def test_no_two_mixtures_are_near(mixtures):
+def test_no_two_mixtures_are_near(mixtures: list[Mixture]) -> None:
     found = table(regmix.candidates(PRIOR, MixtureSettings(runs=200, grid=0.05), seed="coarse"))
     apart = np.abs(found[:, None] - found[None]).sum(2) + np.eye(len(found))
     assert apart.min() > 1e-5
 
 
-def test_the_same_seed_draws_the_same_mixtures(mixtures):
+def test_the_same_seed_draws_the_same_mixtures(mixtures: list[Mixture]) -> None:
     assert regmix.candidates(PRIOR, FEW, seed="tests") == mixtures
     assert regmix.candidates(PRIOR, FEW, seed="others") != mixtures
 
 
-def test_draws_centre_on_the_tempered_prior():
+def test_draws_centre_on_the_tempered_prior() -> None:
     settings = MixtureSettings(runs=20_000, oversample=1, most_over_prior=1000)
     drawn = regmix._oversampled(np.array(list(PRIOR.values())), settings, regmix.generator("mean"))
     wanted = np.sqrt(list(PRIOR.values()))
     assert drawn.mean(0) == pytest.approx(wanted / wanted.sum(), abs=0.01)
 
 
-def test_simulated_mixtures_centre_on_the_plain_prior():
+def test_simulated_mixtures_centre_on_the_plain_prior() -> None:
     found = regmix.simulated(PRIOR, 20_000, regmix.generator("tests"))
     assert found.mean(0) == pytest.approx(list(PRIOR.values()), abs=0.01)
     assert found.sum(1) == pytest.approx(1)
 
 
-def test_one_weight_of_a_flat_dirichlet_is_uniform():
+def test_one_weight_of_a_flat_dirichlet_is_uniform() -> None:
     found = regmix._dirichlet(np.ones((5000, 2)), regmix.generator("flat"))
     assert kstest(found[:, 0], "uniform").pvalue > 0.01
 
@@ -70,13 +74,15 @@ def test_one_weight_of_a_flat_dirichlet_is_uniform():
         (MixtureSettings(runs=5, oversample=1, most_over_prior=1, least_strength=5), "beyond the prior's limit"),
     ],
 )
-def test_mixtures_that_cannot_be_had_are_refused(settings, reason, monkeypatch):
+def test_mixtures_that_cannot_be_had_are_refused(
+    settings: MixtureSettings, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(regmix, "_MAX_BLOCKS", 3)
     with pytest.raises(BadPlan, match=reason):
         regmix.candidates(dict.fromkeys("abcdef", 1.0) if "prior" in reason else PRIOR, settings, seed="tests")
 
 
-def runs(mixtures, noise: float = 0.0) -> list[ProxyRun]:
+def runs(mixtures: list[Mixture], noise: float = 0.0) -> list[ProxyRun]:
     """Old loss falls with web, new loss is least at a fifth of code; both depend on nothing else."""
     random = np.random.default_rng(3).normal(size=len(mixtures)) * noise
     return [
@@ -85,8 +91,8 @@ def runs(mixtures, noise: float = 0.0) -> list[ProxyRun]:
     ]
 
 
-def settings(**changes) -> FitSettings:
-    plain = {
+def settings(**changes: Any) -> FitSettings:
+    plain: Json = {
         "prior": PRIOR,
         "tokens": {name: 1e6 * share for name, share in PRIOR.items()},
         "budget": 1e6,
@@ -99,20 +105,20 @@ def settings(**changes) -> FitSettings:
     return FitSettings(**{**plain, **changes})
 
 
-def test_the_target_weighs_old_against_new(mixtures):
+def test_the_target_weighs_old_against_new(mixtures: list[Mixture]) -> None:
     one = ProxyRun(weights={}, losses={"a": 1.0, "b": 3.0, "c": 10.0})
     assert regmix.targets([one], settings(old=("a", "b"), new=("c",), old_weight=0.25)) == [0.25 * 2 + 0.75 * 10]
     assert regmix.targets([one], settings(old=(), new=("c",), old_weight=0)) == [10]
 
 
-def test_the_fit_finds_the_mixture_that_a_curved_loss_asks_for(mixtures):
+def test_the_fit_finds_the_mixture_that_a_curved_loss_asks_for(mixtures: list[Mixture]) -> None:
     found = fitting.fit(runs(mixtures), settings())
     assert found.chosen == "boosted"
     assert found.regressions["boosted"].spearman > 0.9 > found.regressions["linear"].spearman
     assert float(found.mixture["code"]) == pytest.approx(0.4, abs=0.1)
 
 
-def test_a_straight_loss_is_left_to_the_line(mixtures):
+def test_a_straight_loss_is_left_to_the_line(mixtures: list[Mixture]) -> None:
     found = fitting.fit(runs(mixtures), settings(old_weight=1, new=()))
     assert found.chosen == "linear"
     # Several mixtures hold no web at all: their losses tie, which no prediction's last digits do.
@@ -120,13 +126,15 @@ def test_a_straight_loss_is_left_to_the_line(mixtures):
     assert float(found.mixture["web"]) > 0.95
 
 
-def test_boosting_stops_early(mixtures):
+def test_boosting_stops_early(mixtures: list[Mixture]) -> None:
     found = fitting.fit(runs(mixtures, noise=0.5), settings(old_weight=1, new=()))
-    assert found.regressions["boosted"].rounds < 300
+    rounds = found.regressions["boosted"].rounds
+    assert rounds is not None
+    assert rounds < 300
     assert sorted(found.folds.count(fold) for fold in range(5)) == [12, 13, 13, 13, 13]
 
 
-def test_no_fit_has_seen_the_run_that_it_predicts(mixtures, monkeypatch):
+def test_no_fit_has_seen_the_run_that_it_predicts(mixtures: list[Mixture], monkeypatch: pytest.MonkeyPatch) -> None:
     noise = np.random.default_rng(5).normal(size=len(mixtures)).tolist()
     chance = [ProxyRun(weights=one, losses={"anchor": n}) for one, n in zip(mixtures, noise, strict=True)]
     remembering = lambda features, losses, _validation, _settings: KNeighborsRegressor(1).fit(features, losses)  # noqa: E731
@@ -135,7 +143,7 @@ def test_no_fit_has_seen_the_run_that_it_predicts(mixtures, monkeypatch):
     assert found.regressions["boosted"].spearman < 0.5, "one that remembers what it saw would rank it all"
 
 
-def test_a_curve_over_two_domains_is_not_left_to_a_line_that_can_only_choose_a_corner():
+def test_a_curve_over_two_domains_is_not_left_to_a_line_that_can_only_choose_a_corner() -> None:
     prior = {"old": 0.5, "new": 0.5}
     drawn = regmix.candidates(prior, MixtureSettings(runs=64), seed="two")
     noise = np.random.default_rng(7).normal(size=64) * 0.05
@@ -148,27 +156,27 @@ def test_a_curve_over_two_domains_is_not_left_to_a_line_that_can_only_choose_a_c
     assert float(found.mixture["old"]) == pytest.approx(0.3, abs=0.12)
 
 
-def test_no_domain_is_asked_for_more_often_than_its_epochs_allow(mixtures):
+def test_no_domain_is_asked_for_more_often_than_its_epochs_allow(mixtures: list[Mixture]) -> None:
     found = fitting.fit(runs(mixtures), settings(epochs_max=1.5))
     assert found.uncapped["code"] > 0.3
     assert float(found.mixture["code"]) == pytest.approx(0.3, abs=1e-5)
     assert sum(map(float, found.mixture.values())) == pytest.approx(1, abs=1e-12)
 
 
-def test_the_mean_of_the_best_is_taken_and_not_the_best_one(mixtures):
+def test_the_mean_of_the_best_is_taken_and_not_the_best_one(mixtures: list[Mixture]) -> None:
     one, many = (fitting.fit(runs(mixtures), settings(averaged=count)) for count in (1, 128))
     assert one.uncapped != many.uncapped
     assert min(many.uncapped.values()) > 0
 
 
-def test_the_record_holds_everything_by_value(mixtures):
+def test_the_record_holds_everything_by_value(mixtures: list[Mixture]) -> None:
     found = fitting.fit(runs(mixtures), settings())
     assert type(found).model_validate_json(found.model_dump_json()) == found
     assert found.targets[found.best_run] == min(found.targets)
     assert fitting.fit(runs(mixtures), settings()) == found
 
 
-def test_runs_that_teach_nothing_are_refused(mixtures):
+def test_runs_that_teach_nothing_are_refused(mixtures: list[Mixture]) -> None:
     with pytest.raises(Refused, match="too few"):
         fitting.fit(runs(mixtures[:20]), settings())
     flat = [one.model_copy(update={"losses": {"anchor": 1.0, "batch": 1.0}}) for one in runs(mixtures)]

@@ -3,20 +3,26 @@
 import json
 import re
 import statistics
+from typing import Any
 
 import pytest
 
 from strategies import auto, rules
 from strategies.circumstances import Circumstances, EarlierDecision, Forgotten
+from strategies.settings import Json, Task
 from tests.benchmarks.harness import RESULTS
-from tests.strategies.makers import TRUNK, plan, signals, source
+from tests.strategies.makers import TRUNK, adapter_selection, plan, replay_mixing, signals, source, train_job
 
-SMALL_BATCHES = {
+SMALL_BATCHES: Json = {
     "training": {"train_batch_size": 4},
     "new": (source("batch-5", 200),),
     "old": tuple(source(f"batch-{number}", 400, seen_rows=400) for number in (1, 2, 3)),
 }
-LITTLE_OLD = {"new": (source("batch-3", 9000),), "old": (source("batch-1", 700),), "anchor": source("anchor", 200)}
+LITTLE_OLD: Json = {
+    "new": (source("batch-3", 9000),),
+    "old": (source("batch-1", 700),),
+    "anchor": source("anchor", 200),
+}
 
 
 def forgotten(rise: float, metric: str = "loss") -> Circumstances:
@@ -101,7 +107,7 @@ def decisions(*results: str, strategy: str = "rewarm-replay", only_forgot: bool 
         ),
     ],
 )  # fmt: skip
-def test_what_is_measured_chooses_the_rule(changes, rule, figures):
+def test_what_is_measured_chooses_the_rule(changes: Json, rule: str, figures: str) -> None:
     made = plan(signals(**changes), name="auto")
     assert made.values["rule"].value == rule
     assert re.search(figures, made.reason)
@@ -127,11 +133,11 @@ def test_what_is_measured_chooses_the_rule(changes, rule, figures):
         {"new": (source("batch-3", 4000),)},
     ],
 )
-def test_without_such_a_measurement_replay_is_enough(changes):
+def test_without_such_a_measurement_replay_is_enough(changes: Json) -> None:
     assert plan(signals(task="sft", **changes), name="auto").values["rule"].value == "something to protect"
 
 
-def test_a_retrain_that_would_overrun_its_budget_is_not_chosen():
+def test_a_retrain_that_would_overrun_its_budget_is_not_chosen() -> None:
     slow = Circumstances(tokens_per_s=1.0, max_hours=0.1)
     given = signals(**LITTLE_OLD, circumstances=slow)
     assert plan(given, name="auto").strategy == "rewarm-replay"
@@ -139,14 +145,14 @@ def test_a_retrain_that_would_overrun_its_budget_is_not_chosen():
     assert "9900 rows instead of 9000, 0.8 h of 0.1 h allowed" in against["retrain"]
 
 
-def test_a_choice_that_overruns_the_budget_as_well_says_so():
+def test_a_choice_that_overruns_the_budget_as_well_says_so() -> None:
     made = plan(signals(circumstances=Circumstances(tokens_per_s=1.0, max_hours=0.1)), name="auto")
     assert re.search(r"Even so its longest job would overrun the budget, \d\.\d h of 0.1 h allowed", made.reason)
     quick = plan(signals(circumstances=Circumstances(tokens_per_s=1e6, max_hours=0.1)), name="auto")
     assert "budget" not in quick.reason
 
 
-def test_a_retrain_whose_speed_is_unknown_says_so():
+def test_a_retrain_whose_speed_is_unknown_says_so() -> None:
     unknown = Circumstances(max_hours=0.1)
     against = {one["strategy"]: one["reason"] for one in auto.alternatives(signals(circumstances=unknown), {})}
     assert against["retrain"].endswith(", speed unknown against 0.1 h allowed")
@@ -155,7 +161,7 @@ def test_a_retrain_whose_speed_is_unknown_says_so():
     assert chosen.reason.endswith(", speed unknown against 0.1 h allowed")
 
 
-def test_many_small_increments_plan_a_trunk_and_go_on_with_it():
+def test_many_small_increments_plan_a_trunk_and_go_on_with_it() -> None:
     small = {**SMALL_BATCHES, "task": "sft"}
     first = plan(signals(**small), name="auto")
     assert tuple(first.jobs) == ("trunk", "release")
@@ -173,14 +179,14 @@ def test_many_small_increments_plan_a_trunk_and_go_on_with_it():
     )
 
 
-def test_replay_with_half_of_the_matrices_frozen_is_one_stage():
+def test_replay_with_half_of_the_matrices_frozen_is_one_stage() -> None:
     made = plan(signals(circumstances=decisions("refused", "refused")), name="auto")
     assert (made.strategy, made.values["selection"].value, made.values["mixing"].value) == (
         "half-finetune", "half", "replay",
     )  # fmt: skip
 
 
-def test_a_rule_whose_composition_cannot_be_planned_gives_way():
+def test_a_rule_whose_composition_cannot_be_planned_gives_way() -> None:
     given = signals(parameters=(), circumstances=decisions("refused", "refused"))
     assert plan(given, name="auto").strategy == "rewarm-replay"
     against = {one["strategy"]: one["reason"] for one in auto.alternatives(given, {})}
@@ -188,7 +194,7 @@ def test_a_rule_whose_composition_cannot_be_planned_gives_way():
 
 
 @pytest.mark.parametrize("changes", [{}, SMALL_BATCHES, LITTLE_OLD, {"old": (), "anchor": None}])
-def test_every_other_candidate_is_turned_down_with_a_reason(changes):
+def test_every_other_candidate_is_turned_down_with_a_reason(changes: Json) -> None:
     given = signals(**changes)
     chosen = auto.choose(given, {}).candidate.label
     turned_down = [one["strategy"] for one in auto.alternatives(given, {})]
@@ -197,7 +203,7 @@ def test_every_other_candidate_is_turned_down_with_a_reason(changes):
 
 
 @pytest.mark.parametrize("task", ["causal-lm", "sft"])
-def test_what_only_a_name_asks_for_is_turned_down_with_an_honest_reason(task):
+def test_what_only_a_name_asks_for_is_turned_down_with_an_honest_reason(task: Task) -> None:
     against = {one["strategy"]: one["reason"] for one in auto.alternatives(signals(task=task), {})}
     assert f"for {task} nothing shows yet" in against["mos"]
     assert "replay of 5% weighs 3 old sources" in against["data-mixing"]
@@ -205,7 +211,7 @@ def test_what_only_a_name_asks_for_is_turned_down_with_an_honest_reason(task):
     assert alone["data-mixing"] == "there is nothing old to weigh the new data against"
 
 
-def test_new_classes_ask_for_adapters_of_their_own():
+def test_new_classes_ask_for_adapters_of_their_own() -> None:
     around = Circumstances(new_labels=("green", "teal"), known_labels=("red",))
     labels = ("blue", "red", "green", "teal")
     given = signals(
@@ -218,11 +224,12 @@ def test_new_classes_ask_for_adapters_of_their_own():
     choice = auto.choose(given, {})
     assert choice.candidate.label == "mos/base"
     assert "2 of the 3 classes of the new batches are new beside 2" in choice.reason
-    job = plan(given, name="auto").jobs["train"]
-    assert (job.init, job.selection.name, job.selection.start) == ("@base/answer/model", "t1", None)
-    assert set(job.mixing.new) == {"anchor", "batch-1", "batch-2", "batch-3"}
+    job = train_job(plan(given, name="auto"))
+    selection = adapter_selection(job)
+    assert (job.init, selection.name, selection.start) == ("@base/answer/model", "t1", None)
+    assert set(replay_mixing(job).new) == {"anchor", "batch-1", "batch-2", "batch-3"}
 
-    def chosen_with(**changes):
+    def chosen_with(**changes: Any) -> str:
         return auto.choose(given.model_copy(update=changes), {}).candidate.label
 
     few = around.model_copy(update={"new_labels": ("green",), "known_labels": ("red", "blue")})
@@ -231,7 +238,7 @@ def test_new_classes_ask_for_adapters_of_their_own():
     assert chosen_with(circumstances=slow) == "rewarm-replay"
     assert chosen_with(taught_labels=labels[1:]) == "rewarm-replay"
 
-    def against_base(**changes):
+    def against_base(**changes: Any) -> str:
         found = auto.alternatives(given.model_copy(update=changes), {})
         return next(one["reason"] for one in found if one["strategy"] == "mos/base")
 
@@ -241,8 +248,8 @@ def test_new_classes_ask_for_adapters_of_their_own():
     assert chosen_with(parent_answer=("answer/bank",), parent_settings={"adapter": "t1"}) == "mos"
 
 
-def test_the_reason_against_another_candidate_is_the_condition_that_it_is_short_of():
-    def against(label, *, task="sft", **changes):
+def test_the_reason_against_another_candidate_is_the_condition_that_it_is_short_of() -> None:
+    def against(label: str, *, task: Task = "sft", **changes: Any) -> str:
         given = signals(task=task, **changes)
         return next(one["reason"] for one in auto.alternatives(given, {}) if one["strategy"] == label)
 
@@ -257,12 +264,12 @@ def test_the_reason_against_another_candidate_is_the_condition_that_it_is_short_
     far = {**SMALL_BATCHES, "new": (source("batch-5", 200, loss=3.6),)}
     assert against(infinite, **far).startswith("batch-5 is a new domain, and the schedule")
     assert against(infinite, task="causal-lm", **LITTLE_OLD) == "the schedule would hold, but an earlier rule does"
-    moved = {"circumstances": forgotten(0.15), "parent_settings": {"replay": 0.05}}
+    moved: Json = {"circumstances": forgotten(0.15), "parent_settings": {"replay": 0.05}}
     assert "+15.0% of 5.0% allowed with 5% of replay" in against("half-finetune/replay", **moved)
 
 
 @pytest.mark.parametrize("old", [{}, {"old": (), "anchor": None}])
-def test_a_bank_of_adapters_goes_on(old):
+def test_a_bank_of_adapters_goes_on(old: Json) -> None:
     assert (
         auto.choose(
             signals(parent_answer=("answer/bank",), parent_settings={"adapter": "t1"}, **old), {}
@@ -271,12 +278,12 @@ def test_a_bank_of_adapters_goes_on(old):
     )
 
 
-def test_a_batch_far_from_all_that_is_known_is_a_new_domain():
+def test_a_batch_far_from_all_that_is_known_is_a_new_domain() -> None:
     given = signals(new=(source("batch-3", loss=3.4), source("batch-4", loss=3.6)))
     assert rules.new_domains(given) == ("batch-4",)
 
 
-def test_why_texts_ask_for_a_trunk_is_what_was_measured():
+def test_why_texts_ask_for_a_trunk_is_what_was_measured() -> None:
     """Every pair of average losses in the rule's source is one of the kept results, at its length of a stage."""
     said = re.findall(r"(\d\.\d{3}) and (\d\.\d{3}) \((\w+) (?:domains|years), (\d+) steps", rules.TRUNK_MEASURED)
     kept = [(preset, part) for preset in ("standard", "quick") for part in ("domains", "temporal")]
@@ -290,18 +297,18 @@ def test_why_texts_ask_for_a_trunk_is_what_was_measured():
     assert all(steps >= rules.FEW_STEPS for *_, steps in found)
 
 
-def _first_cells(preset, part):
+def _first_cells(preset: str, part: str) -> dict[str, Json]:
     """The first seed's cell of each arm."""
     cells = json.loads((RESULTS / f"domains-{preset}.json").read_text())[part]["cells"]
     return {one["cell"]["arm"]: one for one in cells if one["cell"]["seed"] == cells[0]["cell"]["seed"]}
 
 
-def _tokens(preset, part, arm):
+def _tokens(preset: str, part: str, arm: str) -> int:
     return sum(stage["tokens"] for stage in _first_cells(preset, part)[arm]["stages"])
 
 
-def _beside_rewarming(preset, part):
+def _beside_rewarming(preset: str, part: str) -> tuple[str, str, int]:
     """Average loss at the end of the infinite schedule and of re-warming, and steps of a usual stage."""
     infinite, replay = (_first_cells(preset, part)[arm]["stages"] for arm in ("infinite", "replay"))
-    losses = [f"{statistics.fmean(stages[-1]['scores'].values()):.3f}" for stages in (infinite, replay)]
-    return (*losses, round(statistics.median(stage["steps"] for stage in replay)))
+    ends = [f"{statistics.fmean(stages[-1]['scores'].values()):.3f}" for stages in (infinite, replay)]
+    return ends[0], ends[1], round(statistics.median(stage["steps"] for stage in replay))
