@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,9 +16,11 @@ from torch import Tensor
 
 from strategies.errors import BadState, Refused
 from strategies.inference.bank.domains import Prompts, look, prompt_losses, whitened
+from strategies.inference.bank.files import file_digest
 from strategies.inference.statistics import Moments, covariance_of, factor_of, is_diagonal
 
 FILE = "statistics.safetensors"
+DIGEST = "statistics.json"
 LEAST_SPREAD = 1e-3
 """Gains that hardly vary would make any difference look enormous."""
 
@@ -128,18 +131,21 @@ def _reach(distances: Tensor, percentile: float) -> Tensor:
 
 
 def write_domains(folder: Path, domains: dict[str, Domain]) -> None:
-    """Statistics of all domains, for the next task."""
+    """Statistics of all domains, for the next task, and their digest."""
     save_file({key: value for name, one in domains.items() for key, value in one.tensors(name).items()}, folder / FILE)
+    (folder / DIGEST).write_text(json.dumps({"format": 1, "sha256": file_digest(folder / FILE)}))
 
 
 def read_domains(folder: Path, names: Sequence[str]) -> dict[str, Domain]:
     """What :func:`write_domains` wrote, in the order of ``names``.
 
     Raises:
-        BadState: the file is missing, or lacks a domain.
+        BadState: the file is missing, was changed, or lacks a domain.
     """
     fields = tuple(Domain.__dataclass_fields__)
     try:
+        if file_digest(folder / FILE) != json.loads((folder / DIGEST).read_bytes())["sha256"]:
+            raise BadState(f"the router's statistics in {folder} were changed; restore the version")
         tensors = load_file(folder / FILE)
         return {name: Domain(**{field: tensors[f"{name}.{field}"] for field in fields}) for name in names}
     except (OSError, ValueError, KeyError) as error:

@@ -30,11 +30,8 @@ class Encoder(Renderer):
         return [[*self.start, *ids, self.end] for ids in self.texts(texts)]
 
     def classified(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text as a classifier reads it, cut to ``max_length``, with the tokenizer's own special tokens."""
-        found = self.tokenizer(
-            list(texts), truncation=True, max_length=self.max_length, split_special_tokens=True, verbose=False
-        )
-        return list(found["input_ids"])
+        """Ids of each text as a classifier reads it."""
+        return self.read(texts, self.max_length)
 
     def dialogues(self, dialogues: Sequence[Sequence[Mapping[str, str]]]) -> list[Example]:
         """Ids and targets of each dialogue; only the last message (and the token that closes it) counts.

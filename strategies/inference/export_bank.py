@@ -10,7 +10,7 @@ import torch
 from strategies.contract import ModelFiles
 from strategies.errors import Refused
 from strategies.inference import bank as package
-from strategies.inference.bank.domains import OPENING, PROMPT
+from strategies.inference.bank.domains import OPENING, read_of
 from strategies.inference.bank.files import ADAPTERS, HEAD, MANIFEST, VECTORS
 from strategies.inference.bank.standalone import MODEL
 from strategies.inference.export import save_model
@@ -36,7 +36,7 @@ BODY = {"classes": "AutoModel", "domains": "AutoModelForCausalLM"}
 README = """# A bank of adapters
 
 A frozen base model, one low-rank adapter for each task it was taught, and a router that chooses among them.
-Everything needed is in this folder; install `torch`, `transformers`, `peft` and `safetensors`.
+Everything needed is in this folder; install `torch`, `transformers`, `peft` and `safetensors` for Python 3.11 or newer.
 
 ```python
 import sys
@@ -102,16 +102,15 @@ def write_reader(folder: Path, manifest: package.Manifest, *, place: str) -> Non
     (folder / "README.md").write_text(_readme(manifest, place))
 
 
-HOW_ASKED = {
-    "text": f"""A prompt is a text to go on from; `generate` puts before it what opens every document, as in training. A
-text is routed once, by its first {OPENING} tokens, a shorter one by what it has, which says less; of a text that is
-scored, each window by its own.""",
-    "plain": f"""`generate` takes one user's message, or a list of messages (`{{"role": "user", "content": "…"}}`),
-and writes them one a line, as in training. They are routed once, by their first {PROMPT} tokens.""",
-    "template": f"""`generate` takes one user's message, or a list of messages (`{{"role": "user", "content": "…"}}`),
-and writes them in the chat template of `base/`, up to where the answer begins, as in training. They are routed once, by
-their first {PROMPT} tokens.""",
-}
+def _how_asked(manifest: package.Manifest) -> str:
+    if manifest.form == "text":
+        return f"""A prompt is a text to go on from; `generate` puts before it what opens each document, as in training.
+A text is routed once, by its first {OPENING} tokens, a shorter one by what it has, which says less; of a text that is
+scored, each window by its own."""
+    template = "in the chat template of `base/`, up to where the answer begins"
+    return f"""`generate` takes one user's message, or a list of messages (`{{"role": "user", "content": "…"}}`), and
+writes them {template if manifest.form == "template" else "one a line"}, as in training. They are routed once, by their
+last {read_of(manifest.form, manifest.max_length)} tokens."""
 
 
 def _readme(manifest: package.Manifest, place: str) -> str:
@@ -127,7 +126,8 @@ def _readme(manifest: package.Manifest, place: str) -> str:
         package=PACKAGE,
         use=USE[manifest.kind],
         how=HOW[manifest.kind].format(
-            pooling={"cls": "first", "last": "last"}.get(manifest.pooling, "mean"), asked=HOW_ASKED[manifest.form]
+            pooling={"cls": "first", "last": "last"}.get(manifest.pooling, "mean"),
+            asked=_how_asked(manifest),
         ),
         body=BODY[manifest.kind],
         adapter=manifest.names[-1],

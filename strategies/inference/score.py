@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from strategies.inference.bank.domains import DomainBank
+from strategies.inference.bank.padding import padded
 from strategies.inference.encoding import IGNORED, Example
 from strategies.training.precision import Precision
 
@@ -35,11 +35,11 @@ class Scorer:
         sums, counts = np.zeros(len(examples)), np.zeros(len(examples), np.int64)
 
         def forward(places: Sequence[int]) -> None:
-            ids, _ = self._padded([examples[place][0] for place in places], self.pad)
-            targets, _ = self._padded([examples[place][1] for place in places], IGNORED)
+            ids, _ = padded([examples[place][0] for place in places], self.pad)
+            targets = padded([examples[place][1] for place in places], IGNORED)[0].to(self.precision.device)
             # A bank routes each request by its prompt, which only the targets tell from the answer.
             routed = {"prompts": self.model.prompts(targets)} if isinstance(self.model, DomainBank) else {}
-            logits = self.model(input_ids=ids, use_cache=False, **routed).logits
+            logits = self.model(input_ids=ids.to(self.precision.device), use_cache=False, **routed).logits
             found = torch.nn.functional.cross_entropy(
                 logits.flatten(0, 1).float(), targets.flatten(), reduction="none"
             ).view_as(targets)
@@ -54,7 +54,7 @@ class Scorer:
         out = np.zeros((len(texts), classes))
 
         def forward(places: Sequence[int]) -> None:
-            ids, seen = self._padded([texts[place] for place in places], self.pad)
+            ids, seen = (part.to(self.precision.device) for part in padded([texts[at] for at in places], self.pad))
             out[places] = self.model(input_ids=ids, attention_mask=seen).logits.double().cpu().numpy()
 
         self._each(list(map(len, texts)), 1, forward)
@@ -78,16 +78,6 @@ class Scorer:
                 continue
             at += len(places)
             self.tick(len(places))
-
-    def _padded(self, parts: Sequence[Sequence[int]], fill: int) -> tuple[Tensor, Tensor]:
-        width = max(map(len, parts))
-        ids = torch.full((len(parts), width), fill)
-        seen = torch.zeros_like(ids)
-        for row, part in enumerate(parts):
-            ids[row, : len(part)] = torch.tensor(part)
-            seen[row, : len(part)] = 1
-        device = self.precision.device
-        return ids.to(device), seen.to(device)
 
 
 def windows(opening: int, ids: Sequence[int], length: int) -> list[Example]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from strategies.errors import Refused
 from strategies.inference.bank.adapted import AdaptedClassifier
-from strategies.inference.bank.domains import LENGTHS, OPENING, PROMPT, Prompts
+from strategies.inference.bank.domains import LENGTHS, OPENING, Prompts, read_of
 from strategies.inference.bank.files import (
     ADAPTERS,
     HEAD,
@@ -26,6 +26,7 @@ from strategies.inference.bank.files import (
     write_manifest,
     write_tensors,
 )
+from strategies.inference.bank.padding import padded
 from strategies.inference.calibration import (
     Domain,
     measure_domain,
@@ -110,12 +111,14 @@ def _write_classes(trained: Trained, entries: tuple[Entry, ...], folder: Path) -
     diagonal = is_diagonal(model.classifier.in_features, settings.covariance)
     found = gather(_features(trained, own), diagonal=diagonal)
     under_first = found if first == own else gather(_features(trained, first), diagonal=True)
-    gaussians = before[0] | {trained.labels[at]: moments.gaussian() for at, moments in sorted(found.items())}
+    made = {trained.labels[at]: moments.gaussian() for at, moments in sorted(found.items())}
+    taken = [label for label, one in made.items() if label not in before[0] or one.count >= before[0][label].count]
+    gaussians = before[0] | {label: made[label] for label in taken}
     prototypes = dict(before[1])
     for at, moments in sorted(under_first.items()):
         prototypes[trained.labels[at]] = _joined(prototypes.get(trained.labels[at]), moments.mean, moments.count)
     losses = _align(trained, gaussians) if len(entries) > 1 else []
-    owners = _owners(trained, [trained.labels[at] for at in found], len(entries) - 1)
+    owners = _owners(trained, taken, len(entries) - 1)
     rows = [prototypes[label][0] if label in prototypes else torch.zeros(model.classifier.in_features).double()
             for label in trained.labels]  # fmt: skip
     files = {
@@ -147,7 +150,7 @@ def _joined(before: tuple[Tensor, int] | None, mean: Tensor, count: int) -> tupl
 
 
 def _owners(trained: Trained, own: Sequence[str], place: int) -> tuple[int, ...]:
-    """The adapter of each class: the last task that had it."""
+    """The adapter of each class: the last task that had as many samples of it as the one before, or more."""
     manifest = trained.adaptation.manifest
     owners = dict(zip(manifest.labels, manifest.owners, strict=True)) if manifest else {}
     owners |= dict.fromkeys(own, place)
@@ -171,7 +174,7 @@ def _features(trained: Trained, adapter: str) -> Iterator[tuple[Tensor, Tensor]]
         for start in range(0, len(rows), size):
             trained.tick()
             places = range(start, min(start + size, len(rows)))
-            ids, mask = _padded([rows.ids[slice(*rows.bounds[at : at + 2])] for at in places], trained.pad)
+            ids, mask = padded([rows.ids[slice(*rows.bounds[at : at + 2])] for at in places], trained.pad)
             inputs = {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
             with torch.inference_mode(), trained.precision.autocast():
                 made = trained.adaptation.model.features(inputs, [adapter] * len(ids))
@@ -230,12 +233,13 @@ def _prompts(trained: Trained) -> Iterator[Prompts]:
     chosen = [found[at] for at in np.linspace(0, len(found) - 1, count).astype(int)] if count else []
     device = trained.precision.device
     vocabulary = int(trained.adaptation.model.config.get_text_config().vocab_size)
-    size = max(1, min(trained.training.per_device_eval_batch_size, MAX_LOGITS // (PROMPT * vocabulary)))
+    most = read_of(_form(trained), window)
+    size = max(1, min(trained.training.per_device_eval_batch_size, MAX_LOGITS // (most * vocabulary)))
     for start in range(0, count, size):
         trained.tick()
         prompts = [_prompt(rows, *spot, encoder=trained.encoder) for rows, spot in chosen[start : start + size]]
-        ids, mask = _padded(prompts, trained.pad)
-        yield Prompts.cut(ids.to(device), mask.sum(1))
+        ids, mask = padded(prompts, trained.pad)
+        yield Prompts.cut(ids.to(device), mask.sum(1), most=most)
 
 
 def _spans(rows: Rows) -> list[tuple[int, int]]:
@@ -263,14 +267,3 @@ def _prompt(rows: Rows, start: int, stop: int, at: int, *, encoder: Encoder) -> 
         return rows.ids[start : start + 1 + int(np.argmax(rows.targets[start:stop] != IGNORED))]
     text = rows.ids[start + len(encoder.start) : stop - 1]
     return np.array([encoder.opening, *text[: at + OPENING]][at : at + OPENING])
-
-
-def _padded(parts: Sequence[np.ndarray], fill: int) -> tuple[Tensor, Tensor]:
-    """Right-padded (rows, length), and the mask of what is no padding."""
-    width = max(map(len, parts))
-    ids = torch.full((len(parts), width), fill, dtype=torch.int64)
-    mask = torch.zeros_like(ids)
-    for row, part in enumerate(parts):
-        ids[row, : len(part)] = torch.from_numpy(part.astype(np.int64))
-        mask[row, : len(part)] = 1
-    return ids, mask

@@ -299,6 +299,18 @@ def test_prototypes_are_of_the_first_adapter_and_gaussians_of_the_tasks_own(tmp_
     assert prototypes["red"][1] == len(texts)
 
 
+def test_a_class_that_comes_again_in_a_few_documents_keeps_its_adapter(tmp_path: Path, bert: Path, first: Path) -> None:
+    rows = [*banks.told(("angry",), 2, start=80), *banks.told(("red",), 12)]
+    job = banks.class_job(
+        tmp_path, bert, ("red",), known=TWO, rows=rows, name="t2", bank=first, selection={"start": "t1"}
+    )
+    bank = banks.made(tmp_path / "job", job)
+    before, after = read_statistics(first), read_statistics(bank)
+    assert read_manifest(bank).owners == (0, 0, 1)
+    assert torch.equal(before[0]["angry"].covariance, after[0]["angry"].covariance)
+    assert (before[1]["angry"][1], after[1]["angry"][1]) == (12, 14)
+
+
 def test_a_class_that_comes_again_belongs_to_the_newest_task(tmp_path: Path, bert: Path, first: Path):
     job = banks.class_job(
         tmp_path, bert, ("angry", "red"), known=("calm",), name="t2", bank=first, selection={"start": "t1"}
@@ -390,7 +402,7 @@ def test_a_routed_version_is_evaluated_like_any_other(tmp_path: Path, chat: Path
     plain_work = makers.spec(work, chat, task="sft", model={"adapter": str(bank / "adapters" / "t1")})
     plainly = makers.carry_out(tmp_path / "plain", plain_work)
     assert result.scores[0].value == pytest.approx(plainly.scores[0].value, abs=1e-5)
-    assert json.loads((bank / "router.json").read_text())["format"] == 1
+    assert json.loads((bank / "router.json").read_text())["format"] == 2
 
 
 def test_scores_of_a_bank_that_something_wrote_to_are_refused(tmp_path: Path, llama: Path, monkeypatch):

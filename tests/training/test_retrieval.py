@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -334,6 +335,42 @@ def test_an_answer_does_not_route_its_own_row(answerer: DomainBank):
     assert torch.equal(posterior[0], posterior[1])
 
 
+def test_a_long_request_goes_where_its_row_goes(tmp_path: Path, llama: Path) -> None:
+    """Rows lose the oldest tokens of a long prompt, a request loses none."""
+    settings = {"task": "sft", "training": {"max_length": 64}, **banks.hurried(16)}
+    first = banks.made(
+        tmp_path / "1", banks.domain_job(tmp_path / "a", llama, lengthy("angry", "calm", 40), name="t1", **settings)
+    )
+    start = {"bank": first, "selection": {"start": "t1"}}
+    job = banks.domain_job(tmp_path / "b", llama, lengthy("blue", "red", 40), name="t2", **start, **settings)
+    bank = banks.opened(llama, banks.made(tmp_path / "2", job), "sft")
+    encoder = Encoder(bank.tokenizer, bank.manifest.max_length)
+    for place, rows in enumerate([lengthy("angry", "calm", 6, start=500), lengthy("blue", "red", 6, start=500)]):
+        dialogues = [json.loads(row["messages"]) for row in rows]
+        for dialogue, (ids, targets) in zip(dialogues, encoder.dialogues(dialogues), strict=True):
+            request, length = bank.asked(dialogue[0]["content"])
+            scored = bank.route(torch.tensor([ids]), bank.prompts(torch.tensor([targets])))
+            served = bank.route(request, length)
+            assert request.shape[1] > 2 * bank.manifest.max_length
+            assert served.adapters == scored.adapters == (place,)
+            torch.testing.assert_close(served.posterior, scored.posterior)
+
+
+def lengthy(head: str, tail: str, count: int, *, start: int = 0) -> list[dict[str, str]]:
+    """Dialogues that ask at length, of one world and then another."""
+    found = []
+    for at in range(start, start + count):
+        before, after = banks.spoken(head, 1, start=at)[0]["text"], banks.spoken(tail, 1, start=at)[0]["text"]
+        asked = {"role": "user", "content": f"{before} {before} {after}"}
+        found.append({"messages": json.dumps([asked, {"role": "assistant", "content": f"{tail} {after[-9:]}"}])})
+    return found
+
+
+def test_one_answer_is_given_to_one_request(speaker: DomainBank) -> None:
+    with pytest.raises(ValueError, match="leave num_return_sequences out"):
+        speaker.generate("quiet", num_return_sequences=2, do_sample=True)
+
+
 def test_a_text_is_gone_on_from_behind_what_opens_a_document(speaker: DomainBank):
     ids, length = speaker.asked("quiet <|endoftext|> lake")
     opening, *rest = ids[0].tolist()
@@ -348,8 +385,6 @@ def test_a_text_is_gone_on_from_behind_what_opens_a_document(speaker: DomainBank
 
 @pytest.mark.parametrize("name", ["head.safetensors", "router.safetensors", "adapters/t1/adapter_model.safetensors"])
 def test_a_bank_with_a_changed_file_is_refused(tmp_path: Path, classes_at: Path, bert: Path, name: str):
-    import shutil
-
     shutil.copytree(classes_at, tmp_path / "bank")
     content = bytearray((tmp_path / "bank" / name).read_bytes())
     content[-1] ^= 1
@@ -364,10 +399,32 @@ def test_a_bank_on_another_base_is_refused(tmp_path: Path, classes_at: Path):
 
 
 def test_a_bank_of_a_newer_format_is_refused_by_name(tmp_path: Path, classes_at: Path, bert: Path):
-    import shutil
-
     shutil.copytree(classes_at, tmp_path / "bank")
     path = tmp_path / "bank" / "router.json"
-    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
-    with pytest.raises(Refused, match="upgrade"):
+    path.write_text(path.read_text().replace('"format": 2', '"format": 3'))
+    with pytest.raises(Refused, match="format that this version cannot read"):
         banks.opened(bert, tmp_path / "bank", "classification")
+
+
+@pytest.mark.parametrize("change", [{"alpha_pattern": {"query": 4000}}, {"target_modules": ["key"]}])
+def test_an_adapter_with_other_settings_is_refused(
+    tmp_path: Path, classes_at: Path, bert: Path, change: dict[str, object]
+) -> None:
+    bank = tmp_path / "bank"
+    shutil.copytree(classes_at, bank)
+    path = bank / "adapters" / "t1" / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), **change}))
+    with pytest.raises(Refused, match=r"t1 of .* is not the one that was stored"):
+        banks.opened(bert, bank, "classification")
+
+
+@pytest.mark.parametrize("change", [{"owners": [1, 1, 0, 0]}, {"rounds": 0}, {"threshold": 0.9}])
+def test_a_router_with_other_settings_is_refused(
+    tmp_path: Path, classes_at: Path, bert: Path, change: dict[str, object]
+) -> None:
+    bank = tmp_path / "bank"
+    shutil.copytree(classes_at, bank)
+    path = bank / "router.json"
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), **change}))
+    with pytest.raises(Refused, match="is not what was stored"):
+        banks.opened(bert, bank, "classification")

@@ -5,7 +5,7 @@ bank carries a copy of it, so that what is served is what was evaluated.
 
 A bank on disk
 --------------
-``router.json``          ``format: 1``; adapters with their digests, classes with their owners, settings of the router
+``router.json``          format, its own digest; adapters with theirs, classes with their owners, router's settings
 ``adapters/NAME/``       plain PEFT folders
 ``head.safetensors``     classification: the head that all tasks share
 ``router.safetensors``   what the router compares with: class means under the first adapter, or a domain's prototypes

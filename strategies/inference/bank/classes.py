@@ -12,10 +12,14 @@ from torch import Tensor, nn
 
 from .adapted import AdaptedClassifier, Answer, live_digest
 from .files import Manifest
+from .padding import padded
+from .rendering import Renderer
 from .retrieval import Retrieved, retrieve
 
 FLOOR = -1e4
 """Logit of a class that no task had: its probability is 0, and a loss on it stays finite."""
+AT_ONCE = 32
+"""Texts that are classified in one pass."""
 
 
 class ClassBank(AdaptedClassifier):
@@ -54,20 +58,14 @@ class ClassBank(AdaptedClassifier):
     @torch.inference_mode()
     def classify(self, texts: Sequence[str]) -> list[tuple[str, float]]:
         """The class of each text and its probability."""
-        if not texts:
-            return []
-        found = self.tokenizer(
-            list(texts),
-            truncation=True,
-            max_length=self.manifest.max_length,
-            padding=True,
-            return_tensors="pt",
-            split_special_tokens=True,
-        )
-        device = self.classifier.weight.device
-        answer = self(input_ids=found["input_ids"].to(device), attention_mask=found["attention_mask"].to(device))
-        best = answer.logits.softmax(1).max(1)
-        return [(self.labels[at], sure) for at, sure in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
+        found: list[tuple[str, float]] = []
+        for start in range(0, len(texts), AT_ONCE):
+            rows = Renderer(self.tokenizer).read(texts[start : start + AT_ONCE], self.manifest.max_length)
+            ids, mask = (part.to(self.classifier.weight.device) for part in padded(rows, self.tokenizer.pad_token_id))
+            best = self(input_ids=ids, attention_mask=mask).logits.softmax(1).max(1)
+            sure = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+            found += [(self.labels[at], probability) for at, probability in sure]
+        return found
 
 
 class _Asked:

@@ -11,12 +11,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
 
-from .adapted import BASE, Answer, live_digest, mean_over, run
-from .files import Manifest
-from .rendering import Messages, Renderer
+from .adapted import BASE, Answer, generated, live_digest, mean_over, run
+from .files import Form, Manifest
+from .rendering import PROMPT, Messages, Renderer, routing
 
-PROMPT = 256
-"""Tokens of a prompt that the router reads, the first ones: what it costs does not grow with the request."""
 OPENING = 64
 """Tokens at the beginning of a text without a prompt that stand for one."""
 LENGTHS = (4, 8, 16, 32, OPENING)
@@ -48,11 +46,12 @@ class Prompts:
     mask: Tensor
 
     @staticmethod
-    def cut(ids: Tensor, lengths: Tensor) -> Prompts:
-        """The first ``lengths`` tokens of each row, at most :data:`PROMPT`."""
-        lengths = lengths.to(ids.device).clamp(1, min(PROMPT, ids.shape[1]))
-        width = int(lengths.max())
-        return Prompts(ids=ids[:, :width], mask=torch.arange(width, device=ids.device) < lengths[:, None])
+    def cut(ids: Tensor, lengths: Tensor, *, most: int = PROMPT) -> Prompts:
+        """The first ``lengths`` tokens of each row; of more than ``most`` the last ``most``."""
+        ends = lengths.to(ids.device).clamp(1, ids.shape[1])[:, None]
+        starts = (ends - most).clamp_min(0)
+        places = torch.arange(int((ends - starts).max()), device=ids.device)
+        return Prompts(ids=ids.gather(1, (starts + places).clamp_max(ids.shape[1] - 1)), mask=places < ends - starts)
 
     def take(self, rows: Sequence[int]) -> Prompts:
         return Prompts(ids=self.ids[list(rows)], mask=self.mask[list(rows)])
@@ -92,6 +91,11 @@ def prompt_lengths(targets: Tensor, *, prompted: bool = False) -> Tensor:
     first = torch.where(counts.any(1), counts.int().argmax(1), torch.full_like(targets[:, 0], OPENING))
     ends = counts.shape[1] - counts.flip(1).int().argmax(1)
     return first + 1 if prompted else torch.where(first > 0, first + 1, ends.clamp_max(OPENING))
+
+
+def read_of(form: Form, max_length: int) -> int:
+    """Most tokens of a prompt that are read; a text's opening is no longer than that."""
+    return PROMPT if form == "text" else routing(max_length)
 
 
 class DomainBank(nn.Module):
@@ -144,7 +148,7 @@ class DomainBank(nn.Module):
         if domains == 1:
             sure = torch.ones(count, 1, dtype=torch.float64)
             return Routed(adapters=(0,) * count, posterior=sure)
-        prompts = Prompts.cut(input_ids, lengths)
+        prompts = Prompts.cut(input_ids, lengths, most=read_of(self.manifest.form, self.manifest.max_length))
         with torch.inference_mode():
             looked = look(self.model, prompts, self.manifest.layer)
             prior = self.prior(looked.features)
@@ -215,11 +219,16 @@ class DomainBank(nn.Module):
             prompt: a string, or a list of messages (``role``, ``content``) for a bank of dialogues, to which a string
                 is one user's message; written as training and evaluation wrote it.
             options: of transformers' ``generate``.
+
+        Raises:
+            ValueError: more than one answer is asked for (``num_return_sequences``).
         """
+        if options.get("num_return_sequences", 1) != 1:
+            raise ValueError("generate gives one answer; ask again for another, and leave num_return_sequences out")
         ids, length = self.asked(prompt)
         (place,) = self.route(ids, length).adapters
         options = {"attention_mask": torch.ones_like(ids), "pad_token_id": self.tokenizer.pad_token_id, **options}
-        found = self.model.generate(input_ids=ids, adapter_names=[self.name(place)], **options)
+        found = generated(self.model, self.name(place), input_ids=ids, **options)
         return str(self.tokenizer.decode(found[0, ids.shape[1] :], skip_special_tokens=True))
 
 

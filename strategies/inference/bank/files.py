@@ -14,15 +14,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-FORMAT = 1
+FORMAT = 2
+"""1 had digests of an adapter's tensors and scale alone."""
 MANIFEST = "router.json"
 ADAPTERS = "adapters"
 HEAD = "head.safetensors"
 VECTORS = "router.safetensors"
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
-SHAPING = ("r", "lora_alpha", "use_rslora", "fan_in_fan_out")
-"""Settings of an adapter that change what its tensors do."""
 SAMPLED = 64
 Form = Literal["text", "plain", "template"]
 """How a prompt is written: a text that is gone on from, messages one a line, or messages in the chat template."""
@@ -43,7 +42,8 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """``router.json``. ``owners`` gives for each of ``labels`` the place of its adapter, or -1 if no task had it.
+    """``router.json``, with a digest of itself. ``owners`` gives for each of ``labels`` the place of its adapter, or -1
+    if no task had it.
 
     ``form`` is how a language model's prompts were written (:data:`Form`); banks that do not say it were
     asked with plain texts. A prompt is as far as it may be of the longest of ``lengths`` that it reaches.
@@ -75,7 +75,9 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         found: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())
         if found.pop("format") != FORMAT:
-            raise BadBank(f"{folder / MANIFEST} has a format that this version cannot read; upgrade it")
+            raise BadBank(f"{folder / MANIFEST} has a format that this version cannot read; use the version it is of")
+        if found.pop("sha256") != _digest_of(found):
+            raise BadBank(f"{folder / MANIFEST} is not what was stored; restore the folder")
         entries = tuple(Entry(**entry) for entry in found.pop("adapters"))
         found |= {name: tuple(found[name]) for name in ("labels", "owners", "lengths") if name in found}
         made = Manifest(**found, adapters=entries)
@@ -102,7 +104,13 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     """``router.json``, the last file of a bank to be written."""
     values = {item.name: getattr(manifest, item.name) for item in fields(manifest)}
     values["adapters"] = [asdict(entry) for entry in manifest.adapters]
-    (folder / MANIFEST).write_text(json.dumps({"format": FORMAT, **values}, indent=2, ensure_ascii=False))
+    values = {"format": FORMAT, "sha256": _digest_of(values), **values}
+    (folder / MANIFEST).write_text(json.dumps(values, indent=2, ensure_ascii=False))
+
+
+def _digest_of(values: Mapping[str, Any]) -> str:
+    """The sha256 of a manifest's values."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
@@ -146,8 +154,8 @@ def _adapter_at(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def adapter_digest(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> str:
-    """One sha256 over an adapter's tensors (name, type, shape, bytes) and the settings that scale them."""
-    digest = hashlib.sha256(json.dumps([config.get(name) for name in SHAPING]).encode())
+    """One sha256 over an adapter's tensors (name, type, shape, bytes) and its settings, all of them."""
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     for name in sorted(tensors):
         _add(digest, name, tensors[name])
     return digest.hexdigest()

@@ -14,6 +14,9 @@ from .files import BadBank, Form
 
 Messages = Sequence[Mapping[str, str]]
 
+PROMPT = 256
+"""Most tokens of a prompt that a router reads: what it costs does not grow with the request."""
+
 _MARK = "qxj{}vzk"
 _MARKS = re.compile(r"qxj(\d+)vzk")
 
@@ -52,6 +55,16 @@ class Renderer:
             verbose=False,
         )
         return list(found["input_ids"])
+
+    def read(self, texts: Sequence[str], max_length: int) -> list[list[int]]:
+        """Ids of each text as a classifier reads it, cut to ``max_length``, with the tokenizer's own special tokens.
+
+        A text without any token is one token of padding: a row of nothing has no feature.
+        """
+        found = self.tokenizer(
+            list(texts), truncation=True, max_length=max_length, split_special_tokens=True, verbose=False
+        )
+        return [list(ids) or [self.tokenizer.pad_token_id] for ids in found["input_ids"]]
 
     def request(self, prompt: str | Messages, form: Form) -> list[int]:
         """Ids of a request, as training and evaluation have them before what is to be answered.
@@ -113,6 +126,15 @@ class Renderer:
         for index, ids in zip(pieces[1::2], own[1:], strict=True):
             skeleton += [int(index), ids]
         return skeleton
+
+
+def routing(max_length: int) -> int:
+    """How many of a prompt's tokens, its last ones, a router reads.
+
+    Rows of ``max_length`` tokens lose the oldest tokens of a long prompt, and a request loses none. It is routed as the
+    row that it would be, as long as the answer takes no more than the quarter that this leaves.
+    """
+    return min(PROMPT, max_length * 3 // 4)
 
 
 def _start(tokenizer: Any) -> tuple[int, ...]:
