@@ -231,8 +231,10 @@ def _new_bytes(facts: dict[str, Any]) -> str | None:
     new = facts.get("new_bytes")
     if new is None:
         return None
-    bound = "" if new["bound"] is None else f", at most {new['bound']:.1%} by its plan"
-    return f"{new['share']:.1%} of its own{bound}"
+    if new["bound"] is None:
+        return f"{new['share']:.1%} of its own"
+    more = "; more, for its parent's tensors have other names or another type" if new["share"] > new["bound"] else ""
+    return f"{new['share']:.1%} of its own, at most {new['bound']:.1%} by its plan{more}"
 
 
 def _edge(edge: dict[str, Any]) -> str:

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from strategies.contract import ModelFiles
 from strategies.errors import Refused
-from strategies.inference.load import LABELS_FILE, load
+from strategies.inference.load import LABELS_FILE, WEIGHTS, load
 from strategies.settings import Task
 
 TOKENIZER_FILES = (
@@ -32,9 +34,41 @@ SETS = frozenset({"target_modules", "modules_to_save", "exclude_modules"})
 
 
 def save_model(model: Any, folder: Path, *, tokenizer: Any, parent: str, dtype: torch.dtype) -> None:
-    """Safetensors, configuration and tokenizer; what the parent has of the tokenizer is copied byte for byte."""
+    """Safetensors, configuration and tokenizer; what the parent has of the tokenizer is copied byte for byte.
+
+    Tensors are called as the parent's are: what stayed is then stored once, which goes by name and bytes.
+    """
     model.to(dtype).save_pretrained(folder)
+    _name_as(Path(parent), folder, prefix=f"{getattr(model, 'base_model_prefix', '')}.")
     save_tokenizer(tokenizer, folder, parent=parent)
+
+
+def _name_as(parent: Path, folder: Path, *, prefix: str) -> None:
+    """Take the architecture's prefix off where the parent is stored without it, as many on the hub are (``h.0.ln_1``).
+
+    Only where the parent has all names without it. A new head beside such names would be read as part of the body by
+    earlier transformers: such a version keeps the full names, and is stored anew once.
+    """
+    known, own = _names(parent), _names(folder)
+    short = {name: name.removeprefix(prefix) for name in own}
+    if known >= own or not set(short.values()) <= known:
+        return
+    for file in folder.glob(WEIGHTS):
+        named = {short[name]: tensor for name, tensor in load_file(file).items()}
+        save_file(named, file, metadata={"format": "pt"})
+    for file in folder.glob("*.index.json"):
+        index = json.loads(file.read_bytes())
+        index["weight_map"] = {short[name]: part for name, part in index["weight_map"].items()}
+        file.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+
+
+def _names(folder: Path) -> set[str]:
+    """Names of all tensors of a folder's weights; none of a model that is elsewhere."""
+    found: set[str] = set()
+    for file in folder.glob(WEIGHTS):
+        with safe_open(file, "pt") as tensors:
+            found.update(tensors.keys())
+    return found
 
 
 def save_tokenizer(tokenizer: Any, folder: Path, *, parent: str) -> None:

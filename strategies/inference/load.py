@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import safe_open
 from torch import nn
 
 from strategies.contract import ModelFiles
@@ -21,7 +24,10 @@ from strategies.settings import Task
 
 LABELS_FILE = "labels.json"
 """Beside an adapter: the classes in the order of its head's rows."""
+WEIGHTS = "model*.safetensors"
+"""The files of a folder's weights, one or several."""
 HEADS = ("classifier", "score", "out_proj")
+FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +38,7 @@ class Loaded:
     tokenizer: Any
     labels: tuple[str, ...] = ()
     published_dtype: torch.dtype = torch.float32
-    """The dtype the weights are stored in; they are computed with in float32."""
+    """The dtype that most weights are stored in, whatever the configuration says; they are computed with in float32."""
 
 
 def load(files: ModelFiles, task: Task, *, device: torch.device, adapter: bool = True, seed: int = 0) -> Loaded:
@@ -63,7 +69,7 @@ def load(files: ModelFiles, task: Task, *, device: torch.device, adapter: bool =
         model = _banked(model, Path(files.bank), tokenizer)
     model.to(device)
     model.eval()
-    return Loaded(model=model, tokenizer=tokenizer, labels=labels, published_dtype=_dtype(stored))
+    return Loaded(model=model, tokenizer=tokenizer, labels=labels, published_dtype=_dtype(folder, stored))
 
 
 def attach(model: Any, adapter: Path) -> Any:
@@ -115,8 +121,9 @@ def adapter_labels(adapter: Path) -> tuple[str, ...]:
 
 
 def head_of(model: nn.Module) -> tuple[str, nn.Linear]:
-    """Name and module of the last linear layer of a classifier."""
-    for name, module in reversed(list(model.named_modules())):
+    """Name and module of a classifier's head: its own child, or the last linear layer that is called like one."""
+    # A body's own layers may be called so too: attention of OPT and BART has an out_proj.
+    for name, module in [*model.named_children(), *reversed(list(model.named_modules()))]:
         if name.rpartition(".")[2] in HEADS and isinstance(module, nn.Linear):
             return name, module
     raise Refused(f"{type(model).__name__} has no linear head called {' or '.join(HEADS)}; use another architecture")
@@ -173,7 +180,7 @@ def _unnamed(labels: tuple[str, ...]) -> bool:
 
 def _classifier(path: str, config: Any, labels: tuple[str, ...], *, options: dict[str, Any], seed: int) -> Any:
     if len(labels) < 2:
-        raise Refused("classification needs at least two labels; name them in the job's model.labels")
+        raise Refused("classification needs at least two classes; they are trained once documents of a second one come")
     torch.manual_seed(seed)
     sized = {"num_labels": len(labels), "ignore_mismatched_sizes": True} if len(labels) != config.num_labels else {}
     model = _read(transformers.AutoModelForSequenceClassification, path, options={**options, **sized})
@@ -188,6 +195,14 @@ def _read(kind: Any, path: str, *, options: dict[str, Any]) -> Any:
         raise Refused(f"{path} cannot be loaded: {str(error).splitlines()[0]}") from error
 
 
-def _dtype(config: Any) -> torch.dtype:
-    found = getattr(config, "dtype", None)
-    return found if isinstance(found, torch.dtype) else torch.float32
+def _dtype(folder: Path, config: Any) -> torch.dtype:
+    """The floating-point dtype of most numbers in a folder's weights; of a model elsewhere, its configuration's."""
+    sizes: Counter[torch.dtype] = Counter()
+    for file in sorted(folder.glob(WEIGHTS)):
+        with safe_open(file, "pt") as tensors:
+            found = [(FLOATS.get(one.get_dtype()), one.get_shape()) for one in map(tensors.get_slice, tensors.keys())]
+            sizes.update({dtype: math.prod(shape) for dtype, shape in found if dtype is not None})
+    if sizes:
+        return sizes.most_common(1)[0][0]
+    named = getattr(config, "dtype", None)
+    return named if isinstance(named, torch.dtype) else torch.float32

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import peft
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from strategies.contract import ModelFiles
 from strategies.errors import BadState, Refused
@@ -57,6 +58,45 @@ def test_the_next_stage_continues_the_parents_adapter(tmp_path: Path, llama: Pat
     stored = load_file(adapter / "adapter_model.safetensors")
     ours = {name.replace(".default", ""): tensor for name, tensor in makers.weights(loop).items()}
     makers.assert_equal(ours, stored)
+
+
+def rewritten(base: Path, change: Callable[[str, torch.Tensor], tuple[str, torch.Tensor]]) -> Path:
+    """The folder with other names or types in its weights; its configuration stays."""
+    path = base / "model.safetensors"
+    save_file(dict(change(*item) for item in load_file(path).items()), path, metadata={"format": "pt"})
+    return base
+
+
+def test_tensors_are_called_as_the_parents_are(tmp_path: Path) -> None:
+    """GPT-2 as published has no ``transformer.`` before its names, and buffers that the model makes by itself."""
+    base = rewritten(models.gpt2(tmp_path / "base"), lambda name, one: (name.removeprefix("transformer."), one))
+    known = load_file(base / "model.safetensors")
+    save_file({**known, "h.0.attn.bias": torch.ones(4)}, base / "model.safetensors", metadata={"format": "pt"})
+    makers.carry_out(tmp_path / "job", makers.train_job(tmp_path, base, makers.text_documents(12)))
+    trained = tmp_path / "job" / "out" / "model"
+    assert load_file(trained / "model.safetensors").keys() == known.keys()
+    found = load(ModelFiles(path=str(trained)), "causal-lm", device=CPU).model
+    assert torch.equal(found.transformer.wte.weight, load_file(trained / "model.safetensors")["wte.weight"])
+    assert not torch.equal(found.transformer.wte.weight, known["wte.weight"])
+
+
+def test_a_new_head_keeps_the_full_names(tmp_path: Path) -> None:
+    base = rewritten(models.bert(tmp_path / "base"), lambda name, one: (name.removeprefix("bert."), one))
+    body = {name: one for name, one in load_file(base / "model.safetensors").items() if "classifier" not in name}
+    save_file(body, base / "model.safetensors", metadata={"format": "pt"})
+    rows = [{"text": f"word {at}", "label": "ab"[at % 2]} for at in range(8)]
+    job = makers.train_job(tmp_path, base, rows, task="classification", job={"model": {"labels": ["a", "b"]}})
+    makers.carry_out(tmp_path / "job", job)
+    names = load_file(tmp_path / "job" / "out" / "model" / "model.safetensors").keys()
+    assert names == {"classifier.weight", "classifier.bias", *(f"bert.{name}" for name in body)}
+
+
+def test_weights_keep_the_type_of_their_file_whatever_the_configuration_says(tmp_path: Path) -> None:
+    base = rewritten(models.gpt2(tmp_path / "base"), lambda name, one: (name, one.to(torch.bfloat16)))
+    assert json.loads((base / "config.json").read_bytes())["dtype"] == "float32"
+    makers.carry_out(tmp_path / "job", makers.train_job(tmp_path, base, makers.text_documents(12)))
+    trained = load_file(tmp_path / "job" / "out" / "model" / "model.safetensors")
+    assert {one.dtype for one in trained.values()} == {torch.bfloat16}
 
 
 def test_training_in_full_merges_the_parents_adapter(tmp_path: Path, llama: Path):
