@@ -37,7 +37,8 @@ def resolve(
     bound = half.new_bytes_bound(signals.parameters, chosen)
     if bound is not None:
         values["new_bytes_bound"] = Explained(
-            value=round(bound, 4), origin="(embeddings + head + what moves of the blocks, fused tensors whole) / all, + 0.02"
+            value=round(bound, 4),
+            origin="(embeddings + head + what moves of the blocks, fused tensors whole) / all, + 0.02",
         )
     return chosen, values
 

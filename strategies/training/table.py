@@ -19,10 +19,15 @@ def parameter_table(model: nn.Module) -> tuple[Parameter, ...]:
         if plain is not None:
             names.setdefault(id(parameter), []).append(plain)
             owner = model.get_submodule(name.rpartition(".")[0])
-            found.setdefault(id(parameter), (tuple(parameter.shape), type(owner).__name__))
+            found.setdefault(id(parameter), (tuple(parameter.shape), _kind(owner)))
     return tuple(
         Parameter(names=tuple(names[key]), shape=shape, module=module) for key, (shape, module) in found.items()
     )
+
+
+def _kind(owner: nn.Module) -> str:
+    """The name of a module's class; of an architecture's own linear layer (Falcon's) that of torch's."""
+    return nn.Linear.__name__ if isinstance(owner, nn.Linear) else type(owner).__name__
 
 
 def plain_name(name: str) -> str | None:

@@ -357,6 +357,15 @@ def measured(tmp_path: Path, folder: Path, documents: Any, **changes: Any):
     return makers.carry_out(tmp_path / "measure", makers.spec(work, folder, task=task, model=files))
 
 
+def test_an_architectures_own_linear_layer_is_a_linear_layer() -> None:
+    config = transformers.FalconConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=4)
+    table = parameter_table(transformers.FalconForCausalLM(config))
+    kinds = {one.module for one in table if one.name.endswith("dense_h_to_4h.weight")}
+    assert kinds == {"Linear"}
+    with_adapters = HalfSettings(level="layer")
+    assert choose(table, settings=with_adapters, seed=3, stage=1, lora=LoraSettings()).frozen
+
+
 def test_the_measure_job_writes_the_plain_models_table(tmp_path: Path, llama: Path):
     result = measured(tmp_path, llama, makers.text_documents(4))
     table = {parameter.name: parameter for parameter in result.parameters}
