@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -42,7 +43,7 @@ def _runs(folder: Path) -> bool:
     return True
 
 
-def _unprivileged() -> dict[str, object]:
+def _unprivileged() -> dict[str, Any]:
     """Arguments of subprocess that leave root behind; PostgreSQL refuses to run as root."""
     if os.getuid() != 0:
         return {}

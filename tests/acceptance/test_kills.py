@@ -25,8 +25,8 @@ SETTINGS = (
     *("--set", "training.save_steps=3"),
     *("--set", "gate.mode=record"),
 )
-STEPS = (1, 5, 7, 14, 20, 25, 27, 33, 39, 45, 46, 52, 59)
-MOMENTS, MORE = ("training",), ("measuring", "evaluating", *STEPS[:8])
+KILLED_AT = (1, 5, 7, 14, 20, 25, 27, 33, 39, 45, 46, 52, 59)
+MOMENTS, MORE = ("training",), ("measuring", "evaluating", *KILLED_AT[:8])
 
 
 class Outcome(NamedTuple):
@@ -88,7 +88,7 @@ def daemon_of_a_copy(prepared: Path, home: Path) -> Iterator[Daemon]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", KILLED_AT)
 def test_a_killed_job_goes_on_from_its_checkpoint(daemon: Daemon, undisturbed: Outcome, step: int) -> None:
     daemon.cli("retrain", "s")
     daemon.wait(lambda: daemon.training_step() >= step, every_s=0.005)

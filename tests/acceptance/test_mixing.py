@@ -90,8 +90,8 @@ def test_a_stage_from_the_base_is_taught_all_domains_by_their_tokens(daemon: Dae
 
 
 def test_an_agent_steers_and_its_guard_knows_the_mixture_that_regmix_found(daemon: Daemon, tmp_path: Path) -> None:
-    agent = {"kind": "agent", "folder": str(agents.taught(tmp_path / "agent"))}
-    agent["regmix"] = {"runs": 24, "tokens": 1024, "jobs": 1}
+    regmix = {"runs": 24, "tokens": 1024, "jobs": 1}
+    agent = {"kind": "agent", "folder": str(agents.taught(tmp_path / "agent")), "regmix": regmix}
     strategy = {"name": "data-mixing", "mixing": {"kind": "weighted", "reweight": agent}}
     first, _ = stages(daemon, tmp_path, "--set", f"strategy={json.dumps(strategy)}")
     course = first["train"]["mixture"]

@@ -48,27 +48,27 @@ def _anchors(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(tree.ROOT).as_posix())
-def test_every_link_leads_somewhere(page: Path):
+def test_every_link_leads_somewhere(page: Path) -> None:
     assert broken_links(page, page.read_text(encoding="utf-8")) == []
 
 
 @pytest.mark.parametrize("target", ["nowhere.md", "README.md#no-such-heading"])
-def test_a_broken_link_is_found(target: str):
+def test_a_broken_link_is_found(target: str) -> None:
     assert broken_links(README, f"see [there]({target})") == [target]
 
 
-def test_every_command_is_in_the_readme():
+def test_every_command_is_in_the_readme() -> None:
     listed = list(commands(typer.main.get_command(app)))
     text = README.read_text(encoding="utf-8")
     assert len(listed) > 30
     assert [name for name in listed if f"rekindle {name}" not in text] == []
 
 
-def test_the_settings_page_is_up_to_date():
+def test_the_settings_page_is_up_to_date() -> None:
     assert settings_page.PAGE.read_text(encoding="utf-8") == settings_page.page()
 
 
-def test_every_setting_is_on_the_settings_page():
+def test_every_setting_is_on_the_settings_page() -> None:
     text = settings_page.PAGE.read_text(encoding="utf-8")
     wanted = settings_page.keys()
     assert len(wanted) > 80
@@ -76,15 +76,15 @@ def test_every_setting_is_on_the_settings_page():
 
 
 @pytest.mark.parametrize("name", choice.NAMES)
-def test_every_strategy_is_in_the_readme(name: str):
+def test_every_strategy_is_in_the_readme(name: str) -> None:
     assert f"`{name}`" in README.read_text(encoding="utf-8")
 
 
-def test_the_readme_opens_with_a_run_in_thirty_lines():
+def test_the_readme_opens_with_a_run_in_thirty_lines() -> None:
     assert "make demo" in "\n".join(README.read_text(encoding="utf-8").splitlines()[:30])
 
 
-def test_every_folder_of_the_file_tree_exists():
+def test_every_folder_of_the_file_tree_exists() -> None:
     named_paths = re.findall(r"^(?:[│├└─ ]*)([\w.-]+/)", _file_tree(), re.MULTILINE)
     assert len(named_paths) > 10
     known = {part for path in tree.tracked_files() for part in path.relative_to(tree.ROOT).parts[:-1]}

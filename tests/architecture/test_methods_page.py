@@ -45,24 +45,24 @@ def texts() -> Iterator[tuple[str, str]]:
     return ((name, text) for name, text in tree.texts() if name.startswith(PLACES) and name.endswith((".py", ".md")))
 
 
-def test_every_reference_leads_to_a_section():
+def test_every_reference_leads_to_a_section() -> None:
     known = sections(PAGE.read_text(encoding="utf-8"))
     used = {(name, number) for name, text in texts() for number in cited(text)}
     assert len(used) > 80
     assert sorted((name, number) for name, number in used if number not in known) == []
 
 
-def test_references_are_written_in_one_form():
+def test_references_are_written_in_one_form() -> None:
     assert {name: forms for name, text in texts() if (forms := other_forms(text))} == {}
 
 
-def test_every_file_that_the_page_names_is_there():
+def test_every_file_that_the_page_names_is_there() -> None:
     named = set(re.findall(r"`((?:strategies|tests)/[\w/.-]+)`", PAGE.read_text(encoding="utf-8")))
     assert len(named) > 40
     assert sorted(name for name in named if not (tree.ROOT / name).exists()) == []
 
 
-def test_headings_letters_and_points_are_sections():
+def test_headings_letters_and_points_are_sections() -> None:
     page = "# Methods\n## 2 Half\n### 2.5 Subtleties\n1. one\n2. two\n#### 2.5 a Letters\n"
     assert sections(page) == {"2", "2.5", "2.5.1", "2.5.2", "2.5 a"}
 
@@ -78,10 +78,10 @@ def test_headings_letters_and_points_are_sections():
         ("{} = (1, 2)", []),
     ],
 )
-def test_a_reference_is_found(written: str, numbers: list[str]):
+def test_a_reference_is_found(written: str, numbers: list[str]) -> None:
     assert list(cited(written.format("METHODS"))) == numbers
 
 
 @pytest.mark.parametrize("written", ["{}.md section 4.1", "{}.md 4.1", "{} section 9", "{}.md sections 1.4 and 4"])
-def test_another_form_is_found(written: str):
+def test_another_form_is_found(written: str) -> None:
     assert other_forms(written.format("METHODS"))

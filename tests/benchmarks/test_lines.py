@@ -64,7 +64,7 @@ def carried_out(folder: Path, cell: Cell) -> dict[str, Any]:
     return found
 
 
-def test_the_trunk_of_the_infinite_schedule_goes_on(tmp_path: Path, texts: domains.Texts):
+def test_the_trunk_of_the_infinite_schedule_goes_on(tmp_path: Path, texts: domains.Texts) -> None:
     stream = domains.domain_streams(texts).tuning
     arm = arm_of(domains.ARMS, "infinite")
     found = carried_out(tmp_path, Cell(arm=arm, seed=1, rate=1e-3, stream=stream, training=QUIET))
@@ -76,7 +76,7 @@ def test_the_trunk_of_the_infinite_schedule_goes_on(tmp_path: Path, texts: domai
     assert 0 < found["select"] < 10
 
 
-MERGED = {
+MERGED: dict[str, dict[str, Any]] = {
     "soup": {"method": "soup", "siblings": 2},
     "greedy soup": {"method": "greedy-soup", "siblings": 2},
     "ties": {"method": "ties", "siblings": 2},
@@ -88,7 +88,7 @@ MERGED = {
 
 @pytest.mark.parametrize("tuner", ["full", "lora"])
 @pytest.mark.parametrize("name", MERGED)
-def test_a_stage_may_end_with_a_merge(tmp_path: Path, longer: lineup.Stream, name: str, tuner: str):
+def test_a_stage_may_end_with_a_merge(tmp_path: Path, longer: lineup.Stream, name: str, tuner: str) -> None:
     strategy = {"name": "rewarm-replay", "consolidation": {"kind": "merge", **MERGED[name]}}
     training = {**QUIET, "tuner": tuner, "max_steps": 2}
     arm = Arm(name=name, strategy=strategy)
@@ -104,14 +104,14 @@ SEARCHES = {
 
 
 @pytest.mark.parametrize("name", ["doremi", pytest.param("regmix", marks=pytest.mark.slow)])
-def test_a_stage_may_begin_with_a_search_for_its_mixture(tmp_path: Path, longer: lineup.Stream, name: str):
+def test_a_stage_may_begin_with_a_search_for_its_mixture(tmp_path: Path, longer: lineup.Stream, name: str) -> None:
     arm = Arm(name=name, strategy={"name": "data-mixing", "mixing": {"reweight": SEARCHES[name]}})
     found = carried_out(tmp_path, Cell(arm=arm, seed=1, rate=1e-3, stream=longer, training=QUIET))
     assert [stage["values"]["reweight"] for stage in found["stages"]] == [name, name]
     assert found["stages"][0]["steps"] > 0
 
 
-def test_retraining_waits_for_its_batches_and_is_scored_on_what_is_due(tmp_path: Path, texts: domains.Texts):
+def test_retraining_waits_for_its_batches_and_is_scored_on_what_is_due(tmp_path: Path, texts: domains.Texts) -> None:
     stream = domains.temporal_streams(texts).stream
     arm = Arm(name="retrain", strategy={"name": "retrain"}, every=2)
     found = carried_out(tmp_path, Cell(arm=arm, seed=1, rate=1e-3, stream=stream, training=QUIET))
@@ -120,7 +120,7 @@ def test_retraining_waits_for_its_batches_and_is_scored_on_what_is_due(tmp_path:
     assert set(found["base"]) == set(found["stages"][1]["scores"]) == {"novels-en", "1993", "1994", "1995"}
 
 
-def test_a_cell_is_named_by_what_it_follows_from(texts: domains.Texts):
+def test_a_cell_is_named_by_what_it_follows_from(texts: domains.Texts) -> None:
     stream = domains.domain_streams(texts).tuning
     arm = arm_of(domains.ARMS, "naive")
     cell = Cell(arm=arm, seed=1, rate=1e-3, stream=stream, training=QUIET)
@@ -136,7 +136,7 @@ def test_a_cell_is_named_by_what_it_follows_from(texts: domains.Texts):
 
 
 @pytest.mark.parametrize("name", ["lora", "mos", "mos, released", "nearest mean", "joint", "joint, all weights"])
-def test_classes_come_in_tasks(tmp_path: Path, tasks: lineup.Stream, name: str):
+def test_classes_come_in_tasks(tmp_path: Path, tasks: lineup.Stream, name: str) -> None:
     training = {**QUIET, "train_batch_size": 8}
     cell = ClassCell(arm=arm_of(classes.ARMS, name), seed=1, rate=1e-2, stream=tasks, training=training)
     stages = carried_out(tmp_path, cell)["stages"]
@@ -145,7 +145,7 @@ def test_classes_come_in_tasks(tmp_path: Path, tasks: lineup.Stream, name: str):
     assert all(0 <= value <= 1 for stage in stages for value in stage["scores"].values())
 
 
-def test_auto_begins_a_bank_where_new_classes_come_to_a_model_with_a_head(tmp_path: Path, tasks: lineup.Stream):
+def test_auto_begins_a_bank_where_new_classes_come_to_a_model_with_a_head(tmp_path: Path, tasks: lineup.Stream) -> None:
     arm = Arm(name="auto", strategy={"name": "auto"})
     training = {**QUIET, "train_batch_size": 8}
     found = carried_out(tmp_path, ClassCell(arm=arm, seed=1, rate=1e-2, stream=tasks, training=training))
@@ -156,7 +156,7 @@ def test_auto_begins_a_bank_where_new_classes_come_to_a_model_with_a_head(tmp_pa
     assert set(second["scores"]) == {"test-0", "test-1"}
 
 
-def test_a_watched_line_tells_the_chooser_what_was_forgotten(tmp_path: Path, longer: lineup.Stream):
+def test_a_watched_line_tells_the_chooser_what_was_forgotten(tmp_path: Path, longer: lineup.Stream) -> None:
     seen: list[Signals] = []
 
     def plan(signals: Signals) -> Plan:
@@ -179,12 +179,15 @@ def test_a_watched_line_tells_the_chooser_what_was_forgotten(tmp_path: Path, lon
     first, second = (signals.circumstances for signals in seen)
     assert (first.forgotten, first.decisions) == ((), ())
     assert [one.strategy for one in second.decisions] == ["naive"]
+    assert longer.anchor is not None
     anchor = next(one for one in second.forgotten if one.eval_set == longer.anchor.heldout.name)
     assert anchor.rise == pytest.approx(seen[1].anchor_rise)
     line.close()
 
 
-def test_cells_of_other_code_are_made_anew_unless_they_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_cells_of_other_code_are_made_anew_unless_they_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made: list[str] = []
 
     class Told:
@@ -206,7 +209,7 @@ def test_cells_of_other_code_are_made_anew_unless_they_are_asked_for(tmp_path: P
     assert len(made) == 2
 
 
-def test_a_grid_goes_on_from_the_cells_of_its_earlier_result(tmp_path: Path):
+def test_a_grid_goes_on_from_the_cells_of_its_earlier_result(tmp_path: Path) -> None:
     """``facts`` name a cell, wherever it was kept; one from before cells had names is made anew."""
     key = harness.hash_of(["one"])
     cell = {"cell": {"arm": "naive"}, "select": 1.0, "code": "old", "key": key}
@@ -219,7 +222,7 @@ def test_a_grid_goes_on_from_the_cells_of_its_earlier_result(tmp_path: Path):
     assert cells.kept(["two"], lambda _: {"made": "anew"}) == {"made": "anew"}
 
 
-def test_what_was_carried_out_before_stays_in_a_grids_result(tmp_path: Path, texts: domains.Texts):
+def test_what_was_carried_out_before_stays_in_a_grids_result(tmp_path: Path, texts: domains.Texts) -> None:
     """A run of one arm gives that arm; of what is kept, all of it, and what is missing is named."""
 
     class Quick(Cell):
@@ -256,12 +259,12 @@ def test_what_was_carried_out_before_stays_in_a_grids_result(tmp_path: Path, tex
     assert found["missing"] == [["half", 1], ["naive", 2], ["half", 2]]
 
 
-def test_a_nearest_mean_tells_apart_what_does_not_share_a_word(tmp_path: Path, tasks: lineup.Stream):
+def test_a_nearest_mean_tells_apart_what_does_not_share_a_word(tmp_path: Path, tasks: lineup.Stream) -> None:
     cell = ClassCell(arm=arm_of(classes.ARMS, "nearest mean"), seed=1, rate=1e-3, stream=tasks, training=QUIET)
     assert min(carried_out(tmp_path, cell)["stages"][-1]["scores"].values()) > 0.5
 
 
-def test_exact_matches_are_what_greedy_decoding_gives(tmp_path: Path, llama: Path):
+def test_exact_matches_are_what_greedy_decoding_gives(tmp_path: Path, llama: Path) -> None:
     import torch
     import transformers
 
@@ -280,7 +283,7 @@ def test_exact_matches_are_what_greedy_decoding_gives(tmp_path: Path, llama: Pat
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     for _ in range(60):
         logits = model(input_ids=torch.tensor([learned[0][0]])).logits[0]
-        torch.nn.functional.cross_entropy(logits, torch.tensor(learned[0][1])).backward()
+        torch.autograd.backward(torch.nn.functional.cross_entropy(logits, torch.tensor(learned[0][1])))
         optimizer.step()
         optimizer.zero_grad()
     trained = tmp_path / "trained"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,47 +43,47 @@ def measured(found: dict[str, Any]) -> dict[str, float]:
     return {goal.what: goal.measured.mean for goal in summary.goals(found)}
 
 
-def test_the_rise_of_the_anchor_is_a_share_of_naives():
+def test_the_rise_of_the_anchor_is_a_share_of_naives() -> None:
     assert measured(result())["rise of novels-en after speeches-en, as a share of naive's"] == pytest.approx(0.1)
 
 
-def test_tokens_are_a_share_of_retrainings():
+def test_tokens_are_a_share_of_retrainings() -> None:
     assert measured(result())["tokens trained on, as a share of retraining's"] == pytest.approx(0.4)
 
 
-def test_new_domains_are_compared_with_naive_at_their_own_stage():
+def test_new_domains_are_compared_with_naive_at_their_own_stage() -> None:
     assert measured(result())["loss on novels-de at its own stage, above naive's"] == pytest.approx(0.01)
 
 
-def test_a_missed_goal_is_stated():
+def test_a_missed_goal_is_stated() -> None:
     text = summary.markdown(result(replay_new=2.062))
     assert "Missed: loss on speeches-en at its own stage, above naive's." in text
     assert "**no**" in text
 
 
-def test_nothing_is_said_to_be_missed_where_all_goals_are_met():
+def test_nothing_is_said_to_be_missed_where_all_goals_are_met() -> None:
     assert "No goal was missed." in summary.markdown(result())
 
 
-def test_one_seed_has_no_interval():
+def test_one_seed_has_no_interval() -> None:
     assert Spread(values=(1.0,)).half_width is None
 
 
-def test_the_interval_is_students():
+def test_the_interval_is_students() -> None:
     assert Spread(values=(1.0, 2.0, 3.0)).half_width == pytest.approx(4.303 / 3**0.5)
 
 
-def test_the_readme_shows_what_the_results_say():
+def test_the_readme_shows_what_the_results_say() -> None:
     text = report.README.read_text(encoding="utf-8")
     assert report.with_part(text, report.readme_part()) == text
     assert report.PAGE.read_text(encoding="utf-8") == report.page()
 
 
-def test_a_readme_without_marks_is_refused():
+def test_a_readme_without_marks_is_refused() -> None:
     with pytest.raises(ValueError, match="marks"):
         report.with_part("# Rekindle", "")
 
 
-def test_absent_data_is_named(tmp_path):
+def test_absent_data_is_named(tmp_path: Path) -> None:
     with pytest.raises(Missing, match=r"config\.json is not there"):
         Inputs.under(tmp_path).check()

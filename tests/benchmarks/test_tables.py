@@ -105,25 +105,25 @@ def by_what(goals: list[Goal]) -> dict[str, Goal]:
     return {goal.what: goal for goal in goals}
 
 
-def test_replays_share_of_naives_forgetting_is_of_the_same_seed():
+def test_replays_share_of_naives_forgetting_is_of_the_same_seed() -> None:
     goal = by_what(tables.domain_goals(domain_grid()))["anchor's rise after novels-de: replay's share of naive's"]
-    assert goal.measured.values == (pytest.approx(0.05),)
+    assert goal.measured.values == pytest.approx((0.05,))
     assert goal.met
 
 
-def test_half_is_held_to_a_tenth_less_than_naive():
+def test_half_is_held_to_a_tenth_less_than_naive() -> None:
     goal = by_what(tables.domain_goals(domain_grid()))["anchor's rise at the end: half's share of naive's"]
     assert goal.measured.mean == pytest.approx(0.8)
 
 
-def test_auto_is_held_to_the_best_single_choice_but_not_to_retraining():
+def test_auto_is_held_to_the_best_single_choice_but_not_to_retraining() -> None:
     grid = domain_grid()
     (goal,) = tables.auto_goal(grid)
     assert "(half, replay)" in goal.what
     assert goal.measured.mean == pytest.approx(0.0)
 
 
-def test_an_arm_is_held_to_naive_at_its_own_rate():
+def test_an_arm_is_held_to_naive_at_its_own_rate() -> None:
     grid = domain_grid()
     for cell in tables.cells(grid, "half").values():
         cell["cell"]["rate"] = 1e-3
@@ -134,7 +134,7 @@ def test_an_arm_is_held_to_naive_at_its_own_rate():
     assert measured.mean == pytest.approx((5.6 / 4 - 1) / (8.0 / 4 - 1))
 
 
-def test_a_part_of_a_grid_has_a_report_and_a_plot_of_its_own(tmp_path: Path):
+def test_a_part_of_a_grid_has_a_report_and_a_plot_of_its_own(tmp_path: Path) -> None:
     grid = domain_grid()
     some = {**grid, "cells": [cell for cell in grid["cells"] if cell["cell"]["arm"] in ("naive", "replay")]}
     found = result(domains=some)
@@ -143,7 +143,7 @@ def test_a_part_of_a_grid_has_a_report_and_a_plot_of_its_own(tmp_path: Path):
     assert [path.name for path in tmp_path.iterdir()] == ["domains.png"]
 
 
-def test_forgetting_is_above_the_least_since_the_domains_own_stage():
+def test_forgetting_is_above_the_least_since_the_domains_own_stage() -> None:
     cell = domain_cell("naive", anchor=6.0)
     cell["stages"][-1]["scores"][DOMAINS[0]] = 3.0
     grid = {"cells": [cell], "rates": {"naive": 1e-3}}
@@ -151,13 +151,13 @@ def test_forgetting_is_above_the_least_since_the_domains_own_stage():
     assert first.split("|")[2:4] == [" 2.000 ", " 1.000 "]
 
 
-def test_a_missed_goal_is_said():
+def test_a_missed_goal_is_said() -> None:
     text = goals_table(tables.domain_goals(domain_grid(replay=5.0)))
     assert "Missed: anchor's rise after novels-de: replay's share of naive's" in text
     assert "No goal was missed." in goals_table([Goal(what="x", measured=Spread(values=(0.0,)), limit=0.0)])
 
 
-def test_where_naive_forgets_nothing_no_share_of_it_is_claimed():
+def test_where_naive_forgets_nothing_no_share_of_it_is_claimed() -> None:
     grid = domain_grid()
     for cell in grid["cells"]:
         for one in cell["stages"]:
@@ -167,14 +167,14 @@ def test_where_naive_forgets_nothing_no_share_of_it_is_claimed():
     assert "No goal was missed." in text
 
 
-def test_years_are_compared_where_retraining_is_due():
+def test_years_are_compared_where_retraining_is_due() -> None:
     goals = list(by_what(tables.temporal_goals(year_grid())).values())
     assert goals[0].measured.mean == pytest.approx(2.0 / 1.99 - 1)
     assert goals[1].measured.mean == pytest.approx(30 / 120)
     assert "| year 2 | year 3 |" in tables.temporal_table(year_grid())
 
 
-def test_years_are_forgotten_from_when_they_were_scored_first():
+def test_years_are_forgotten_from_when_they_were_scored_first() -> None:
     grid = year_grid()
     for cell in grid["cells"]:
         cell["stages"][-1]["scores"] = {ANCHOR: 4.5, "1993": 2.5, "1994": 2.25, "1995": 1.0}
@@ -184,14 +184,14 @@ def test_years_are_forgotten_from_when_they_were_scored_first():
     assert row.split("|")[2:4] == [" 2.500 ", " 0.375 "]
 
 
-def test_class_figures_follow_the_definitions():
+def test_class_figures_follow_the_definitions() -> None:
     row = next(line for line in tables.class_table(class_grid()).splitlines() if line.startswith("| mos |"))
     assert row.split("|")[3:6] == [" 90.0% ", " 95.0% ", " 10.0% "]
     assert all(goal.met for goal in tables.class_goals(class_grid(), near_joint=True))
     assert not all(goal.met for goal in tables.class_goals(class_grid(mos=0.88), near_joint=True))
 
 
-def test_the_better_joint_training_is_the_upper_bound():
+def test_the_better_joint_training_is_the_upper_bound() -> None:
     grid = class_grid(mos=0.9)
     (joint,) = tables.cells(grid, "joint").values()
     better = {**joint, "cell": {**joint["cell"], "arm": "joint, all weights"}}
@@ -202,14 +202,14 @@ def test_the_better_joint_training_is_the_upper_bound():
     assert not behind.met
 
 
-def test_a_released_form_that_is_ahead_is_said():
+def test_a_released_form_that_is_ahead_is_said() -> None:
     assert "behind its released form" not in strategies_report.classes(result(clinc150=class_grid(mos=0.9)))
     assert "`mos` ends 10.0% behind its released form." in strategies_report.classes(
         result(clinc150=class_grid(mos=0.5))
     )
 
 
-def test_nothing_is_claimed_beside_joint_training_that_is_no_upper_bound():
+def test_nothing_is_claimed_beside_joint_training_that_is_no_upper_bound() -> None:
     grid = class_grid()
     (joint,) = tables.cells(grid, "joint").values()
     joint["stages"][-1]["scores"] = {"test-0": 0.6, "test-1": 0.6}
@@ -218,12 +218,12 @@ def test_nothing_is_claimed_beside_joint_training_that_is_no_upper_bound():
     assert "no upper bound" not in strategies_report.classes(result(clinc150=class_grid()))
 
 
-def test_joint_training_has_a_final_accuracy_alone():
+def test_joint_training_has_a_final_accuracy_alone() -> None:
     row = next(line for line in tables.class_table(class_grid()).splitlines() if line.startswith("| joint |"))
     assert row.split("|")[3:6] == [" 94.0% ", "  ", "  "]
 
 
-def test_transfer_of_losses_is_negative_where_they_rose():
+def test_transfer_of_losses_is_negative_where_they_rose() -> None:
     row = next(line for line in sft_tables.table(sft_grid()).splitlines() if line.startswith("| naive"))
     assert row.split("|")[3:5] == [f" {-(4 * 2.0 + 1.0) / 5:.3f} ", " -1.000 "]
     families = sft_tables.families_table(sft_grid())
@@ -231,7 +231,7 @@ def test_transfer_of_losses_is_negative_where_they_rose():
     assert families.endswith("| 1.000 → 1.000 |")
 
 
-def test_arms_that_are_no_better_than_naive_are_named():
+def test_arms_that_are_no_better_than_naive_are_named() -> None:
     grid = sft_grid()
     (cell,) = grid["cells"]
     assert sft_tables.findings(grid) == "Every arm is above naive in OP and BWT."
@@ -239,7 +239,7 @@ def test_arms_that_are_no_better_than_naive_are_named():
     assert sft_tables.findings(grid) == "No better than naive in OP: half; no better than naive in BWT: half."
 
 
-def test_the_rate_is_the_best_on_select_of_the_arms_own():
+def test_the_rate_is_the_best_on_select_of_the_arms_own() -> None:
     tuned = [
         {"cell": {"arm": "a", "rate": 1e-4}, "select": 3.0},
         {"cell": {"arm": "a", "rate": 1e-3}, "select": 2.0},
@@ -250,7 +250,7 @@ def test_the_rate_is_the_best_on_select_of_the_arms_own():
     assert [lineup.best_rate(tuned, arm) for arm in "abc"] == [1e-3, 1e-4, 1e-3]
 
 
-def test_every_grid_has_a_report_and_a_plot(tmp_path):
+def test_every_grid_has_a_report_and_a_plot(tmp_path: Path) -> None:
     found = {
         "domains": result(domains=domain_grid(), temporal=year_grid()),
         "classes": result(clinc150=class_grid(), banking77=class_grid()),
@@ -260,26 +260,27 @@ def test_every_grid_has_a_report_and_a_plot(tmp_path):
     assert set(found) == set(chapters)
     for name, one in chapters.items():
         assert "Preset `quick`" in one.words(found[name])
+        assert one.draw is not None
         one.draw(found[name], tmp_path / f"{name}.png")
         assert (tmp_path / f"{name}.png").stat().st_size > 10_000
     assert (tmp_path / "domains-years.png").exists()
 
 
-def test_halves_are_compared_at_one_rate_alone():
+def test_halves_are_compared_at_one_rate_alone() -> None:
     grid = domain_grid()
     assert any("half with replay less replay" in goal.what for goal in tables.domain_goals(grid))
     grid["rates"]["half, replay"] = 1e-3
     assert not any("half with replay less replay" in goal.what for goal in tables.domain_goals(grid))
 
 
-def test_a_report_names_every_commit_that_made_a_cell():
+def test_a_report_names_every_commit_that_made_a_cell() -> None:
     grid = sft_grid()
     assert "commit `abc`" in strategies_report.sft(result(families=grid))
     grid["cells"] = [{**grid["cells"][0], "commit": commit} for commit in ("b1", "a2", "b1")]
     assert "commits `a2`, `b1`" in strategies_report.sft(result(families=grid))
 
 
-def test_a_report_says_what_has_not_been_carried_out():
+def test_a_report_says_what_has_not_been_carried_out() -> None:
     grid = sft_grid()
     assert "Not carried out" not in strategies_report.sft(result(families=grid))
     grid["missing"] = [["mos", 1], ["half", 2], ["mos", 2], ["replay", 2]]
@@ -287,7 +288,7 @@ def test_a_report_says_what_has_not_been_carried_out():
     assert "Not carried out: families: mos (seeds 1, 2); half | replay (seed 2)." in said
 
 
-def test_auto_is_compared_with_each_choice_over_the_seeds_of_both():
+def test_auto_is_compared_with_each_choice_over_the_seeds_of_both() -> None:
     """The choice that only the first seed has is no better for the others' harder seeds."""
     grid = domain_grid()
     grid["cells"] += [domain_cell("auto", 2, anchor=8.0), domain_cell("replay", 2, anchor=8.0)]
@@ -297,7 +298,7 @@ def test_auto_is_compared_with_each_choice_over_the_seeds_of_both():
     assert tables.auto_goal({**grid, "cells": apart}) == []
 
 
-def test_lines_of_one_point_are_drawn_at_the_end(tmp_path):
+def test_lines_of_one_point_are_drawn_at_the_end(tmp_path: Path) -> None:
     plots.draw({"set": {"joint": [[0.9]], "lora": [[1.0, 0.5]]}}, tmp_path / "x.png", x=["1", "2"], ylabel="accuracy")
     assert (tmp_path / "x.png").exists()
 
@@ -311,7 +312,7 @@ def half(step: float, memory: float) -> dict[str, Any]:
     }
 
 
-def test_the_agent_stands_beside_the_best_constant_mixture(tmp_path):
+def test_the_agent_stands_beside_the_best_constant_mixture(tmp_path: Path) -> None:
     rows = [
         {"policy": name, "fall": fall, "fall_deviation": 0.01, "source": 3.0, "target": 4.0}
         for name, fall in (("uniform", 1.5), ("agent", 1.25))
@@ -332,14 +333,14 @@ def test_the_agent_stands_beside_the_best_constant_mixture(tmp_path):
     assert (tmp_path / "x.png").is_file()
 
 
-def test_half_costs_stand_beside_what_was_promised(tmp_path: Path):
+def test_half_costs_stand_beside_what_was_promised(tmp_path: Path) -> None:
     measured = {"sizes": {"cpu": {"5M": {"parameters": 5_000_000, "arms": {"half": half(0.91, 0.6)}}}, "gpu": {}}}
     assert "| cpu, 5 M | half | 0.910 (0.910 to 0.910) | 0.900 | 0.600 | 0.620 |" in tables.half_cost_table(measured)
     plots.half_cost(measured, tmp_path / "x.png")
     assert (tmp_path / "x.png").is_file()
 
 
-def test_of_a_smaller_preset_the_parts_are_shown_that_the_larger_one_lacks(tmp_path: Path):
+def test_of_a_smaller_preset_the_parts_are_shown_that_the_larger_one_lacks(tmp_path: Path) -> None:
     chapter = report.Chapter(name="grid", title="A grid", words=str, parts=("one", "two"))
     (tmp_path / "grid-standard.json").write_text(json.dumps({"one": 1}))
     (tmp_path / "grid-quick.json").write_text(json.dumps({"one": 2, "two": 3}))

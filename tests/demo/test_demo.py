@@ -42,7 +42,7 @@ def start(folder: Path) -> subprocess.Popen[str]:
 
 
 @pytest.mark.slow
-def test_the_demo_tells_the_whole_story(tmp_path: Path):
+def test_the_demo_tells_the_whole_story(tmp_path: Path) -> None:
     demo = start(tmp_path)
     said, _ = demo.communicate(timeout=1500)
     assert demo.returncode == 0, said[-3000:]
@@ -52,7 +52,7 @@ def test_the_demo_tells_the_whole_story(tmp_path: Path):
     assert processes_of(tmp_path) == []
 
 
-def test_an_interrupted_demo_leaves_nothing_behind(tmp_path: Path):
+def test_an_interrupted_demo_leaves_nothing_behind(tmp_path: Path) -> None:
     demo = start(tmp_path)
     assert demo.stdout is not None
     for line in demo.stdout:

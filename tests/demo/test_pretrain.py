@@ -23,7 +23,7 @@ def pretrain(text: Path, out: Path, *, steps: int) -> int:
     return main([str(text), str(out), "--steps", str(steps)])
 
 
-def test_the_same_text_gives_the_same_model(text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_the_same_text_gives_the_same_model(text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert [pretrain(text, tmp_path / name, steps=10) for name in ("one", "two")] == [0, 0]
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two")]
     assert weights[0] == weights[1]
@@ -31,7 +31,7 @@ def test_the_same_text_gives_the_same_model(text: Path, tmp_path: Path, capsys: 
     assert phases == ["tokenizer", "train", "train", "done"] * 2
 
 
-def test_the_loss_falls_and_the_folder_loads(text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_the_loss_falls_and_the_folder_loads(text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pretrain(text, tmp_path / "base", steps=30)
     losses = [line["loss"] for line in map(json.loads, capsys.readouterr().out.splitlines()) if "loss" in line]
     assert losses[-1] < losses[0]
@@ -40,7 +40,7 @@ def test_the_loss_falls_and_the_folder_loads(text: Path, tmp_path: Path, capsys:
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "base").config.tie_word_embeddings
 
 
-def test_too_little_text_is_one_line_and_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_too_little_text_is_one_line_and_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     short = tmp_path / "short.jsonl"
     short.write_text('{"text": "only this"}\n')
     assert pretrain(short, tmp_path / "base", steps=1) == 1

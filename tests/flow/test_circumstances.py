@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from orchestrator.flow import promotion, rollback
 from orchestrator.policies.evidence import Evidence
+from orchestrator.policies.gate import judge
 from orchestrator.policies.verdict import GateVerdict
 from orchestrator.settings import GateSettings
+from storage.tables import Decision
 from strategies.circumstances import Circumstances
 from tests.flow.harness import NEW, Daemon, write_documents
 
 
-def circumstances(made: object) -> Circumstances:
-    return Circumstances.model_validate(made.signals["circumstances"])  # type: ignore[attr-defined]
+def circumstances(made: Decision) -> Circumstances:
+    return Circumstances.model_validate(made.signals["circumstances"])
 
 
 def test_the_past_of_a_stream_is_measured_before_each_choice(daemon: Daemon) -> None:
@@ -47,10 +51,9 @@ def test_a_refused_decision_is_remembered(daemon: Daemon) -> None:
 def test_a_refusal_for_what_was_not_learnt_is_no_forgetting(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     daemon.add_stream(gate={"repair": False})
     daemon.ingest(NEW)
-    real = promotion.judge
 
     def not_better(seen: Evidence, settings: GateSettings) -> GateVerdict:
-        return real(seen, settings).model_copy(update={"outcome": "fail", "only_forgot": False})
+        return judge(seen, settings).model_copy(update={"outcome": "fail", "only_forgot": False})
 
     monkeypatch.setattr(promotion, "judge", not_better)
     daemon.retrain("naive")
@@ -84,15 +87,15 @@ def test_a_version_that_a_repair_saved_is_remembered_as_repaired(daemon: Daemon)
     assert results(daemon.retrain("naive"))[0] == "rolled back"
 
 
-def results(made: object) -> list[str]:
+def results(made: Decision) -> list[str]:
     return [one.result for one in circumstances(made).decisions]
 
 
-def ingest_file(daemon: Daemon, path: object) -> None:
+def ingest_file(daemon: Daemon, path: Path) -> None:
     from orchestrator.flow import records
     from orchestrator.ingest.arrival import ingest
 
     with daemon.app.database.read() as session:
         stream = records.stream_by_name(session, "s")
-    report = ingest(daemon.app, stream.id, path=path, name="second", actor="test")  # type: ignore[arg-type]
+    report = ingest(daemon.app, stream.id, path=path, name="second", actor="test")
     assert report.outcome == "accepted", report.reason

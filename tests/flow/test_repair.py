@@ -10,6 +10,7 @@ from sqlalchemy import select
 from orchestrator.errors import GateRefused
 from orchestrator.flow import decision, promotion, repair, rollback
 from orchestrator.policies.evidence import Evidence
+from orchestrator.policies.gate import judge
 from orchestrator.policies.verdict import GateVerdict
 from orchestrator.settings import GateSettings
 from storage import lineage
@@ -37,7 +38,9 @@ def reason_of(daemon: Daemon, number: int) -> str:
     with daemon.app.database.read() as session:
         version = session.scalars(select(Version).where(Version.number == number)).one()
         moves = select(Event).where(Event.subject == "version", Event.subject_id == str(version.id))
-        return session.scalars(moves.order_by(Event.id.desc())).first().reason  # type: ignore[union-attr]
+        newest = session.scalars(moves.order_by(Event.id.desc())).first()
+        assert newest is not None
+        return newest.reason
 
 
 def test_a_candidate_that_only_forgot_is_repaired_and_the_repaired_one_goes_live(daemon: Daemon) -> None:
@@ -100,10 +103,9 @@ def test_with_repair_off_nothing_is_tried(daemon: Daemon) -> None:
 def test_what_came_of_a_repair_is_not_repaired_again(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     daemon.add_stream()
     daemon.ingest(NEW)
-    real = promotion.judge
 
     def strict(seen: Evidence, settings: GateSettings) -> GateVerdict:
-        return real(seen, settings).model_copy(update={"outcome": "fail", "only_forgot": True})
+        return judge(seen, settings).model_copy(update={"outcome": "fail", "only_forgot": True})
 
     monkeypatch.setattr(promotion, "judge", strict)
     made = daemon.retrain("naive")

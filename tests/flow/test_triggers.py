@@ -13,7 +13,7 @@ from orchestrator import triggers
 from orchestrator.errors import BadInput
 from orchestrator.flow import decision
 from orchestrator.flow.each import each
-from orchestrator.settings import AmountTrigger, CronTrigger, IntervalTrigger
+from orchestrator.settings import AmountTrigger, CronTrigger, IntervalTrigger, TriggerSettings
 from storage.errors import LeaseLost
 from storage.tables import Firing
 from tests.flow.harness import NEW, Daemon
@@ -127,7 +127,9 @@ def test_an_interval_keeps_its_grid_when_a_firing_is_late() -> None:
         (AmountTrigger(documents=1), "Mars/Olympus", "unknown time zone"),
     ],
 )
-def test_what_cannot_be_a_trigger_is_one_line_that_says_what_to_do(settings, timezone, message) -> None:  # type: ignore[no-untyped-def]
+def test_what_cannot_be_a_trigger_is_one_line_that_says_what_to_do(
+    settings: TriggerSettings, timezone: str, message: str
+) -> None:
     with pytest.raises(BadInput, match=message) as raised:
         triggers.build(settings, timezone)
     assert "\n" not in raised.value.message

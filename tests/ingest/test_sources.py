@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
@@ -123,10 +124,10 @@ def test_a_file_that_changes_while_it_is_copied_waits(tmp_path: Path, monkeypatc
     path = write_lines(tmp_path / "a.jsonl", rows(3))
     copy = spool.fetch_stream
 
-    def grow(*given: object, **named: object) -> spool.Fetched:
+    def grow(*given: Any, **named: Any) -> spool.Fetched:
         with path.open("a") as file:
             file.write("more")
-        return copy(*given, **named)  # type: ignore[arg-type]
+        return copy(*given, **named)
 
     monkeypatch.setattr(spool, "fetch_stream", grow)
     (found,) = find(str(path))

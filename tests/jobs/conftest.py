@@ -57,7 +57,7 @@ class Toys:
         spec = {"task": "causal-lm", "seed": 1, "threads": 1, "model": {"path": "/"}, "work": work}
         names = {one.name for one in fields(queue.Share)}
         limits = {"timeout_s": 60, **{one: value for one, value in more.items() if one in names}}
-        given = {"spec": spec, "share": queue.Share(**limits)}
+        given: dict[str, Any] = {"spec": spec, "share": queue.Share(**limits)}
         given |= {one: value for one, value in more.items() if one not in names}
         with self.app.database.write() as session:
             return queue.queue(session, stream_id="s", kind="measure", name=name, key=key or name, **given)
@@ -69,6 +69,12 @@ class Toys:
     def attempts(self, job: Job) -> list[Attempt]:
         with self.app.database.read() as session:
             return list(session.scalars(select(Attempt).where(Attempt.job_id == job.id).order_by(Attempt.number)))
+
+    def model(self, job: Job) -> str:
+        """Hash of the model that the job left."""
+        artifacts = self.job(job).artifacts
+        assert artifacts is not None
+        return str(artifacts["answer/model"])
 
     def directory(self, job: Job, attempt: int = 1) -> Path:
         return self.app.home.job_directory(job.id, attempt)
@@ -121,6 +127,12 @@ def toys(app: App) -> Iterator[Toys]:
         if handle is not None and executor.kill(handle):
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(handle.pid, 0)
+
+
+def error_of(row: Job | Attempt) -> str:
+    """Why it ended, which it says."""
+    assert row.error is not None
+    return row.error
 
 
 def is_alive(pid: int) -> bool:

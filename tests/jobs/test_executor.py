@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -136,7 +137,7 @@ def test_a_process_that_is_not_meant_is_gone_and_never_signalled(executor: Local
         assert not executor.kill(other)
 
 
-def seen_by_the_child(executor: LocalExecutor, directory: Path) -> dict:
+def seen_by_the_child(executor: LocalExecutor, directory: Path) -> Any:
     assert ended(executor, directory, begin(executor, directory, "environment")) == 0
     return json.loads((directory / "out" / "model" / "config.json").read_text())
 

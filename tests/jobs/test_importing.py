@@ -8,6 +8,7 @@ import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from orchestrator.jobs import cleanup, logs, submission
 from orchestrator.jobs.submission import Order, UnresolvableSpec, prepare, resolve
 from storage.artifacts import ArtifactStore
 from storage.database import now
+from strategies.contract import FitWork, MeasureWork, MergeSet, MergeWork
 from tests.jobs.conftest import Toys
 
 SCORE = {
@@ -130,12 +132,12 @@ def test_an_overlong_log_keeps_its_end_and_its_offsets(tmp_path: Path, monkeypat
     assert not logs.bound(tmp_path)
 
 
-def order(spec: dict, directory: Path, **more: object) -> Order:
-    given = {"artifacts": {}, "earlier": (), **more}
+def order(spec: dict[str, Any], directory: Path, **more: Any) -> Order:
+    given: dict[str, Any] = {"artifacts": {}, "earlier": (), **more}
     return Order(job=3, attempt=2, stream="s", name="n", spec=spec, threads=4, directory=directory, **given)
 
 
-def spec(store: ArtifactStore, **model: str) -> dict:
+def spec(store: ArtifactStore, **model: str) -> dict[str, Any]:
     held = store.add_bytes(b"rows").hash
     source = {"name": "batch-1", "batch": 1, "path": f"object:{held}", "sha256": held, "role": "new"}
     work = {"kind": "measure", "sources": [source], "training": {}}
@@ -168,7 +170,10 @@ def test_the_models_rows_and_eval_sets_of_a_merge_become_real_paths(
     }
     work = {"kind": "merge", "method": {"kind": "fisher"}, "parents": [parent], "sets": [{"file": {**file, "id": 1}}]}
     resolved = resolve(order({**spec(store), "work": work}, tmp_path), store, tmp_path / "models").work
+    assert isinstance(resolved, MergeWork)
     (merged,), (seen,) = resolved.parents, resolved.sets
+    assert merged.rows is not None
+    assert isinstance(seen, MergeSet)
     folder = str(tmp_path / "models" / manifest)
     assert (merged.model.path, merged.model.adapter, merged.fisher) == (folder, folder, folder)
     assert Path(merged.rows.path).read_bytes() == Path(seen.file.path).read_bytes() == b"rows"
@@ -188,6 +193,8 @@ def test_places_of_their_own_and_in_a_list_become_real_ones_and_references_of_a_
         for work in (fit, measure)
     )
     folder = str(tmp_path / "models" / manifest)
+    assert isinstance(regression, FitWork)
+    assert isinstance(measured, MeasureWork)
     assert (regression.runs, measured.space) == ((folder, folder), folder)
     assert regression.template.runs == tuple(runs)
 
@@ -201,7 +208,9 @@ def test_any_other_path_is_refused(store: ArtifactStore, tmp_path: Path, path: s
 
 
 @pytest.mark.parametrize("change", [{"work": {}}, {"task": "dance"}, {"surprise": 1}])
-def test_a_spec_that_is_no_job_is_refused_in_one_line(store: ArtifactStore, tmp_path: Path, change: dict) -> None:
+def test_a_spec_that_is_no_job_is_refused_in_one_line(
+    store: ArtifactStore, tmp_path: Path, change: dict[str, Any]
+) -> None:
     with pytest.raises(UnresolvableSpec, match="is not one a job can run") as caught:
         resolve(order({**spec(store), **change}, tmp_path), store, tmp_path / "models")
     assert "\n" not in str(caught.value)

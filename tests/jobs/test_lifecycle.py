@@ -27,6 +27,13 @@ TARGETS = {
     do.Requeue: "queued",
 }
 EFFECTS = (do.Start, do.Terminate, do.Kill, do.Import, do.RequestStop)
+IMPORTS = (
+    Imported(state="none", tries=1),
+    Imported(state="running", tries=1),
+    Imported(state="done", tries=1),
+    Imported(state="failed", tries=1),
+    Imported(state="refused", tries=1),
+)
 DONE = {"process": "gone", "exit_code": 0, "result": True}
 
 
@@ -106,7 +113,7 @@ def every_observation() -> list[Observation]:
         (0.0, 15.0, 1000.0),
         (0.0, 1000.0),
         (False, True),
-        ("none", "running", "done", "failed", "refused"),
+        IMPORTS,
         (None, "cancelled", "timeout", "stalled"),
         ((0.0, None), (500.0, None), (500.0, 500.0)),
         ("preparing", "prepared", "failed", "unknown"),
@@ -118,7 +125,7 @@ def every_observation() -> list[Observation]:
             heartbeat_age_s=age,
             running_s=running,
             result=result,
-            imported=Imported(state=imported, tries=1),
+            imported=imported,
             stop=stop,
             stop_age_s=ages[0],
             terminate_age_s=ages[1],
@@ -204,7 +211,7 @@ def test_a_stop_escalates_from_a_request_to_sigterm_to_sigkill() -> None:
         (seen(process="alive", heartbeat_age_s=300), "stalled"),
     ],
 )
-def test_a_job_that_takes_too_long_or_hangs_is_asked_to_stop(observation: Observation, reason: str) -> None:
+def test_a_job_that_takes_too_long_or_hangs_is_asked_to_stop(observation: Observation, reason: do.StopReason) -> None:
     assert decide(job("running"), observation, NOW, LIMITS) == (do.RequestStop(reason=reason),)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import Literal
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -37,9 +39,15 @@ class TrueAttempt:
     beat_at: float = 0.0
     started_at: float = 0.0
     imports: int = 0
-    imported: str = "none"
-    stop: str | None = None
+    imported: Literal["none", "running", "done", "failed", "refused"] = "none"
+    stop: do.StopReason | None = None
     stop_at: float = 0.0
+
+
+def there(one: TrueAttempt | None) -> TrueAttempt:
+    """The attempt, which there is."""
+    assert one is not None
+    return one
 
 
 class Life(RuleBasedStateMachine):
@@ -57,7 +65,7 @@ class Life(RuleBasedStateMachine):
 
     def _forget(self) -> None:
         """What a daemon's death loses."""
-        self.preparation = "unknown"
+        self.preparation: Literal["preparing", "prepared", "failed", "unknown"] = "unknown"
         self.looked_at: float | None = None
         self.terminated_at: float | None = None
 
@@ -100,22 +108,22 @@ class Life(RuleBasedStateMachine):
     @rule(code=st.sampled_from([0, 1, 65, 75, -9]), result=st.booleans())
     @precondition(lambda self: self.newest and self.newest.alive)
     def the_process_ends(self, code: int, result: bool) -> None:
-        self._end(self.newest, code, result=result and code == 0)
+        self._end(there(self.newest), code, result=result and code == 0)
 
     @rule()
     @precondition(lambda self: self.newest and self.newest.alive and self.newest.host == self.host)
     def the_process_hangs(self) -> None:
-        self.newest.hung = True
+        there(self.newest).hung = True
 
     @rule(outcome=st.sampled_from(["prepared", "failed"]))
     @precondition(lambda self: self.preparation == "preparing")
-    def the_directory_is_made(self, outcome: str) -> None:
+    def the_directory_is_made(self, outcome: Literal["prepared", "failed"]) -> None:
         self.preparation = outcome
 
     @rule(outcome=st.sampled_from(["done", "failed", "refused"]))
     @precondition(lambda self: self.newest and self.newest.imported == "running")
-    def the_import_ends(self, outcome: str) -> None:
-        self.newest.imported = outcome
+    def the_import_ends(self, outcome: Literal["done", "failed", "refused"]) -> None:
+        there(self.newest).imported = outcome
 
     @rule(days=st.integers(-400, 400), slots=st.integers(0, 9), cancel=st.integers(0, 9))
     def something_else_happens(self, days: int, slots: int, cancel: int) -> None:
@@ -191,7 +199,7 @@ class Life(RuleBasedStateMachine):
             return Observation(epoch=self.epoch, granted=self.slots)
         if self.looked_at is None:
             self.looked_at = self.clock
-        process = "none" if not one.started else "alive" if one.alive else "gone"
+        process: Literal["none", "alive", "gone"] = "none" if not one.started else "alive" if one.alive else "gone"
         return Observation(
             epoch=self.epoch,
             start=self.preparation if one.host == self.host else "unknown",
@@ -209,26 +217,26 @@ class Life(RuleBasedStateMachine):
 
     def _tick(self) -> None:
         one = self.newest
-        attempt = one and AttemptRecord(number=one.number, epoch=one.epoch, local=one.host == self.host)
+        attempt = AttemptRecord(number=one.number, epoch=one.epoch, local=one.host == self.host) if one else None
         ended = [past for past in self.attempts if past.state in ("failed", "lost")]
         free = [past for past in ended if past.state == "lost" and (past.exit_code == 75 or not past.started)]
-        known = {"failures": len(ended) - len(free), "yields": len(free), "attempt": attempt}
-        for instruction in decide(replace(self.record, **known), self._observe(one), self.wall, LIMITS):
-            if isinstance(instruction, do.Void) and one.started:
+        record = replace(self.record, failures=len(ended) - len(free), yields=len(free), attempt=attempt)
+        for instruction in decide(record, self._observe(one), self.wall, LIMITS):
+            if isinstance(instruction, do.Void) and there(one).started:
                 return
             self._carry_out(instruction, one)
 
     def _carry_out(self, instruction: do.Instruction, one: TrueAttempt | None) -> None:
-        effect = {
+        effects: dict[type[do.Instruction], Callable[[TrueAttempt, do.Instruction], None]] = {
             do.Start: self._start,
             do.Void: self._void,
             do.RequestStop: self._request_stop,
             do.Terminate: self._terminate,
             do.Kill: self._kill,
             do.Import: self._import,
-        }.get(type(instruction))
-        if effect is not None:
-            effect(one, instruction)
+        }
+        if (effect := effects.get(type(instruction))) is not None:
+            effect(there(one), instruction)
         if (finish := MOVES.get(type(instruction))) is not None:
             self._move(finish, one, instruction)
 
@@ -252,7 +260,8 @@ class Life(RuleBasedStateMachine):
     def _void(self, one: TrueAttempt, _: object) -> None:
         one.voided = True
 
-    def _request_stop(self, one: TrueAttempt, instruction: do.RequestStop) -> None:
+    def _request_stop(self, one: TrueAttempt, instruction: do.Instruction) -> None:
+        assert isinstance(instruction, do.RequestStop)
         one.stop, one.stop_at = instruction.reason, self.clock
 
     def _terminate(self, one: TrueAttempt, _: object) -> None:

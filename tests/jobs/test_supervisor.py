@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -17,21 +18,22 @@ from orchestrator.jobs import queue
 from orchestrator.jobs.executors.contract import Grant, Handle
 from orchestrator.jobs.executors.local import LocalExecutor
 from storage.errors import LeaseLost
-from storage.tables import Event, Manifest, StoredObject
-from tests.jobs.conftest import QUICK, Toys, is_alive, kill
+from storage.tables import Event, Job, Manifest, StoredObject
+from tests.jobs.conftest import QUICK, Toys, error_of, is_alive, kill
 
 
-def config(toys: Toys, job: object) -> dict:
-    manifest = toys.app.store.read_manifest(toys.job(job).artifacts["answer/model"])
+def config(toys: Toys, job: Job) -> Any:
+    manifest = toys.app.store.read_manifest(toys.model(job))
     entry = next(one for one in manifest.entries if one.path == "config.json")
     return json.loads(toys.app.store.path(entry.object_hash).read_text())
 
 
 def test_a_job_runs_and_what_it_left_is_stored_and_registered(toys: Toys) -> None:
     job = toys.reach(toys.supervisor(), toys.queue("make"), "succeeded")
+    assert job.result is not None
     results = job.result["scores"][0]["results"]
     with toys.app.database.read() as session:
-        assert session.get(Manifest, job.artifacts["answer/model"])
+        assert session.get(Manifest, toys.model(job))
         assert session.get(StoredObject, results)
     assert toys.app.store.path(results).read_bytes() == b"per example"
     assert [one.state for one in toys.attempts(job)] == ["succeeded"]
@@ -95,7 +97,7 @@ def test_a_killed_job_is_tried_again_from_its_last_checkpoint(toys: Toys) -> Non
     assert config(toys, done)["found"] is True
     first, second = toys.attempts(done)
     assert (first.state, first.exit_code, second.state) == ("failed", -9, "succeeded")
-    assert "signal 9" in first.error
+    assert "signal 9" in error_of(first)
 
 
 def test_an_adopted_job_that_vanishes_is_lost_only_when_its_lease_has_expired(toys: Toys) -> None:
@@ -167,14 +169,14 @@ def test_a_job_that_ignores_every_request_is_killed_with_its_children(toys: Toys
 
 def test_a_job_over_its_time_limit_fails_for_good(toys: Toys) -> None:
     job = toys.reach(toys.supervisor(), toys.queue("stubborn", timeout_s=0), "failed")
-    assert "longer than its limit" in job.error
+    assert "longer than its limit" in error_of(job)
     assert len(toys.attempts(job)) == 1
 
 
 def test_a_job_without_a_heartbeat_is_stopped_and_tried_again(toys: Toys) -> None:
     job = toys.queue("silent", max_attempts=2)
     failed = toys.reach(toys.supervisor(limits=replace(QUICK, stall_s=0.2)), job, "failed")
-    assert "hung without a heartbeat" in failed.error
+    assert "hung without a heartbeat" in error_of(failed)
     assert [(one.state, one.exit_code) for one in toys.attempts(job)] == [("failed", 75)] * 2
 
 
@@ -202,9 +204,9 @@ def test_stopping_early_is_no_failure_until_it_happens_too_often(toys: Toys) -> 
 def test_a_job_that_leaves_no_result_or_a_bad_one_fails(toys: Toys) -> None:
     supervisor = toys.supervisor()
     silent = toys.reach(supervisor, toys.queue("nothing", max_attempts=1), "failed")
-    assert "left no result.json" in silent.error
+    assert "left no result.json" in error_of(silent)
     bad = toys.reach(supervisor, toys.queue("escape", max_attempts=1), "failed")
-    assert "lies outside the job directory" in bad.error
+    assert "lies outside the job directory" in error_of(bad)
     assert len(list(toys.directory(bad).glob("import-*"))) == 1
 
 
@@ -212,7 +214,10 @@ def test_a_backoff_puts_the_next_attempt_off(toys: Toys) -> None:
     job = toys.queue("crash")
     supervisor = toys.supervisor(limits=replace(QUICK, backoff_s=1000.0))
     toys.drive(supervisor, lambda: toys.attempts(job) and toys.job(job).state == "queued")
-    delay = toys.job(job).not_before - toys.attempts(job)[0].finished_at
+    again, ended = toys.job(job).not_before, toys.attempts(job)[0].finished_at
+    assert again is not None
+    assert ended is not None
+    delay = again - ended
     assert timedelta(seconds=1000) <= delay <= timedelta(seconds=1250)
     assert not supervisor.tick()
 
@@ -224,7 +229,7 @@ def test_a_job_waits_for_what_it_needs_and_gets_its_artifacts(toys: Toys) -> Non
     done = toys.reach(toys.supervisor(), second, "succeeded")
     written = json.loads((toys.directory(done) / "job.json").read_text())
     assert (Path(written["model"]["path"]) / "config.json").is_file()
-    assert Path(written["model"]["path"]).name == toys.job(first).artifacts["answer/model"]
+    assert Path(written["model"]["path"]).name == toys.model(first)
 
 
 def test_what_needs_a_failed_job_is_cancelled_with_the_reason(toys: Toys) -> None:
@@ -236,7 +241,7 @@ def test_what_needs_a_failed_job_is_cancelled_with_the_reason(toys: Toys) -> Non
 def test_an_unresolvable_spec_fails_the_attempt_with_the_reason(toys: Toys) -> None:
     spec = {**toys.queue("hold", key="other").spec, "model": {"path": "../secret"}}
     job = toys.reach(toys.supervisor(), toys.queue("make", spec=spec, max_attempts=1), "failed")
-    assert "'../secret' is no path of a job" in job.error
+    assert "'../secret' is no path of a job" in error_of(job)
 
 
 def test_progress_is_copied_while_the_job_runs(toys: Toys) -> None:
@@ -270,6 +275,7 @@ def test_a_process_with_a_used_again_pid_is_never_signalled(toys: Toys) -> None:
     pid = toys.beating(toys.supervisor(), job)
     executor = LocalExecutor("tests.jobs.toy_job")
     true = executor.find(toys.directory(job))
+    assert true is not None
     other = Handle(boot_id=true.boot_id, pid=pid, started=true.started - 1)
     assert not executor.kill(other)
     assert not executor.terminate(replace(true, boot_id="another boot"))

@@ -9,23 +9,24 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 DEADLINE_S = 60.0
 HERE = Path()
 
 
-def replace(name, value):
+def replace(name: str, value: dict[str, Any]) -> None:
     temporary = HERE / f".{name}.new"
     temporary.write_text(json.dumps(value))
     temporary.rename(HERE / name)
 
 
-def beat(step):
+def beat(step: int) -> None:
     replace("heartbeat.json", {"pid": os.getpid(), "step": step, "phase": "toy"})
     replace("progress.json", {"phase": "toy", "step": step, "steps": 10})
 
 
-def finish(**more):
+def finish(**more: Any) -> None:
     folder = HERE / "out" / "model"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(more))
@@ -36,7 +37,7 @@ def finish(**more):
     replace("result.json", {"kind": "measure", "artifacts": {"answer/model": "out/model"}, "scores": [score]})
 
 
-def hold(until="release", *, beats=True, heeds_cancel=True):
+def hold(until: str = "release", *, beats: bool = True, heeds_cancel: bool = True) -> None:
     end = time.monotonic() + DEADLINE_S
     step = 0
     while time.monotonic() < end and not (HERE / until).exists():
@@ -49,7 +50,7 @@ def hold(until="release", *, beats=True, heeds_cancel=True):
         time.sleep(0.02)
 
 
-def resume(spec):
+def resume(spec: dict[str, Any]) -> None:
     earlier = [Path(one) / "checkpoints" / "step-1" for one in spec["resume_from"]]
     if earlier:
         finish(resumed_from=str(earlier[0].resolve()), found=earlier[0].is_dir())
@@ -58,18 +59,23 @@ def resume(spec):
     hold()
 
 
-def stubborn():
+def hold_and_finish() -> None:
+    hold()
+    finish()
+
+
+def stubborn() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     hold(heeds_cancel=False)
 
 
-def escape():
+def escape() -> None:
     finish()
     result = json.loads((HERE / "result.json").read_text())
     replace("result.json", {**result, "artifacts": {"answer/model": "../../.."}})
 
 
-def child():
+def child() -> None:
     """Leave a child process in the group, as a data loader would be."""
     pid = os.fork()
     if pid == 0:
@@ -79,12 +85,12 @@ def child():
     stubborn()
 
 
-def main():
+def main() -> None:
     spec = json.loads((HERE / "job.json").read_text())
     behaviours = {
         "make": lambda: finish(threads=spec["threads"], model=spec["model"]["path"]),
         "environment": lambda: finish(variables=dict(os.environ), path=sys.path, cwd=os.getcwd()),
-        "hold": lambda: (hold(), finish()),
+        "hold": hold_and_finish,
         "wait-for-sigterm": lambda: hold(heeds_cancel=False),
         "resume": lambda: resume(spec),
         "stubborn": stubborn,

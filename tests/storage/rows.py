@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy.orm import Session
 
 from storage import chain
 from storage.database import now
 from storage.tables import (
+    Base,
     Batch,
     Decision,
     Document,
@@ -27,6 +28,7 @@ from storage.tables import (
 )
 
 STREAM = "5" * 32
+Row = TypeVar("Row", bound=Base)
 
 
 def add_stream(session: Session, **values: Any) -> Stream:
@@ -143,13 +145,13 @@ def add_trigger(session: Session, **values: Any) -> Trigger:
     return _add(session, Trigger(**{**defaults, "created_at": now(), **values}))
 
 
-def _add(session: Session, row: Any) -> Any:
+def _add(session: Session, row: Row) -> Row:
     session.add(row)
     session.flush()
     return row
 
 
-def _with(row: Any, values: dict[str, Any]) -> Any:
+def _with(row: Row, values: dict[str, Any]) -> Row:
     for name, value in values.items():
         setattr(row, name, value)
     return row

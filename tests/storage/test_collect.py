@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -30,8 +31,8 @@ def collecting(database: Database, store: ArtifactStore) -> Collect:
     epoch = leases.acquire(database, "me", 3600)
     start = now()
 
-    def run(after: timedelta, **options: object) -> Collected:
-        return collect.collect(database, store, **{"epoch": epoch, "at": start + after, **options})  # type: ignore[arg-type]
+    def run(after: timedelta, **options: Any) -> Collected:
+        return collect.collect(database, store, **{"epoch": epoch, "at": start + after, **options})
 
     return run
 
@@ -53,7 +54,7 @@ class Shelf:
             manifests.register(session, made)
         return made
 
-    def version(self, number: int, state: str, **values: object) -> int:
+    def version(self, number: int, state: str, **values: Any) -> int:
         made = {role: self.manifest(f"{number}/{role}") for role in ("answer/model", "state/trunk", "evidence/log")}
         with self.database.write() as session:
             version = rows.add_version(session, number, state=state, **values)
@@ -86,7 +87,7 @@ def shelf(database: Database, store: ArtifactStore, tmp_path: Path) -> Shelf:
     return Shelf(database, store, tmp_path)
 
 
-def _twice(collecting: Collect, after: timedelta, **options: object) -> Collected:
+def _twice(collecting: Collect, after: timedelta, **options: Any) -> Collected:
     collecting(after, **options)
     return collecting(after + HOUR, **options)
 
@@ -233,7 +234,8 @@ def test_what_an_unfinished_job_speaks_of_is_kept(
 ) -> None:
     made = shelf.manifest("unused")
     with database.write() as session:
-        rows.add_job(session, state="running", **{where: {"model": {"path": f"manifest:{made.hash}"}}})
+        spoken_of: dict[str, Any] = {where: {"model": {"path": f"manifest:{made.hash}"}}}
+        rows.add_job(session, state="running", **spoken_of)
     assert _twice(collecting, 30 * DAY) == Collected(marked=(), deleted=())
 
 

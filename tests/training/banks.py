@@ -12,6 +12,7 @@ import torch
 from strategies.contract import ModelFiles
 from strategies.inference.bank import ClassBank, DomainBank
 from strategies.inference.load import load
+from strategies.settings import Task
 from tests.training import makers
 
 WORLDS = {
@@ -43,7 +44,7 @@ def spoken(label: str, count: int, *, start: int = 0) -> list[dict[str, Any]]:
 
 def class_job(
     folder: Path, model: Path, labels: Sequence[str], *, name: str, known: Sequence[str] = (), **changes: Any
-):
+) -> dict[str, Any]:
     """A train job that teaches ``labels`` to a new adapter ``name``."""
     folder.mkdir(parents=True, exist_ok=True)
     bank, rows = changes.pop("bank", None), changes.pop("rows", None)
@@ -60,7 +61,9 @@ def class_job(
     )
 
 
-def domain_job(folder: Path, model: Path, rows: Sequence[dict[str, Any]], *, name: str, **changes: Any):
+def domain_job(
+    folder: Path, model: Path, rows: Sequence[dict[str, Any]], *, name: str, **changes: Any
+) -> dict[str, Any]:
     """A train job that teaches a language model's new adapter ``name``."""
     folder.mkdir(parents=True, exist_ok=True)
     bank = changes.pop("bank", None)
@@ -141,9 +144,23 @@ def dialogue_bank(folder: Path, model: Path) -> Path:
     return made(folder / "2", domain_job(folder / "b", model, asked("red", 24), name="t2", **start, **settings))
 
 
-def opened(model: Path, bank: Path, task: str) -> Any:
+def opened(model: Path, bank: Path, task: Task) -> Any:
     """The bank as evaluation, export and serving open it."""
-    return load(ModelFiles(path=str(model), bank=str(bank)), task, device=torch.device("cpu")).model  # type: ignore[arg-type]
+    return load(ModelFiles(path=str(model), bank=str(bank)), task, device=torch.device("cpu")).model
+
+
+def opened_classes(model: Path, bank: Path) -> ClassBank:
+    """The bank of a classifier."""
+    found = opened(model, bank, "classification")
+    assert isinstance(found, ClassBank)
+    return found
+
+
+def opened_domains(model: Path, bank: Path, task: Task = "causal-lm") -> DomainBank:
+    """The bank of a language model."""
+    found = opened(model, bank, task)
+    assert isinstance(found, DomainBank)
+    return found
 
 
 def classes(bank: ClassBank, texts: Sequence[str]) -> dict[str, torch.Tensor]:

@@ -9,17 +9,20 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from pydantic import BaseModel
 
-from strategies.contract import EvalFile, JobResult, JobSpec, SourceFile, TrainWork
+from strategies.contract import EvalFile, JobResult, JobSpec, SourceFile, TrainTemplate, TrainWork
 from strategies.jobs.preparing import prepare_run
 from strategies.jobs.run import work, write_result
 from strategies.jobs.runtime import Runtime
 from strategies.jobs.train import make_loop
+from strategies.mixing.replay import ReplayMixer
+from strategies.parts import ReplayMixing
 from strategies.training.loop import Loop
 from tests.models import texts
 
@@ -49,7 +52,14 @@ def _write(path: Path, documents: Sequence[dict[str, Any]], columns: dict[str, A
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def source(path: Path, documents: Sequence[dict[str, Any]], *, name: str = "batch-1", role: str = "new", **more: Any):
+def source(
+    path: Path,
+    documents: Sequence[dict[str, Any]],
+    *,
+    name: str = "batch-1",
+    role: Literal["new", "old"] = "new",
+    **more: Any,
+) -> SourceFile:
     """A snapshot on disk and how a job names it."""
     number = int(name.rpartition("-")[2]) if "-" in name else 99
     return SourceFile(name=name, batch=number, path=str(path), sha256=snapshot(path, documents, **more), role=role)
@@ -129,7 +139,7 @@ def run(directory: Path, job: dict[str, Any]) -> JobResult:
     return JobResult.model_validate_json((directory / "result.json").read_bytes())
 
 
-def as_json(model: Any) -> dict[str, Any]:
+def as_json(model: BaseModel) -> dict[str, Any]:
     """A record as JSON values."""
     return model.model_dump(mode="json")
 
@@ -154,6 +164,26 @@ def loop(directory: Path, job: dict[str, Any], *, stop_at: int | None = None) ->
     made = JobSpec.model_validate(job)
     assert isinstance(made.work, TrainWork)
     return make_loop(made, made.work, prepare_run(made, made.work, runtime), runtime)
+
+
+def template_of(job: dict[str, Any]) -> TrainTemplate:
+    """What the job process reads of a train job's template."""
+    work = JobSpec.model_validate(job).work
+    assert isinstance(work, TrainWork)
+    return work.template
+
+
+def replay(loop: Loop, job: dict[str, Any]) -> ReplayMixer:
+    """The job's mixing before its first step, on the loop's rows."""
+    mixing = template_of(job).mixing
+    assert isinstance(mixing, ReplayMixing)
+    return ReplayMixer(mixing, {name: len(rows) for name, rows in loop.collate.sources.items()})
+
+
+def gradient(parameter: torch.Tensor) -> torch.Tensor:
+    """The gradient, which there is."""
+    assert parameter.grad is not None
+    return parameter.grad
 
 
 def weights(loop: Loop) -> dict[str, Any]:
@@ -188,7 +218,7 @@ def labelled(count: int, labels: Sequence[str] = ("calm", "angry"), *, start: in
 
 def train_job(
     folder: Path, model: Path, documents: Sequence[dict[str, Any]], *, task: str = "causal-lm", **changes: Any
-):
+) -> dict[str, Any]:
     """``job.json`` of a train job on one batch (and an anchor, if its documents are given)."""
     old, job, more = changes.pop("old", None), changes.pop("job", {}), changes.pop("work", {})
     sources = [source(folder / "batch-1.parquet", documents)]

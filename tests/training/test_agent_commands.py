@@ -46,7 +46,9 @@ def request(domains: tuple[DomainFile, ...], out: Path, trajectories: int = 7) -
     return Collect(domains=domains, out=str(out), proxy=PROXY, proposals=proposals, regmix_runs=0)
 
 
-def test_an_interrupted_collection_goes_on_and_equals_a_whole_one(tmp_path: Path, domains: tuple[DomainFile, ...]):
+def test_an_interrupted_collection_goes_on_and_equals_a_whole_one(
+    tmp_path: Path, domains: tuple[DomainFile, ...]
+) -> None:
     whole, torn = tmp_path / "whole" / "runs", tmp_path / "torn" / "runs"
     assert collect(request(domains, whole), silent)["made"] == 7
     assert collect(request(domains, torn), silent)["made"] == 7
@@ -58,7 +60,7 @@ def test_an_interrupted_collection_goes_on_and_equals_a_whole_one(tmp_path: Path
     assert all(one.complete and set(one.provenance.data) == {"old", "new"} for one in found)
 
 
-def test_a_collection_tries_the_mixture_that_regmix_finds(tmp_path: Path, domains: tuple[DomainFile, ...]):
+def test_a_collection_tries_the_mixture_that_regmix_finds(tmp_path: Path, domains: tuple[DomainFile, ...]) -> None:
     asked = request(domains, tmp_path / "runs", 3).model_copy(update={"regmix_runs": 24, "regmix_tokens": 64})
     collect(asked, silent)
     found = json.loads((tmp_path / "runs" / OPTIMUM).read_text())
@@ -68,7 +70,9 @@ def test_a_collection_tries_the_mixture_that_regmix_finds(tmp_path: Path, domain
     assert estimate(asked).tokens - estimate(request(domains, tmp_path / "runs", 3)).tokens == 24 * 64
 
 
-def test_a_collection_of_other_settings_or_data_is_not_gone_on_with(tmp_path: Path, domains: tuple[DomainFile, ...]):
+def test_a_collection_of_other_settings_or_data_is_not_gone_on_with(
+    tmp_path: Path, domains: tuple[DomainFile, ...]
+) -> None:
     collect(request(domains, tmp_path / "runs", 1), silent)
     with pytest.raises(Refused, match="other data or settings"):
         collect(request(domains, tmp_path / "runs", 2), silent)
@@ -77,7 +81,9 @@ def test_a_collection_of_other_settings_or_data_is_not_gone_on_with(tmp_path: Pa
         collect(request(domains, tmp_path / "runs", 1), silent)
 
 
-def test_an_agent_is_compared_with_everything_else_at_equal_tokens(tmp_path: Path, domains: tuple[DomainFile, ...]):
+def test_an_agent_is_compared_with_everything_else_at_equal_tokens(
+    tmp_path: Path, domains: tuple[DomainFile, ...]
+) -> None:
     collect(request(domains, tmp_path / "runs"), silent)
     small = {"agent": AgentSettings(width=8, heads=2, critic_width=4)}
     learning = LearningSettings(warm_steps=2, steps=1, batch=4, proposals=3)
@@ -141,7 +147,7 @@ def interrupted(request: Teach) -> None:
         assert process.wait(60) != 0
 
 
-def test_an_interrupted_training_goes_on_and_equals_a_whole_one(tmp_path: Path):
+def test_an_interrupted_training_goes_on_and_equals_a_whole_one(tmp_path: Path) -> None:
     runs, whole, torn = (tmp_path / name for name in ("runs.jsonl", "whole", "torn"))
     append(runs, worlds(world(total=4), 8))
     wanted = teach(teaching(runs, whole), silent)
@@ -155,7 +161,7 @@ def test_an_interrupted_training_goes_on_and_equals_a_whole_one(tmp_path: Path):
     assert sorted(path.name for path in torn.iterdir()) == [AGENT_CARD, WEIGHTS]
 
 
-def test_an_unfinished_agent_of_other_trajectories_is_not_gone_on_with(tmp_path: Path):
+def test_an_unfinished_agent_of_other_trajectories_is_not_gone_on_with(tmp_path: Path) -> None:
     append(tmp_path / "runs.jsonl", worlds(world(total=4), 8))
     interrupted(teaching(tmp_path / "runs.jsonl", tmp_path / "agent"))
     append(tmp_path / "runs.jsonl", worlds(world(total=4), 1))
@@ -165,7 +171,7 @@ def test_an_unfinished_agent_of_other_trajectories_is_not_gone_on_with(tmp_path:
         teach(teaching(tmp_path / "runs.jsonl", tmp_path / "agent"), silent)
 
 
-def test_a_domain_with_too_little_text_is_refused(tmp_path: Path, domains: tuple[DomainFile, ...]):
+def test_a_domain_with_too_little_text_is_refused(tmp_path: Path, domains: tuple[DomainFile, ...]) -> None:
     Path(domains[0].path).write_text("one\n\ntwo")
     with pytest.raises(Refused, match="too little text"):
         collect(request(domains, tmp_path / "runs"), silent)
@@ -173,7 +179,7 @@ def test_a_domain_with_too_little_text_is_refused(tmp_path: Path, domains: tuple
     assert collect(request(domains, tmp_path / "runs", 1), silent)["made"] == 1
 
 
-def test_a_damaged_file_that_was_kept_is_named(tmp_path: Path, domains: tuple[DomainFile, ...]):
+def test_a_damaged_file_that_was_kept_is_named(tmp_path: Path, domains: tuple[DomainFile, ...]) -> None:
     collect(request(domains, tmp_path / "runs", 1), silent)
     (tmp_path / "runs" / "trajectories.jsonl").unlink()
     (tmp_path / "runs" / START).write_bytes(b"torn")
@@ -183,7 +189,9 @@ def test_a_damaged_file_that_was_kept_is_named(tmp_path: Path, domains: tuple[Do
     assert collect(request(domains, tmp_path / "runs", 1), silent)["made"] == 1
 
 
-def test_the_graph_has_an_edge_where_training_on_both_ends_lower(tmp_path: Path, domains: tuple[DomainFile, ...]):
+def test_the_graph_has_an_edge_where_training_on_both_ends_lower(
+    tmp_path: Path, domains: tuple[DomainFile, ...]
+) -> None:
     twin = DomainFile(name="twin", path=domains[0].path)
     heard: list[Report] = []
     asked = Graph(

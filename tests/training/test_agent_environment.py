@@ -40,26 +40,26 @@ def proxy() -> ProxyEnvironment:
     return ProxyEnvironment("tiny", data(), SETTINGS)
 
 
-def test_a_run_is_the_same_again_whatever_was_run_between(proxy: ProxyEnvironment):
+def test_a_run_is_the_same_again_whatever_was_run_between(proxy: ProxyEnvironment) -> None:
     first = rollout(proxy, constant([0.5, 0.5]), seed=1)
     other = rollout(proxy, constant([0.0, 1.0]), seed=2)
     assert rollout(proxy, constant([0.5, 0.5]), seed=1) == first
     assert (other.start, first.complete) == (first.start, True)
 
 
-def test_training_on_a_domain_lowers_its_loss_more(proxy: ProxyEnvironment):
+def test_training_on_a_domain_lowers_its_loss_more(proxy: ProxyEnvironment) -> None:
     ones, threes = (rollout(proxy, constant(mixture), seed=1).steps[-1].losses for mixture in ([1, 0], [0, 1]))
     assert ones[0] < threes[0]
     assert threes[1] < ones[1]
 
 
-def test_another_environment_starts_from_the_same_weights(proxy: ProxyEnvironment):
+def test_another_environment_starts_from_the_same_weights(proxy: ProxyEnvironment) -> None:
     other = ProxyEnvironment("tiny", data(), SETTINGS, start=proxy.initial)
     assert other.reset(1) == proxy.reset(1)
     assert other.head(1) == proxy.head(1)
 
 
-def test_a_run_says_where_it_comes_from(proxy: ProxyEnvironment):
+def test_a_run_says_where_it_comes_from(proxy: ProxyEnvironment) -> None:
     head = proxy.head(5)
     assert [domain.prior for domain in head.domains] == pytest.approx([2 / 3, 1 / 3])
     assert head.provenance.seeds == {"data": 5, "start": 1234}
@@ -68,7 +68,7 @@ def test_a_run_says_where_it_comes_from(proxy: ProxyEnvironment):
     assert {"torch", "transformers", "python"} <= set(head.provenance.versions)
 
 
-def test_the_tokens_of_a_step_are_counted(proxy: ProxyEnvironment):
+def test_the_tokens_of_a_step_are_counted(proxy: ProxyEnvironment) -> None:
     before = proxy.trained_tokens
     run = rollout(proxy, constant([0.5, 0.5]), seed=1)
     assert [done.tokens for done in run.steps] == [64] * 3
@@ -76,14 +76,14 @@ def test_the_tokens_of_a_step_are_counted(proxy: ProxyEnvironment):
     assert proxy.tokens_per_s > 0
 
 
-def test_a_proxy_that_is_too_large_is_refused():
+def test_a_proxy_that_is_too_large_is_refused() -> None:
     with pytest.raises(BadPlan, match="at most 300000"):
         ProxyEnvironment("tiny", data(), SETTINGS.model_copy(update={"hidden": 512, "heads": 4}))
     larger = SETTINGS.model_copy(update={"hidden": 256, "heads": 4, "max_parameters": 5_000_000})
     assert ProxyEnvironment("larger", data(), larger).head(1).provenance.settings["hidden"] == 256
 
 
-def test_the_process_keeps_its_random_numbers():
+def test_the_process_keeps_its_random_numbers() -> None:
     torch.manual_seed(3)
     wanted = torch.rand(2)
     torch.manual_seed(3)
@@ -91,14 +91,15 @@ def test_the_process_keeps_its_random_numbers():
     assert torch.equal(torch.rand(2), wanted)
 
 
-def test_what_rounding_owes_a_domain_is_carried_over():
-    drawer, counts = RowDrawer([100, 100, 100], "x"), Counter()
+def test_what_rounding_owes_a_domain_is_carried_over() -> None:
+    drawer = RowDrawer([100, 100, 100], "x")
+    counts: Counter[int] = Counter()
     for _ in range(50):
         counts.update(domain for domain, _ in drawer.draw([0.55, 0.4, 0.05], 4))
     assert [counts[domain] for domain in range(3)] == [110, 80, 10]
 
 
-def test_a_row_comes_again_only_after_all_others():
+def test_a_row_comes_again_only_after_all_others() -> None:
     drawer = RowDrawer([5], "x")
     rows = [row for _ in range(4) for _, row in drawer.draw([1.0], 5)]
     epochs = [rows[at : at + 5] for at in range(0, 20, 5)]
@@ -106,26 +107,26 @@ def test_a_row_comes_again_only_after_all_others():
     assert len({tuple(epoch) for epoch in epochs}) > 1
 
 
-def test_rare_tokens_share_an_id():
+def test_rare_tokens_share_an_id() -> None:
     ids = np.array([9, 9, 9, 4, 4, 7])
     kept = frequent([ids], 3)
     assert kept.tolist() == [9, 4]
     assert compact(np.array([4, 7, 9, 100]), kept).tolist() == [2, OTHER, 1, OTHER]
 
 
-def test_domains_like_the_target_are_similar_to_it():
+def test_domains_like_the_target_are_similar_to_it() -> None:
     target, like, unlike = np.array([1, 2, 2, 3]), np.array([2, 1, 2, 2]), np.array([5, 5, 4, 1])
     near = similarities(token_counts([target, like, unlike]), [True, False, False], 8)
     assert near[0] == pytest.approx(1)
     assert near[0] > near[1] > near[2] > 0
 
 
-def test_a_domain_of_less_than_a_row_is_refused():
+def test_a_domain_of_less_than_a_row_is_refused() -> None:
     with pytest.raises(Refused, match="fewer than a row"):
         windows(np.arange(5), 8, "tiny")
 
 
-def test_the_table_has_every_domain_of_every_policy_and_seed():
+def test_the_table_has_every_domain_of_every_policy_and_seed() -> None:
     place = world(total=4)
     table = compare(place, baselines(place.domains, {"regmix": (0.5, 0.0, 0.5, 0.0)}), seeds=[1, 2])
     assert len(table.outcomes) == 2 * 6
@@ -137,7 +138,7 @@ def test_the_table_has_every_domain_of_every_policy_and_seed():
     assert Comparison.model_validate_json(table.model_dump_json()) == table
 
 
-def test_the_summary_ranks_by_what_losses_fell():
+def test_the_summary_ranks_by_what_losses_fell() -> None:
     place = world(total=4)
     rows = compare(place, baselines(place.domains, {"useless": (0, 1, 0, 0)}), seeds=[1, 2]).summaries()
     assert rows[-1].policy == "useless"
@@ -145,13 +146,13 @@ def test_the_summary_ranks_by_what_losses_fell():
     assert {row.seeds for row in rows} == {2}
 
 
-def test_a_comparison_runs_on_domains_of_another_space():
+def test_a_comparison_runs_on_domains_of_another_space() -> None:
     place = other_world(total=3)
     table = compare(place, {"uniform": lambda history: [1 / len(history.domains)] * len(history.domains)}, seeds=[1])
     assert set(table.outcomes[0].losses) == {"a", "b", "c"}
 
 
-def test_runs_of_unequal_tokens_are_not_compared():
+def test_runs_of_unequal_tokens_are_not_compared() -> None:
     place = world(total=2)
 
     def cheating(history: object) -> tuple[float, ...]:

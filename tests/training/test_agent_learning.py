@@ -33,18 +33,18 @@ def learner(settings: LearningSettings = QUICK) -> Learner:
     return Learner(runs(world(total=5), 12), SMALL, settings)
 
 
-def test_the_last_step_of_a_run_does_not_bootstrap():
+def test_the_last_step_of_a_run_does_not_bootstrap() -> None:
     rewarded, last, ahead = torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 1.0]]), torch.tensor([[10.0, 10.0]])
     assert goal(rewarded, last, ahead, 0.95).tolist() == [[10.5, 2.0]]
 
 
-def test_the_pressure_is_corrected_for_how_proposals_were_drawn():
+def test_the_pressure_is_corrected_for_how_proposals_were_drawn() -> None:
     values, densities = torch.tensor([[[1.0, 2.0, 3.0]]]), torch.tensor([[[0.5, -0.5, 2.0]]])
     wanted = math.log((math.exp(0.5) + math.exp(2.5) + math.exp(1.0)) / 3)
     assert pressure(values, densities).item() == pytest.approx(wanted)
 
 
-def test_the_pressure_of_a_constant_is_the_volume_of_the_simplex():
+def test_the_pressure_of_a_constant_is_the_volume_of_the_simplex() -> None:
     parameters = torch.tensor([5.0, 3.0, 4.0, 2.0]).expand(60_000, 4)
     present = torch.ones_like(parameters).bool()
     logs = dirichlet.draw(parameters, present, np.random.default_rng(0))
@@ -53,12 +53,12 @@ def test_the_pressure_of_a_constant_is_the_volume_of_the_simplex():
     assert flat == pytest.approx(-math.lgamma(4), abs=0.15)
 
 
-def test_cloning_is_the_cross_entropy_to_the_taken_mixture():
+def test_cloning_is_the_cross_entropy_to_the_taken_mixture() -> None:
     taken, logs = torch.tensor([[[0.2, 0.8, 0.0]]]), torch.tensor([[[0.5, 0.5, 0.0]]]).log()
     assert cross_entropy(taken, logs, torch.tensor([[True, True, False]])).item() == pytest.approx(math.log(2))
 
 
-def test_the_best_steps_of_each_progress_decile_are_kept():
+def test_the_best_steps_of_each_progress_decile_are_kept() -> None:
     some = runs(world(total=20), 20)
     rewarded = [rewards(run, [1.0] * 4) for run in some]
     kept = np.stack(kept_steps(some, rewarded, LearningSettings(keep=0.3)))
@@ -67,13 +67,13 @@ def test_the_best_steps_of_each_progress_decile_are_kept():
     assert ahead[kept[:, 0] == 1].mean() > ahead[kept[:, 0] == 0].mean()
 
 
-def test_single_runs_are_compared_with_each_other_and_not_imitated_whole():
+def test_single_runs_are_compared_with_each_other_and_not_imitated_whole() -> None:
     some = [run.model_copy(update={"environment": f"job-{at}"}) for at, run in enumerate(runs(world(total=4), 10))]
     kept = np.stack(kept_steps(some, [rewards(run, [1.0] * 4) for run in some], LearningSettings(keep=0.3)))
     assert kept.sum(0).tolist() == [3] * 4
 
 
-def test_steps_of_a_run_that_ended_early_are_not_imitated():
+def test_steps_of_a_run_that_ended_early_are_not_imitated() -> None:
     some = runs(world(total=4), 6)
     short = some[0].model_copy(update={"steps": some[0].steps[:2]})
     kept = kept_steps([short, *some[1:]], [rewards(run, [1.0] * 4) for run in (short, *some[1:])], QUICK)
@@ -81,7 +81,7 @@ def test_steps_of_a_run_that_ended_early_are_not_imitated():
     assert sum(one.sum() for one in kept) > 0
 
 
-def test_every_transition_is_drawn_about_as_often():
+def test_every_transition_is_drawn_about_as_often() -> None:
     data = Dataset(some := runs(world(total=6), 1), measure(some, strength=8), QUICK)
     batch = data.batch(np.random.default_rng(0), size=6000, window=3)
     seen = np.rint(batch.states[:, :-1, 0, -1].numpy() * 6).astype(int)[batch.real.bool().numpy()]
@@ -89,7 +89,7 @@ def test_every_transition_is_drawn_about_as_often():
     assert counts.min() / counts.max() > 0.9
 
 
-def test_runs_of_different_numbers_of_domains_share_a_batch():
+def test_runs_of_different_numbers_of_domains_share_a_batch() -> None:
     mixed = [*runs(world(total=4), 4), *runs(other_world(total=4), 4)]
     batch = Dataset(mixed, measure(mixed, strength=8), QUICK).batch(np.random.default_rng(0), size=64, window=2)
     assert sorted(set(batch.present.sum(-1).tolist())) == [3, 4]
@@ -104,7 +104,8 @@ def expected(one: Learner, batch: Batch, rng: np.random.Generator) -> dict[str, 
     present, third = batch.present, one.learning.proposals // 3
     mean = one.policy(batch.states, present).exp()
     sources = [torch.ones_like(mean[:, :-1]), 100 * mean[:, :-1], 100 * mean[:, 1:]]
-    drawn, densities = [], []
+    drawn: list[torch.Tensor] = []
+    densities: list[torch.distributions.Distribution] = []
     for source in sources:
         spread = source[:, :, None].expand(-1, -1, third, -1)
         drawn.append(dirichlet.draw(spread, torch.ones_like(spread).bool(), rng))
@@ -126,7 +127,7 @@ def expected(one: Learner, batch: Batch, rng: np.random.Generator) -> dict[str, 
     return {**{k: float(v) for k, v in found.items()}, "worth": float(-(worth * batch.real).sum() / batch.real.sum())}
 
 
-def test_the_losses_are_those_of_the_equations():
+def test_the_losses_are_those_of_the_equations() -> None:
     one, twin = learner(LearningSettings(warm_steps=0, steps=4, batch=8)), learner(QUICK)
     rng = np.random.Generator(np.random.PCG64(1234))
     batch = twin.dataset.batch(rng, size=8, window=SMALL.window)
@@ -135,7 +136,7 @@ def test_the_losses_are_those_of_the_equations():
     assert {name: found[name] for name in wanted} == pytest.approx(wanted, rel=1e-3, abs=1e-4)
 
 
-def test_a_batch_in_pieces_gives_the_same_update(monkeypatch: pytest.MonkeyPatch):
+def test_a_batch_in_pieces_gives_the_same_update(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = LearningSettings(warm_steps=0, steps=1, batch=6, proposals=3)
     whole, pieces = learner(settings), learner(settings)
     fixed = torch.rand(6, SMALL.window, 3, 4, generator=torch.Generator().manual_seed(0))
@@ -146,7 +147,7 @@ def test_a_batch_in_pieces_gives_the_same_update(monkeypatch: pytest.MonkeyPatch
     assert pieces.advance() == pytest.approx(first, rel=1e-4)
 
 
-def test_only_the_due_networks_move():
+def test_only_the_due_networks_move() -> None:
     one = learner(LearningSettings(warm_steps=1, steps=1, batch=8))
     before = one.checkpoint()
     one.advance()
@@ -163,14 +164,14 @@ def test_only_the_due_networks_move():
     torch.testing.assert_close(after.groups["targets"][key], followed)
 
 
-def test_cloning_fades_from_1_to_a_tenth():
+def test_cloning_fades_from_1_to_a_tenth() -> None:
     one, found = learner(LearningSettings(warm_steps=1, steps=4, batch=8)), []
     for _ in train(one):
         found.append(one._cloning())
     assert found[:4] == pytest.approx([1.0, 0.7, 0.4, 0.1])
 
 
-def test_the_conservative_weight_rises_fast_falls_back_slowly_and_never_below_where_it_began():
+def test_the_conservative_weight_rises_fast_falls_back_slowly_and_never_below_where_it_began() -> None:
     one = learner()
     one._tune(-0.5)
     assert one.conservative == pytest.approx(math.exp(0.25))
@@ -184,7 +185,7 @@ def test_the_conservative_weight_rises_fast_falls_back_slowly_and_never_below_wh
     assert one.conservative == 1.0
 
 
-def test_what_was_logged_stays_valued_above_what_was_not():
+def test_what_was_logged_stays_valued_above_what_was_not() -> None:
     settings = LearningSettings(
         warm_steps=0, steps=150, batch=24, proposals=12, actor_rate=2e-3, critic_rate=3e-3, target_rate=0.1
     )
@@ -193,7 +194,7 @@ def test_what_was_logged_stays_valued_above_what_was_not():
     assert min(gaps[20:]) >= 0
 
 
-def test_the_same_seed_learns_the_same_bits():
+def test_the_same_seed_learns_the_same_bits() -> None:
     first, second = learner(), learner()
     assert [*train(first)] == [*train(second)]
     other = learner(LearningSettings(warm_steps=3, steps=4, batch=8, seed=5))
@@ -201,7 +202,7 @@ def test_the_same_seed_learns_the_same_bits():
 
 
 @pytest.mark.parametrize("cut", [2, 5])
-def test_an_interrupted_learner_goes_on_bit_for_bit(tmp_path: Path, cut: int):
+def test_an_interrupted_learner_goes_on_bit_for_bit(tmp_path: Path, cut: int) -> None:
     whole, first, second = learner(), learner(), learner()
     wanted = [*train(whole)]
     store = CheckpointStore(tmp_path, fingerprint="agent", say=print)
@@ -214,23 +215,23 @@ def test_an_interrupted_learner_goes_on_bit_for_bit(tmp_path: Path, cut: int):
     assert [*found, *train(second)] == wanted
 
 
-def test_a_checkpoint_of_other_settings_is_refused():
+def test_a_checkpoint_of_other_settings_is_refused() -> None:
     with pytest.raises(BadState, match="other settings"):
         learner().restore(learner(LearningSettings(warm_steps=3, steps=5, batch=8)).checkpoint())
 
 
-def test_a_checkpoint_of_other_trajectories_is_refused():
+def test_a_checkpoint_of_other_trajectories_is_refused() -> None:
     other = Learner(runs(world(total=4), 12), SMALL, QUICK)
     with pytest.raises(BadState, match="trajectories"):
         other.restore(learner().checkpoint())
 
 
-def test_nothing_to_learn_from_is_refused():
+def test_nothing_to_learn_from_is_refused() -> None:
     with pytest.raises(Refused, match="needs trajectories"):
         Learner([], SMALL, QUICK)
 
 
-def test_random_numbers_of_the_process_are_left_alone():
+def test_random_numbers_of_the_process_are_left_alone() -> None:
     torch.manual_seed(3)
     wanted = torch.rand(2)
     torch.manual_seed(3)
@@ -238,7 +239,7 @@ def test_random_numbers_of_the_process_are_left_alone():
     assert torch.equal(torch.rand(2), wanted)
 
 
-def test_a_taught_agent_beats_uniform_and_what_it_learned_from():
+def test_a_taught_agent_beats_uniform_and_what_it_learned_from() -> None:
     place = world(total=8)
     some = runs(place)
     one = Learner(some, SMALL, TAUGHT)

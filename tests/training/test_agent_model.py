@@ -35,27 +35,27 @@ def mixtures(domains: int = 4) -> torch.Tensor:
     return torch.rand(2, 5, 3, domains, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
 
 
-def test_the_policy_permutes_with_the_domains():
+def test_the_policy_permutes_with_the_domains() -> None:
     policy, (given, present) = network(Policy), states()
     plain = policy(given, present)
     assert plain.std() > 0.05
     torch.testing.assert_close(policy(given[:, :, ORDER], present), plain[:, :, ORDER], rtol=0, atol=1e-12)
 
 
-def test_a_critic_does_not_see_the_order_of_the_domains():
+def test_a_critic_does_not_see_the_order_of_the_domains() -> None:
     critic, (given, present), taken = network(Critic), states(), mixtures()
     plain = critic(given, taken, present)
     assert plain.std() > 0.01
     torch.testing.assert_close(critic(given[:, :, ORDER], taken[..., ORDER], present), plain, rtol=0, atol=1e-12)
 
 
-def test_a_critic_sees_which_domain_is_given_what():
+def test_a_critic_sees_which_domain_is_given_what() -> None:
     critic, (given, present), taken = network(Critic), states(), mixtures()
     assert (critic(given, taken[..., ORDER], present) - critic(given, taken, present)).abs().min() > 1e-6
 
 
 @pytest.mark.parametrize("kind", [Policy, Critic])
-def test_no_step_sees_a_later_one(kind: type[Policy] | type[Critic]):
+def test_no_step_sees_a_later_one(kind: type[Policy] | type[Critic]) -> None:
     net, (given, present) = network(kind), states()
     more = () if kind is Policy else (mixtures(),)
     changed = given.clone()
@@ -66,7 +66,7 @@ def test_no_step_sees_a_later_one(kind: type[Policy] | type[Critic]):
 
 
 @pytest.mark.parametrize("kind", [Policy, Critic])
-def test_padded_domains_change_nothing(kind: type[Policy] | type[Critic]):
+def test_padded_domains_change_nothing(kind: type[Policy] | type[Critic]) -> None:
     net, (given, present) = network(kind), states()
     wide = torch.cat([given, torch.full((2, 5, 2, FEATURES), 7.0)], 2)
     there = torch.tensor([True] * 4 + [False] * 2).expand(2, 6)
@@ -79,35 +79,39 @@ def test_padded_domains_change_nothing(kind: type[Policy] | type[Critic]):
         torch.testing.assert_close(net(wide, taken, there), net(given, mixtures(), present), rtol=0, atol=1e-12)
 
 
-def test_a_new_policy_is_uniform():
+def test_a_new_policy_is_uniform() -> None:
     given, present = states()
     torch.testing.assert_close(Policy(SETTINGS).double()(given, present).exp(), torch.full((2, 5, 4), 0.25).double())
 
 
-def test_the_density_is_that_of_torch():
+def dirichlet_of(parameters: torch.Tensor) -> torch.distributions.Distribution:
+    return torch.distributions.Dirichlet(parameters)
+
+
+def test_the_density_is_that_of_torch() -> None:
     parameters = torch.tensor([[2.0, 3.0, 0.5], [1.0, 1.0, 1.0]]).double()
     present = torch.ones_like(parameters).bool()
     logs = dirichlet.draw(parameters, present, np.random.default_rng(0))
-    wanted = torch.distributions.Dirichlet(parameters).log_prob(logs.exp())
+    wanted = dirichlet_of(parameters).log_prob(logs.exp())
     torch.testing.assert_close(dirichlet.log_density(logs, parameters, present), wanted)
 
 
-def test_padded_domains_are_not_in_a_density():
+def test_padded_domains_are_not_in_a_density() -> None:
     parameters, present = torch.tensor([2.0, 3.0, 9.0]).double(), torch.tensor([True, True, False])
     logs = dirichlet.draw(parameters, present, np.random.default_rng(0))
-    wanted = torch.distributions.Dirichlet(parameters[:2]).log_prob(logs[:2].exp())
+    wanted = dirichlet_of(parameters[:2]).log_prob(logs[:2].exp())
     assert torch.isneginf(logs[2])
     torch.testing.assert_close(dirichlet.log_density(logs, parameters, present), wanted)
 
 
-def test_draws_have_the_mean_they_are_drawn_around_and_survive_tiny_parameters():
+def test_draws_have_the_mean_they_are_drawn_around_and_survive_tiny_parameters() -> None:
     parameters = torch.tensor([60.0, 39.99999, 1e-9]).expand(4000, 3)
     logs = dirichlet.draw(parameters, torch.ones(4000, 3).bool(), np.random.default_rng(0))
     assert logs[:, :2].isfinite().all()
     torch.testing.assert_close(logs.exp().mean(0), torch.tensor([0.6, 0.4, 0.0]).double(), rtol=0, atol=2e-3)
 
 
-def test_rewards_weigh_sources_and_targets_alike():
+def test_rewards_weigh_sources_and_targets_alike() -> None:
     run = runs(world(total=3), 1)[0]
     sides = reward_weights(run)
     assert (sides[:2].sum(), sides[2:].sum()) == (1, 1)
@@ -117,11 +121,11 @@ def test_rewards_weigh_sources_and_targets_alike():
     )
 
 
-def test_returns_to_go_are_discounted():
+def test_returns_to_go_are_discounted() -> None:
     assert returns(np.array([1.0, 2.0, 4.0]), 0.5) == pytest.approx([3.0, 4.0, 4.0])
 
 
-def test_deviations_are_taken_over_all_trajectories_and_steps():
+def test_deviations_are_taken_over_all_trajectories_and_steps() -> None:
     some = runs(world(total=3), 8)
     column = [loss for run in some for loss in (run.start[2], *(done.losses[2] for done in run.steps))]
     found = measure(some, strength=8).environments["power-laws"]["new"]
@@ -135,14 +139,14 @@ def one_step(batch: str, *, falls: tuple[float, float]) -> Trajectory:
     return begun.after(weights=(0.5, 0.5), losses=(3.0 - falls[0], 5.0 - falls[1]), tokens=64)
 
 
-def test_runs_of_a_stream_are_rewarded_by_how_far_their_losses_fell():
+def test_runs_of_a_stream_are_rewarded_by_how_far_their_losses_fell() -> None:
     some = [one_step("batch-1", falls=(0.001, 0.003)), one_step("batch-2", falls=(1.0, 3.0))]
     statistics = measure(some, strength=16)
     small, large = (rewards(run, deviations(run, statistics))[0] for run in some)
     assert large / small == pytest.approx(1000)
 
 
-def test_a_state_before_the_first_step_does_not_tell_where_losses_go():
+def test_a_state_before_the_first_step_does_not_tell_where_losses_go() -> None:
     some = [one_step("batch-1", falls=(1.0, 3.0)), one_step("batch-2", falls=(-1.0, -3.0))]
     statistics = measure(some, strength=16)
     fallen, risen = (tokens(run, statistics)[0] for run in some)
@@ -153,13 +157,13 @@ def shortened(run: Trajectory, steps: int) -> Trajectory:
     return run.model_copy(update={"steps": run.steps[:steps]})
 
 
-def test_a_state_depends_on_the_past_alone():
+def test_a_state_depends_on_the_past_alone() -> None:
     some = runs(world(total=6), 8)
     statistics = measure(some, strength=8)
     np.testing.assert_array_equal(tokens(shortened(some[-1], 3), statistics), tokens(some[-1], statistics)[:4])
 
 
-def test_a_domain_that_is_known_elsewhere_begins_with_its_statistics():
+def test_a_domain_that_is_known_elsewhere_begins_with_its_statistics() -> None:
     statistics = measure(runs(world(total=6), 8), strength=8)
     known = statistics.environments["power-laws"]["new"]
     assert statistics.of("power-laws", "new") == (known, 8)
@@ -168,7 +172,7 @@ def test_a_domain_that_is_known_elsewhere_begins_with_its_statistics():
     assert statistics.of("elsewhere", "never seen") == (statistics.pooled, 1)
 
 
-def test_an_unknown_domain_is_soon_standardised_by_its_own_losses():
+def test_an_unknown_domain_is_soon_standardised_by_its_own_losses() -> None:
     some = runs(world(total=6), 8)
     statistics = measure(some, strength=8)
     far = some[-1].model_copy(update={"environment": "elsewhere", "start": tuple(9 + x for x in some[-1].start)})

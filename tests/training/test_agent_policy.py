@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from strategies.agent.folder import CARD, WEIGHTS
 from strategies.agent.learning import Learner, train
-from strategies.agent.policy import CARD, WEIGHTS, Agent
+from strategies.agent.policy import Agent
 from strategies.agent.settings import LearningSettings
 from strategies.agent.trajectories import Trajectory
 from strategies.errors import BadPlan, BadState
@@ -39,7 +40,7 @@ def edited(folder: Path, **changes: object) -> None:
     (folder / CARD).write_text(json.dumps({**card, **changes}))
 
 
-def test_a_saved_agent_proposes_and_values_the_same(agent: Agent, some: list[Trajectory], tmp_path: Path):
+def test_a_saved_agent_proposes_and_values_the_same(agent: Agent, some: list[Trajectory], tmp_path: Path) -> None:
     agent.save(tmp_path)
     again, history = Agent.load(tmp_path), cut(some[-1], 3)
     assert again.next(history) == agent.next(history)
@@ -47,13 +48,13 @@ def test_a_saved_agent_proposes_and_values_the_same(agent: Agent, some: list[Tra
     assert again.origin == agent.origin
 
 
-def test_a_proposal_is_a_mixture_that_depends_on_the_history(agent: Agent, some: list[Trajectory]):
+def test_a_proposal_is_a_mixture_that_depends_on_the_history(agent: Agent, some: list[Trajectory]) -> None:
     mixtures = [agent.next(cut(some[-1], steps)) for steps in range(5)]
     assert all(sum(one) == pytest.approx(1, abs=1e-12) and min(one) >= 0 for one in mixtures)
     assert len(set(mixtures)) == 5
 
 
-def test_a_proposal_permutes_with_the_domains(agent: Agent, some: list[Trajectory]):
+def test_a_proposal_permutes_with_the_domains(agent: Agent, some: list[Trajectory]) -> None:
     def moved(values: tuple[object, ...]) -> tuple[object, ...]:
         return tuple(values[at] for at in ORDER)
 
@@ -65,7 +66,7 @@ def test_a_proposal_permutes_with_the_domains(agent: Agent, some: list[Trajector
     assert agent.next(other) == pytest.approx(moved(agent.next(history)), abs=1e-6)
 
 
-def test_only_the_last_window_and_the_running_statistics_count(agent: Agent, some: list[Trajectory]):
+def test_only_the_last_window_and_the_running_statistics_count(agent: Agent, some: list[Trajectory]) -> None:
     assert SMALL.window == 4
     history = cut(some[-1], 4)
     later = history.steps[0].model_copy(update={"weights": (0.0, 0.0, 0.0, 1.0)})
@@ -80,31 +81,31 @@ def test_only_the_last_window_and_the_running_statistics_count(agent: Agent, som
     assert shorter.next(history) == shorter.next(changed)
 
 
-def test_an_agent_proposes_for_domains_it_has_never_seen(agent: Agent):
+def test_an_agent_proposes_for_domains_it_has_never_seen(agent: Agent) -> None:
     mixture = agent.next(cut(runs(other_world(total=5), 12)[-1], 2))
     assert len(mixture) == 3
 
 
-def test_there_is_no_mixture_after_the_last_step(agent: Agent, some: list[Trajectory]):
+def test_there_is_no_mixture_after_the_last_step(agent: Agent, some: list[Trajectory]) -> None:
     with pytest.raises(BadPlan, match="all 5 re-weighting steps"):
         agent.next(some[0])
 
 
-def test_a_newer_agent_is_refused_by_name(agent: Agent, tmp_path: Path):
+def test_a_newer_agent_is_refused_by_name(agent: Agent, tmp_path: Path) -> None:
     agent.save(tmp_path)
     edited(tmp_path, format=2)
     with pytest.raises(BadState, match="format 2, this version reads 1: update Rekindle"):
         Agent.load(tmp_path)
 
 
-def test_an_unknown_key_is_refused(agent: Agent, tmp_path: Path):
+def test_an_unknown_key_is_refused(agent: Agent, tmp_path: Path) -> None:
     agent.save(tmp_path)
     edited(tmp_path, temper="mild")
     with pytest.raises(BadState, match="temper"):
         Agent.load(tmp_path)
 
 
-def test_changed_weights_are_refused(agent: Agent, tmp_path: Path):
+def test_changed_weights_are_refused(agent: Agent, tmp_path: Path) -> None:
     agent.save(tmp_path)
     data = bytearray((tmp_path / WEIGHTS).read_bytes())
     data[-1] ^= 1
@@ -113,19 +114,19 @@ def test_changed_weights_are_refused(agent: Agent, tmp_path: Path):
         Agent.load(tmp_path)
 
 
-def test_weights_of_another_width_are_refused(agent: Agent, tmp_path: Path):
+def test_weights_of_another_width_are_refused(agent: Agent, tmp_path: Path) -> None:
     agent.save(tmp_path)
     edited(tmp_path, settings={**SMALL.model_dump(), "width": 8})
     with pytest.raises(BadState, match="cannot be read"):
         Agent.load(tmp_path)
 
 
-def test_a_missing_agent_is_refused(tmp_path: Path):
+def test_a_missing_agent_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadState, match=r"agent\.json cannot be read"):
         Agent.load(tmp_path)
 
 
-def test_the_default_agent_is_small(some: list[Trajectory], tmp_path: Path):
+def test_the_default_agent_is_small(some: list[Trajectory], tmp_path: Path) -> None:
     learner = Learner(some, type(SMALL)(), LearningSettings())
     Agent.of(learner).save(tmp_path)
     assert (tmp_path / WEIGHTS).stat().st_size < 3_000_000

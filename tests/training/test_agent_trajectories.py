@@ -27,7 +27,7 @@ def logged() -> Trajectory:
     return Trajectory(**fields, start=(2.0, 3.0)).after(weights=(0.25, 0.75), losses=(2.1, 2.5), tokens=400)
 
 
-def test_a_trajectory_reads_back_equal_beside_others(tmp_path: Path):
+def test_a_trajectory_reads_back_equal_beside_others(tmp_path: Path) -> None:
     path = tmp_path / "runs.jsonl"
     longer = logged().after(weights=(1.0, 0.0), losses=(2.0, 2.6), tokens=400)
     append(path, [logged()])
@@ -37,21 +37,21 @@ def test_a_trajectory_reads_back_equal_beside_others(tmp_path: Path):
     assert second.steps[0] == MixtureStep(step=1, weights=(0.25, 0.75), losses=(2.1, 2.5), tokens=400)
 
 
-def test_a_newer_format_is_refused_by_name(tmp_path: Path):
+def test_a_newer_format_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "runs.jsonl"
     path.write_text(json.dumps({**logged().model_dump(mode="json"), "format": 2}) + "\n")
     with pytest.raises(BadState, match="format 2, this version reads 1: update Rekindle"):
         list(read(path))
 
 
-def test_an_unknown_key_is_refused(tmp_path: Path):
+def test_an_unknown_key_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "runs.jsonl"
     path.write_text(json.dumps({**logged().model_dump(mode="json"), "mood": "good"}) + "\n")
     with pytest.raises(BadState, match="line 1, is not a trajectory"):
         list(read(path))
 
 
-def test_a_torn_last_line_is_named(tmp_path: Path):
+def test_a_torn_last_line_is_named(tmp_path: Path) -> None:
     path = tmp_path / "runs.jsonl"
     append(path, [logged()])
     path.write_bytes(path.read_bytes() + path.read_bytes()[:40])
@@ -60,17 +60,17 @@ def test_a_torn_last_line_is_named(tmp_path: Path):
 
 
 @pytest.mark.parametrize("weights", [(0.5, 0.6), (-0.1, 1.1), (math.nan, 1.0)])
-def test_weights_that_are_no_mixture_are_refused(weights: tuple[float, float]):
+def test_weights_that_are_no_mixture_are_refused(weights: tuple[float, float]) -> None:
     with pytest.raises(ValidationError):
         logged().after(weights=weights, losses=(1.0, 1.0), tokens=1)
 
 
-def test_a_loss_that_is_not_finite_is_refused():
+def test_a_loss_that_is_not_finite_is_refused() -> None:
     with pytest.raises(ValidationError, match="finite"):
         Trajectory(environment="tiny", domains=(OLD, NEW), total=3, start=(math.inf, 1.0))
 
 
-def test_no_step_fits_after_the_last():
+def test_no_step_fits_after_the_last() -> None:
     full = logged()
     for _ in range(2):
         full = full.after(weights=(1.0, 0.0), losses=(1.0, 1.0), tokens=1)
@@ -79,21 +79,21 @@ def test_no_step_fits_after_the_last():
         full.after(weights=(1.0, 0.0), losses=(1.0, 1.0), tokens=1)
 
 
-def test_proposals_are_the_same_by_value_and_differ_by_seed():
+def test_proposals_are_the_same_by_value_and_differ_by_seed() -> None:
     settings = ProposalSettings(trajectories=20, steps=6)
     again = propose([OLD, NEW], settings)
     assert propose([OLD, NEW], settings) == again
     assert propose([OLD, NEW], ProposalSettings(trajectories=20, steps=6, seed=1))[-1] != again[-1]
 
 
-def test_every_proposal_is_a_run_of_mixtures():
+def test_every_proposal_is_a_run_of_mixtures() -> None:
     proposals = propose([OLD, NEW], ProposalSettings(trajectories=40, steps=6))
     assert (len(proposals), {len(one.mixtures) for one in proposals}) == (40, {6})
     assert all(min(mixture) >= 0 for one in proposals for mixture in one.mixtures)
     assert all(math.isclose(sum(mixture), 1) for one in proposals for mixture in one.mixtures)
 
 
-def test_heuristic_runs_come_first():
+def test_heuristic_runs_come_first() -> None:
     proposals = propose([OLD, NEW], ProposalSettings(trajectories=40, steps=5), optima=[(0.3, 0.7)])
     named = {one.name: one.mixtures for one in proposals}
     assert named["uniform"][0] == (0.5, 0.5)
@@ -104,17 +104,17 @@ def test_heuristic_runs_come_first():
     assert named["ramp-to-source"] == named["ramp-to-target"][::-1]
 
 
-def test_replay_splits_each_side_by_prior():
+def test_replay_splits_each_side_by_prior() -> None:
     more = Domain(name="more", target=False, prior=0.25)
     assert replay([OLD.model_copy(update={"prior": 0.5}), more, NEW], 0.3) == pytest.approx((0.2, 0.1, 0.7))
 
 
-def test_without_targets_nothing_is_replayed_or_ramped():
+def test_without_targets_nothing_is_replayed_or_ramped() -> None:
     names = {one.name for one in propose([OLD], ProposalSettings(trajectories=5, steps=2))}
     assert names == {"uniform", "prior", "walk-0", "walk-1", "walk-2"}
 
 
-def test_walks_move_by_the_noise_unless_drawn_afresh():
+def test_walks_move_by_the_noise_unless_drawn_afresh() -> None:
     settings = ProposalSettings(trajectories=60, steps=30, concentration_low=5, noise=0.3)
     walks = [one.mixtures for one in propose([OLD, NEW], settings) if one.name.startswith("walk")]
     odds = [[math.log(a / b) for a, b in walk if min(a, b) > 0] for walk in walks]
@@ -124,12 +124,12 @@ def test_walks_move_by_the_noise_unless_drawn_afresh():
     assert math.sqrt(sum(move**2 for move in small) / len(small)) == pytest.approx(0.3 * math.sqrt(2), rel=0.15)
 
 
-def test_an_optimum_of_other_domains_is_refused():
+def test_an_optimum_of_other_domains_is_refused() -> None:
     with pytest.raises(BadPlan, match="2 weights"):
         propose([OLD, NEW], ProposalSettings(), optima=[(1.0,)])
 
 
-def test_planning_and_logging_bring_no_heavy_library():
+def test_planning_and_logging_bring_no_heavy_library() -> None:
     modules = "strategies.agent.settings, strategies.agent.proposals, strategies.agent.trajectories"
     script = f"import sys, {modules}; sys.exit(any(name in sys.modules for name in ('torch', 'numpy', 'transformers')))"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

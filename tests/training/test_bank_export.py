@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import peft
 import pytest
@@ -29,7 +30,7 @@ def classes_at(tmp_path_factory: pytest.TempPathFactory, bert: Path) -> Path:
     return banks.class_bank(tmp_path_factory.mktemp("classes"), bert)
 
 
-def elsewhere(folder: Path, lines: str) -> object:
+def elsewhere(folder: Path, lines: str) -> Any:
     """What a process without this project prints as JSON, with the README's own first lines."""
     readme = (folder / "README.md").read_text()
     code = readme.split("```python\n")[1].split("```")[0]
@@ -47,28 +48,28 @@ def elsewhere(folder: Path, lines: str) -> object:
 
 def test_an_exported_bank_of_classes_answers_the_same_without_this_project(
     tmp_path: Path, bert: Path, classes_at: Path
-):
+) -> None:
     export_bank(ModelFiles(path=str(bert), bank=str(classes_at)), "classification", tmp_path / "out")
     found = elsewhere(tmp_path / "out", f"import json; print(json.dumps(bank.classify({TEXTS!r})))")
-    wanted = banks.opened(bert, classes_at, "classification").classify(TEXTS)
+    wanted = banks.opened_classes(bert, classes_at).classify(TEXTS)
     assert [label for label, _ in found] == [label for label, _ in wanted]
     assert [sure for _, sure in found] == pytest.approx([sure for _, sure in wanted], abs=1e-5)
     assert not list((tmp_path / "out").rglob("statistics*"))
 
 
-def test_an_exported_bank_of_domains_answers_the_same_without_this_project(tmp_path: Path, llama: Path):
+def test_an_exported_bank_of_domains_answers_the_same_without_this_project(tmp_path: Path, llama: Path) -> None:
     bank_at = banks.domain_bank(tmp_path / "bank", llama)
     export_bank(ModelFiles(path=str(llama), bank=str(bank_at)), "causal-lm", tmp_path / "out")
     prompt = banks.spoken("red", 1)[0]["text"]
     say = f"import json; print(json.dumps(bank.generate({prompt!r}, max_new_tokens=5, do_sample=False)))"
-    wanted = banks.opened(llama, bank_at, "causal-lm").generate(prompt, max_new_tokens=5, do_sample=False)
+    wanted = banks.opened_domains(llama, bank_at).generate(prompt, max_new_tokens=5, do_sample=False)
     assert elsewhere(tmp_path / "out", say) == wanted
 
 
 @torch.inference_mode()
-def test_every_exported_adapter_is_an_ordinary_one(tmp_path: Path, bert: Path, classes_at: Path):
+def test_every_exported_adapter_is_an_ordinary_one(tmp_path: Path, bert: Path, classes_at: Path) -> None:
     export_bank(ModelFiles(path=str(bert), bank=str(classes_at)), "classification", tmp_path / "out")
-    bank = banks.opened(bert, classes_at, "classification")
+    bank = banks.opened_classes(bert, classes_at)
     inputs = banks.classes(bank, TEXTS)
     for name in ("t1", "t2"):
         body = transformers.AutoModel.from_pretrained(tmp_path / "out" / "base")
@@ -80,7 +81,7 @@ def test_every_exported_adapter_is_an_ordinary_one(tmp_path: Path, bert: Path, c
 
 
 @pytest.mark.parametrize("place", ["exported", "published"])
-def test_a_body_may_gain_a_pooler_that_the_classifier_lacks(tmp_path: Path, place: str):
+def test_a_body_may_gain_a_pooler_that_the_classifier_lacks(tmp_path: Path, place: str) -> None:
     """The class that reads a body alone may add a pooler; no feature reads it, so the body is the same."""
     model = models.small(tmp_path / "model", "roberta")
     bank_at = banks.class_bank(tmp_path / "bank", model)
@@ -89,16 +90,16 @@ def test_a_body_may_gain_a_pooler_that_the_classifier_lacks(tmp_path: Path, plac
     else:
         shutil.copytree(bank_at, tmp_path / "out")
         shutil.copytree(model, tmp_path / "out" / "base")
-    wanted = banks.opened(model, bank_at, "classification").classify(TEXTS)
+    wanted = banks.opened_classes(model, bank_at).classify(TEXTS)
     found = elsewhere(tmp_path / "out", f"import json; print(json.dumps(bank.classify({TEXTS!r})))")
     assert [tuple(one) for one in found] == wanted
 
 
-def test_a_bank_has_no_merged_form(tmp_path: Path, bert: Path, classes_at: Path):
+def test_a_bank_has_no_merged_form(tmp_path: Path, bert: Path, classes_at: Path) -> None:
     with pytest.raises(Refused, match="export the bank"):
         export_merged(ModelFiles(path=str(bert), bank=str(classes_at)), "classification", tmp_path / "out")
 
 
-def test_a_version_without_a_bank_is_not_exported_as_one(tmp_path: Path, bert: Path):
+def test_a_version_without_a_bank_is_not_exported_as_one(tmp_path: Path, bert: Path) -> None:
     with pytest.raises(Refused, match="no bank"):
         export_bank(ModelFiles(path=str(bert)), "classification", tmp_path / "out")

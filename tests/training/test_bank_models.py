@@ -12,6 +12,7 @@ import torch
 import transformers
 
 from strategies.contract import ModelFiles
+from strategies.inference.bank import ClassBank
 from strategies.inference.bank import load as load_export
 from strategies.inference.bank.adapted import BASE, mixes, run, under
 from strategies.inference.export_bank import export_bank
@@ -60,7 +61,7 @@ def saved(folder: Path, made: Callable[[], Any]) -> Path:
 @pytest.mark.parametrize("made", [opt, mixtral])
 def test_a_bank_answers_on_a_model_whose_rows_cannot_be_dealt_out(tmp_path: Path, made: Callable[[], Any]) -> None:
     base = saved(tmp_path / "base", made)
-    bank = banks.opened(base, banks.domain_bank(tmp_path, base), "causal-lm")
+    bank = banks.opened_domains(base, banks.domain_bank(tmp_path, base))
     assert not mixes(bank.model)
     texts = [row["text"] for label in ("calm", "red") for row in banks.spoken(label, 3, start=40)]
     ids, lengths = banks.prompts(bank, texts)
@@ -83,7 +84,7 @@ def test_a_bank_answers_on_a_model_whose_rows_cannot_be_dealt_out(tmp_path: Path
 def test_a_classifier_whose_positions_are_shared_is_routed_evaluated_and_exported(tmp_path: Path) -> None:
     base = saved(tmp_path / "base", deberta)
     folder = banks.class_bank(tmp_path, base)
-    bank = banks.opened(base, folder, "classification")
+    bank = banks.opened_classes(base, folder)
     assert not mixes(bank.body)
     texts = [row["text"] for row in banks.told(("calm", "angry", "red", "blue"), 8, start=70)]
     with torch.inference_mode():
@@ -91,11 +92,13 @@ def test_a_classifier_whose_positions_are_shared_is_routed_evaluated_and_exporte
         alone = torch.cat([bank(**banks.classes(bank, [text])).logits for text in texts])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
     export_bank(ModelFiles(path=str(base), bank=str(folder)), "classification", tmp_path / "export")
-    assert load_export(tmp_path / "export").classify(texts) == bank.classify(texts)
+    exported = load_export(tmp_path / "export")
+    assert isinstance(exported, ClassBank)
+    assert exported.classify(texts) == bank.classify(texts)
 
 
 def test_one_pass_an_adapter_gives_what_one_pass_for_all_rows_gives(llama: Path, tmp_path: Path) -> None:
-    bank = banks.opened(llama, banks.domain_bank(tmp_path, llama), "causal-lm")
+    bank = banks.opened_domains(llama, banks.domain_bank(tmp_path, llama))
     assert mixes(bank.model)
     ids = torch.arange(2, 26).reshape(4, 6)
     names = ["t2", BASE, "t1", "t2"]
@@ -114,7 +117,7 @@ def test_a_body_with_layers_called_like_a_head_keeps_them(tmp_path: Path) -> Non
     base = saved(tmp_path / "base", opt_classifier)
     selection = {"lora": {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]}}
     job = banks.class_job(tmp_path / "a", base, ("calm", "angry"), name="t1", selection=selection, **banks.hurried(8))
-    bank = banks.opened(base, banks.made(tmp_path / "1", job), "classification")
+    bank = banks.opened_classes(base, banks.made(tmp_path / "1", job))
     assert tuple(bank.classifier.weight.shape) == (2, SHAPE["hidden_size"])
     assert bank.classify(["quiet lake morning rest"])[0][0] == "calm"
 
@@ -127,7 +130,7 @@ def test_a_tokenizer_that_pads_on_the_left_changes_no_answer(tmp_path: Path, poo
     job = banks.class_job(
         tmp_path / "a", base, ("calm", "angry"), name="t1", selection={"pooling": pooling}, **banks.hurried(8)
     )
-    bank = banks.opened(base, banks.made(tmp_path / "1", job), "classification")
+    bank = banks.opened_classes(base, banks.made(tmp_path / "1", job))
     assert bank.tokenizer.padding_side == "left"
     texts = ["quiet", "8 6", "shout slam fury storm " * 6, "1 3 5 7 9 " * 9, ""]
     alone = [bank.classify([text])[0] for text in texts]

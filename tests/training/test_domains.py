@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -43,27 +44,27 @@ def found() -> Domains:
     return find_domains([text for _, text in DOCUMENTS], ClusterSettings())
 
 
-def test_documents_of_three_topics_make_three_domains(found: Domains):
+def test_documents_of_three_topics_make_three_domains(found: Domains) -> None:
     assert [domain.documents for domain in found.space.domains] == [120, 60, 30]
     for domain, topic in zip(found.space.domains, ("cooking", "sailing", "law"), strict=True):
         assert set(domain.terms[:5]) <= set(WORDS[topic].split())
         assert domain.name == "-".join(domain.terms[:3])
 
 
-def test_why_there_are_so_many_is_on_record(found: Domains):
+def test_why_there_are_so_many_is_on_record(found: Domains) -> None:
     tried = found.space.silhouettes
     assert list(tried) == list(range(2, 13))
     best = max(tried.values(), key=lambda one: one.mean)
     assert tried[3].mean >= best.mean - best.standard_error > tried[2].mean
 
 
-def test_of_numbers_that_are_as_good_the_smallest_is_taken():
+def test_of_numbers_that_are_as_good_the_smallest_is_taken() -> None:
     tried = {2: (0.30, 0.01), 3: (0.41, 0.02), 4: (0.42, 0.02), 5: (0.39, 0.02)}
     made = {count: Silhouette(mean=mean, standard_error=error) for count, (mean, error) in tried.items()}
     assert smallest_as_good(made) == 3
 
 
-def test_new_documents_are_assigned_to_the_domain_of_their_topic(found: Domains):
+def test_new_documents_are_assigned_to_the_domain_of_their_topic(found: Domains) -> None:
     later = corpus({"cooking": 10, "sailing": 10, "law": 10}, start=1000)
     name = dict(zip(("cooking", "sailing", "law"), found.space.names, strict=True))
     assert found.assign([text for _, text in later]) == [name[topic] for topic, _ in later]
@@ -71,14 +72,14 @@ def test_new_documents_are_assigned_to_the_domain_of_their_topic(found: Domains)
     assert found.assign(["", "ünbekannt 世界"])[0] in found.space.names
 
 
-def test_the_same_documents_and_seed_give_the_same_domains(found: Domains):
+def test_the_same_documents_and_seed_give_the_same_domains(found: Domains) -> None:
     again = find_domains([text for _, text in DOCUMENTS], ClusterSettings())
     assert again.space == found.space
     assert again.vocabulary == found.vocabulary
     assert np.array_equal(again.centroids, found.centroids)
 
 
-def test_domains_read_back_assign_alike_and_hold_no_pickle(found: Domains, tmp_path: Path):
+def test_domains_read_back_assign_alike_and_hold_no_pickle(found: Domains, tmp_path: Path) -> None:
     found.save(tmp_path)
     again = Domains.load(tmp_path)
     texts = [text for _, text in corpus({"law": 20, "sailing": 20}, start=500)]
@@ -101,7 +102,7 @@ def other_tensors(folder: Path) -> None:
     [shorter_vocabulary, other_tensors, lambda folder: (folder / "domains.json").write_text("{")],
     ids=["vocabulary", "tensors", "json"],
 )
-def test_damaged_domains_are_refused(found: Domains, tmp_path: Path, damage):
+def test_damaged_domains_are_refused(found: Domains, tmp_path: Path, damage: Callable[[Path], object]) -> None:
     found.save(tmp_path)
     damage(tmp_path)
     with pytest.raises(BadState, match="find them anew"):
@@ -116,18 +117,18 @@ def test_damaged_domains_are_refused(found: Domains, tmp_path: Path, damage):
         (["one two"] * 40, "share no words|too few words|too alike"),
     ],
 )
-def test_documents_without_domains_are_refused(texts, reason):
+def test_documents_without_domains_are_refused(texts: list[str], reason: str) -> None:
     with pytest.raises(Refused, match=reason):
         find_domains(texts, ClusterSettings())
 
 
-def test_only_the_first_documents_and_characters_are_read():
+def test_only_the_first_documents_and_characters_are_read() -> None:
     texts = [text + " x" * 500 for _, text in DOCUMENTS]
     few = find_domains(texts, ClusterSettings(documents=100, characters=100, sample=50))
     assert few.space.documents == sum(domain.documents for domain in few.space.domains) == 100
 
 
-def test_a_batch_is_divided_into_the_sources_of_its_domains(found: Domains, tmp_path: Path):
+def test_a_batch_is_divided_into_the_sources_of_its_domains(found: Domains, tmp_path: Path) -> None:
     texts = [{"text": text} for _, text in DOCUMENTS]
     documents = training_side(makers.source(tmp_path / "batch.parquet", texts), "causal-lm")
     parts = divide(documents, found.assign(documents.column("text")))
@@ -139,7 +140,7 @@ def test_a_batch_is_divided_into_the_sources_of_its_domains(found: Domains, tmp_
         assert one.size == documents.size
 
 
-def test_domains_can_be_declared_by_column():
+def test_domains_can_be_declared_by_column() -> None:
     assert by_column(["news", None, " news ", "", 7]) == ["news", "other", "news", "other", "7"]
     assert part("batch-1", "news") == "batch-1/news"
     with pytest.raises(BadPlan, match="65 domains are too many"):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from strategies.jobs.runtime import Stopped
+from strategies.training.seams import Part, Run
 from tests.training import makers
 
 
@@ -18,13 +19,13 @@ def averaging(tmp_path: Path, model: Path, decay: float | None = 0.8) -> dict[st
     )
 
 
-def test_the_result_is_the_average_of_the_weights_after_each_step(tmp_path: Path, llama: Path):
+def test_the_result_is_the_average_of_the_weights_after_each_step(tmp_path: Path, llama: Path) -> None:
     plain = makers.loop(tmp_path / "plain", averaging(tmp_path, llama))
     plain.parts.pop("consolidation")
     expected = makers.weights(plain)
 
-    class Spy:
-        def after_step(self, run, step):
+    class Spy(Part):
+        def after_step(self, run: Run, step: int) -> None:
             for name, one in run.parameters.items():
                 expected[name] = 0.8 * expected[name] + 0.2 * one.detach()
 
@@ -37,7 +38,7 @@ def test_the_result_is_the_average_of_the_weights_after_each_step(tmp_path: Path
     assert averaged.progress.log.points == plain.progress.log.points
 
 
-def test_an_interrupted_average_is_the_same_bit_for_bit(tmp_path: Path, llama: Path):
+def test_an_interrupted_average_is_the_same_bit_for_bit(tmp_path: Path, llama: Path) -> None:
     job = averaging(tmp_path, llama, None)
     whole = makers.loop(tmp_path / "whole", job)
     whole.train()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from strategies.jobs.runtime import Stopped
 from strategies.mixing.doremi import step as adversary_step
 from strategies.objective.group_dro import GroupDro
 from strategies.parts import GroupDroObjective
+from strategies.training.batches import Batch
 from strategies.training.loop import Loop
+from strategies.training.seams import Run
 from tests import models
 from tests.training import makers
 
@@ -42,6 +45,11 @@ def robust(folder: Path, job: dict[str, Any], reference: Any, *, stop_at: int | 
     loop.run.frozen_models["reference"] = reference
     loop.objective.begin(loop.run)
     return loop
+
+
+def group_dro(loop: Loop) -> GroupDro:
+    assert isinstance(loop.objective, GroupDro)
+    return loop.objective
 
 
 def a_job(folder: Path, model: Path, **changes: Any) -> dict[str, Any]:
@@ -78,28 +86,28 @@ def gradients(loop: Loop, micro: int) -> dict[str, torch.Tensor]:
     (batch,) = loop.collate(ROWS)
     loop.run.optimizer.zero_grad()
     loop.objective.gradients(loop.run, batch.split(micro))
-    return {name: parameter.grad.clone() for name, parameter in loop.run.parameters.items()}
+    return {name: makers.gradient(parameter).clone() for name, parameter in loop.run.parameters.items()}
 
 
 @pytest.mark.parametrize("micro", [4, 3, 1])
-def test_a_step_equals_the_one_by_hand(loop: Loop, reference: Any, micro: int):
+def test_a_step_equals_the_one_by_hand(loop: Loop, reference: Any, micro: int) -> None:
     alpha, expected = by_hand(loop, reference)
     found = gradients(loop, micro)
-    assert loop.objective.mixture() == pytest.approx(alpha, abs=1e-6)
+    assert group_dro(loop).mixture() == pytest.approx(alpha, abs=1e-6)
     assert alpha["new"] != pytest.approx(0.75, abs=1e-4)
     assert all(torch.allclose(found[name], expected[name], atol=1e-6) for name in expected)
 
 
-def test_excess_is_clipped_token_by_token(loop: Loop, reference: Any):
+def test_excess_is_clipped_token_by_token(loop: Loop, reference: Any) -> None:
     (batch,) = loop.collate(ROWS)
     behind = (token_losses(loop.run.model, batch) - token_losses(reference, batch)).detach()
-    measured = loop.objective._excess(loop.run, [batch], [token_losses(loop.run.model, batch)])
+    measured = group_dro(loop)._excess(loop.run, [batch], [token_losses(loop.run.model, batch)])
     old = behind[1][batch.targets[1] != -100]
     assert measured["old"] == pytest.approx(float(old.clamp(min=0).mean()), rel=1e-5)
     assert measured["old"] > max(0.0, float(old.mean())) + 1e-3
 
 
-def test_a_domain_absent_from_a_step_keeps_its_last_excess(loop: Loop):
+def test_a_domain_absent_from_a_step_keeps_its_last_excess(loop: Loop) -> None:
     gradients(loop, 4)
     before = loop.objective.state_dict().values["excess"]
     (batch,) = loop.collate([ROWS[0], ROWS[2]])
@@ -109,12 +117,15 @@ def test_a_domain_absent_from_a_step_keeps_its_last_excess(loop: Loop):
     assert after["new"] != before["new"]
 
 
-def test_both_passes_over_a_step_have_the_same_dropout(tmp_path: Path, gpt2: Path, reference: Any, monkeypatch):
+def test_both_passes_over_a_step_have_the_same_dropout(
+    tmp_path: Path, gpt2: Path, reference: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     loop = robust(tmp_path / "job", a_job(tmp_path, gpt2), reference)
     loop.run.model.train()
-    seen = []
+    seen: list[tuple[bool, torch.Tensor]] = []
+    plain = group_dro(loop)._losses
 
-    def losses(run, model, batch, plain=loop.objective._losses):
+    def losses(run: Run, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         seen.append((model is run.model, plain(run, model, batch)))
         return seen[-1][1]
 
@@ -128,7 +139,7 @@ def _halves(found: list[torch.Tensor]) -> tuple[list[torch.Tensor], list[torch.T
     return found[: len(found) // 2], found[len(found) // 2 :]
 
 
-def test_the_reference_stays_as_it_is(loop: Loop, reference: Any):
+def test_the_reference_stays_as_it_is(loop: Loop, reference: Any) -> None:
     before = {name: tensor.clone() for name, tensor in reference.state_dict().items()}
     loop.train()
     makers.assert_equal(dict(reference.state_dict()), before)
@@ -136,7 +147,7 @@ def test_the_reference_stays_as_it_is(loop: Loop, reference: Any):
     assert all(parameter.grad is None for parameter in reference.parameters())
 
 
-def test_stopping_at_any_step_changes_no_bit(tmp_path: Path, gpt2: Path, reference: Any):
+def test_stopping_at_any_step_changes_no_bit(tmp_path: Path, gpt2: Path, reference: Any) -> None:
     job = a_job(tmp_path, gpt2, training={"per_device_train_batch_size": 3})
     whole = robust(tmp_path / "whole", job, reference)
     whole.train()
@@ -146,36 +157,36 @@ def test_stopping_at_any_step_changes_no_bit(tmp_path: Path, gpt2: Path, referen
         resumed = robust(tmp_path / f"stopped-{step}", job, reference)
         resumed.train()
         makers.assert_equal(makers.weights(resumed), makers.weights(whole))
-        assert resumed.objective.mixture() == whole.objective.mixture()
-        assert resumed.objective.trajectory() == whole.objective.trajectory()
+        assert group_dro(resumed).mixture() == group_dro(whole).mixture()
+        assert group_dro(resumed).trajectory() == group_dro(whole).trajectory()
 
 
-def test_alpha_of_every_step_is_kept_as_evidence(loop: Loop):
+def test_alpha_of_every_step_is_kept_as_evidence(loop: Loop) -> None:
     loop.train()
-    course = loop.objective.trajectory()
+    course = group_dro(loop).trajectory()
     assert [point.step for point in course] == [1, 2, 3, 4, 5, 6]
     mean = sum(float(point.weights["old"]) for point in course) / 6
-    assert loop.objective.mixture()["old"] == pytest.approx(mean, abs=1e-6)
+    assert group_dro(loop).mixture()["old"] == pytest.approx(mean, abs=1e-6)
 
 
-def test_a_step_that_ran_out_of_memory_moves_alpha_once(loop: Loop, monkeypatch: pytest.MonkeyPatch):
-    update = loop.objective._adversary.update
-    calls = []
+def test_a_step_that_ran_out_of_memory_moves_alpha_once(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    update = group_dro(loop)._adversary.update
+    calls: list[dict[str, float]] = []
 
-    def once_too_large(excess):
+    def once_too_large(excess: Mapping[str, float]) -> dict[str, float]:
         calls.append(update(excess))
         if len(calls) == 1:
             raise torch.OutOfMemoryError("no room")
         return calls[-1]
 
-    monkeypatch.setattr(loop.objective._adversary, "update", once_too_large)
+    monkeypatch.setattr(group_dro(loop)._adversary, "update", once_too_large)
     loop.train()
     assert len(calls) == 7
     assert calls[0] == pytest.approx(calls[1], abs=1e-6)
     assert loop.objective.state_dict().values["steps"] == 6
 
 
-def test_what_does_not_fit_is_refused(loop: Loop):
+def test_what_does_not_fit_is_refused(loop: Loop) -> None:
     with pytest.raises(BadPlan, match="no prior weight"):
         GroupDro(GroupDroObjective(prior={"new": 1.0}), DOMAINS)
     (batch,) = loop.collate(ROWS)

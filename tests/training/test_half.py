@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,15 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from strategies.contract import ModelFiles
+from strategies.contract import JobResult, ModelFiles
 from strategies.errors import Refused
 from strategies.inference.load import load
 from strategies.inference.score import Scorer
 from strategies.jobs.runtime import Stopped
-from strategies.parts import HalfSelection
+from strategies.parts import FrozenSlice, HalfSelection
 from strategies.selection.half import choose, realised
 from strategies.selection.settings import HalfSettings
-from strategies.settings import LoraSettings
+from strategies.settings import Json, LoraSettings, Task
 from strategies.training.loop import Loop
 from strategies.training.parameters import prepare
 from strategies.training.table import parameter_table
@@ -42,7 +43,7 @@ def phi3(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return models.small(tmp_path_factory.mktemp("phi3"), "phi3")
 
 
-def task_of(folder: Path) -> str:
+def task_of(folder: Path) -> Task:
     return "classification" if folder.name.startswith(("bert", "distilbert", "modernbert")) else "causal-lm"
 
 
@@ -59,22 +60,23 @@ def half_job(tmp_path: Path, folder: Path, selection: HalfSelection, **changes: 
     return job
 
 
-def ran(tmp_path: Path, folder: Path, selection: HalfSelection, **changes: Any) -> tuple[Weights, Weights, dict]:
+def ran(tmp_path: Path, folder: Path, selection: HalfSelection, **changes: Any) -> tuple[Weights, Weights, Json]:
     """The weights before and after a stage, from file to file, and the job's facts."""
     result = makers.carry_out(tmp_path / "job", half_job(tmp_path, folder, selection, **changes))
     return stored(folder), stored(tmp_path / "job" / "out" / "model"), result.facts
 
 
 def stored(folder: Path) -> Weights:
-    return load_file(folder / "model.safetensors")
+    return dict(load_file(folder / "model.safetensors"))
 
 
-def split(tensor: torch.Tensor, parts: Any) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+def split(tensor: torch.Tensor, parts: Sequence[FrozenSlice]) -> tuple[torch.Tensor, torch.Tensor]:
     """The slices of a fused tensor that stay, and what lies between them."""
     stays = torch.zeros(tensor.shape[parts[0].dim], dtype=torch.bool)
     for part in parts:
         stays[part.start : part.stop] = True
-    return [tensor.transpose(0, parts[0].dim)[where] for where in (stays, ~stays)]
+    turned = tensor.transpose(0, parts[0].dim)
+    return turned[stays], turned[~stays]
 
 
 def assert_half_moved(selection: HalfSelection, before: Weights, after: Weights) -> None:
@@ -93,7 +95,7 @@ def assert_half_moved(selection: HalfSelection, before: Weights, after: Weights)
 @pytest.mark.parametrize("level", ["category", "model", "layer", "bottom"])
 def test_what_stays_is_bit_identical_and_all_else_moves(
     tmp_path: Path, name: str, level: str, request: pytest.FixtureRequest
-):
+) -> None:
     folder = request.getfixturevalue(name)
     selection = drawn(folder, level=level)
     before, after, _ = ran(tmp_path, folder, selection, training={"weight_decay": 0.1})
@@ -103,7 +105,7 @@ def test_what_stays_is_bit_identical_and_all_else_moves(
 @pytest.mark.parametrize(
     "name", ["mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "opt", "distilbert", "modernbert"]
 )
-def test_half_of_any_known_shape_stays_as_it_was(tmp_path: Path, name: str):
+def test_half_of_any_known_shape_stays_as_it_was(tmp_path: Path, name: str) -> None:
     folder = models.small(tmp_path / name, name)
     selection = drawn(folder)
     before, after, _ = ran(tmp_path, folder, selection, training={"weight_decay": 0.1})
@@ -111,7 +113,7 @@ def test_half_of_any_known_shape_stays_as_it_was(tmp_path: Path, name: str):
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "phi3", "bert"])
-def test_the_optimizer_knows_nothing_of_what_stays(tmp_path: Path, name: str, request: pytest.FixtureRequest):
+def test_the_optimizer_knows_nothing_of_what_stays(tmp_path: Path, name: str, request: pytest.FixtureRequest) -> None:
     folder = request.getfixturevalue(name)
     selection = drawn(folder)
     loop = makers.loop(tmp_path / "job", half_job(tmp_path, folder, selection, steps=2))
@@ -125,7 +127,7 @@ def test_the_optimizer_knows_nothing_of_what_stays(tmp_path: Path, name: str, re
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "phi3"])
-def test_splitting_a_matrix_changes_no_output(name: str, request: pytest.FixtureRequest):
+def test_splitting_a_matrix_changes_no_output(name: str, request: pytest.FixtureRequest) -> None:
     folder = request.getfixturevalue(name)
     model = load(ModelFiles(path=str(folder)), "causal-lm", device=CPU).model
     ids = torch.arange(4, 20)[None]
@@ -135,11 +137,11 @@ def test_splitting_a_matrix_changes_no_output(name: str, request: pytest.Fixture
         assert torch.equal(whole, halved(input_ids=ids).logits)
 
 
-def test_a_split_matrix_moves_as_its_part_of_the_whole_would(tmp_path: Path, gpt2: Path):
+def test_a_split_matrix_moves_as_its_part_of_the_whole_would(tmp_path: Path, gpt2: Path) -> None:
     """One step without clipping: what moves takes the very step that training in full would take."""
     plain = models.gpt2(tmp_path / "m", dropout=0.0)
     selection = drawn(plain)
-    changes = {"steps": 1, "training": {"max_grad_norm": 0}}
+    changes: dict[str, Any] = {"steps": 1, "training": {"max_grad_norm": 0}}
     full = makers.train_job(tmp_path, plain, makers.text_documents(20), **changes)
     makers.carry_out(tmp_path / "full", full)
     _, after, _ = ran(tmp_path, plain, selection, **changes)
@@ -151,7 +153,7 @@ def test_a_split_matrix_moves_as_its_part_of_the_whole_would(tmp_path: Path, gpt
 @pytest.mark.parametrize("name", ["gpt2", "phi3", "bert"])
 def test_the_saved_model_has_plain_names_and_the_trained_numbers(
     tmp_path: Path, name: str, request: pytest.FixtureRequest
-):
+) -> None:
     folder = request.getfixturevalue(name)
     _, after, facts = ran(tmp_path, folder, drawn(folder), state=["state/optimizer"])
     kind = transformers.AutoModelForSequenceClassification if name == "bert" else transformers.AutoModelForCausalLM
@@ -163,7 +165,7 @@ def test_the_saved_model_has_plain_names_and_the_trained_numbers(
     assert sum(t.numel() for key, t in moments.items() if key.endswith(".exp_avg")) == facts["trainable"]
 
 
-def test_the_facts_agree_with_the_share_that_was_planned(tmp_path: Path, llama: Path):
+def test_the_facts_agree_with_the_share_that_was_planned(tmp_path: Path, llama: Path) -> None:
     selection = drawn(llama)
     _, _, facts = ran(tmp_path, llama, selection)
     table = parameter_table(load(ModelFiles(path=str(llama)), "causal-lm", device=CPU).model)
@@ -175,7 +177,7 @@ def test_the_facts_agree_with_the_share_that_was_planned(tmp_path: Path, llama: 
 @pytest.mark.parametrize("name", ["gpt2", "bert"])
 def test_a_stage_that_was_stopped_goes_on_with_the_stored_half(
     tmp_path: Path, name: str, request: pytest.FixtureRequest
-):
+) -> None:
     folder = request.getfixturevalue(name)
     job = half_job(tmp_path, folder, drawn(folder))
     whole = makers.loop(tmp_path / "whole", job)
@@ -189,14 +191,14 @@ def test_a_stage_that_was_stopped_goes_on_with_the_stored_half(
         makers.assert_equal(makers.weights(resumed), makers.weights(whole))
 
 
-def test_the_checkpoint_of_another_half_is_not_used(tmp_path: Path, llama: Path):
+def test_the_checkpoint_of_another_half_is_not_used(tmp_path: Path, llama: Path) -> None:
     with pytest.raises(Stopped):
         makers.loop(tmp_path / "job", half_job(tmp_path, llama, drawn(llama)), stop_at=2).train()
     other = makers.loop(tmp_path / "job", half_job(tmp_path, llama, drawn(llama, stage=2)))
     assert not other.resume()
 
 
-def test_over_the_stages_another_half_stays(tmp_path: Path, llama: Path):
+def test_over_the_stages_another_half_stays(tmp_path: Path, llama: Path) -> None:
     makers.carry_out(tmp_path / "first", half_job(tmp_path, llama, drawn(llama)))
     folder = tmp_path / "first" / "out" / "model"
     second = drawn(folder, stage=2)
@@ -238,7 +240,7 @@ def deep(tmp_path: Path, name: str) -> Path:
 @pytest.mark.parametrize("name", ["llama-gqa", "llama-tied", "gpt2", "bert"])
 def test_bottom_ends_the_backward_pass_at_the_lowest_block_that_moves(
     tmp_path: Path, name: str, lora: LoraSettings | None, again: bool
-):
+) -> None:
     folder = deep(tmp_path, name)
     settings = {"gradient_checkpointing": again}
     loop = makers.loop(
@@ -248,13 +250,13 @@ def test_bottom_ends_the_backward_pass_at_the_lowest_block_that_moves(
     assert all(parameter.grad is not None for parameter in loop.run.parameters.values())
 
 
-def test_the_other_levels_need_the_whole_backward_pass(tmp_path: Path):
+def test_the_other_levels_need_the_whole_backward_pass(tmp_path: Path) -> None:
     folder = deep(tmp_path, "llama-tied")
     assert backward(makers.loop(tmp_path / "job", half_job(tmp_path, folder, drawn(folder)))) == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["stored", "recomputed"])
-def test_a_tied_matrix_gets_the_heads_gradient_alone(tmp_path: Path, again: bool):
+def test_a_tied_matrix_gets_the_heads_gradient_alone(tmp_path: Path, again: bool) -> None:
     folder = deep(tmp_path, "llama-tied")
     job = half_job(tmp_path, folder, drawn(folder, level="bottom"), training={"gradient_checkpointing": again})
     loop = makers.loop(tmp_path / "job", job)
@@ -264,7 +266,7 @@ def test_a_tied_matrix_gets_the_heads_gradient_alone(tmp_path: Path, again: bool
     features = model.model(**batch.inputs).last_hidden_state.detach()
     head = model.lm_head.weight.detach().clone().requires_grad_(True)
     flat = (features @ head.T).flatten(0, 1)
-    torch.nn.functional.cross_entropy(flat, batch.targets.flatten()).backward()
+    torch.autograd.backward(torch.nn.functional.cross_entropy(flat, batch.targets.flatten()))
     assert torch.allclose(loop.run.model.lm_head.weight.grad, head.grad, atol=1e-6)
     assert loop.run.model.lm_head.weight is loop.run.model.model.embed_tokens.weight
 
@@ -273,7 +275,7 @@ def test_a_tied_matrix_gets_the_heads_gradient_alone(tmp_path: Path, again: bool
 
 
 def adapter_of(folder: Path) -> Weights:
-    return load_file(folder / "adapter_model.safetensors")
+    return dict(load_file(folder / "adapter_model.safetensors"))
 
 
 def stays(name: str, selection: HalfSelection) -> bool:
@@ -282,7 +284,9 @@ def stays(name: str, selection: HalfSelection) -> bool:
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "bert"])
-def test_half_of_the_parents_adapters_go_on_and_half_stay(tmp_path: Path, name: str, request: pytest.FixtureRequest):
+def test_half_of_the_parents_adapters_go_on_and_half_stay(
+    tmp_path: Path, name: str, request: pytest.FixtureRequest
+) -> None:
     folder = request.getfixturevalue(name)
     first, second = drawn(folder, lora=LORA), drawn(folder, lora=LORA, stage=2)
     makers.carry_out(tmp_path / "first", half_job(tmp_path, folder, first))
@@ -300,21 +304,21 @@ def test_half_of_the_parents_adapters_go_on_and_half_stay(tmp_path: Path, name: 
     assert zero == {key for key in lora if ".lora_B" in key and stays(key, first)}
 
 
-def test_a_classifiers_head_moves_with_either_half(tmp_path: Path, bert: Path):
+def test_a_classifiers_head_moves_with_either_half(tmp_path: Path, bert: Path) -> None:
     for lora in (None, LORA):
         selection = drawn(bert, lora=lora)
         loop = makers.loop(tmp_path / f"{lora is None}", half_job(tmp_path, bert, selection))
         assert sum("classifier" in name for name in loop.run.parameters) == 2
 
 
-def test_a_choice_that_has_no_adapter_is_refused(tmp_path: Path, llama: Path):
+def test_a_choice_that_has_no_adapter_is_refused(tmp_path: Path, llama: Path) -> None:
     some = LORA.model_copy(update={"target_modules": ("q_proj", "k_proj")})
     selection = drawn(llama, lora=LORA).model_copy(update={"lora": some})
     with pytest.raises(Refused, match=r"has no adapter; keep lora\.target_modules"):
         makers.loop(tmp_path / "job", half_job(tmp_path, llama, selection))
 
 
-def test_half_in_full_merges_the_parents_adapter_first(tmp_path: Path, llama: Path):
+def test_half_in_full_merges_the_parents_adapter_first(tmp_path: Path, llama: Path) -> None:
     makers.carry_out(tmp_path / "first", half_job(tmp_path, llama, drawn(llama, lora=LORA)))
     job = half_job(tmp_path, llama, drawn(llama))
     job["model"]["adapter"] = str(tmp_path / "first" / "out" / "adapter")
@@ -325,7 +329,7 @@ def test_half_in_full_merges_the_parents_adapter_first(tmp_path: Path, llama: Pa
 
 
 @pytest.mark.parametrize("where", ["frozen", "slices"])
-def test_names_that_the_model_does_not_have_are_refused(tmp_path: Path, gpt2: Path, where: str):
+def test_names_that_the_model_does_not_have_are_refused(tmp_path: Path, gpt2: Path, where: str) -> None:
     selection = drawn(gpt2)
     part = next(iter(selection.slices.values()))
     wrong = {"frozen": ("elsewhere.weight",)} if where == "frozen" else {"slices": {"transformer.h.9.weight": part}}
@@ -338,7 +342,9 @@ def test_names_that_the_model_does_not_have_are_refused(tmp_path: Path, gpt2: Pa
     [[(0, 64, 100)], [(0, 0, 96)], [(0, 0, 40), (0, 30, 60)], [(1, 0, 32)]],
     ids=["too long", "all of it", "overlapping", "other dimension"],
 )
-def test_slices_that_do_not_fit_the_tensor_are_refused(tmp_path: Path, gpt2: Path, parts: list[tuple[int, int, int]]):
+def test_slices_that_do_not_fit_the_tensor_are_refused(
+    tmp_path: Path, gpt2: Path, parts: list[tuple[int, int, int]]
+) -> None:
     name = "transformer.h.0.attn.c_attn.bias"
     slices = [{"dim": dim, "start": start, "stop": stop} for dim, start, stop in parts]
     wrong = HalfSelection.model_validate({"level": "category", "frozen": (), "slices": {name: slices}})
@@ -349,7 +355,7 @@ def test_slices_that_do_not_fit_the_tensor_are_refused(tmp_path: Path, gpt2: Pat
 # --- the parameter table ------------------------------------------------------------------------------------------
 
 
-def measured(tmp_path: Path, folder: Path, documents: Any, **changes: Any):
+def measured(tmp_path: Path, folder: Path, documents: Any, **changes: Any) -> JobResult:
     task = changes.pop("task", task_of(folder))
     files = changes.pop("model", {})
     source = makers.source(tmp_path / "measured.parquet", documents)
@@ -366,7 +372,7 @@ def test_an_architectures_own_linear_layer_is_a_linear_layer() -> None:
     assert choose(table, settings=with_adapters, seed=3, stage=1, lora=LoraSettings()).frozen
 
 
-def test_the_measure_job_writes_the_plain_models_table(tmp_path: Path, llama: Path):
+def test_the_measure_job_writes_the_plain_models_table(tmp_path: Path, llama: Path) -> None:
     result = measured(tmp_path, llama, makers.text_documents(4))
     table = {parameter.name: parameter for parameter in result.parameters}
     assert table["model.embed_tokens.weight"].names == ("model.embed_tokens.weight", "lm_head.weight")
@@ -375,7 +381,7 @@ def test_the_measure_job_writes_the_plain_models_table(tmp_path: Path, llama: Pa
     assert set(table) == set(stored(llama))
 
 
-def test_an_adapter_does_not_show_in_the_table(tmp_path: Path, bert: Path):
+def test_an_adapter_does_not_show_in_the_table(tmp_path: Path, bert: Path) -> None:
     makers.carry_out(tmp_path / "first", half_job(tmp_path, bert, drawn(bert, lora=LORA)))
     adapter = {"adapter": str(tmp_path / "first" / "out" / "adapter"), "labels": LABELS}
     documents = makers.labelled(6, LABELS)
@@ -384,7 +390,7 @@ def test_an_adapter_does_not_show_in_the_table(tmp_path: Path, bert: Path):
     assert wrapped.parameters == parameter_table(plain)
 
 
-def test_table_names_are_those_of_the_model_in_its_order():
+def test_table_names_are_those_of_the_model_in_its_order() -> None:
     for name in ("gpt2", "opt"):
         model = tables.model(name)
         assert [parameter.name for parameter in parameter_table(model)] == [n for n, _ in model.named_parameters()]
@@ -393,7 +399,7 @@ def test_table_names_are_those_of_the_model_in_its_order():
 @pytest.mark.parametrize("task", ["causal-lm", "classification"])
 def test_measuring_ends_with_the_document_that_fills_the_tokens(
     tmp_path: Path, task: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     folder = request.getfixturevalue("bert" if task == "classification" else "llama")
     documents = makers.labelled(20, LABELS) if task == "classification" else makers.text_documents(20)
     lengths: list[int] = []

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from tests import models
 from tests.training import makers
 
 
-def wait_for(condition, directory: Path, seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], object], directory: Path, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, (directory / "job.log").read_text()
@@ -32,7 +33,7 @@ def log(directory: Path) -> str:
     return (directory / "job.log").read_text()
 
 
-def test_a_train_job_leaves_a_model_that_transformers_reads(tmp_path: Path, llama: Path):
+def test_a_train_job_leaves_a_model_that_transformers_reads(tmp_path: Path, llama: Path) -> None:
     old = makers.text_documents(20, start=50)
     state = ["state/trunk", "state/optimizer", "state/mixing"]
     result = makers.run(
@@ -49,7 +50,7 @@ def test_a_train_job_leaves_a_model_that_transformers_reads(tmp_path: Path, llam
     assert (int(bits.sum()), len(bits)) == (trained.documents, 24)
 
 
-def test_a_measure_job_counts_what_training_will_draw(tmp_path: Path, llama: Path):
+def test_a_measure_job_counts_what_training_will_draw(tmp_path: Path, llama: Path) -> None:
     source = makers.source(tmp_path / "b.parquet", makers.text_documents(20), heldout=4)
     work = {"kind": "measure", "sources": [makers.as_json(source)], "training": makers.training(), "documents": 5}
     work["sample"] = {"documents": 3, "tokens": 12, "seed": 3}
@@ -58,6 +59,7 @@ def test_a_measure_job_counts_what_training_will_draw(tmp_path: Path, llama: Pat
     loop = makers.loop(tmp_path / "t", makers.train_job(tmp_path, llama, makers.text_documents(20)[:16]))
     assert (found.documents, found.rows) == (16, len(loop.collate.sources["batch-1"]))
     assert found.loss == pytest.approx(np.log(512), rel=0.05)
+    assert result.samples is not None
     lines = [json.loads(line) for line in (tmp_path / "job" / result.samples).read_text().splitlines()]
     assert 0 < len(lines) <= 3
     assert all(set(line) == {"text"} for line in lines)
@@ -66,25 +68,26 @@ def test_a_measure_job_counts_what_training_will_draw(tmp_path: Path, llama: Pat
 def evaluated(
     tmp_path: Path,
     model: Path,
-    documents,
+    documents: Sequence[dict[str, Any]],
     *,
-    task="causal-lm",
-    name="job",
-    work=None,
-    carry_out=makers.carry_out,
-    **training,
-) -> tuple[JobResult, dict]:
+    task: str = "causal-lm",
+    name: str = "job",
+    work: dict[str, Any] | None = None,
+    carry_out: Callable[[Path, dict[str, Any]], JobResult] = makers.carry_out,
+    **training: Any,
+) -> tuple[JobResult, dict[str, Any]]:
     file = makers.held(tmp_path / f"{name}.parquet", documents)
     work = {"kind": "evaluate", "sets": [makers.as_json(file)], "training": makers.training(**training), **(work or {})}
     result = carry_out(tmp_path / name, makers.spec(work, model, task=task))
     return result, pq.read_table(tmp_path / name / result.scores[0].results).to_pydict()
 
 
-def test_a_measure_job_says_how_alike_sources_are_to_the_new_ones(tmp_path: Path, llama: Path):
+def test_a_measure_job_says_how_alike_sources_are_to_the_new_ones(tmp_path: Path, llama: Path) -> None:
     new, twin, other = makers.text_documents(20), makers.text_documents(20), [{"text": "0 1 2 3 4 5 6 7"}] * 3
     sources = [
-        makers.source(tmp_path / f"{name}.parquet", documents, name=name, role=role)
-        for name, documents, role in (("batch-1", new, "new"), ("anchor", twin, "old"), ("batch-0", other, "old"))
+        makers.source(tmp_path / "batch-1.parquet", new, name="batch-1"),
+        makers.source(tmp_path / "anchor.parquet", twin, name="anchor", role="old"),
+        makers.source(tmp_path / "batch-0.parquet", other, name="batch-0", role="old"),
     ]
     work = {"kind": "measure", "sources": [makers.as_json(one) for one in sources], "training": makers.training()}
     result = makers.carry_out(tmp_path / "job", makers.spec(work, llama))
@@ -94,7 +97,7 @@ def test_a_measure_job_says_how_alike_sources_are_to_the_new_ones(tmp_path: Path
     assert near["batch-0"] < 0.5
 
 
-def test_an_evaluate_job_scores_each_document(tmp_path: Path, llama: Path):
+def test_an_evaluate_job_scores_each_document(tmp_path: Path, llama: Path) -> None:
     documents = makers.text_documents(6)
     result, rows = evaluated(tmp_path, llama, documents, carry_out=makers.run)
     (score,) = result.scores
@@ -120,14 +123,14 @@ def test_an_evaluate_job_scores_each_document(tmp_path: Path, llama: Path):
     assert rows["loss"][0] == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_score_does_not_depend_on_its_batch(tmp_path: Path, llama: Path):
+def test_a_score_does_not_depend_on_its_batch(tmp_path: Path, llama: Path) -> None:
     documents = makers.text_documents(6)
     _, one = evaluated(tmp_path, llama, documents, name="one", per_device_eval_batch_size=1)
     _, all_at_once = evaluated(tmp_path, llama, documents, name="all", per_device_eval_batch_size=16)
     assert one["loss"] == pytest.approx(all_at_once["loss"], rel=1e-5)
 
 
-def test_classes_are_judged_within_what_each_version_knew(tmp_path: Path):
+def test_classes_are_judged_within_what_each_version_knew(tmp_path: Path) -> None:
     model = models.bert(tmp_path / "m", labels=("calm", "angry", "sad"))
     documents = makers.labelled(12, ("calm", "angry", "sad", "unheard"))
     work = {"known_labels": {"v1": ["calm", "angry"], "v2": ["calm", "angry", "sad"]}}
@@ -144,7 +147,7 @@ def test_classes_are_judged_within_what_each_version_knew(tmp_path: Path):
     )
 
 
-def test_answers_are_trained_and_scored(tmp_path: Path, chat: Path):
+def test_answers_are_trained_and_scored(tmp_path: Path, chat: Path) -> None:
     documents = makers.dialogues(24)
     result = makers.carry_out(tmp_path / "t", makers.train_job(tmp_path, chat, documents, task="sft", steps=10))
     assert result.facts["packing"]["passed"]
@@ -155,7 +158,7 @@ def test_answers_are_trained_and_scored(tmp_path: Path, chat: Path):
     assert rows["bytes"] == [len(answers[digest].encode()) for digest in rows["digest"]]
 
 
-def test_a_training_document_of_an_eval_set_is_refused(tmp_path: Path, llama: Path):
+def test_a_training_document_of_an_eval_set_is_refused(tmp_path: Path, llama: Path) -> None:
     documents = makers.text_documents(12)
     job = makers.train_job(tmp_path, llama, documents)
     job["work"]["forbidden"] = [makers.as_json(makers.held(tmp_path / "anchor.parquet", documents[3:4]))]
@@ -165,7 +168,7 @@ def test_a_training_document_of_an_eval_set_is_refused(tmp_path: Path, llama: Pa
 
 
 @pytest.mark.parametrize("change", [{"format": 2}, {"surprise": 1}, {"threads": "many"}])
-def test_a_job_that_cannot_be_read_is_refused(tmp_path: Path, llama: Path, change: dict):
+def test_a_job_that_cannot_be_read_is_refused(tmp_path: Path, llama: Path, change: dict[str, Any]) -> None:
     job = {**makers.train_job(tmp_path, llama, makers.text_documents(5)), **change}
     assert makers.start(tmp_path / "job", job).wait(60) == EXIT_REFUSED
     assert log(tmp_path / "job").splitlines()[-1].startswith("error: job.json")
@@ -181,7 +184,7 @@ def training(directory: Path) -> bool:
 
 
 @pytest.mark.parametrize("how", ["cancel", "SIGTERM", "orphan"])
-def test_a_stopped_job_leaves_a_checkpoint(tmp_path: Path, llama: Path, how: str):
+def test_a_stopped_job_leaves_a_checkpoint(tmp_path: Path, llama: Path, how: str) -> None:
     directory = tmp_path / "job"
     job = {**endless(tmp_path, llama), "orphan_after_s": 1.0 if how == "orphan" else 600.0}
     process = makers.start(directory, job)
@@ -202,7 +205,7 @@ def test_a_stopped_job_leaves_a_checkpoint(tmp_path: Path, llama: Path, how: str
     assert log(directory).splitlines()[-1].startswith("stopped: ")
 
 
-def test_the_heart_beats_before_torch_is_there(tmp_path: Path, llama: Path):
+def test_the_heart_beats_before_torch_is_there(tmp_path: Path, llama: Path) -> None:
     directory = tmp_path / "job"
     process = makers.start(directory, endless(tmp_path, llama))
     wait_for(lambda: (directory / "heartbeat.json").exists(), directory)
@@ -217,7 +220,7 @@ def test_the_heart_beats_before_torch_is_there(tmp_path: Path, llama: Path):
     process.wait()
 
 
-def test_a_set_with_nothing_to_score_leaves_the_others_their_scores(tmp_path: Path, llama: Path):
+def test_a_set_with_nothing_to_score_leaves_the_others_their_scores(tmp_path: Path, llama: Path) -> None:
     good = makers.held(tmp_path / "good.parquet", makers.text_documents(4))
     bad = makers.held(tmp_path / "bad.parquet", [{"text": ""}], number=2)
     work = {"kind": "evaluate", "sets": [makers.as_json(bad), makers.as_json(good)], "training": makers.training()}

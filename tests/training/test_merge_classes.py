@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from strategies.errors import Refused
 from tests import models
 from tests.training import makers
-from tests.training.test_merge_job import adapter, merge, on, weights
+from tests.training.merges import adapter, merge, on, weights
 
 CLASSES = ("calm", "angry", "sad", "glad")
 ROWS = ["classifier.weight", "classifier.bias"]
@@ -52,7 +52,7 @@ def rows_of(tmp_path: Path, role: str, labels: tuple[str, ...]) -> dict[str, Any
 @pytest.mark.parametrize("roles", [("2", "3"), ("3", "2")])
 def test_rows_of_classes_that_one_model_has_alone_are_copied(
     tmp_path: Path, bert: Path, grown: dict[str, Path], method: dict[str, Any], roles: tuple[str, ...]
-):
+) -> None:
     result = merge(tmp_path, bert, {role: grown[role] for role in roles}, method, task="classification")
     short, long, found = heads(grown["2"], grown["3"], tmp_path / "job/out/model")
     assert torch.equal(found[2], long[2])
@@ -62,7 +62,7 @@ def test_rows_of_classes_that_one_model_has_alone_are_copied(
     assert list(model.config.id2label.values()) == list(CLASSES[:3])
 
 
-def test_a_row_that_some_have_is_the_mean_of_theirs(tmp_path: Path, bert: Path, grown: dict[str, Path]):
+def test_a_row_that_some_have_is_the_mean_of_theirs(tmp_path: Path, bert: Path, grown: dict[str, Path]) -> None:
     merge(tmp_path, bert, grown, {"kind": "soup"}, task="classification")
     two, three, four, found = heads(*grown.values(), tmp_path / "job/out/model")
     assert torch.allclose(found[:2], (two + three[:2] + four[:2]) / 3, atol=1e-6)
@@ -70,14 +70,14 @@ def test_a_row_that_some_have_is_the_mean_of_theirs(tmp_path: Path, bert: Path, 
     assert torch.allclose(found[3], four[3], atol=1e-7)
 
 
-def test_changes_are_counted_from_a_base_of_fewer_classes(tmp_path: Path, grown: dict[str, Path]):
+def test_changes_are_counted_from_a_base_of_fewer_classes(tmp_path: Path, grown: dict[str, Path]) -> None:
     parents = {role: grown[role] for role in ("2", "3")}
     merge(tmp_path, grown["2"], parents, {"kind": "task-arithmetic", "lam": 0.5}, task="classification")
     _, long, found = heads(grown["2"], grown["3"], tmp_path / "job/out/model")
     assert torch.equal(found[2], long[2])
 
 
-def test_fisher_copies_the_rows_that_one_model_has_alone(tmp_path: Path, bert: Path, grown: dict[str, Path]):
+def test_fisher_copies_the_rows_that_one_model_has_alone(tmp_path: Path, bert: Path, grown: dict[str, Path]) -> None:
     parents = {
         role: {"model": {"path": str(grown[role])}, "rows": rows_of(tmp_path, role, CLASSES[: int(role)])}
         for role in ("2", "3")
@@ -90,9 +90,9 @@ def test_fisher_copies_the_rows_that_one_model_has_alone(tmp_path: Path, bert: P
     assert result.facts["estimators"] == {"2": "exact", "3": "exact"}
 
 
-def test_adapters_with_heads_of_their_own_become_one_with_the_longest(tmp_path: Path, bert: Path):
+def test_adapters_with_heads_of_their_own_become_one_with_the_longest(tmp_path: Path, bert: Path) -> None:
     """The first adapter knows fewer classes; the merged one has the classes of the second."""
-    extra = {"targets": ("query",), "task_type": "SEQ_CLS", "modules_to_save": ["classifier"]}
+    extra: dict[str, Any] = {"targets": ("query",), "task_type": "SEQ_CLS", "modules_to_save": ["classifier"]}
     made, read = {}, []
     for seed, count in ((1, 2), (2, 3)):
         made[str(count)] = path = adapter(bert, tmp_path / str(count), seed=seed, **extra)
@@ -114,12 +114,12 @@ def test_adapters_with_heads_of_their_own_become_one_with_the_longest(tmp_path: 
     assert torch.equal(weights(tmp_path / "model/job/out/model")["classifier.weight"], found)
 
 
-def test_a_head_that_was_never_taught_is_not_averaged(tmp_path: Path, bert: Path, grown: dict[str, Path]):
+def test_a_head_that_was_never_taught_is_not_averaged(tmp_path: Path, bert: Path, grown: dict[str, Path]) -> None:
     with pytest.raises(Refused, match="calm, angry do not begin with -"):
         merge(tmp_path, bert, {"never": bert, "2": grown["2"]}, {"kind": "soup"}, task="classification")
 
 
-def test_lines_after_an_interpolation_scales_one_change(tmp_path: Path, grown: dict[str, Path]):
+def test_lines_after_an_interpolation_scales_one_change(tmp_path: Path, grown: dict[str, Path]) -> None:
     method = {"kind": "lines", "alpha": 0.5, "beta": 0.5, "after": {"kind": "interpolate", "share": 0.5}}
     merge(tmp_path, grown["2"], {"candidate": grown["3"]}, method, task="classification")
     name = "bert.encoder.layer.{}.output.dense.weight"

@@ -12,17 +12,17 @@ from strategies.errors import Refused
 from strategies.merging.methods import settled
 from strategies.merging.settings import HalfResetMerge, LinesMerge
 from tests.training import makers, toys
-from tests.training.test_merge_job import adapter, merge, on, sets, shifted, weights
+from tests.training.merges import adapter, merge, on, sets, shifted, weights
 
 
 def half_reset(tmp_path: Path, base: Path, candidate: Any, **more: Any) -> dict[str, Any]:
-    settings = {key: more.pop(key) for key in ("names", "seed") if key in more}
+    settings: dict[str, Any] = {key: more.pop(key) for key in ("names", "seed") if key in more}
     facts = merge(tmp_path, base, {"c": candidate}, {"kind": "half-reset", **settings}, **more).facts
     assert facts["method"]["kind"] == "half-reset"
     return dict(facts["method"])
 
 
-def test_half_of_the_matrices_goes_back_and_the_job_names_them(tmp_path: Path, llama: Path):
+def test_half_of_the_matrices_goes_back_and_the_job_names_them(tmp_path: Path, llama: Path) -> None:
     candidate = shifted(llama, tmp_path / "c", seed=1)
     names = half_reset(tmp_path, llama, candidate)["names"]
     old, new, found = (weights(path) for path in (llama, candidate, tmp_path / "job/out/model"))
@@ -32,7 +32,7 @@ def test_half_of_the_matrices_goes_back_and_the_job_names_them(tmp_path: Path, l
     makers.assert_equal(found, {name: (old if name in names else new)[name] for name in old})
 
 
-def test_the_draw_is_of_the_seed_and_that_of_a_repair(tmp_path: Path, llama: Path):
+def test_the_draw_is_of_the_seed_and_that_of_a_repair(tmp_path: Path, llama: Path) -> None:
     candidate = shifted(llama, tmp_path / "c", seed=1)
     drawn = [half_reset(tmp_path / str(n), llama, candidate, seed=seed)["names"] for n, seed in enumerate((5, 5, 6))]
     assert drawn[0] == drawn[1] != drawn[2]
@@ -45,7 +45,7 @@ def test_the_draw_is_of_the_seed_and_that_of_a_repair(tmp_path: Path, llama: Pat
     assert half_reset(tmp_path / "named", llama, candidate, names=drawn[2][:1])["names"] == drawn[2][:1]
 
 
-def test_of_an_adapter_half_of_what_it_adapts_goes_back(tmp_path: Path, llama: Path):
+def test_of_an_adapter_half_of_what_it_adapts_goes_back(tmp_path: Path, llama: Path) -> None:
     candidate = on(llama, adapter(llama, tmp_path / "c", seed=1))
     for into in ("adapter", "model"):
         names = half_reset(tmp_path / into, llama, candidate, into=into)["names"]
@@ -53,7 +53,7 @@ def test_of_an_adapter_half_of_what_it_adapts_goes_back(tmp_path: Path, llama: P
         assert all("q_proj" in name or "v_proj" in name for name in names)
 
 
-def test_what_lines_follows_is_drawn_too(tmp_path: Path):
+def test_what_lines_follows_is_drawn_too(tmp_path: Path) -> None:
     models = [{f"layers.{n}.w": torch.full((2, 2), float(n)) for n in range(4)} for _ in range(2)]
     given = toys.inputs(tmp_path, models[0], models[1:])
     found = settled(LinesMerge(beta=0.5, after=HalfResetMerge()), given)
@@ -63,13 +63,13 @@ def test_what_lines_follows_is_drawn_too(tmp_path: Path):
     assert len(found.after.names or ()) == 2
 
 
-def test_where_there_is_no_half_none_is_drawn(tmp_path: Path):
+def test_where_there_is_no_half_none_is_drawn(tmp_path: Path) -> None:
     model = {"layers.0.w": torch.ones(2, 2), "head": torch.ones(2, 2)}
     with pytest.raises(Refused, match="no half to draw"):
         settled(HalfResetMerge(), toys.inputs(tmp_path, model, [model]))
 
 
-def test_lines_may_follow_fisher(tmp_path: Path, llama: Path):
+def test_lines_may_follow_fisher(tmp_path: Path, llama: Path) -> None:
     parents = {}
     for number, role in enumerate(("one", "two"), 1):
         rows = makers.as_json(makers.source(tmp_path / f"{role}.parquet", makers.text_documents(3)))
@@ -79,7 +79,7 @@ def test_lines_may_follow_fisher(tmp_path: Path, llama: Path):
 
 
 @pytest.mark.parametrize(("size", "warned"), [(1e-3, []), (1e-2, ["two"])])
-def test_changes_too_large_for_dare_are_warned_of(tmp_path: Path, llama: Path, size: float, warned: list[str]):
+def test_changes_too_large_for_dare_are_warned_of(tmp_path: Path, llama: Path, size: float, warned: list[str]) -> None:
     parents = {"one": shifted(llama, tmp_path / "one", seed=1, size=1e-3)}
     parents["two"] = shifted(llama, tmp_path / "two", seed=2, size=size)
     for name, method in (

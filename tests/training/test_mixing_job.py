@@ -50,7 +50,7 @@ def job(
     return made
 
 
-def test_the_course_of_the_weights_is_kept_in_the_facts_and_as_evidence(tmp_path: Path, llama: Path):
+def test_the_course_of_the_weights_is_kept_in_the_facts_and_as_evidence(tmp_path: Path, llama: Path) -> None:
     result = makers.carry_out(tmp_path / "job", job(tmp_path, llama))
     course = result.facts["mixture"]
     assert [point["step"] for point in course] == [0, 2, 4, 6]
@@ -65,7 +65,7 @@ def test_the_course_of_the_weights_is_kept_in_the_facts_and_as_evidence(tmp_path
 
 
 @pytest.mark.parametrize("stop", [1, 2, 5])
-def test_an_interrupted_run_ends_as_the_whole_one(tmp_path: Path, llama: Path, stop: int):
+def test_an_interrupted_run_ends_as_the_whole_one(tmp_path: Path, llama: Path, stop: int) -> None:
     made = job(tmp_path, llama)
     whole = makers.loop(tmp_path / "whole", made)
     whole.train()
@@ -78,7 +78,7 @@ def test_an_interrupted_run_ends_as_the_whole_one(tmp_path: Path, llama: Path, s
     makers.assert_equal(makers.weights(resumed), makers.weights(whole))
 
 
-def test_documents_of_one_batch_in_two_domains_are_one_bitmap(tmp_path: Path, llama: Path):
+def test_documents_of_one_batch_in_two_domains_are_one_bitmap(tmp_path: Path, llama: Path) -> None:
     documents = [
         {"text": one["text"], "domain": "even" if at % 2 == 0 else "odd"}
         for at, one in enumerate(makers.text_documents(12))
@@ -106,7 +106,7 @@ def test_documents_of_one_batch_in_two_domains_are_one_bitmap(tmp_path: Path, ll
 @pytest.mark.parametrize(("rows", "old"), [({"batch-1": 100, "anchor": 100}, 0.05), ({"batch-1": 3, "anchor": 9}, 0.5)])
 def test_a_mixture_that_an_earlier_job_found_takes_the_place_of_the_weights_within_their_limits(
     tmp_path: Path, llama: Path, rows: dict[str, int], old: float
-):
+) -> None:
     """24 rows are drawn; the floor is 0.1 / 2, and 3 rows are 4 times 3 of 24 at most."""
     write_mixture(tmp_path / "found", {"new": 0.999, "old": 0.001})
     mixing = weighted(mixture="@fit/state/mixture", reweight=None)
@@ -117,7 +117,7 @@ def test_a_mixture_that_an_earlier_job_found_takes_the_place_of_the_weights_with
     assert float(found.weights["old"]) == pytest.approx(old, abs=1e-5)
 
 
-def test_a_mixture_that_was_found_for_an_agents_guard_leaves_the_weights(tmp_path: Path, llama: Path):
+def test_a_mixture_that_was_found_for_an_agents_guard_leaves_the_weights(tmp_path: Path, llama: Path) -> None:
     write_mixture(tmp_path / "found", {"new": 0.999, "old": 0.001})
     agent = {"kind": "agent", "folder": "agent", "sha256": "0"}
     mixing = weighted(mixture="@fit/state/mixture", reweight=agent)
@@ -132,7 +132,7 @@ def test_a_mixture_that_was_found_for_an_agents_guard_leaves_the_weights(tmp_pat
     assert found.reweight.found == pytest.approx({"new": 0.999, "old": 0.001})
 
 
-def test_doremis_proxy_leaves_the_mean_of_its_weights(tmp_path: Path, llama: Path):
+def test_doremis_proxy_leaves_the_mean_of_its_weights(tmp_path: Path, llama: Path) -> None:
     other = makers.carry_out(tmp_path / "reference", job(tmp_path, llama, mixing=weighted(reweight=None)))
     made = job(tmp_path, llama, reference={"path": str(tmp_path / "reference" / other.artifacts["answer/model"])})
     made["work"]["template"] |= {
@@ -149,7 +149,7 @@ def test_doremis_proxy_leaves_the_mean_of_its_weights(tmp_path: Path, llama: Pat
     assert sum(map(float, found.values())) == pytest.approx(1)
 
 
-def test_tiny_runs_go_on_where_an_earlier_attempt_ended_and_are_fitted(tmp_path: Path, llama: Path):
+def test_tiny_runs_go_on_where_an_earlier_attempt_ended_and_are_fitted(tmp_path: Path, llama: Path) -> None:
     mixtures = [{"new": at / 23, "old": 1 - at / 23} for at in range(24)]
     plain = job(tmp_path, llama)
     template = {
@@ -175,11 +175,12 @@ def test_tiny_runs_go_on_where_an_earlier_attempt_ended_and_are_fitted(tmp_path:
         ("replayed", 20, 0),
     ]
     equal = {"new": 0.5, "old": 0.5}
-    sides = {"old": ["old"], "new": ["new"], "budget": 1e5, "tokens": {"new": 1e6, "old": 1e6}}
+    sides: dict[str, Any] = {"old": ["old"], "new": ["new"], "budget": 1e5, "tokens": {"new": 1e6, "old": 1e6}}
+    fit: dict[str, Any] = {"prior": equal, **sides, "simulated": 500, "rounds": 20}
     template = {
         "init": "@live/answer/model",
         "runs": ["@proxy-1/evidence/runs"],
-        "fit": {"prior": equal, **sides, "simulated": 500, "rounds": 20},
+        "fit": fit,
         "training": makers.training(),
     }
     runs = [str(tmp_path / "whole" / "out" / "runs")]

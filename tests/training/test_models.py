@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import peft
 import pytest
@@ -24,19 +25,20 @@ CPU = torch.device("cpu")
 LORA = {"kind": "lora", "lora": {"r": 2, "lora_alpha": 4}}
 
 
-def logits(model, **inputs) -> torch.Tensor:
+def logits(model: Any, **inputs: Any) -> torch.Tensor:
     ids = torch.arange(4, 20)[None]
     with torch.no_grad():
-        return model(input_ids=ids, **inputs).logits
+        found: torch.Tensor = model(input_ids=ids, **inputs).logits
+    return found
 
 
-def trained_adapter(tmp_path: Path, base: Path, **options) -> Path:
+def trained_adapter(tmp_path: Path, base: Path, **options: Any) -> Path:
     job = makers.train_job(tmp_path, base, makers.text_documents(12), selection=LORA, **options)
     makers.carry_out(tmp_path / "job", job)
     return tmp_path / "job" / "out" / "adapter"
 
 
-def test_an_adapter_round_trips_through_peft_and_export(tmp_path: Path, llama: Path):
+def test_an_adapter_round_trips_through_peft_and_export(tmp_path: Path, llama: Path) -> None:
     adapter = trained_adapter(tmp_path, llama)
     files = ModelFiles(path=str(llama), adapter=str(adapter))
     ours = logits(load(files, "causal-lm", device=CPU).model)
@@ -50,7 +52,7 @@ def test_an_adapter_round_trips_through_peft_and_export(tmp_path: Path, llama: P
     assert (tmp_path / "merged" / "tokenizer.json").read_bytes() == (llama / "tokenizer.json").read_bytes()
 
 
-def test_the_next_stage_continues_the_parents_adapter(tmp_path: Path, llama: Path):
+def test_the_next_stage_continues_the_parents_adapter(tmp_path: Path, llama: Path) -> None:
     adapter = trained_adapter(tmp_path, llama)
     job = makers.train_job(tmp_path, llama, makers.text_documents(12), selection=LORA)
     job["model"]["adapter"] = str(adapter)
@@ -99,7 +101,7 @@ def test_weights_keep_the_type_of_their_file_whatever_the_configuration_says(tmp
     assert {one.dtype for one in trained.values()} == {torch.bfloat16}
 
 
-def test_training_in_full_merges_the_parents_adapter(tmp_path: Path, llama: Path):
+def test_training_in_full_merges_the_parents_adapter(tmp_path: Path, llama: Path) -> None:
     adapter = trained_adapter(tmp_path, llama)
     job = makers.train_job(tmp_path, llama, makers.text_documents(12))
     job["model"]["adapter"] = str(adapter)
@@ -109,7 +111,7 @@ def test_training_in_full_merges_the_parents_adapter(tmp_path: Path, llama: Path
     assert not any("lora" in name for name in loop.run.parameters)
 
 
-def test_another_rank_than_the_parents_is_refused(tmp_path: Path, llama: Path):
+def test_another_rank_than_the_parents_is_refused(tmp_path: Path, llama: Path) -> None:
     adapter = trained_adapter(tmp_path, llama)
     other = {"kind": "lora", "lora": {"r": 4, "lora_alpha": 4}}
     job = makers.train_job(tmp_path, llama, makers.text_documents(12), selection=other)
@@ -118,7 +120,7 @@ def test_another_rank_than_the_parents_is_refused(tmp_path: Path, llama: Path):
         makers.loop(tmp_path / "next", job)
 
 
-def test_frozen_weights_do_not_move(tmp_path: Path, llama: Path):
+def test_frozen_weights_do_not_move(tmp_path: Path, llama: Path) -> None:
     loop = makers.loop(tmp_path / "job", makers.train_job(tmp_path, llama, makers.text_documents(12), selection=LORA))
     before = {n: p.detach().clone() for n, p in loop.run.model.named_parameters() if not p.requires_grad}
     loop.train()
@@ -126,7 +128,7 @@ def test_frozen_weights_do_not_move(tmp_path: Path, llama: Path):
     makers.assert_equal(before, after)
 
 
-def test_a_head_grows_without_touching_the_rows_it_has(tmp_path: Path):
+def test_a_head_grows_without_touching_the_rows_it_has(tmp_path: Path) -> None:
     folder = models.bert(tmp_path / "m", labels=("calm", "angry"))
     model = load(ModelFiles(path=str(folder)), "classification", device=CPU).model
     before = logits(model)
@@ -139,7 +141,7 @@ def test_a_head_grows_without_touching_the_rows_it_has(tmp_path: Path):
     assert model.config.id2label == {0: "calm", 1: "angry", 2: "sad"}
 
 
-def class_job(tmp_path: Path, base: Path, labels: list[str], **changes):
+def class_job(tmp_path: Path, base: Path, labels: list[str], **changes: Any) -> dict[str, Any]:
     documents = makers.labelled(24, labels)
     job = makers.train_job(tmp_path, base, documents, task="classification", **changes)
     job["model"]["labels"] = labels
@@ -147,7 +149,9 @@ def class_job(tmp_path: Path, base: Path, labels: list[str], **changes):
 
 
 @pytest.mark.parametrize("selection", [{"kind": "full"}, LORA])
-def test_a_trained_classifier_learns_a_new_class_in_the_next_stage(tmp_path: Path, bert: Path, selection: dict):
+def test_a_trained_classifier_learns_a_new_class_in_the_next_stage(
+    tmp_path: Path, bert: Path, selection: dict[str, Any]
+) -> None:
     first = makers.carry_out(tmp_path / "first", class_job(tmp_path, bert, ["calm", "angry"], selection=selection))
     assert first.labels == ("calm", "angry")
     lora = selection["kind"] == "lora"
@@ -164,7 +168,7 @@ def test_a_trained_classifier_learns_a_new_class_in_the_next_stage(tmp_path: Pat
     assert adapter_labels(out) == (loaded.labels if lora else ())
 
 
-def test_a_grown_adapter_head_begins_with_the_parents_rows(tmp_path: Path, bert: Path):
+def test_a_grown_adapter_head_begins_with_the_parents_rows(tmp_path: Path, bert: Path) -> None:
     makers.carry_out(tmp_path / "first", class_job(tmp_path, bert, ["calm", "angry"], selection=LORA))
     adapter = tmp_path / "first" / "out" / "adapter"
     job = class_job(tmp_path, bert, ["calm", "angry", "sad"], selection=LORA)
@@ -179,13 +183,13 @@ def test_a_grown_adapter_head_begins_with_the_parents_rows(tmp_path: Path, bert:
     assert all(torch.equal(ours[name], tensor) for name, tensor in stored.items() if "lora_" in name)
 
 
-def test_labels_that_do_not_begin_with_the_models_own_are_refused(tmp_path: Path):
+def test_labels_that_do_not_begin_with_the_models_own_are_refused(tmp_path: Path) -> None:
     base = models.bert(tmp_path / "m", labels=("calm", "angry"))
     with pytest.raises(Refused, match="must begin with"):
         makers.loop(tmp_path / "job", class_job(tmp_path, base, ["angry", "calm"]))
 
 
-def test_moments_of_another_shape_are_refused(tmp_path: Path, llama: Path):
+def test_moments_of_another_shape_are_refused(tmp_path: Path, llama: Path) -> None:
     makers.carry_out(
         tmp_path / "a", makers.train_job(tmp_path, llama, makers.text_documents(9), state=["state/optimizer"])
     )
@@ -204,7 +208,7 @@ HARM = [
 
 
 @pytest.mark.parametrize("harm", HARM)
-def test_a_configuration_that_could_run_code_is_refused(tmp_path: Path, llama: Path, harm: dict):
+def test_a_configuration_that_could_run_code_is_refused(tmp_path: Path, llama: Path, harm: dict[str, Any]) -> None:
     folder = tmp_path / "m"
     shutil.copytree(llama, folder)
     config = json.loads((folder / "config.json").read_text())
@@ -213,7 +217,7 @@ def test_a_configuration_that_could_run_code_is_refused(tmp_path: Path, llama: P
         load(ModelFiles(path=str(folder)), "causal-lm", device=CPU)
 
 
-def test_a_tokenizer_that_could_run_code_is_refused(tmp_path: Path, llama: Path):
+def test_a_tokenizer_that_could_run_code_is_refused(tmp_path: Path, llama: Path) -> None:
     folder = tmp_path / "m"
     shutil.copytree(llama, folder)
     (folder / "tokenizer_config.json").write_text(json.dumps({"auto_map": {"AutoTokenizer": ["code.T", None]}}))
@@ -221,7 +225,7 @@ def test_a_tokenizer_that_could_run_code_is_refused(tmp_path: Path, llama: Path)
         load(ModelFiles(path=str(folder)), "causal-lm", device=CPU)
 
 
-def test_a_folder_of_pickles_is_refused(tmp_path: Path, llama: Path):
+def test_a_folder_of_pickles_is_refused(tmp_path: Path, llama: Path) -> None:
     folder = tmp_path / "m"
     shutil.copytree(llama, folder)
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")

@@ -31,7 +31,7 @@ class Losses:
     def __call__(self) -> dict[str, float]:
         run = self.loop.run
         self.asked.append(run.step)
-        self.drawn.append(self.loop.mixing.step)
+        self.drawn.append(mixer_of(self.loop).step)
         if run.step == self.fail_at:
             raise KeyboardInterrupt
         torch.rand(3)
@@ -66,6 +66,16 @@ def observing(folder: Path, job: dict[str, Any], *, stop_at: int | None = None, 
     return loop
 
 
+def losses_of(loop: Loop) -> Losses:
+    assert isinstance(loop.run.losses, Losses)
+    return loop.run.losses
+
+
+def mixer_of(loop: Loop) -> WeightedMixer:
+    assert isinstance(loop.mixing, WeightedMixer)
+    return loop.mixing
+
+
 @pytest.fixture
 def job(tmp_path: Path, gpt2: Path) -> dict[str, Any]:
     old = makers.text_documents(20, start=50)
@@ -86,17 +96,16 @@ def assert_same(resumed: Loop, whole: Loop) -> None:
     assert resumed.progress.ledger.samples == whole.progress.ledger.samples
 
 
-def test_losses_are_asked_for_at_the_start_and_after_every_third_step(whole: Loop):
-    assert whole.run.losses.asked == [0, 3, 6]
+def test_losses_are_asked_for_at_the_start_and_after_every_third_step(whole: Loop) -> None:
+    assert losses_of(whole).asked == [0, 3, 6]
 
 
-def test_nothing_is_drawn_beyond_a_step_whose_losses_are_not_known(whole: Loop):
-    assert whole.run.losses.drawn == whole.run.losses.asked
+def test_nothing_is_drawn_beyond_a_step_whose_losses_are_not_known(whole: Loop) -> None:
+    assert losses_of(whole).drawn == losses_of(whole).asked
 
 
-def test_the_weights_follow_the_losses_within_their_limits(whole: Loop):
-    assert isinstance(whole.mixing, WeightedMixer)
-    course = whole.mixing.trajectory
+def test_the_weights_follow_the_losses_within_their_limits(whole: Loop) -> None:
+    course = mixer_of(whole).trajectory
     assert [point.step for point in course] == [0, 3, 6]
     assert all(set(point.losses) == set(SETS) for point in course)
     shares = [float(point.weights["old"]) for point in course]
@@ -104,7 +113,9 @@ def test_the_weights_follow_the_losses_within_their_limits(whole: Loop):
 
 
 @pytest.mark.parametrize("step", range(1, STEPS))
-def test_stopping_before_at_and_after_a_boundary_changes_no_bit(tmp_path: Path, job, whole: Loop, step: int):
+def test_stopping_before_at_and_after_a_boundary_changes_no_bit(
+    tmp_path: Path, job: dict[str, Any], whole: Loop, step: int
+) -> None:
     with pytest.raises(Stopped):
         observing(tmp_path / "job", job, stop_at=step).train()
     resumed = observing(tmp_path / "job", job)
@@ -114,7 +125,9 @@ def test_stopping_before_at_and_after_a_boundary_changes_no_bit(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("step", [0, 3, 6])
-def test_dying_while_losses_are_measured_changes_no_bit(tmp_path: Path, job, whole: Loop, step: int):
+def test_dying_while_losses_are_measured_changes_no_bit(
+    tmp_path: Path, job: dict[str, Any], whole: Loop, step: int
+) -> None:
     job["work"]["template"]["training"]["save_steps"] = 2
     with pytest.raises(KeyboardInterrupt):
         observing(tmp_path / "job", job, fail_at=step).train()
@@ -123,34 +136,36 @@ def test_dying_while_losses_are_measured_changes_no_bit(tmp_path: Path, job, who
     assert_same(resumed, whole)
 
 
-def test_measuring_moves_no_random_stream_and_leaves_dropout_on(tmp_path: Path, job, whole: Loop):
+def test_measuring_moves_no_random_stream_and_leaves_dropout_on(
+    tmp_path: Path, job: dict[str, Any], whole: Loop
+) -> None:
     still = observing(tmp_path / "still", job)
-    still.mixing = mixer(mixing().model_copy(update={"reweight": None}), still.mixing._rows, steps=STEPS)
+    still.mixing = mixer(mixing().model_copy(update={"reweight": None}), mixer_of(still)._rows, steps=STEPS)
     still.train()
     silent = observing(tmp_path / "silent", job)
     plain = mixing().model_copy(update={"reweight": None, "observe_every": None})
-    silent.mixing = mixer(plain, still.mixing._rows, steps=STEPS)
+    silent.mixing = mixer(plain, mixer_of(still)._rows, steps=STEPS)
     silent.train()
-    assert (still.run.losses.asked, silent.run.losses.asked) == ([0, 3, 6], [])
+    assert (losses_of(still).asked, losses_of(silent).asked) == ([0, 3, 6], [])
     makers.assert_equal(makers.weights(still), makers.weights(silent))
 
 
-def test_a_last_step_that_is_a_boundary_is_recorded_too(tmp_path: Path, gpt2: Path):
+def test_a_last_step_that_is_a_boundary_is_recorded_too(tmp_path: Path, gpt2: Path) -> None:
     old = makers.text_documents(20, start=50)
     loop = observing(tmp_path / "job", makers.train_job(tmp_path, gpt2, makers.text_documents(20), old=old, steps=6))
     loop.train()
-    assert loop.run.losses.asked == [0, 3, 6]
+    assert losses_of(loop).asked == [0, 3, 6]
     assert [point["step"] for point in loop.progress.mixing["course"]] == [0, 3, 6]
 
 
-def test_a_mixing_that_follows_losses_is_refused_without_any(tmp_path: Path, job):
+def test_a_mixing_that_follows_losses_is_refused_without_any(tmp_path: Path, job: dict[str, Any]) -> None:
     loop = observing(tmp_path / "job", job)
     loop.run.losses = None
     with pytest.raises(BadPlan, match="select sets"):
         loop.train()
 
 
-def test_every_batch_knows_the_source_of_its_rows(tmp_path: Path, job):
+def test_every_batch_knows_the_source_of_its_rows(tmp_path: Path, job: dict[str, Any]) -> None:
     loop = observing(tmp_path / "job", job)
     rows = [("anchor", 0), ("batch-1", 2), ("batch-1", 1), ("anchor", 3)]
     (batch,) = loop.collate(rows)

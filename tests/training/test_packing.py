@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,23 +15,25 @@ from strategies.training.packing import probe
 from tests.training import makers
 
 
-def model_at(folder: Path):
+def model_at(folder: Path) -> Any:
     return load(ModelFiles(path=str(folder)), "causal-lm", device=torch.device("cpu")).model
 
 
-def proven(model) -> dict:
+def proven(model: Any) -> dict[str, Any]:
     return probe(model, vocabulary=512, autocast=nullcontext, bf16=False)
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
-def test_a_sound_model_passes(kind: str, request: pytest.FixtureRequest):
+def test_a_sound_model_passes(kind: str, request: pytest.FixtureRequest) -> None:
     found = proven(model_at(request.getfixturevalue(kind)))
     assert found["passed"]
     assert found["difference"] <= 1e-5
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
-def test_a_model_that_is_given_a_full_mask_leaks(kind: str, request: pytest.FixtureRequest, monkeypatch):
+def test_a_model_that_is_given_a_full_mask_leaks(
+    kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = model_at(request.getfixturevalue(kind))
     forward = model.forward
     monkeypatch.setattr(
@@ -41,17 +44,17 @@ def test_a_model_that_is_given_a_full_mask_leaks(kind: str, request: pytest.Fixt
     assert found["difference"] > 10 * found["tolerance"]
 
 
-def test_a_model_without_positions_cannot_be_packed(llama: Path, monkeypatch):
+def test_a_model_without_positions_cannot_be_packed(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_at(llama)
 
-    def refuse(**given):
+    def refuse(**given: Any) -> None:
         raise TypeError("unexpected argument position_ids")
 
     monkeypatch.setattr(model, "forward", refuse)
     assert proven(model) == {"passed": False, "error": "unexpected argument position_ids"}
 
 
-def test_training_on_packs_is_training_on_examples(tmp_path: Path, chat: Path):
+def test_training_on_packs_is_training_on_examples(tmp_path: Path, chat: Path) -> None:
     losses = []
     for packing in (True, False):
         job = makers.train_job(
@@ -65,7 +68,7 @@ def test_training_on_packs_is_training_on_examples(tmp_path: Path, chat: Path):
     assert packed_loss == pytest.approx(loss, rel=1e-6)
 
 
-def test_a_leaking_model_trains_on_padded_examples(tmp_path: Path, chat: Path, monkeypatch):
+def test_a_leaking_model_trains_on_padded_examples(tmp_path: Path, chat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("strategies.jobs.measure.probe", lambda *_, **__: {"passed": False, "difference": 1.0})
     loop = makers.loop(tmp_path / "job", makers.train_job(tmp_path, chat, makers.dialogues(9), task="sft"))
     assert len(loop.collate.sources["batch-1"]) == 9

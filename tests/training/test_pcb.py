@@ -13,7 +13,7 @@ from strategies.merging.methods import maker_for
 from strategies.merging.ranks import find_places
 from strategies.merging.settings import PcbMerge
 from tests.training import makers, toys
-from tests.training.test_merge_job import adapter, folded, merge, on, weights
+from tests.training.merges import adapter, folded, merge, on, weights
 
 
 def pcb(tmp_path: Path, parents: list[dict[str, Tensor]], **settings: float) -> Tensor:
@@ -23,7 +23,7 @@ def pcb(tmp_path: Path, parents: list[dict[str, Tensor]], **settings: float) -> 
 
 @pytest.mark.parametrize("cut", [5, 3, 1])
 @pytest.mark.parametrize(("clip", "expected"), [(1e-4, [0, 0, 0, 0.6, 0.3]), (0, [0, 0, 0, 0.65, 0.3])])
-def test_pcb_gives_the_golden_vector(tmp_path: Path, clip: float, expected: list[float], cut: int):
+def test_pcb_gives_the_golden_vector(tmp_path: Path, clip: float, expected: list[float], cut: int) -> None:
     found = pcb(tmp_path, toys.flat(toys.ROWS, cut=cut), ratio=0.4, lam=1, clip=clip)
     assert torch.allclose(found, torch.tensor(expected), atol=1e-6)
 
@@ -48,7 +48,7 @@ def reference(rows: Tensor, *, ratio: float, clip: float) -> Tensor:
 
 @pytest.mark.parametrize("clip", [0.0, 0.005, 0.05])
 @pytest.mark.parametrize("seed", range(3))
-def test_several_tensors_give_what_one_flat_vector_gives(tmp_path: Path, clip: float, seed: int):
+def test_several_tensors_give_what_one_flat_vector_gives(tmp_path: Path, clip: float, seed: int) -> None:
     rows = torch.randn(3, 1000, generator=torch.Generator().manual_seed(seed))
     parents = [
         {name: part.reshape(-1, 20) for name, part in zip("abc", row.split([100, 300, 600]), strict=True)}
@@ -59,7 +59,7 @@ def test_several_tensors_give_what_one_flat_vector_gives(tmp_path: Path, clip: f
     assert torch.allclose(whole, 1.2 * reference(rows, ratio=0.1, clip=clip), atol=1e-5)
 
 
-def test_changes_are_counted_from_the_base(tmp_path: Path):
+def test_changes_are_counted_from_the_base(tmp_path: Path) -> None:
     base = {"a": torch.tensor([1.0, 2, 3, 4, 5])}
     parents = [{"a": base["a"] + torch.tensor(row)} for row in toys.ROWS]
     found = maker_for(PcbMerge(ratio=0.4, lam=0.5), toys.inputs(tmp_path, base, parents)).tensor("a")
@@ -67,16 +67,16 @@ def test_changes_are_counted_from_the_base(tmp_path: Path):
 
 
 @pytest.mark.parametrize("ratio", [0.1, 1.0])
-def test_models_that_did_not_change_stay(tmp_path: Path, ratio: float):
+def test_models_that_did_not_change_stay(tmp_path: Path, ratio: float) -> None:
     assert pcb(tmp_path, [{"a": torch.zeros(9)}] * 2, ratio=ratio).tolist() == [0] * 9
 
 
-def test_a_hundred_parents_do_not_overflow(tmp_path: Path):
+def test_a_hundred_parents_do_not_overflow(tmp_path: Path) -> None:
     rows = torch.randn(100, 50, generator=torch.Generator().manual_seed(1))
     assert torch.isfinite(pcb(tmp_path, [{"a": row} for row in rows])).all()
 
 
-def test_a_rank_is_found_among_numbers_of_any_sign_and_size():
+def test_a_rank_is_found_among_numbers_of_any_sign_and_size() -> None:
     made = torch.Generator().manual_seed(0)
     tensors = {f"t{n}": torch.randn(2, 9, n + 1, generator=made) * 10.0 ** (9 * n - 20) for n in range(4)}
     tensors["zeros"] = torch.tensor([[[0.0, -0.0]], [[-0.0, 5.0]]])
@@ -89,12 +89,12 @@ def test_a_rank_is_found_among_numbers_of_any_sign_and_size():
         assert [one.rank for one in places] == list(range(1, size + 1))
 
 
-def test_a_number_that_is_not_finite_is_refused_by_name():
+def test_a_number_that_is_not_finite_is_refused_by_name() -> None:
     with pytest.raises(Refused, match="tensor bad is not finite"):
         find_places(["bad"], lambda _: [torch.tensor([1.0, float("inf")])], lambda _: [1], count=1)
 
 
-def test_pcb_of_adapters_is_pcb_of_their_products(tmp_path: Path, llama: Path):
+def test_pcb_of_adapters_is_pcb_of_their_products(tmp_path: Path, llama: Path) -> None:
     """Counted over the adapted numbers alone; a rank as wide as the matrices cuts nothing off."""
     parents = {
         role: on(llama, adapter(llama, tmp_path / role, seed=n, r=32)) for n, role in enumerate(("one", "two"), 1)
@@ -108,6 +108,6 @@ def test_pcb_of_adapters_is_pcb_of_their_products(tmp_path: Path, llama: Path):
     assert moved == {name for name in base if "q_proj" in name or "v_proj" in name}
 
 
-def test_a_job_merges_models_that_did_not_change_to_the_same_bits(tmp_path: Path, llama: Path):
+def test_a_job_merges_models_that_did_not_change_to_the_same_bits(tmp_path: Path, llama: Path) -> None:
     merge(tmp_path, llama, {"one": llama, "two": llama}, {"kind": "pcb"})
     makers.assert_equal(weights(tmp_path / "job/out/model"), weights(llama))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tests import models
 from tests.training import makers
 
 STEPS = 6
+Checkpointed = tuple[Path, dict[str, Any]]
 LORA = {"kind": "lora", "lora": {"r": 2, "lora_alpha": 4, "lora_dropout": 0.2}}
 
 
@@ -37,7 +39,7 @@ def jobs(tmp_path: Path, kind: str, request: pytest.FixtureRequest) -> dict[str,
 
 
 @pytest.mark.parametrize("kind", ["replay with dropout", "lora with dropout", "packed answers", "classes"])
-def test_stopping_at_any_step_changes_no_bit(tmp_path: Path, kind: str, request: pytest.FixtureRequest):
+def test_stopping_at_any_step_changes_no_bit(tmp_path: Path, kind: str, request: pytest.FixtureRequest) -> None:
     job = jobs(tmp_path, kind, request)
     whole = makers.loop(tmp_path / "whole", job)
     whole.train()
@@ -66,7 +68,7 @@ def wait_for_step(directory: Path, step: int) -> None:
 
 
 @pytest.mark.slow
-def test_a_process_killed_three_times_ends_with_the_same_file(tmp_path: Path, gpt2: Path):
+def test_a_process_killed_three_times_ends_with_the_same_file(tmp_path: Path, gpt2: Path) -> None:
     old = makers.text_documents(20, start=50)
     job = makers.train_job(tmp_path, gpt2, makers.text_documents(20), old=old, steps=40)
     whole = makers.run(tmp_path / "whole", job)
@@ -89,7 +91,7 @@ def test_a_process_killed_three_times_ends_with_the_same_file(tmp_path: Path, gp
 
 
 @pytest.fixture
-def checkpointed(tmp_path: Path, llama: Path) -> tuple[Path, dict[str, Any]]:
+def checkpointed(tmp_path: Path, llama: Path) -> Checkpointed:
     job = makers.train_job(tmp_path, llama, makers.text_documents(20), training={"save_steps": 2})
     with pytest.raises(Stopped):
         makers.loop(tmp_path / "job", job, stop_at=5).train()
@@ -113,7 +115,13 @@ def flip(path: Path) -> None:
     ],
     ids=["flipped bit", "no moments", "no manifest", "other state", "truncated"],
 )
-def test_a_damaged_checkpoint_is_passed_over(checkpointed, llama: Path, tmp_path: Path, damage, capsys):
+def test_a_damaged_checkpoint_is_passed_over(
+    checkpointed: Checkpointed,
+    llama: Path,
+    tmp_path: Path,
+    damage: Callable[[Path], object],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     folder, job = checkpointed
     damage(folder / "checkpoints" / "step-5")
     resumed = makers.loop(folder, job)
@@ -125,23 +133,23 @@ def test_a_damaged_checkpoint_is_passed_over(checkpointed, llama: Path, tmp_path
     makers.assert_equal(makers.weights(resumed), makers.weights(whole))
 
 
-def test_two_checkpoints_are_kept_and_none_is_half_written(checkpointed):
+def test_two_checkpoints_are_kept_and_none_is_half_written(checkpointed: Checkpointed) -> None:
     folder, _ = checkpointed
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["step-4", "step-5"]
 
 
-def test_checkpoints_hold_json_and_safetensors_only(checkpointed):
+def test_checkpoints_hold_json_and_safetensors_only(checkpointed: Checkpointed) -> None:
     folder, _ = checkpointed
     assert {path.suffix for path in (folder / "checkpoints" / "step-5").iterdir()} == {".json", ".safetensors"}
 
 
-def test_a_checkpoint_of_another_training_is_not_used(checkpointed, llama: Path):
+def test_a_checkpoint_of_another_training_is_not_used(checkpointed: Checkpointed, llama: Path) -> None:
     folder, job = checkpointed
     other = makers.loop(folder, {**job, "seed": 6})
     assert not other.resume()
 
 
-def test_moments_of_an_earlier_stage_are_continued_when_asked(tmp_path: Path, llama: Path):
+def test_moments_of_an_earlier_stage_are_continued_when_asked(tmp_path: Path, llama: Path) -> None:
     job = makers.train_job(tmp_path, llama, makers.text_documents(20), state=["state/optimizer", "state/mixing"])
     first = makers.carry_out(tmp_path / "first", job)
     saved = tmp_path / "first" / first.artifacts["state/optimizer"]
@@ -156,6 +164,6 @@ def test_moments_of_an_earlier_stage_are_continued_when_asked(tmp_path: Path, ll
     assert second.progress.mixing["sources"]["batch-1"]["cuts"][0][1] == 24
 
 
-def test_training_is_the_same_whoever_asks(tmp_path: Path):
+def test_training_is_the_same_whoever_asks(tmp_path: Path) -> None:
     folders = [models.llama(tmp_path / name) for name in "ab"]
     assert (folders[0] / "model.safetensors").read_bytes() == (folders[1] / "model.safetensors").read_bytes()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,8 +15,8 @@ import torch
 from strategies.errors import Refused
 from strategies.inference.bank import BadBank, ClassBank, DomainBank
 from strategies.inference.bank.adapted import Answer
-from strategies.inference.bank.domains import NEVER, prompt_lengths
-from strategies.inference.bank.retrieval import retrieve
+from strategies.inference.bank.domains import NEVER, Routed, prompt_lengths
+from strategies.inference.bank.retrieval import Ask, retrieve
 from strategies.inference.encoding import IGNORED, Encoder
 from strategies.inference.score import Scorer
 from strategies.training.precision import choose
@@ -22,6 +24,7 @@ from tests import models
 from tests.benchmarks.mos_released import merging_in_forward
 from tests.training import banks
 
+Asked = list[list[tuple[int, int]]]
 CALM, RED = banks.told(("calm", "angry"), 12, start=50), banks.told(("red", "blue"), 12, start=50)
 
 
@@ -37,40 +40,40 @@ def domains_at(tmp_path_factory: pytest.TempPathFactory, llama: Path) -> Path:
 
 @pytest.fixture
 def classifier(classes_at: Path, bert: Path) -> ClassBank:
-    return banks.opened(bert, classes_at, "classification")
+    return banks.opened_classes(bert, classes_at)
 
 
 @pytest.fixture
 def speaker(domains_at: Path, llama: Path) -> DomainBank:
-    return banks.opened(llama, domains_at, "causal-lm")
+    return banks.opened_domains(llama, domains_at)
 
 
 # --- the rule ----------------------------------------------------------------------------------------------------
 
 
-def following(moves: dict[int, tuple[int, float]], asked: list):
-    def ask(rows, adapters):
+def following(moves: dict[int, tuple[int, float]], asked: Asked) -> Ask:
+    def ask(rows: Sequence[int], adapters: Sequence[int]) -> list[tuple[int, float]]:
         asked.append(list(zip(rows, adapters, strict=True)))
         return [moves[adapter] for adapter in adapters]
 
     return ask
 
 
-def test_a_row_stops_when_its_adapter_keeps_it_and_is_not_asked_again():
-    asked: list = []
+def test_a_row_stops_when_its_adapter_keeps_it_and_is_not_asked_again() -> None:
+    asked: Asked = []
     found = retrieve([0, 1], following({0: (0, 0.9), 1: (2, 0.5), 2: (2, 0.7)}, asked), rounds=4)
     assert (found.adapters, found.rounds) == ((0, 2), (1, 2))
     assert asked == [[(0, 0), (1, 1)], [(1, 2)]]
 
 
 @pytest.mark.parametrize(("sure", "kept"), [((0.9, 0.6), 0), ((0.6, 0.9), 1)])
-def test_a_row_that_goes_in_a_circle_keeps_the_surest_adapter_of_it(sure: tuple[float, float], kept: int):
+def test_a_row_that_goes_in_a_circle_keeps_the_surest_adapter_of_it(sure: tuple[float, float], kept: int) -> None:
     found = retrieve([0], following({0: (1, sure[0]), 1: (0, sure[1])}, []), rounds=4)
     assert (found.adapters, found.rounds) == ((kept,), (2,))
 
 
-def test_a_row_that_never_settles_stops_after_four_rounds():
-    asked: list = []
+def test_a_row_that_never_settles_stops_after_four_rounds() -> None:
+    asked: Asked = []
     found = retrieve([0], following({place: (place + 1, 0.5) for place in range(9)}, asked), rounds=4)
     assert (found.adapters, len(asked)) == ((4,), 4)
 
@@ -78,13 +81,13 @@ def test_a_row_that_never_settles_stops_after_four_rounds():
 # --- classes -----------------------------------------------------------------------------------------------------
 
 
-def test_classes_of_separate_worlds_are_routed_right_in_one_round(classifier: ClassBank):
+def test_classes_of_separate_worlds_are_routed_right_in_one_round(classifier: ClassBank) -> None:
     found = classifier.route(**banks.classes(classifier, [row["text"] for row in [*CALM, *RED]]))
     assert found.adapters == (0,) * 12 + (1,) * 12
     assert set(found.rounds) == {1}
 
 
-def test_a_bank_of_classes_knows_all_classes_of_all_tasks(classifier: ClassBank):
+def test_a_bank_of_classes_knows_all_classes_of_all_tasks(classifier: ClassBank) -> None:
     rows = [*CALM, *RED]
     answers = classifier.classify([row["text"] for row in rows])
     assert [label for label, _ in answers] == [row["label"] for row in rows]
@@ -92,7 +95,7 @@ def test_a_bank_of_classes_knows_all_classes_of_all_tasks(classifier: ClassBank)
 
 
 @torch.inference_mode()
-def test_a_batch_of_classes_is_routed_as_its_rows_are_alone(classifier: ClassBank):
+def test_a_batch_of_classes_is_routed_as_its_rows_are_alone(classifier: ClassBank) -> None:
     texts = [row["text"] for row in [*CALM, *RED]]
     together = classifier(**banks.classes(classifier, texts))
     alone = [classifier(**banks.classes(classifier, [text])) for text in texts]
@@ -103,7 +106,7 @@ def test_a_batch_of_classes_is_routed_as_its_rows_are_alone(classifier: ClassBan
 @torch.inference_mode()
 def test_the_ensemble_adds_the_refined_answer_and_the_first_adapters_as_many_times_as_there_are_tasks(
     classifier: ClassBank,
-):
+) -> None:
     inputs = banks.classes(classifier, [row["text"] for row in [*CALM, *RED]])
     names = [classifier.manifest.names[place] for place in classifier.route(**inputs).adapters]
     refined = classifier.classifier(classifier.features(inputs, names)).softmax(1)
@@ -113,20 +116,21 @@ def test_the_ensemble_adds_the_refined_answer_and_the_first_adapters_as_many_tim
 
 
 @torch.inference_mode()
-def test_rows_share_a_pass_and_no_feature_is_made_twice(classifier: ClassBank, monkeypatch: pytest.MonkeyPatch):
+def test_rows_share_a_pass_and_no_feature_is_made_twice(classifier: ClassBank, monkeypatch: pytest.MonkeyPatch) -> None:
     passes: list[tuple[str, ...]] = []
-    plain = type(classifier).features
-    monkeypatch.setattr(
-        type(classifier),
-        "features",
-        lambda bank, inputs, adapters: passes.append(tuple(adapters)) or plain(bank, inputs, adapters),
-    )
+    plain = ClassBank.features
+
+    def counted(bank: ClassBank, inputs: dict[str, torch.Tensor], adapters: Sequence[str]) -> torch.Tensor:
+        passes.append(tuple(adapters))
+        return plain(bank, inputs, adapters)
+
+    monkeypatch.setattr(ClassBank, "features", counted)
     classifier(**banks.classes(classifier, [row["text"] for row in [*CALM, *RED]]))
     assert passes == [("t1",) * 24, ("t2",) * 12]
 
 
 @torch.inference_mode()
-def test_evaluating_twice_is_evaluating_the_same_model(classifier: ClassBank):
+def test_evaluating_twice_is_evaluating_the_same_model(classifier: ClassBank) -> None:
     inputs = banks.classes(classifier, [row["text"] for row in [*CALM, *RED]])
     first = classifier(**inputs).logits
     assert torch.equal(first, classifier(**inputs).logits)
@@ -134,7 +138,7 @@ def test_evaluating_twice_is_evaluating_the_same_model(classifier: ClassBank):
 
 
 @torch.inference_mode()
-def test_the_released_merging_rewrites_stored_adapters_while_it_evaluates(classifier: ClassBank):
+def test_the_released_merging_rewrites_stored_adapters_while_it_evaluates(classifier: ClassBank) -> None:
     inputs = banks.classes(classifier, [row["text"] for row in [*CALM, *RED]])
     before = classifier(**inputs).logits
     with merging_in_forward(classifier):
@@ -143,9 +147,9 @@ def test_the_released_merging_rewrites_stored_adapters_while_it_evaluates(classi
     assert not torch.equal(before, classifier(**inputs).logits)
 
 
-def test_a_class_that_no_task_had_is_never_answered(tmp_path: Path, bert: Path):
+def test_a_class_that_no_task_had_is_never_answered(tmp_path: Path, bert: Path) -> None:
     job = banks.class_job(tmp_path, bert, ("calm", "angry"), known=("other",), name="t1")
-    bank = banks.opened(bert, banks.made(tmp_path / "job", job), "classification")
+    bank = banks.opened_classes(bert, banks.made(tmp_path / "job", job))
     assert bank.labels == ("other", "calm", "angry")
     answer = bank(**banks.classes(bank, ["quiet lake", "other"]))
     assert answer.logits.softmax(1)[:, 0].max() == 0
@@ -160,14 +164,14 @@ def said(label: str) -> list[str]:
 
 
 @pytest.mark.parametrize("prior", ["cosine", "gaussian"])
-def test_domains_of_separate_worlds_are_routed_right(tmp_path: Path, llama: Path, prior: str):
-    bank = banks.opened(llama, banks.domain_bank(tmp_path, llama, prior=prior), "causal-lm")
+def test_domains_of_separate_worlds_are_routed_right(tmp_path: Path, llama: Path, prior: str) -> None:
+    bank = banks.opened_domains(llama, banks.domain_bank(tmp_path, llama, prior=prior))
     found = bank.route(*banks.prompts(bank, [*said("calm"), *said("red")]))
     assert found.adapters == (0,) * 8 + (1,) * 8
 
 
 @torch.inference_mode()
-def test_a_batch_of_prompts_is_routed_as_its_rows_are_alone(speaker: DomainBank):
+def test_a_batch_of_prompts_is_routed_as_its_rows_are_alone(speaker: DomainBank) -> None:
     texts = [text[: 40 + 7 * at] for at, text in enumerate([*said("calm"), *said("red"), *said("angry")])]
     together = speaker.route(*banks.prompts(speaker, texts))
     alone = [speaker.route(*banks.prompts(speaker, [text])) for text in texts]
@@ -176,7 +180,7 @@ def test_a_batch_of_prompts_is_routed_as_its_rows_are_alone(speaker: DomainBank)
 
 
 @torch.inference_mode()
-def test_a_batch_of_domains_is_answered_as_its_rows_are_alone(speaker: DomainBank):
+def test_a_batch_of_domains_is_answered_as_its_rows_are_alone(speaker: DomainBank) -> None:
     ids, lengths = banks.prompts(speaker, [*said("calm")[:4], *said("red")[:4]])
     together = speaker(input_ids=ids, prompts=lengths)
     assert set(together.adapters) == {0, 1}
@@ -185,7 +189,7 @@ def test_a_batch_of_domains_is_answered_as_its_rows_are_alone(speaker: DomainBan
         torch.testing.assert_close(together.logits[at, :length], alone.logits[0], atol=1e-5, rtol=1e-5)
 
 
-def test_a_prompt_of_no_domain_goes_to_the_base_model(speaker: DomainBank):
+def test_a_prompt_of_no_domain_goes_to_the_base_model(speaker: DomainBank) -> None:
     ids, lengths = banks.prompts(speaker, said("angry"))
     assert set(speaker.route(ids, lengths).adapters) == {-1}
     with torch.inference_mode(), speaker.model.disable_adapter():
@@ -195,10 +199,17 @@ def test_a_prompt_of_no_domain_goes_to_the_base_model(speaker: DomainBank):
     torch.testing.assert_close(answer.logits, plain, atol=1e-5, rtol=1e-5)
 
 
-def test_an_answer_keeps_the_adapter_that_its_prompt_was_routed_to(speaker: DomainBank, monkeypatch):
+def test_an_answer_keeps_the_adapter_that_its_prompt_was_routed_to(
+    speaker: DomainBank, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls: list[int] = []
     plain = DomainBank.route
-    monkeypatch.setattr(DomainBank, "route", lambda bank, *given: calls.append(1) or plain(bank, *given))
+
+    def counted(bank: DomainBank, *given: torch.Tensor) -> Routed:
+        calls.append(1)
+        return plain(bank, *given)
+
+    monkeypatch.setattr(DomainBank, "route", counted)
     spoken = speaker.generate(said("red")[0], max_new_tokens=5, do_sample=False)
     ids, _ = speaker.asked(said("red")[0])
     speaker.model.set_adapter("t2", inference_mode=True)
@@ -210,14 +221,14 @@ def test_an_answer_keeps_the_adapter_that_its_prompt_was_routed_to(speaker: Doma
 
 
 @torch.inference_mode()
-def test_evaluating_domains_leaves_every_adapter_as_it_was(speaker: DomainBank):
+def test_evaluating_domains_leaves_every_adapter_as_it_was(speaker: DomainBank) -> None:
     ids, lengths = banks.prompts(speaker, [*said("calm"), *said("red")])
     first = speaker(input_ids=ids, prompts=lengths).logits
     assert torch.equal(first, speaker(input_ids=ids, prompts=lengths).logits)
     assert speaker.changed() == ()
 
 
-def test_each_text_is_scored_under_the_adapter_of_its_own_prompt(speaker: DomainBank):
+def test_each_text_is_scored_under_the_adapter_of_its_own_prompt(speaker: DomainBank) -> None:
     asked = [speaker.asked(text)[0][0].tolist() for text in [*said("calm")[:3], *said("red")[:3]]]
     ids = [one[:length] for one, length in zip(asked, (90, 70, 80, 75, 66, 78), strict=True)]
     examples = [(one[:-1], one[1:]) for one in ids]
@@ -239,7 +250,7 @@ def answering(speaker: DomainBank, monkeypatch: pytest.MonkeyPatch, scored: list
     """Five domains that answer as ``scored``; the ones that were asked are added to the list that comes back."""
     asked: list[int] = []
 
-    def ask(prompts, looked, scores, pairs):
+    def ask(prompts: object, looked: object, scores: torch.Tensor, pairs: list[tuple[int, int]]) -> None:
         asked.extend(domain for _, domain in pairs)
         for row, domain in pairs:
             scores[row, domain] = scored[domain]
@@ -255,26 +266,28 @@ def answering(speaker: DomainBank, monkeypatch: pytest.MonkeyPatch, scored: list
 )
 def test_the_best_domains_by_the_prior_are_asked_once_each(
     speaker: DomainBank, monkeypatch: pytest.MonkeyPatch, rounds: int, expected: list[int]
-):
+) -> None:
     asked = answering(speaker, monkeypatch, [0.0, -1, -2, -3, -4], rounds=rounds)
     scores = speaker._refined(None, None, PRIOR)  # type: ignore[arg-type]
     assert asked == expected
     assert scores[0].tolist() == [[0.0, -1, -2, -3, -4][at] if at in expected else NEVER for at in range(5)]
 
 
-def test_the_right_domain_is_found_in_third_place_by_the_prior(speaker: DomainBank, monkeypatch: pytest.MonkeyPatch):
+def test_the_right_domain_is_found_in_third_place_by_the_prior(
+    speaker: DomainBank, monkeypatch: pytest.MonkeyPatch
+) -> None:
     answering(speaker, monkeypatch, [-5.0, 0.0, -4.0, -5.0, 6.0], rounds=4)
     scores = speaker._refined(None, None, PRIOR)  # type: ignore[arg-type]
     assert int((scores.softmax(1) + PRIOR.softmax(1)).argmax()) == 4
 
 
-def test_the_prompt_is_what_stands_before_the_first_target_that_counts():
+def test_the_prompt_is_what_stands_before_the_first_target_that_counts() -> None:
     answered = [-100, -100, 7, 8, -100, -100]
     text = [5, 6, 7, 8, 9, -100]
     assert prompt_lengths(torch.tensor([answered, text])).tolist() == [3, 5]
 
 
-def test_an_answer_that_leaves_room_for_one_token_of_its_prompt_is_routed_by_that_token():
+def test_an_answer_that_leaves_room_for_one_token_of_its_prompt_is_routed_by_that_token() -> None:
     answer_alone = [7, 8, 9, 9, 9, -100]
     assert prompt_lengths(torch.tensor([answer_alone]), prompted=True).tolist() == [1]
 
@@ -286,26 +299,33 @@ def test_an_answer_that_leaves_room_for_one_token_of_its_prompt_is_routed_by_tha
 def answerer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> DomainBank:
     """A bank of dialogues whose tokenizer has no chat template, or has one."""
     model = models.llama(tmp_path_factory.mktemp("base"), chat=request.param == "template")
-    bank = banks.opened(model, banks.dialogue_bank(tmp_path_factory.mktemp(request.param), model), "sft")
+    bank = banks.opened_domains(model, banks.dialogue_bank(tmp_path_factory.mktemp(request.param), model), "sft")
     assert bank.manifest.form == request.param
     return bank
 
 
 @pytest.mark.parametrize("label", ["calm", "red"])
 @torch.inference_mode()
-def test_a_request_is_written_and_routed_as_the_same_row_is_scored(answerer: DomainBank, monkeypatch, label: str):
+def test_a_request_is_written_and_routed_as_the_same_row_is_scored(
+    answerer: DomainBank, monkeypatch: pytest.MonkeyPatch, label: str
+) -> None:
     dialogue = json.loads(banks.asked(label, 1, start=40)[0]["messages"])
     (example,) = Encoder(answerer.tokenizer, 128).dialogues([dialogue])
     first = next(at for at, target in enumerate(example[1]) if target != IGNORED)
     answers: list[Answer] = []
     forward, generate = DomainBank.forward, answerer.model.generate
-    monkeypatch.setattr(DomainBank, "forward", lambda *a, **k: answers.append(forward(*a, **k)) or answers[-1])
+
+    def kept(*a: Any, **k: Any) -> Answer:
+        answers.append(forward(*a, **k))
+        return answers[-1]
+
+    monkeypatch.setattr(DomainBank, "forward", kept)
     scorer = Scorer(model=answerer, precision=choose(answerer, bf16=False), pad=1, rows=4, tick=lambda done: None)
     scorer.losses([example])
     (scored,) = answers
     assert scored.adapters == ({"calm": 0, "red": 1}[label],)
 
-    given: dict = {}
+    given: dict[str, Any] = {}
     monkeypatch.setattr(answerer.model, "generate", lambda **options: given.update(options) or generate(**options))
     said = answerer.generate(dialogue[0]["content"], max_new_tokens=1, do_sample=False)
     assert given["adapter_names"] == [answerer.name(scored.adapters[0])]
@@ -316,7 +336,7 @@ def test_a_request_is_written_and_routed_as_the_same_row_is_scored(answerer: Dom
     assert answerer.generate(dialogue[:1], max_new_tokens=1, do_sample=False) == said
 
 
-def test_special_tokens_spelled_out_in_a_request_are_ordinary_tokens(answerer: DomainBank):
+def test_special_tokens_spelled_out_in_a_request_are_ordinary_tokens(answerer: DomainBank) -> None:
     question = "before <|endoftext|> and <|assistant|> after <|end|>"
     dialogue = [{"role": "user", "content": question}, {"role": "assistant", "content": "answer"}]
     ((ids, targets),) = Encoder(answerer.tokenizer, 128).dialogues([dialogue])
@@ -325,7 +345,7 @@ def test_special_tokens_spelled_out_in_a_request_are_ordinary_tokens(answerer: D
 
 
 @torch.inference_mode()
-def test_an_answer_does_not_route_its_own_row(answerer: DomainBank):
+def test_an_answer_does_not_route_its_own_row(answerer: DomainBank) -> None:
     answers = [" ".join([banks.WORLDS[label]] * 40) for label in ("calm", "red")]
     dialogues = [[{"role": "user", "content": "a"}, {"role": "assistant", "content": one}] for one in answers]
     examples = Encoder(answerer.tokenizer, 32).dialogues(dialogues)
@@ -371,10 +391,10 @@ def test_one_answer_is_given_to_one_request(speaker: DomainBank) -> None:
         speaker.generate("quiet", num_return_sequences=2, do_sample=True)
 
 
-def test_a_text_is_gone_on_from_behind_what_opens_a_document(speaker: DomainBank):
+def test_a_text_is_gone_on_from_behind_what_opens_a_document(speaker: DomainBank) -> None:
     ids, length = speaker.asked("quiet <|endoftext|> lake")
     opening, *rest = ids[0].tolist()
-    assert (opening, length) == (Encoder(speaker.tokenizer, 64).opening, len(rest) + 1)
+    assert (opening, int(length)) == (Encoder(speaker.tokenizer, 64).opening, len(rest) + 1)
     assert not set(speaker.tokenizer.all_special_ids) & set(rest)
     with pytest.raises(BadBank, match="give it one string"):
         speaker.generate([{"role": "user", "content": "quiet"}])
@@ -384,7 +404,7 @@ def test_a_text_is_gone_on_from_behind_what_opens_a_document(speaker: DomainBank
 
 
 @pytest.mark.parametrize("name", ["head.safetensors", "router.safetensors", "adapters/t1/adapter_model.safetensors"])
-def test_a_bank_with_a_changed_file_is_refused(tmp_path: Path, classes_at: Path, bert: Path, name: str):
+def test_a_bank_with_a_changed_file_is_refused(tmp_path: Path, classes_at: Path, bert: Path, name: str) -> None:
     shutil.copytree(classes_at, tmp_path / "bank")
     content = bytearray((tmp_path / "bank" / name).read_bytes())
     content[-1] ^= 1
@@ -393,12 +413,12 @@ def test_a_bank_with_a_changed_file_is_refused(tmp_path: Path, classes_at: Path,
         banks.opened(bert, tmp_path / "bank", "classification")
 
 
-def test_a_bank_on_another_base_is_refused(tmp_path: Path, classes_at: Path):
+def test_a_bank_on_another_base_is_refused(tmp_path: Path, classes_at: Path) -> None:
     with pytest.raises(Refused, match="another base model"):
         banks.opened(models.bert(tmp_path / "other", seed=8), classes_at, "classification")
 
 
-def test_a_bank_of_a_newer_format_is_refused_by_name(tmp_path: Path, classes_at: Path, bert: Path):
+def test_a_bank_of_a_newer_format_is_refused_by_name(tmp_path: Path, classes_at: Path, bert: Path) -> None:
     shutil.copytree(classes_at, tmp_path / "bank")
     path = tmp_path / "bank" / "router.json"
     path.write_text(path.read_text().replace('"format": 2', '"format": 3'))

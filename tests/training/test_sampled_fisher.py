@@ -13,7 +13,7 @@ from strategies.inference.encoding import IGNORED
 from strategies.merging.fisher import empirical_fisher, sampled_fisher
 from tests import models
 from tests.training import makers
-from tests.training.test_merge_job import merge, shifted, weights
+from tests.training.merges import merge, shifted, weights
 
 Examples = list[tuple[dict[str, Tensor], Tensor]]
 
@@ -36,7 +36,7 @@ def examples(count: int, *, counted: int, length: int = 4) -> Examples:
     return [({"input_ids": torch.zeros(1, length, dtype=torch.long)}, targets)] * count
 
 
-def test_a_known_expectation_is_met():
+def test_a_known_expectation_is_met() -> None:
     """d log p(y) / d scores = one-hot(y) - p, so a token's expected square is p (1 - p), and tokens add up."""
     model = Unigrams()
     likely = model.scores.softmax(-1).detach()
@@ -55,7 +55,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Examples]
     return model, [({"input_ids": row}, torch.cat([row[:, 1:], torch.tensor([[IGNORED]])], 1)) for row in rows]
 
 
-def test_draws_are_of_the_seed_alone(tiny: tuple[nn.Module, Examples]):
+def test_draws_are_of_the_seed_alone(tiny: tuple[nn.Module, Examples]) -> None:
     model, rows = tiny
     first = sampled_fisher(model, rows, seed=1)
     torch.manual_seed(99)
@@ -68,7 +68,7 @@ def test_draws_are_of_the_seed_alone(tiny: tuple[nn.Module, Examples]):
 
 
 @pytest.mark.parametrize("task", ["causal-lm", "sft"])
-def test_a_merge_samples_unless_it_is_told_otherwise(tmp_path: Path, llama: Path, task: str):
+def test_a_merge_samples_unless_it_is_told_otherwise(tmp_path: Path, llama: Path, task: str) -> None:
     documents = makers.text_documents(4) if task == "causal-lm" else makers.dialogues(4)
     parents = {}
     for number, role in enumerate(("one", "two"), 1):

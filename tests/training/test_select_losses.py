@@ -16,6 +16,7 @@ from strategies.inference.load import load
 from strategies.inference.score import Scorer
 from strategies.jobs.observe import SelectLosses
 from strategies.mixing.weighted import WeightedMixer
+from strategies.settings import Task
 from strategies.training import precision as precisions
 from tests.training import makers
 from tests.training.test_observe import mixing
@@ -23,7 +24,7 @@ from tests.training.test_observe import mixing
 LABELS = ("calm", "angry")
 
 
-def losses(folder: Path, file: EvalFile, task: str, *, model: Any = None, **more: Any) -> SelectLosses:
+def losses(folder: Path, file: EvalFile, task: Task, *, model: Any = None, **more: Any) -> SelectLosses:
     files = ModelFiles(path=str(folder), labels=LABELS if task == "classification" else ())
     loaded = load(files, task, device=torch.device("cpu"), seed=5)
     model = model or loaded.model
@@ -34,7 +35,7 @@ def losses(folder: Path, file: EvalFile, task: str, *, model: Any = None, **more
     )
 
 
-def evaluated(folder: Path, file: EvalFile, task: str, directory: Path) -> Any:
+def evaluated(folder: Path, file: EvalFile, task: Task, directory: Path) -> Any:
     work = {"kind": "evaluate", "sets": [makers.as_json(file)], "training": makers.training()}
     model = {"model": {"labels": LABELS}} if task == "classification" else {}
     (score,) = makers.carry_out(directory, makers.spec(work, folder, task=task, **model)).scores
@@ -46,7 +47,9 @@ def evaluated(folder: Path, file: EvalFile, task: str, directory: Path) -> Any:
     [("causal-lm", "llama", makers.text_documents(9)), ("sft", "chat", makers.dialogues(9))],
     ids=["texts", "answers"],
 )
-def test_losses_are_those_of_the_evaluate_job_on_the_select_half(tmp_path: Path, task, model, documents, request):
+def test_losses_are_those_of_the_evaluate_job_on_the_select_half(
+    tmp_path: Path, task: Task, model: str, documents: list[dict[str, Any]], request: pytest.FixtureRequest
+) -> None:
     folder = request.getfixturevalue(model)
     file = makers.held(tmp_path / "set.parquet", documents)
     score = evaluated(folder, file, task, tmp_path / "job")
@@ -54,7 +57,7 @@ def test_losses_are_those_of_the_evaluate_job_on_the_select_half(tmp_path: Path,
     assert score.value_select != pytest.approx(score.value_judge, rel=1e-4)
 
 
-def test_classes_that_the_model_does_not_know_do_not_count(tmp_path: Path, bert: Path):
+def test_classes_that_the_model_does_not_know_do_not_count(tmp_path: Path, bert: Path) -> None:
     known = makers.labelled(8)
     halves: Sequence[dict[str, Any]] = [*known, {"text": "x", "label": "calm"}, {"text": "odd", "label": "puzzled"}]
     with_unknown = makers.held(tmp_path / "both.parquet", halves)
@@ -63,18 +66,18 @@ def test_classes_that_the_model_does_not_know_do_not_count(tmp_path: Path, bert:
     assert found[0]["both"] == pytest.approx(found[1]["known"], rel=1e-9)
 
 
-def test_only_the_first_documents_are_measured(tmp_path: Path, llama: Path):
+def test_only_the_first_documents_are_measured(tmp_path: Path, llama: Path) -> None:
     file = makers.held(tmp_path / "set.parquet", makers.text_documents(12))
     assert losses(llama, file, "causal-lm", documents=2)() != losses(llama, file, "causal-lm")()
 
 
-def test_an_eval_set_without_a_select_half_is_refused(tmp_path: Path, llama: Path):
+def test_an_eval_set_without_a_select_half_is_refused(tmp_path: Path, llama: Path) -> None:
     file = makers.held(tmp_path / "set.parquet", makers.text_documents(1))
     with pytest.raises(BadPlan, match="anything to measure"):
         losses(llama, file, "causal-lm")
 
 
-def test_a_run_shows_the_losses_of_the_model_as_it_trains(tmp_path: Path, llama: Path):
+def test_a_run_shows_the_losses_of_the_model_as_it_trains(tmp_path: Path, llama: Path) -> None:
     old = makers.text_documents(20, start=50)
     loop = makers.loop(tmp_path / "job", makers.train_job(tmp_path, llama, makers.text_documents(20), old=old))
     file = makers.held(tmp_path / "set.parquet", makers.text_documents(8, start=90))

@@ -28,9 +28,9 @@ def samples(count: int, dimensions: int = 3, seed: int = 0) -> Tensor:
 
 
 @pytest.mark.parametrize("diagonal", [False, True])
-def test_moments_in_pieces_are_those_of_the_whole(diagonal: bool):
+def test_moments_in_pieces_are_those_of_the_whole(diagonal: bool) -> None:
     found, made = samples(50), Moments(3, diagonal=diagonal)
-    for piece in found.split([1, 7, 0, 42]):
+    for piece in torch.split(found, [1, 7, 0, 42]):
         made.add(piece)
     whole = torch.cov(found.double().T) + 1e-4 * torch.eye(3)
     gaussian = made.gaussian()
@@ -39,7 +39,7 @@ def test_moments_in_pieces_are_those_of_the_whole(diagonal: bool):
     assert (gaussian.count, gaussian.covariance.dtype) == (50, torch.float64)
 
 
-def test_a_covariance_of_few_samples_is_shrunk_to_its_mean_variance():
+def test_a_covariance_of_few_samples_is_shrunk_to_its_mean_variance() -> None:
     few = samples(11).double()
     plain = torch.cov(few.T)
     wanted = 0.9 * plain + 0.1 * plain.trace() / 3 * torch.eye(3) + 1e-4 * torch.eye(3)
@@ -49,13 +49,13 @@ def test_a_covariance_of_few_samples_is_shrunk_to_its_mean_variance():
     torch.testing.assert_close(covariance_of(made.scatter.diagonal(), 11), wanted.diagonal())
 
 
-def test_one_sample_has_a_covariance_that_can_be_drawn_from():
+def test_one_sample_has_a_covariance_that_can_be_drawn_from() -> None:
     made = Moments(3, diagonal=False)
     made.add(samples(1))
     torch.testing.assert_close(factor_of(made.gaussian().covariance), 1e-2 * torch.eye(3).double())
 
 
-def test_a_barely_indefinite_covariance_gets_jitter_and_any_other_is_refused():
+def test_a_barely_indefinite_covariance_gets_jitter_and_any_other_is_refused() -> None:
     flat = torch.ones(4, 4).double() - 1e-9 * torch.eye(4)
     factor = factor_of(flat)
     torch.testing.assert_close(factor @ factor.T, flat, atol=1e-3, rtol=0)
@@ -63,14 +63,14 @@ def test_a_barely_indefinite_covariance_gets_jitter_and_any_other_is_refused():
         factor_of(torch.diag(torch.tensor([1.0, -1.0]).double()))
 
 
-def test_classes_are_gathered_apart():
+def test_classes_are_gathered_apart() -> None:
     pieces = [(samples(6, seed=1), torch.tensor([0, 4, 0, 4, 4, 4])), (samples(2, seed=2), torch.tensor([0, 0]))]
     found = gather(pieces, diagonal=True)
     assert {place: made.count for place, made in found.items()} == {0: 4, 4: 4}
     torch.testing.assert_close(found[0].mean, torch.cat([pieces[0][0][[0, 2]], pieces[1][0]]).double().mean(0))
 
 
-def test_statistics_come_back_as_they_were_written(tmp_path: Path):
+def test_statistics_come_back_as_they_were_written(tmp_path: Path) -> None:
     made = Moments(3, diagonal=False)
     made.add(samples(20))
     write_statistics(tmp_path, {"é|/": made.gaussian()}, {"é|/": (made.mean, 20)})
@@ -81,7 +81,7 @@ def test_statistics_come_back_as_they_were_written(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", ["statistics.json", "statistics.safetensors"])
-def test_changed_statistics_are_refused(tmp_path: Path, name: str):
+def test_changed_statistics_are_refused(tmp_path: Path, name: str) -> None:
     write_statistics(tmp_path, {}, {"a": (torch.ones(3), 1)})
     content = bytearray((tmp_path / name).read_bytes())
     content[-2] ^= 1
@@ -113,7 +113,7 @@ def head_of(classes: int, dimensions: int = 6) -> torch.nn.Linear:
     return torch.nn.Linear(dimensions, classes)
 
 
-def test_alignment_teaches_a_head_all_classes_from_their_gaussians_alone():
+def test_alignment_teaches_a_head_all_classes_from_their_gaussians_alone() -> None:
     gaussians, head = world(), head_of(4)
     before = accuracy(head, gaussians)
     losses = align(head, gaussians, AlignSettings(), batch=8, seed=1)
@@ -123,17 +123,20 @@ def test_alignment_teaches_a_head_all_classes_from_their_gaussians_alone():
     assert losses[-1] < losses[0] / 2
 
 
-def test_alignment_takes_as_many_steps_an_epoch_as_there_are_classes(monkeypatch: pytest.MonkeyPatch):
+def test_alignment_takes_as_many_steps_an_epoch_as_there_are_classes(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     plain = torch.nn.functional.cross_entropy
-    monkeypatch.setattr(
-        torch.nn.functional, "cross_entropy", lambda logits, to: sizes.append(len(logits)) or plain(logits, to)
-    )
+
+    def counted(logits: Tensor, to: Tensor) -> Tensor:
+        sizes.append(len(logits))
+        return plain(logits, to)
+
+    monkeypatch.setattr(torch.nn.functional, "cross_entropy", counted)
     align(head_of(4), world(), AlignSettings(epochs=2), batch=8, seed=1)
     assert sizes == [40] * 8
 
 
-def test_alignment_is_the_same_every_time_and_touches_no_other_rows():
+def test_alignment_is_the_same_every_time_and_touches_no_other_rows() -> None:
     gaussians = {place: gaussian for place, gaussian in world().items() if place != 2}
     heads = [head_of(4), head_of(4)]
     for head in heads:
@@ -154,7 +157,7 @@ def domain(at: float, seed: int) -> Domain:
     return Domain(mean=made.mean, scatter=made.scatter, count=torch.tensor(40), held=held, gains=gains)
 
 
-def test_the_router_pools_covariances_and_keeps_a_percentile_of_each_domain():
+def test_the_router_pools_covariances_and_keeps_a_percentile_of_each_domain() -> None:
     domains = [domain(0, 1), domain(9, 5)]
     vectors = router_vectors(domains, percentile=90)
     pooled = (domains[0].scatter + domains[1].scatter) / 78 + 1e-4 * torch.eye(3)

@@ -67,7 +67,7 @@ def product(factors: tuple[Tensor, Tensor], scale: float) -> Tensor:
 # --- the rule ----------------------------------------------------------------------------------------------------
 
 
-def test_alpha_one_gives_exactly_the_mean_of_the_predecessors():
+def test_alpha_one_gives_exactly_the_mean_of_the_predecessors() -> None:
     run, before = run_of(3), [stored(1), stored(2)]
     part(*before, alpha=1).after_step(run, 1)
     for name, tensor in adapters(run).items():
@@ -75,13 +75,13 @@ def test_alpha_one_gives_exactly_the_mean_of_the_predecessors():
 
 
 @pytest.mark.parametrize("space", ["factor", "delta", "auto"])
-def test_alpha_zero_leaves_weights_untouched(space: str):
+def test_alpha_zero_leaves_weights_untouched(space: str) -> None:
     run, before = run_of(3), adapters(run_of(3))
     part(stored(1), alpha=0, space=space).after_step(run, 1)
     assert all(torch.equal(tensor, before[name]) for name, tensor in adapters(run).items())
 
 
-def test_alpha_between_moves_that_share_of_the_way_and_nothing_else():
+def test_alpha_between_moves_that_share_of_the_way_and_nothing_else() -> None:
     run, start = run_of(3), adapters(run_of(3))
     one, two = stored(1), stored(2)
     part(one, two, alpha=0.1).after_step(run, 1)
@@ -91,7 +91,7 @@ def test_alpha_between_moves_that_share_of_the_way_and_nothing_else():
     assert torch.equal(run.parameters["classifier.weight"], torch.ones(2, 5))
 
 
-def test_the_first_task_is_left_alone():
+def test_the_first_task_is_left_alone() -> None:
     run, before = run_of(3), adapters(run_of(3))
     first = part(alpha=1)
     first.after_step(run, 1)
@@ -100,7 +100,7 @@ def test_the_first_task_is_left_alone():
 
 
 @pytest.mark.parametrize("space", ["factor", "delta"])
-def test_predecessors_are_copies_that_nothing_changes(space: str):
+def test_predecessors_are_copies_that_nothing_changes(space: str) -> None:
     given = stored(1)
     made = part(given, alpha=0.5, space=space)
     copies = {name: tensor.clone() for name, tensor in given.tensors.items()}
@@ -115,7 +115,7 @@ def test_predecessors_are_copies_that_nothing_changes(space: str):
 
 
 @pytest.mark.parametrize(("every", "merged"), [("step", [1, 2, 3, 4, 5]), ("epoch", [2, 4, 5]), ("task", [5])])
-def test_merging_happens_every_step_every_epoch_or_once(every: str, merged: list[int]):
+def test_merging_happens_every_step_every_epoch_or_once(every: str, merged: list[int]) -> None:
     run, made, seen = run_of(3), part(stored(1), merge_every=every, steps=2), []
     for run.step in range(1, 6):
         before = adapters(run)
@@ -128,7 +128,7 @@ def test_merging_happens_every_step_every_epoch_or_once(every: str, merged: list
 
 
 @pytest.mark.parametrize(("scaled", "alpha"), [(True, 0.2 * 0.25), (False, 0.2)])
-def test_a_merge_a_step_weakens_with_the_learning_rate(scaled: bool, alpha: float):
+def test_a_merge_a_step_weakens_with_the_learning_rate(scaled: bool, alpha: float) -> None:
     run, start, one = run_of(3), adapters(run_of(3)), stored(1)
     part(one, alpha=0.2, merge_every="step", scale_alpha_by_lr=scaled, steps=9).after_step(run, 1)
     for name, tensor in adapters(run).items():
@@ -165,14 +165,14 @@ def survives(merge: str, curvature: float) -> float:
         ("task", (0.9, 0.9, 0.9)),
     ],
 )
-def test_as_much_of_a_task_survives_as_in_the_simulation(merge: str, left: tuple[float, ...]):
+def test_as_much_of_a_task_survives_as_in_the_simulation(merge: str, left: tuple[float, ...]) -> None:
     assert [survives(merge, curvature) for curvature in (0.1, 1, 10)] == pytest.approx(left, abs=0.002)
 
 
 # --- products ----------------------------------------------------------------------------------------------------
 
 
-def test_the_truncated_mean_is_the_best_of_its_rank():
+def test_the_truncated_mean_is_the_best_of_its_rank() -> None:
     factors, scales, weights = [pair(seed) for seed in range(4)], [2.0, 1.0, 0.5, 2.0], [0.7, 0.1, 0.1, 0.1]
     a, b = truncated_mean(factors, scales, weights, scale=2.0)
     dense = sum(w * product(one, s) for w, s, one in zip(weights, scales, factors, strict=True))
@@ -182,21 +182,21 @@ def test_the_truncated_mean_is_the_best_of_its_rank():
     assert (product((a, b), 2.0) - dense).norm() == pytest.approx(float(values[2:].norm()))
 
 
-def test_products_of_one_adapter_come_back_whatever_its_factors():
+def test_products_of_one_adapter_come_back_whatever_its_factors() -> None:
     one = pair(1)
     a, b = truncated_mean([one, one], [2.0, 2.0], [0.5, 0.5], scale=2.0)
     torch.testing.assert_close(product((a, b), 2.0), product(one, 2.0))
     torch.testing.assert_close(a.norm(dim=1), b.norm(dim=0))
 
 
-def test_a_rank_above_the_matrix_is_filled_with_zeros():
+def test_a_rank_above_the_matrix_is_filled_with_zeros() -> None:
     wide = pair(1, rank=6, inner=7, outer=3)
     a, b = truncated_mean([wide], [1.0], [1.0], scale=1.0)
     assert (a.shape, b.shape) == ((6, 7), (3, 6))
     torch.testing.assert_close(product((a, b), 1.0), product(wide, 1.0))
 
 
-def test_merging_products_forgets_the_order_of_the_factors_and_clears_moments():
+def test_merging_products_forgets_the_order_of_the_factors_and_clears_moments() -> None:
     run, one = run_of(3), stored(1)
     start = adapters(run)
     part(one, alpha=0.4, space="delta").after_step(run, 1)
@@ -212,7 +212,7 @@ def test_merging_products_forgets_the_order_of_the_factors_and_clears_moments():
     assert run.optimizer.state[run.parameters["classifier.weight"]]["exp_avg"].any()
 
 
-def test_products_are_not_merged_every_step():
+def test_products_are_not_merged_every_step() -> None:
     with pytest.raises(BadPlan, match="every epoch or task"):
         part(stored(1), merge_every="step", space="delta")
 
@@ -220,7 +220,7 @@ def test_products_are_not_merged_every_step():
 # --- the gap -----------------------------------------------------------------------------------------------------
 
 
-def test_the_gap_is_the_relative_distance_of_the_two_means():
+def test_the_gap_is_the_relative_distance_of_the_two_means() -> None:
     factors = [[pair(seed + 10 * place) for seed in range(3)] for place in range(2)]
     middles = [(torch.stack([a for a, _ in one]).mean(0), torch.stack([b for _, b in one]).mean(0)) for one in factors]
     of_means = torch.cat([product(one, 2.0).flatten() for one in middles])
@@ -229,14 +229,14 @@ def test_the_gap_is_the_relative_distance_of_the_two_means():
     assert relative_gap(factors, [2.0] * 3) == pytest.approx(wanted, rel=1e-6)
 
 
-def test_equal_adapters_and_adapters_of_nothing_have_no_gap():
+def test_equal_adapters_and_adapters_of_nothing_have_no_gap() -> None:
     assert relative_gap([[pair(1), pair(1)]], [2.0, 2.0]) == pytest.approx(0, abs=1e-7)
     down, up = pair(1)
     assert relative_gap([[(down, 0 * up), (down, 0 * up)]], [2.0, 2.0]) == 0
 
 
 @pytest.mark.parametrize(("start", "space"), [(1, "factor"), (3, "delta")])
-def test_factors_that_drifted_apart_are_merged_as_products_from_then_on(start: int, space: str):
+def test_factors_that_drifted_apart_are_merged_as_products_from_then_on(start: int, space: str) -> None:
     run, made = run_of(start), part(stored(1), space="auto")
     made.after_step(run, 1)
     assert [entry["space"] for entry in made.facts["merges"]] == [space]
@@ -247,7 +247,7 @@ def test_factors_that_drifted_apart_are_merged_as_products_from_then_on(start: i
     assert again.delta == (space == "delta")
 
 
-def test_factors_that_drifted_apart_are_not_merged_even_once_before_that_is_known():
+def test_factors_that_drifted_apart_are_not_merged_even_once_before_that_is_known() -> None:
     run = run_of(1)
     before = adapters(run)
     drifted = part(stored(100), merge_every="step", space="auto", steps=5)
@@ -256,7 +256,7 @@ def test_factors_that_drifted_apart_are_not_merged_even_once_before_that_is_know
     assert all(torch.equal(tensor, before[name]) for name, tensor in adapters(run).items())
 
 
-def test_drifted_factors_that_were_merged_every_step_are_merged_every_epoch():
+def test_drifted_factors_that_were_merged_every_step_are_merged_every_epoch() -> None:
     run, made = run_of(3), part(stored(1), space="auto", merge_every="step", steps=2)
     for run.step in (1, 2):
         made.after_step(run, run.step)
@@ -280,7 +280,7 @@ class Blocks(nn.Module):
         return x
 
 
-def test_the_released_rule_keeps_a_quarter_of_the_adapter_in_one_step():
+def test_the_released_rule_keeps_a_quarter_of_the_adapter_in_one_step() -> None:
     run = run_of(3)
     run.model = Blocks()
     zero = Predecessor(tensors={name: 0 * tensor for name, tensor in stored(1).tensors.items()}, scale=2.0)
