@@ -14,9 +14,10 @@ from strategies.errors import BadPlan
 from strategies.jobs.repair import repair
 from strategies.jobs.runtime import Runtime
 from strategies.jobs.workbench import Bench, open_bench
+from strategies.merging.arithmetic import added
 from strategies.merging.greedy import greedy_soup
 from strategies.merging.methods import maker_for, mean_change
-from strategies.merging.models import WEIGHTS, Shards
+from strategies.merging.models import WEIGHTS, Model, Shards
 from strategies.merging.settings import DareMerge, GreedySoupMerge, RepairMerge, combining
 from strategies.merging.writing import Entry, write_tensors
 from strategies.settings import Json
@@ -75,63 +76,85 @@ def _greedy(bench: Bench) -> Json:
         raise BadPlan("greedy-soup counts its parents alike; leave their weights out")
     soup = _Soup(bench)
     found = greedy_soup([member.role for member in bench.inputs.members], soup.score, soup.take)
-    facts = bench.write(bench.out / "model", soup)
+    facts = bench.write(bench.out / "model", soup.mean())
     return {**facts, "alone": found.alone, "together": found.together, "kept": found.kept}
 
 
+class _Mean:
+    """The mean of ``count`` models: the first, and a share of the sum of how the others differ from it.
+
+    What all have alike stays bit for bit, which a sum of models divided by their count does not give.
+    """
+
+    def __init__(self, first: Model, base: Model, differences: Callable[[str], Tensor] | None, count: int) -> None:
+        self._first = first
+        self._base = base
+        self._differences = differences
+        self._count = count
+
+    def tensor(self, name: str) -> Tensor:
+        first = self._first.tensor(name)
+        return first if self._differences is None else added(first, self._differences(name) / self._count)
+
+    def change(self, name: str) -> Tensor:
+        return self.tensor(name) - self._base.tensor(name)
+
+
 class _Soup:
-    """The soup so far, as a float32 sum on disk and a count: never a mean of means."""
+    """The soup so far: its first model, a count, and float32 sums on disk of how the others differ from the first.
+
+    It is never a mean of means.
+    """
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
         self._models = {member.role: member.model for member in bench.inputs.members}
+        self._first: Model | None = None
         self._count = 0
         self._sum: Shards | None = None
 
-    def tensor(self, name: str) -> Tensor:
+    def mean(self) -> _Mean:
         """The mean of what was taken."""
-        assert self._sum is not None
-        return self._sum.raw(name) / self._count
-
-    def change(self, name: str) -> Tensor:
-        return self.tensor(name) - self._bench.inputs.base.tensor(name)
+        assert self._first is not None
+        return _Mean(self._first, self._bench.inputs.base, self._sum.raw if self._sum else None, self._count)
 
     def score(self, role: str) -> float:
         """Mean over the eval sets of the accuracy, or of the loss below zero, of the soup with ``role`` in it."""
         trial = self._bench.out / "trial"
-        self._bench.write(trial, _Together(self._with(role), self._count + 1, self))
+        first = self._first or self._models[role]
+        differences = self._differences(self._first, role) if self._first else None
+        self._bench.write(trial, _Mean(first, self._bench.inputs.base, differences, self._count + 1))
         found = self._bench.score(self._bench.files(trial))
         shutil.rmtree(trial)
         return sum(value if metric == "accuracy" else -value for metric, value in found.values()) / len(found)
 
     def take(self, role: str) -> None:
-        """Add a model to the sum."""
-        folder = self._folder(self._count + 1)
-        folder.mkdir(parents=True)
-        model = self._models[role]
-        entries = [
-            Entry(name=name, dtype=torch.float32, shape=model.shape(name)) for name in self._bench.inputs.numbers
-        ]
-        write_tensors(folder / WEIGHTS, entries, self._with(role))
-        self._sum = Shards(folder, [WEIGHTS])
-        shutil.rmtree(self._folder(self._count), ignore_errors=True)
+        """Put a model in for good."""
+        if self._first is None:
+            self._first = self._models[role]
+        else:
+            self._sum = self._write_sum(self._first, role)
         self._count += 1
 
-    def _with(self, role: str) -> Callable[[str], Tensor]:
+    def _write_sum(self, first: Model, role: str) -> Shards:
+        folder = self._folder(self._count + 1)
+        folder.mkdir(parents=True)
+        entries = [
+            Entry(name=name, dtype=torch.float32, shape=first.shape(name)) for name in self._bench.inputs.numbers
+        ]
+        write_tensors(folder / WEIGHTS, entries, self._differences(first, role))
+        shutil.rmtree(self._folder(self._count), ignore_errors=True)
+        return Shards(folder, [WEIGHTS])
+
+    def _differences(self, first: Model, role: str) -> Callable[[str], Tensor]:
+        """How the models that were taken and ``role`` differ from the first, in sum."""
         model, before = self._models[role], self._sum
-        return lambda name: model.tensor(name) if before is None else before.raw(name) + model.tensor(name)
+
+        def summed(name: str) -> Tensor:
+            difference = model.tensor(name) - first.tensor(name)
+            return difference if before is None else before.raw(name) + difference
+
+        return summed
 
     def _folder(self, count: int) -> Path:
         return self._bench.runtime.directory / "scratch" / f"sum-{count}"
-
-
-class _Together:
-    """The mean of a soup that is only tried."""
-
-    def __init__(self, summed: Callable[[str], Tensor], count: int, soup: _Soup) -> None:
-        self._summed = summed
-        self._count = count
-        self.change = soup.change
-
-    def tensor(self, name: str) -> Tensor:
-        return self._summed(name) / self._count

@@ -22,7 +22,7 @@ CHUNK = 1 << 24
 
 
 def blended(pivot: Tensor, others: Iterable[tuple[float, Tensor]]) -> Tensor:
-    """``pivot + sum of c * (other - pivot)``: any affine combination, exact where all tensors are equal.
+    """``pivot + sum of c * (other - pivot)``: any affine combination; numbers that do not change stay bit for bit.
 
     A single other is interpolated, which is exact at both ends (c = 0 and c = 1).
     """
@@ -33,7 +33,17 @@ def blended(pivot: Tensor, others: Iterable[tuple[float, Tensor]]) -> Tensor:
     total = torch.lerp(pivot, first[1], first[0])
     for factor, other in terms:
         total.add_(other - pivot, alpha=factor)
-    return total
+    return _signed(total, pivot)
+
+
+def added(tensor: Tensor, change: Tensor) -> Tensor:
+    """``tensor + change``; numbers that do not change stay bit for bit."""
+    return _signed(tensor + change, tensor)
+
+
+def _signed(total: Tensor, before: Tensor) -> Tensor:
+    """A sum in which a number that did not change keeps the sign of its zero: -0 plus 0 is +0."""
+    return torch.where(total == before, before, total)
 
 
 def weighted_sum(terms: Iterable[tuple[float, Tensor]]) -> Tensor:
@@ -82,7 +92,7 @@ def fisher_mean(terms: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     moved = torch.zeros_like(pivot)
     for tensor, fisher in terms[1:]:
         moved.addcmul_(fisher, tensor - pivot)
-    return pivot + moved.div_(weights)
+    return added(pivot, moved.div_(weights))
 
 
 def competing_score(change: Tensor, total: Tensor, *, low: float, high: float, parents: int) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from strategies.errors import BadPlan, Refused
 from strategies.merging.arithmetic import (
+    added,
     blended,
     clipped,
     competing_score,
@@ -92,7 +93,7 @@ class Added(ABC):
     def tensor(self, name: str) -> Tensor:
         if name in self.inputs.free:
             return _average(self.inputs, name)
-        return self.inputs.base.tensor(name) + self.change(name)
+        return added(self.inputs.base.tensor(name), self.change(name))
 
     @abstractmethod
     def change(self, name: str) -> Tensor:

@@ -15,6 +15,7 @@ from strategies.contract import ModelFiles
 from strategies.errors import Refused
 from strategies.inference.checks import check_folder
 from strategies.inference.load import LABELS_FILE
+from strategies.merging.arithmetic import added
 from strategies.merging.low_rank import LowRank
 from strategies.settings import Json
 
@@ -210,7 +211,7 @@ class Adapted:
         if key:
             return self._shards.raw(key).float()
         change = self.change(name)
-        return self.base.tensor(name) if change is None else self.base.tensor(name) + change
+        return self.base.tensor(name) if change is None else added(self.base.tensor(name), change)
 
     def change(self, name: str) -> Tensor | None:
         """What the adapter adds to a weight of the folder, in the weight's own layout; None: nothing."""
