@@ -43,6 +43,14 @@ def is_available(session: Session, manifest_hash: str) -> bool:
     return bool(available(session, [manifest_hash]))
 
 
+def tensors(session: Session, manifest_hash: str) -> set[str]:
+    """Names of the tensors of a model."""
+    found = select(ManifestEntry.path).where(
+        ManifestEntry.manifest_hash == manifest_hash, ManifestEntry.kind == "tensor"
+    )
+    return set(session.scalars(found))
+
+
 def available(session: Session, hashes: Iterable[str]) -> set[str]:
     """Those of the manifests that are known and of which gc has deleted no byte."""
     found: set[str] = set()

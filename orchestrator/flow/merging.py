@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,15 @@ from orchestrator.flow.merge_job import Form, Wanted
 from storage import lineage, manifests
 from storage.states import JOB_GAVE_UP
 from storage.tables import Batch, Job, Stream, Version
-from strategies.merging.settings import BY_HAND, FisherMerge, GreedySoupMerge, Merge, combining, goes_back
+from strategies.merging.settings import (
+    FisherMerge,
+    GreedySoupMerge,
+    HalfResetMerge,
+    Merge,
+    combining,
+    goes_back,
+    wrong_weights,
+)
 
 JOB = "merge"
 
@@ -84,6 +91,7 @@ def resolve(session: Session, stream: Stream, question: Question) -> Wanted:
     parents = [_version(session, stream, number) for number in question.versions]
     base, members = _base_and_members(session, stream, question, parents)
     _check_classes(session, stream, question, members)
+    _check_names(session, question, members)
     return Wanted(
         method=question.method,
         base=base,
@@ -111,11 +119,9 @@ def _check(question: Question) -> None:
         raise BadInput(f"{kind} takes two versions: the one to go back towards, then the one that goes back")
     if question.goes_back and question.base is not None:
         raise BadInput(f"{kind} goes back towards the version named first; leave the base out")
-    if question.weights and not combining(question.method).weighted:
-        others = ", ".join(name for name, one in BY_HAND.items() if one.weighted)
-        raise BadInput(f"{kind} counts its versions alike; leave the weights out, or choose {others}")
-    if not all(map(math.isfinite, question.weights)) or (question.weights and not any(question.weights)):
-        raise BadInput("weights are finite numbers, and not all of them 0")
+    wrong = wrong_weights(question.method, question.weights)
+    if wrong is not None:
+        raise BadInput(wrong)
     if question.weights and len(question.weights) != len(numbers):
         raise BadInput(f"{len(numbers)} versions need {len(numbers)} weights, not {len(question.weights)}")
 
@@ -164,6 +170,17 @@ def _check_classes(session: Session, stream: Stream, question: Question, members
                 f"the {len(known[most])} classes of {stream.name}/{most} do not begin with the {len(labels)} of "
                 f"{stream.name}/{number}; {question.method.kind} takes versions of one growing list of classes"
             )
+
+
+def _check_names(session: Session, question: Question, members: Sequence[Version]) -> None:
+    """A half-reset names tensors of the model that goes back; those of an adapter its job alone knows."""
+    method = combining(question.method)
+    found = records.artifacts_of(session, members[0].id)
+    if not isinstance(method, HalfResetMerge) or "answer/adapter" in found:
+        return
+    unknown = sorted(set(method.names or ()) - manifests.tensors(session, found["answer/model"]))
+    if unknown:
+        raise BadInput(f"half-reset names {unknown[0]}, which is no tensor of version {members[0].number}")
 
 
 def _sets(session: Session, members: Sequence[Version]) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from strategies.jobs.runtime import Runtime
 from strategies.jobs.workbench import Bench, open_bench
 from strategies.merging.arithmetic import added
 from strategies.merging.greedy import greedy_soup
-from strategies.merging.methods import maker_for, mean_change
+from strategies.merging.methods import check_weights, maker_for, mean_change
 from strategies.merging.models import WEIGHTS, Model, Shards
 from strategies.merging.settings import DareMerge, GreedySoupMerge, RepairMerge, combining
 from strategies.merging.writing import Entry, write_tensors
@@ -72,8 +72,7 @@ def _greedy(bench: Bench) -> Json:
         raise BadPlan("greedy-soup scores full models; merge into a model")
     if not bench.work.sets:
         raise BadPlan("greedy-soup chooses by eval sets; name at least one")
-    if any(member.weight != 1 for member in bench.inputs.members):
-        raise BadPlan("greedy-soup counts its parents alike; leave their weights out")
+    check_weights(bench.work.method, bench.inputs)
     soup = _Soup(bench)
     found = greedy_soup([member.role for member in bench.inputs.members], soup.score, soup.take)
     facts = bench.write(bench.out / "model", soup.mean())

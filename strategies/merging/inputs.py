@@ -42,8 +42,6 @@ class Inputs:
     def shares(self) -> tuple[float, ...]:
         """The parents' weights, adding up to 1."""
         total = sum(member.weight for member in self.members)
-        if total <= 0:
-            raise Refused("the parents' weights must add up to more than 0")
         return tuple(member.weight / total for member in self.members)
 
 

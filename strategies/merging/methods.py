@@ -47,6 +47,7 @@ from strategies.merging.settings import (
     TaskArithmeticMerge,
     TiesMerge,
     combining,
+    wrong_weights,
 )
 from strategies.merging.trimming import Trim, find_trim
 
@@ -302,14 +303,26 @@ def _check(method: Merge, inputs: Inputs) -> None:
     kind = inner.kind
     if inner.goes_back and len(inputs.members) != 1:
         raise BadPlan(f"{kind} goes back from one candidate; it was given {len(inputs.members)}")
-    if kind != "task-arithmetic" and any(member.weight < 0 for member in inputs.members):
-        raise BadPlan(f"{kind} is a mean; only task-arithmetic takes weights below 0")
-    if not inner.weighted and any(member.weight != 1 for member in inputs.members):
-        raise BadPlan(f"{kind} counts its parents alike; leave their weights out, or use task-arithmetic")
+    check_weights(method, inputs)
     named = (inner.names or ()) if isinstance(inner, HalfResetMerge) else ()
     unknown = sorted(set(named) - set(inputs.numbers))
     if unknown:
         raise BadPlan(f"half-reset names {unknown[0]}, which the model does not have; names are those of its tensors")
+
+
+def check_weights(method: Merge, inputs: Inputs) -> None:
+    """Check that the method takes the parents' weights, and that a tensor which the base lacks has a mean by them.
+
+    Raises:
+        BadPlan: it does not, or has none.
+    """
+    weights = [member.weight for member in inputs.members]
+    wrong = wrong_weights(method, weights if any(weight != 1 for weight in weights) else ())
+    if wrong is not None:
+        raise BadPlan(wrong)
+    for name in sorted(inputs.free):
+        if sum(member.weight for member in holders(name, inputs.members)) <= 0:
+            raise BadPlan(f"the base has no {name}, so it is averaged; choose weights that add up to more than 0")
 
 
 def _dare(method: DareMerge, inputs: Inputs) -> Maker:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field, model_validator
@@ -183,6 +185,21 @@ BY_HAND: dict[str, type[MergeMethod]] = {
     str(one.model_fields["kind"].default): one for one in get_args(get_args(Merge)[0]) if one is not RepairMerge
 }
 """Methods that a user may ask for by name; a repair is the gate's own."""
+
+
+def wrong_weights(method: Merge, weights: Sequence[float]) -> str | None:
+    """Why these weights, one a version, do not go with a method; None: they do. No weights at all always do."""
+    inner = combining(method)
+    if not weights:
+        return None
+    if not inner.weighted:
+        others = ", ".join(name for name, one in BY_HAND.items() if one.weighted)
+        return f"{inner.kind} counts its versions alike; leave the weights out, or choose {others}"
+    if not all(map(math.isfinite, weights)) or not any(weights):
+        return "weights are finite numbers, and not all of them 0"
+    if inner.mean and min(weights) < 0:
+        return f"{inner.kind} is a mean, whose weights are 0 or more; task-arithmetic takes weights below 0"
+    return None
 
 
 def goes_back(method: Merge) -> bool:

@@ -186,6 +186,12 @@ def test_shares_of_a_soup_add_up_to_one(forked: Daemon) -> None:
         assert tuple(one.weight for one in made.edges) == expected
 
 
+def test_weights_below_zero_and_names_of_tensors_are_taken_where_they_fit(forked: Daemon) -> None:
+    taken = ask(forked, 2, 3, method="task-arithmetic", weights=(1.0, -1.0), dry_run=True)
+    assert taken.weights == (1.0, -1.0)
+    ask(forked, 1, 2, method="half-reset", settings={"names": ["w"]}, dry_run=True)
+
+
 def test_what_cannot_be_merged_is_refused_in_one_line(forked: Daemon) -> None:
     cases: list[tuple[tuple[int, ...], dict[str, Any], type[Exception], str]] = [
         ((2,), {}, BadInput, "at least two versions"),
@@ -197,6 +203,9 @@ def test_what_cannot_be_merged_is_refused_in_one_line(forked: Daemon) -> None:
         ((2, 3), {"method": "ties", "settings": {"density": 3}}, BadInput, "ties: density: 3 is not valid"),
         ((2, 3), {"method": "ties", "weights": (1.0, 2.0)}, BadInput, "counts its versions alike"),
         ((2, 3), {"weights": (1.0,)}, BadInput, "need 2 weights, not 1"),
+        ((2, 3), {"weights": (1.0, -1.0)}, BadInput, "soup is a mean, whose weights are 0 or more"),
+        ((2, 3), {"weights": (0.0, 0.0)}, BadInput, "not all of them 0"),
+        ((1, 2), {"method": "half-reset", "settings": {"names": ["nope"]}}, BadInput, "names nope, which is no tensor"),
         ((1, 2, 3), {"method": "interpolate"}, BadInput, "takes two versions"),
         ((1, 2), {"method": "interpolate", "base": 1}, BadInput, "named first"),
     ]
