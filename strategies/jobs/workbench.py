@@ -21,7 +21,7 @@ from strategies.jobs.importance import importance_of
 from strategies.jobs.runtime import Runtime
 from strategies.merging.adapters import adapters_of, write_adapter
 from strategies.merging.fisher import Importance
-from strategies.merging.inputs import Inputs, Member, gather, same_tokenizer
+from strategies.merging.inputs import Inputs, Member, check_finite, gather, same_tokenizer
 from strategies.merging.methods import Maker, settled
 from strategies.merging.models import Grown, Model, inner_of, open_model
 from strategies.merging.settings import FisherMerge, combining
@@ -118,7 +118,9 @@ class _Watched:
     def tensor(self, name: str) -> Tensor:
         self._bench.tick()
         if name in self._numbers:
-            return self._maker.tensor(name)
+            merged = self._maker.tensor(name)
+            check_finite(self._bench.inputs, name, merged)
+            return merged
         base, members = self._bench.inputs.base, self._bench.inputs.members
         return (base if base.has(name) else members[0].model).raw(name)
 
@@ -144,7 +146,7 @@ def open_bench(spec: JobSpec, work: MergeWork, runtime: Runtime) -> Bench:
         for parent in work.parents
     ]
     base = _base(spec, members)
-    inputs = gather(base, members, copy_lone=work.method.kind == "fisher")
+    inputs = gather(base, members, task=spec.task, copy_lone=work.method.kind == "fisher")
     if work.into == "adapter":
         adapters_of(inputs)
     work = work.model_copy(update={"method": settled(work.method, inputs)})

@@ -24,7 +24,7 @@ from torch import Tensor
 from strategies.errors import Diverged, Refused
 from strategies.inference.export import TOKENIZER_FILES
 from strategies.inference.load import LABELS_FILE
-from strategies.merging.inputs import Inputs, all_adapters
+from strategies.merging.inputs import Inputs, all_adapters, check_finite
 from strategies.merging.low_rank import LowRank, factor_gap, stacked, truncated, truncated_dense
 from strategies.merging.methods import Fisher, Linear, Maker
 from strategies.merging.models import ADAPTER_CONFIG, ADAPTER_WEIGHTS, PREFIX, Adapted, adapter_of, spelled
@@ -50,7 +50,9 @@ def write_adapter(folder: Path, *, inputs: Inputs, maker: Maker, tick: Callable[
     ``tick`` is called after each module and may raise.
 
     Raises:
-        Refused: the parents are no adapters of one folder, or adapt different modules; or the merge needs full models.
+        Refused: the parents are no adapters of one folder, or adapt different modules; or the merge needs full models;
+            or a parent's numbers are not finite.
+        Diverged: those of the merge are not.
     """
     adapters = adapters_of(inputs)
     if isinstance(maker, Fisher):
@@ -67,7 +69,9 @@ def write_adapter(folder: Path, *, inputs: Inputs, maker: Maker, tick: Callable[
         tick()
         missed, mean = _factor_gap(module, adapters)
         cut, norms, apart, means = cut + lost**2, norms + norm**2, apart + missed**2, means + mean**2
-    tensors |= {key: maker.tensor(_canonical(name, inputs)) for name, key in first.replaced.items()}
+    for name, key in first.replaced.items():
+        tensors[key] = maker.tensor(_canonical(name, inputs))
+        check_finite(inputs, _canonical(name, inputs), tensors[key])
     _save(folder, tensors, first)
     alike = len({adapter.rank for adapter in adapters}) == 1
     return Gaps(rank=_ratio(cut, norms), factors=_ratio(apart, means) if alike else None)
@@ -91,12 +95,15 @@ def _merged_module(module: str, first: Adapted, inputs: Inputs, maker: Maker) ->
     name = _canonical(f"{module}.weight", inputs)
     if isinstance(maker, Linear):
         whole = stacked(_terms(module, name, inputs, maker))
+        # A decomposition of what is not finite fails without saying whose it was.
+        check_finite(inputs, name, whole.a, whole.b)
         merged, lost = truncated(whole, first.rank)
         return merged, lost, whole.norm()
     change = maker.change(name)
     base = adapter_of(inputs.base)
     own = base.change(name) if base else None
     change = change if own is None else change + own
+    check_finite(inputs, name, change)
     merged, lost = truncated_dense(change.T if first.transposed else change, first.rank)
     return merged, lost, float(torch.linalg.vector_norm(change))
 

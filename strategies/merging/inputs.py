@@ -8,12 +8,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from strategies.contract import ModelFiles
-from strategies.errors import Refused
+from strategies.errors import Diverged, Refused
 from strategies.inference.load import HEADS, load_tokenizer
+from strategies.merging.architecture import unread
 from strategies.merging.blocks import block_of
 from strategies.merging.fisher import Importance
 from strategies.merging.models import Grown, Model, adapter_of, folder_of
+from strategies.settings import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +50,10 @@ class Inputs:
         return tuple(member.weight / total for member in self.members)
 
 
-def gather(base: Model, members: Sequence[Member], *, copy_lone: bool = False) -> Inputs:
+def gather(base: Model, members: Sequence[Member], *, task: Task, copy_lone: bool = False) -> Inputs:
     """The inputs of a merge. ``copy_lone``: a head tensor that only one parent has is allowed, and copied.
+
+    What only some have and the architecture does not read is left out.
 
     Raises:
         Refused: architectures, tensor names, shapes or classes differ; the message names the first tensor that does.
@@ -56,9 +63,10 @@ def gather(base: Model, members: Sequence[Member], *, copy_lone: bool = False) -
         _same_kind(member.model, base, member.role)
     members = _grown(members)
     first = members[0]
-    names = set(first.model.names)
+    aside = _left_aside(base, members, task)
+    names = set(first.model.names) - aside
     for member in members[1:]:
-        names = _joined(names, first, member, copy_lone=copy_lone)
+        names = _joined(names, first, member, set(member.model.names) - aside, copy_lone=copy_lone)
     free = frozenset(name for name in names if _is_free(name, members, base))
     numbers = sorted(name for name in names if _owner(name, members, base).dtype(name).is_floating_point)
     return Inputs(base=base, members=tuple(members), names=tuple(sorted(names)), numbers=tuple(numbers), free=free)
@@ -67,6 +75,21 @@ def gather(base: Model, members: Sequence[Member], *, copy_lone: bool = False) -
 def holders(name: str, members: Sequence[Member]) -> list[Member]:
     """The parents that have a tensor."""
     return [member for member in members if member.model.has(name)]
+
+
+def check_finite(inputs: Inputs, name: str, *merged: Tensor) -> None:
+    """Check what was made of the models' tensors of one name.
+
+    Raises:
+        Refused: it is not finite, for a model's tensor is not; the message names both.
+        Diverged: it is not, though all of those are.
+    """
+    if all(torch.isfinite(tensor).all() for tensor in merged):
+        return
+    for role, model in [("the base", inputs.base), *((member.role, member.model) for member in inputs.members)]:
+        if model.has(name) and not torch.isfinite(model.tensor(name)).all():
+            raise Refused(f"tensor {name} is not finite in {role}; a model that diverged cannot be merged")
+    raise Diverged(f"merged tensor {name} is not finite; nothing is published: merge with a smaller lam")
 
 
 def _owner(name: str, members: Sequence[Member], base: Model) -> Model:
@@ -91,9 +114,22 @@ def _grown(members: Sequence[Member]) -> list[Member]:
     ]
 
 
-def _joined(names: set[str], first: Member, member: Member, *, copy_lone: bool) -> set[str]:
+def _left_aside(base: Model, members: Sequence[Member], task: Task) -> set[str]:
+    """Tensors that not all models have, and that loading leaves aside in those that do. Heads are never among them."""
+    models = [member.model for member in members]
+    aside: set[str] = set()
+    read: set[str] = set()
+    for model in models:
+        lone = {name for name in model.names if not all(other.has(name) for other in (base, *models))}
+        lone = {name for name in lone if not _is_head(name)}
+        found = unread(folder_of(model), lone, task) if lone else set()
+        aside, read = aside | found, read | (lone - found)
+    return aside - read
+
+
+def _joined(names: set[str], first: Member, member: Member, own: set[str], *, copy_lone: bool) -> set[str]:
     lone = {name for name in names if not member.model.has(name)}
-    more = {name for name in member.model.names if not first.model.has(name)}
+    more = {name for name in own if not first.model.has(name)}
     for name in sorted(lone | more):
         if not (copy_lone and _is_head(name)):
             without = member if name in lone else first

@@ -30,7 +30,7 @@ from strategies.merging.arithmetic import (
     weighted_sum,
 )
 from strategies.merging.blocks import block_of, block_scales, draw_half
-from strategies.merging.inputs import Inputs, Member, all_adapters, holders
+from strategies.merging.inputs import Inputs, Member, all_adapters, check_finite, holders
 from strategies.merging.models import adapter_of, change_between, inner_of
 from strategies.merging.ranks import find_places
 from strategies.merging.settings import (
@@ -231,6 +231,7 @@ def maker_for(method: Merge, inputs: Inputs) -> Maker:
 
     Raises:
         BadPlan: the method does not fit the number of parents, their weights or what they bring.
+        Refused: the method has no meaning for a model of this architecture, or a model's numbers are not finite.
     """
     _check(method, inputs)
     if isinstance(method, FisherMerge):
@@ -362,7 +363,13 @@ def _norm_ratio(inputs: Inputs, inner: Maker, names: Sequence[str]) -> float:
 
 def _changes(inputs: Inputs) -> list[Callable[[str], Tensor]]:
     """Each parent's task vector, by name."""
-    return [partial(change_between, member.model, inputs.base) for member in inputs.members]
+    return [partial(_change, inputs, member) for member in inputs.members]
+
+
+def _change(inputs: Inputs, member: Member, name: str) -> Tensor:
+    change = change_between(member.model, inputs.base, name)
+    check_finite(inputs, name, change)
+    return change
 
 
 def _shared(inputs: Inputs) -> tuple[str, ...]:

@@ -74,6 +74,7 @@ class Folder:
             raise Refused(f"{path} is not a folder; only models on disk can be merged")
         check_folder(path, trust_remote_code=trust_remote_code)
         self.path = path
+        self.trust_remote_code = trust_remote_code
         self.config: Json = json.loads((path / "config.json").read_bytes())
         self.shards = Shards(path, _weight_files(path))
         self._known = set(self.shards.names)

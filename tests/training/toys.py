@@ -46,7 +46,7 @@ def inputs(
         weight = weights[number - 1] if weights else 1.0
         model = folder(tmp_path / f"m{number}", tensors)
         members.append(Member(role=f"m{number}", model=model, weight=weight, fisher=fisher))
-    return gather(folder(tmp_path / "base", base), members, copy_lone=bool(fishers))
+    return gather(folder(tmp_path / "base", base), members, task="causal-lm", copy_lone=bool(fishers))
 
 
 def flat(rows: Sequence[Sequence[float]], *, cut: int = 5) -> list[dict[str, Tensor]]:
