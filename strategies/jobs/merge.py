@@ -24,6 +24,8 @@ from strategies.settings import Json
 
 SMALL_CHANGE = 0.002
 """DARE is meant for changes up to about this size (METHODS 7.1)."""
+SMALL_GAP = 0.1
+"""Share of a merged change's norm that an adapter may lose to its rank without a warning."""
 
 
 def merge(spec: JobSpec, work: MergeWork, runtime: Runtime) -> JobResult:
@@ -47,9 +49,10 @@ def merge(spec: JobSpec, work: MergeWork, runtime: Runtime) -> JobResult:
 def _simple(bench: Bench) -> Json:
     bench.runtime.enter("measuring changes")
     facts = bench.write(bench.out / bench.into, maker_for(bench.work.method, bench.inputs))
+    facts["warnings"] = _about_rank(facts["gaps"]["rank_gap"]) if "gaps" in facts else []
     if isinstance(combining(bench.work.method), DareMerge):
-        sizes = {member.role: mean_change(bench.inputs, member) for member in bench.inputs.members}
-        facts |= {"mean_change": sizes, "warnings": _warnings(sizes)}
+        facts["mean_change"] = {member.role: mean_change(bench.inputs, member) for member in bench.inputs.members}
+        facts["warnings"] += _about_sizes(facts["mean_change"])
     fishers = {one.role: one.fisher for one in bench.inputs.members if one.fisher is not None}
     if fishers:
         facts["estimators"] = {role: fisher.estimator for role, fisher in fishers.items()}
@@ -57,7 +60,17 @@ def _simple(bench: Bench) -> Json:
     return facts
 
 
-def _warnings(sizes: Mapping[str, float]) -> list[str]:
+def _about_rank(gap: float) -> list[str]:
+    """About a merged change of which the rank of an adapter holds too little."""
+    if gap <= SMALL_GAP:
+        return []
+    return [
+        f"cut back to its rank, the merged adapter lost {gap:.2f} of the merged change's norm (rank_gap); "
+        "`rekindle merge --into model` loses none, nor does a stage that merges siblings with training.tuner full"
+    ]
+
+
+def _about_sizes(sizes: Mapping[str, float]) -> list[str]:
     """About parents whose changes are larger than DARE is meant for."""
     return [
         f"dare is for changes of up to {SMALL_CHANGE:g} in the mean, and those of {role} are {size:.2g}; "

@@ -21,13 +21,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from strategies.errors import Diverged, Refused
+from strategies.errors import Refused
 from strategies.inference.export import TOKENIZER_FILES
 from strategies.inference.load import LABELS_FILE
 from strategies.merging.inputs import Inputs, all_adapters, check_finite
 from strategies.merging.low_rank import LowRank, factor_gap, stacked, truncated, truncated_dense
 from strategies.merging.methods import Fisher, Linear, Maker
-from strategies.merging.models import ADAPTER_CONFIG, ADAPTER_WEIGHTS, PREFIX, Adapted, adapter_of, spelled
+from strategies.merging.models import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Adapted, adapter_of, spelled
 from strategies.merging.writing import copy_files
 
 
@@ -61,11 +61,14 @@ def write_adapter(folder: Path, *, inputs: Inputs, maker: Maker, tick: Callable[
     tensors: dict[str, Tensor] = {}
     cut = norms = apart = means = 0.0
     for module in sorted(first.modules):
-        merged, lost, norm = _merged_module(module, first, inputs, maker)
-        root = math.sqrt(first.scale)
-        # The stored factors are multiplied by the scale when they are used: half of it comes off each.
-        tensors[f"{PREFIX}{module}.lora_A.weight"] = merged.a / root
-        tensors[f"{PREFIX}{module}.lora_B.weight"] = merged.b / root
+        if _is_unchanged(module, adapters, inputs):
+            # Factoring them anew would change their bytes, and leave an A that waits for its B with nothing but zeros.
+            found, lost, norm = first.stored(module), 0.0, first.factors(module).norm()
+        else:
+            merged, lost, norm = _merged_module(module, first, inputs, maker)
+            found = first.as_stored(module, merged)
+        check_finite(inputs, _canonical(f"{module}.weight", inputs), *found.values())
+        tensors |= found
         tick()
         missed, mean = _factor_gap(module, adapters)
         cut, norms, apart, means = cut + lost**2, norms + norm**2, apart + missed**2, means + mean**2
@@ -88,6 +91,15 @@ def adapters_of(inputs: Inputs) -> list[Adapted]:
         if different:
             raise Refused(f"{different[0]} is adapted by some of the models only; merge into a model")
     return found
+
+
+def _is_unchanged(module: str, adapters: Sequence[Adapted], inputs: Inputs) -> bool:
+    """Whether a module is the same in all parents, bit for bit, and in the base, so that no merge changes it."""
+    base = adapter_of(inputs.base)
+    first, *others = (adapter.factors(module) for adapter in (*adapters, *([base] if base else [])))
+    alike = all(torch.equal(first.b, one.b) and torch.equal(first.a, one.a) for one in others)
+    # A base without an adapter is the same where nothing is added to it.
+    return alike and (base is not None or not first.b.any())
 
 
 def _merged_module(module: str, first: Adapted, inputs: Inputs, maker: Maker) -> tuple[LowRank, float, float]:
@@ -131,9 +143,6 @@ def _ratio(part: float, whole: float) -> float:
 
 
 def _save(folder: Path, tensors: dict[str, Tensor], first: Adapted) -> None:
-    for key, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
-            raise Diverged(f"merged tensor {key} is not finite; nothing is published: merge with a smaller lam")
     folder.mkdir(parents=True)
     save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, folder / ADAPTER_WEIGHTS, {"format": "pt"})
     copy_files(first.adapter, folder, (ADAPTER_CONFIG, LABELS_FILE, *TOKENIZER_FILES))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -224,8 +225,17 @@ class Adapted:
 
     def factors(self, module: str) -> LowRank:
         """The change of a module as a product, with the scale in ``b``."""
-        a, b = (self._shards.raw(f"{PREFIX}{module}.{half}.weight").float() for half in ("lora_A", "lora_B"))
+        a, b = (one.float() for one in self.stored(module).values())
         return LowRank(b=b * self.scale, a=a)
+
+    def stored(self, module: str) -> dict[str, Tensor]:
+        """A and B of a module as they are stored, by key."""
+        return {key: self._shards.raw(key) for key in factor_keys(module)}
+
+    def as_stored(self, module: str, change: LowRank) -> dict[str, Tensor]:
+        """A and B of a module as this adapter would store them: what they are multiplied by comes off both alike."""
+        root = math.sqrt(self.scale)
+        return dict(zip(factor_keys(module), (change.a / root, change.b / root), strict=True))
 
     def replaces(self, name: str) -> bool:
         """Whether the adapter holds this tensor as a whole."""
@@ -244,13 +254,18 @@ class Adapted:
         return self.replaced[found] if found else None
 
     def _check_keys(self) -> None:
-        known = {f"{PREFIX}{module}.{half}.weight" for module in self.modules for half in ("lora_A", "lora_B")}
+        known = {key for module in self.modules for key in factor_keys(module)}
         for key in self._shards.names:
             if key not in known and key not in self.replaced.values():
                 raise Refused(f"{self.adapter} has the tensor {key}, which is not of a plain LoRA adapter")
         for module in self.modules:
             if not self.base.has(f"{module}.weight"):
                 raise Refused(f"{self.adapter} adapts {module}, which {self.base.path} does not have")
+
+
+def factor_keys(module: str) -> tuple[str, str]:
+    """What a module's A and B are called in an adapter's file."""
+    return f"{PREFIX}{module}.lora_A.weight", f"{PREFIX}{module}.lora_B.weight"
 
 
 def spelled(name: str, known: Collection[str]) -> str | None:
