@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
-from strategies.errors import BadPlan
+from strategies.errors import BadPlan, Refused
 from strategies.jobs.workbench import Bench
 from strategies.merging.choice import Judged, choose, gain, within
 from strategies.merging.methods import drawn_half, maker_for
@@ -16,7 +17,7 @@ from strategies.settings import Json
 
 
 def repair(bench: Bench, settings: RepairMerge) -> tuple[bool, Json]:
-    """Write, score and compare the trials; whether one was good enough, and what was tried."""
+    """Write, score and compare the trials; whether one was good enough, what was tried, and what could not be."""
     _check(bench)
     within_parent = _older_classes(bench)
     parent = bench.score(bench.spec.model, within=within_parent)
@@ -28,10 +29,17 @@ def repair(bench: Bench, settings: RepairMerge) -> tuple[bool, Json]:
     before = _values(parent)
     trials: dict[str, dict[str, float]] = {}
     facts: dict[str, Json] = {}
+    skipped: dict[str, str] = {}
     kept = bench.out / bench.into
-    for name, method in _trials(bench, settings):
+    for name, settle in _trials(bench, settings):
+        try:
+            method = settle()
+            maker = maker_for(method, bench.inputs)
+        except Refused as error:
+            skipped[name] = str(error)
+            continue
         folder = bench.out / "trial"
-        written = bench.write(folder, maker_for(method, bench.inputs))
+        written = bench.write(folder, maker)
         trials[name] = _values(bench.score(bench.files(folder), within=within_parent))
         facts[name] = {
             **written,
@@ -48,6 +56,7 @@ def repair(bench: Bench, settings: RepairMerge) -> tuple[bool, Json]:
     return chosen is not None, {
         "chosen": chosen,
         "trials": facts,
+        "skipped": skipped,
         "scores": scores,
         "candidate_gain": gain(sets, scores["candidate"], before),
     }
@@ -72,13 +81,18 @@ def _values(found: Mapping[str, tuple[Any, float]]) -> dict[str, float]:
     return {name: value for name, (_, value) in found.items()}
 
 
-def _trials(bench: Bench, settings: RepairMerge) -> Iterator[tuple[str, Merge]]:
-    """From the smallest step back to the largest, so that of equals the candidate's own side is preferred."""
+def _trials(bench: Bench, settings: RepairMerge) -> Iterator[tuple[str, Callable[[], Merge]]]:
+    """From the smallest step back to the largest, so that of equals the candidate's own side is preferred.
+
+    Each is made when it is its turn, which may be refused.
+    """
     for share in sorted(settings.shares):
-        yield f"interpolate-{share:g}", InterpolateMerge(share=share)
+        yield f"interpolate-{share:g}", partial(InterpolateMerge, share=share)
     for alpha in sorted(settings.alphas, reverse=True):
-        yield f"lines-{alpha:g}", LinesMerge(alpha=alpha)
+        yield f"lines-{alpha:g}", partial(LinesMerge, alpha=alpha)
     for number in range(settings.half_resets):
-        names = drawn_half(bench.inputs, seed=bench.spec.seed, number=number)
-        if names:
-            yield f"half-reset-{number + 1}", HalfResetMerge(names=names)
+        yield f"half-reset-{number + 1}", partial(_half_reset, bench, number)
+
+
+def _half_reset(bench: Bench, number: int) -> Merge:
+    return HalfResetMerge(names=drawn_half(bench.inputs, seed=bench.spec.seed, number=number))

@@ -259,21 +259,24 @@ def settled(method: Merge, inputs: Inputs) -> Merge:
     """The method with what it draws by lot standing in it by value.
 
     Raises:
-        Refused: there are no two matrices to draw one of.
+        Refused: there is nothing to draw from.
     """
     if isinstance(method, LinesMerge) and method.after is not None:
         return method.model_copy(update={"after": settled(method.after, inputs)})
     if not isinstance(method, HalfResetMerge) or method.names is not None:
         return method
-    names = drawn_half(inputs, seed=method.seed)
-    if not names:
-        raise Refused("fewer than two matrices stand in blocks, so there is no half to draw; name the tensors")
-    return method.model_copy(update={"names": names})
+    return method.model_copy(update={"names": drawn_half(inputs, seed=method.seed)})
 
 
 def drawn_half(inputs: Inputs, *, seed: int, number: int = 0) -> tuple[str, ...]:
-    """Half of the blocks' matrices that can change, of one ``seed`` another half for each ``number``."""
+    """Half of the blocks' matrices that can change, of one ``seed`` another half for each ``number``.
+
+    Raises:
+        Refused: there are no two matrices to draw one of.
+    """
     matrices = [name for name in _counted(inputs) if block_of(name) and len(inputs.base.shape(name)) == 2]
+    if len(matrices) < 2:
+        raise Refused("fewer than two matrices stand in blocks, so there is no half to draw; name the tensors")
     return draw_half(matrices, seed=f"{seed}/half-reset/{number}")
 
 

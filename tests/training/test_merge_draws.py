@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 
 from strategies.errors import Refused
 from strategies.merging.methods import settled
 from strategies.merging.settings import HalfResetMerge, LinesMerge
+from tests import models
 from tests.training import makers, toys
 from tests.training.merges import adapter, merge, on, sets, shifted, weights
 
@@ -88,3 +90,37 @@ def test_changes_too_large_for_dare_are_warned_of(tmp_path: Path, llama: Path, s
     ):
         facts = merge(tmp_path / name, llama, parents, method).facts
         assert [role for one in facts["warnings"] for role in parents if f"those of {role} are" in one] == warned
+
+
+def albert(folder: Path, *, seed: int) -> Path:
+    """A classifier whose blocks share their weights, so that no name shows a block."""
+    labels = ("calm", "angry")
+    models.tokenizer(folder)
+    torch.manual_seed(seed)
+    config = transformers.AlbertConfig(
+        vocab_size=models.VOCABULARY,
+        embedding_size=16,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=128,
+        pad_token_id=1,
+        id2label=dict(enumerate(labels)),
+        label2id={label: at for at, label in enumerate(labels)},
+    )
+    transformers.AlbertForSequenceClassification(config).save_pretrained(folder)
+    return folder
+
+
+def test_a_repair_skips_what_the_architecture_has_no_blocks_for(tmp_path: Path) -> None:
+    parent = albert(tmp_path / "parent", seed=1)
+    candidate = shifted(parent, tmp_path / "candidate", seed=2)
+    listed = sets(tmp_path, {"new": makers.labelled(8)})
+    facts = merge(
+        tmp_path, parent, {"candidate": candidate}, {"kind": "repair"}, task="classification", sets=listed
+    ).facts
+    assert list(facts["trials"]) == ["interpolate-0.25", "interpolate-0.5", "interpolate-0.75"]
+    assert facts["skipped"].keys() == {"lines-0.5", "half-reset-1"}
+    assert "LiNeS cannot tell" in facts["skipped"]["lines-0.5"]
+    assert "no half to draw" in facts["skipped"]["half-reset-1"]
