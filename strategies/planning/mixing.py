@@ -182,6 +182,9 @@ def _regmix(
         step_tokens=settings.tokens,
         steps=1,
         initial_steps=max(1, round(START_TOKENS / settings.tokens)),
+        hidden=settings.hidden,
+        layers=settings.layers,
+        max_parameters=settings.max_parameters,
         seed=signals.training.seed,
     )
     proxies: dict[str, Template] = {

@@ -9,14 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from strategies.agent import TRIED
+from strategies.agent.settings import ProxySettings
 from strategies.contract import ClassFacts, FitTemplate, ProxyTemplate, Signals, SourceFacts
 from strategies.errors import BadPlan, BadState
+from strategies.mixing.settings import RegMixSettings
 from strategies.parts import GroupDroObjective, SkillItReweighting, WeightedMixing
 from strategies.plan import batches_drawn, needs
 from strategies.planning.resolve import total_rows
 from strategies.planning.stage import everything
+from strategies.settings import Json
 from tests.strategies.makers import (
     cosine_schedule,
     infinite_schedule,
@@ -317,6 +321,28 @@ def test_why_no_agent_ships_is_what_was_measured() -> None:
 def test_what_makes_no_sense_is_refused_with_the_reason(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(BadPlan, match=said):
         plan(measured(), name="data-mixing", **settings)
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        ({"hidden": 512}, "5245440 parameters beside its embeddings, at most 300000"),
+        ({"hidden": 60}, "a multiple of 8"),
+    ],
+)
+def test_tiny_runs_of_an_impossible_size_are_refused_at_once(size: Json, said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        RegMixSettings.model_validate({"kind": "regmix", **size})
+
+
+def test_tiny_runs_have_the_size_that_was_asked_for() -> None:
+    asked = {"kind": "regmix", "hidden": 256, "layers": 3, "max_parameters": 5_000_000}
+    made = plan(measured(), name="data-mixing", mixing={"kind": "weighted", "reweight": asked})
+    (found,) = {job.proxy for job in made.jobs.values() if isinstance(job, ProxyTemplate)}
+    assert (found.hidden, found.layers, found.max_parameters) == (256, 3, 5_000_000)
+    usual = plan(measured(), name="data-mixing", mixing={"kind": "weighted", "reweight": "regmix"}).jobs["proxy-1"]
+    assert isinstance(usual, ProxyTemplate)
+    assert (usual.proxy.hidden, usual.proxy.layers) == (ProxySettings().hidden, ProxySettings().layers)
 
 
 def test_a_refused_mixture_is_not_planned_again() -> None:
