@@ -133,7 +133,7 @@ class WeightedSettings(Closed):
     def search(self) -> RegMixSettings | None:
         """RegMix's search for the weights, or the one for an agent's guard."""
         if isinstance(self.reweight, AgentMixSettings):
-            return None if self.reweight.folder is None else self.reweight.regmix
+            return self.reweight.regmix
         return self.reweight if isinstance(self.reweight, RegMixSettings) else None
 
     @model_validator(mode="before")
