@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -229,9 +230,7 @@ def graph(
     if done is not None and is_json():
         print_json(done)
     elif done is not None:
-        say("graph:")
-        for name, row in done["graph"].items():
-            say(f"  {name}: {{{', '.join(f'{to}: {edge:.4g}' for to, edge in row.items())}}}")
+        say(as_yaml(done["graph"]))
 
 
 @command(
@@ -265,6 +264,15 @@ def _proxy(
         "layers": layers,
         "max_parameters": max_parameters,
     }
+
+
+def as_yaml(graph: dict[str, dict[str, float]]) -> str:
+    """As a stream's settings take it, with names quoted where they have to be."""
+    import yaml
+
+    rows = {name: {to: float(f"{edge:.4g}") for to, edge in row.items()} for name, row in graph.items()}
+    text = yaml.safe_dump({"graph": rows}, default_flow_style=None, allow_unicode=True, sort_keys=False, width=math.inf)
+    return text.rstrip()
 
 
 def _in_words(found: dict[str, Any]) -> str:

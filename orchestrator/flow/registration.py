@@ -158,12 +158,15 @@ def check(settings: StreamSettings) -> None:
     }.items():
         if not _files(pattern):
             raise BadInput(f"{key}: there is no file at {pattern}")
-    _check_agent(settings)
-
-
-def _check_agent(settings: StreamSettings) -> None:
     mixing = choice.mixing_of(settings.strategy)
-    reweight = mixing.reweight if isinstance(mixing, WeightedSettings) else None
+    if isinstance(mixing, WeightedSettings):
+        _check_mixing(mixing, domain_field=settings.source.domain_field)
+
+
+def _check_mixing(mixing: WeightedSettings, *, domain_field: str | None) -> None:
+    if mixing.domains.by == "column" and not domain_field:
+        raise BadInput("strategy.mixing.domains: column needs source.domain_field, the column that names the domains")
+    reweight = mixing.reweight
     if not isinstance(reweight, AgentMixSettings) or reweight.folder is None:
         return
     try:

@@ -41,6 +41,7 @@ from strategies.mixing.skill_it import SkillIt, identity
 from strategies.parts import MixtureLimits, SkillItReweighting
 from strategies.settings import Closed, Json
 from strategies.training.checkpoint import CheckpointStore
+from strategies.training.precision import device_for
 
 Read = TypeVar("Read")
 RUNS = "trajectories.jsonl"
@@ -82,11 +83,10 @@ def collect(request: Collect, tell: Tell) -> Json:
     tell(Report(text="making the shared start", step=done, steps=wanted))
     start = _read(out / START, load_file) if (out / START).is_file() else None
     proxy = request.proxy.model_copy(update={"steps": request.proposals.steps})
-    environment = ProxyEnvironment(_name(out), domains, proxy, start=start)
+    environment = ProxyEnvironment(_name(out), domains, proxy, device=device_for("auto"), start=start)
     _write(out / CARD, lambda path: path.write_text(card.model_dump_json(indent=1) + "\n"))
     if start is None:
-        initial = {name: one.contiguous() for name, one in environment.initial.items()}
-        _write(out / START, lambda path: save_file(initial, path))
+        _write(out / START, lambda path: save_file(environment.initial, path))
     optima = [_optimum(out / OPTIMUM, environment, request, tell)] if request.regmix_runs else []
     proposals = propose(environment.domains, request.proposals, optima=optima)
     for number, proposal in enumerate(proposals[done:], start=done):
@@ -131,7 +131,7 @@ def teach(request: Teach, tell: Tell) -> Json:
     """
     trajectories = [run for path in request.trajectories for run in _trajectories(Path(path))]
     out = Path(request.out)
-    learner = Learner(trajectories, request.agent, request.learning)
+    learner = Learner(trajectories, request.agent, request.learning, device=device_for("auto"))
     store = CheckpointStore(
         out / UNFINISHED,
         fingerprint="agent",
@@ -166,7 +166,7 @@ def evaluate(request: Evaluate, tell: Tell) -> Json:
     agent = None if request.agent is None else Agent.load(Path(request.agent))
     domains = read_domains(request.domains, vocabulary=request.proxy.vocabulary, row=request.proxy.length)
     tell(Report(text="making the shared start", step=0, steps=0))
-    environment = ProxyEnvironment("evaluation", domains, request.proxy)
+    environment = ProxyEnvironment("evaluation", domains, request.proxy, device=device_for("auto"))
     kept = Kept(request)
     given: dict[str, Mixture] = {}
     if request.regmix_runs:
@@ -201,7 +201,7 @@ def graph(request: Graph, tell: Tell) -> Json:
     """Skill-It's graph, as its settings take it."""
     domains = read_domains(request.domains, vocabulary=request.proxy.vocabulary, row=request.proxy.length)
     tell(Report(text="making the shared start", step=0, steps=0))
-    environment = ProxyEnvironment("graph", domains, request.proxy)
+    environment = ProxyEnvironment("graph", domains, request.proxy, device=device_for("auto"))
     total = estimate(request).runs
     found = skill_graph(
         environment,

@@ -20,8 +20,8 @@ from strategies.agent.rollout import Mixture
 from strategies.agent.rows import Ids, RowDrawer, compact, frequent, similarities, token_counts, windows
 from strategies.agent.settings import ProxySettings
 from strategies.agent.trajectories import Domain, Head, Provenance, versions
-from strategies.errors import BadPlan
 from strategies.settings import Json
+from strategies.training.checkpoint import copied
 
 EVAL_ROWS = 64
 
@@ -40,7 +40,8 @@ class ProxyEnvironment:
     """A tiny Llama that every run re-warms from the same weights, under the same schedule of rates.
 
     ``name`` tells environments apart whose losses must not be compared. ``start`` is another environment's ``initial``
-    on the same data and settings; without it the shared start is trained here, on the sources by prior.
+    on the same data and settings; without it the shared start is trained here, on the sources by prior. The model and
+    what it reads are on ``device``, ``initial`` is in main memory.
     """
 
     def __init__(
@@ -49,24 +50,28 @@ class ProxyEnvironment:
         data: Sequence[DomainTokens],
         settings: ProxySettings,
         *,
+        device: torch.device | None = None,
         start: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.name, self.settings, self._data = name, settings, data
+        self.device = device or torch.device("cpu")
         kept = frequent([one.train for one in data], settings.vocabulary)
         trained = [compact(one.train, kept) for one in data]
         self.domains = _domains(data, settings.vocabulary)
         self._rows = [windows(ids, settings.length, one.name) for ids, one in zip(trained, data, strict=True)]
         held = max(1, settings.eval_tokens // settings.length)
-        self._held = [windows(compact(one.validation, kept), settings.length, one.name)[:held] for one in data]
+        self._held = [
+            windows(compact(one.validation, kept), settings.length, one.name)[:held].to(self.device) for one in data
+        ]
         self._hashes = {one.name: _sha256(one.train, one.validation) for one in data}
-        self._model = _model(settings)
+        self._model = _model(settings).to(self.device)
         self.trained_tokens, self.trained_seconds = 0, 0.0
         self.initial = dict(start) if start is not None else self._pretrain()
         self._start_sha256 = hashlib.sha256(save(self.initial)).hexdigest()
 
     def under(self, settings: ProxySettings) -> ProxyEnvironment:
         """The same data and shared start under other lengths."""
-        return ProxyEnvironment(self.name, self._data, settings, start=self.initial)
+        return ProxyEnvironment(self.name, self._data, settings, device=self.device, start=self.initial)
 
     @property
     def tokens(self) -> dict[str, int]:
@@ -122,10 +127,12 @@ class ProxyEnvironment:
     def _train(self, mixture: Mixture) -> int:
         began = time.perf_counter()
         drawn = self._drawer.draw(mixture, self._step_rows)
-        rows = torch.stack([self._rows[domain][row] for domain, row in drawn])
+        rows = torch.stack([self._rows[domain][row] for domain, row in drawn]).to(self.device)
         self._model.train()
         for batch in torch.split(rows, self.settings.batch):
             self._update(batch)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
         self.trained_tokens += rows.numel()
         self.trained_seconds += time.perf_counter() - began
         return rows.numel()
@@ -150,7 +157,7 @@ class ProxyEnvironment:
         self._begin(f"start {self.settings.seed}", max(1, self.settings.initial_steps))
         for _ in range(self.settings.initial_steps):
             self._train([weight / sum(mixture) for weight in mixture])
-        return {name: one.detach().clone() for name, one in self._model.named_parameters()}
+        return copied(dict(self._model.named_parameters()))
 
 
 def _domains(data: Sequence[DomainTokens], vocabulary: int) -> tuple[Domain, ...]:
@@ -177,14 +184,7 @@ def _model(settings: ProxySettings) -> Any:
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        model = LlamaForCausalLM(config)
-    size = model.num_parameters() - model.get_input_embeddings().weight.numel()
-    if size > settings.max_parameters:
-        raise BadPlan(
-            f"the proxy has {size} parameters beside its embeddings, at most {settings.max_parameters}:"
-            " lower its width, or raise max_parameters"
-        )
-    return model
+        return LlamaForCausalLM(config)
 
 
 def _optimizer(model: Any, settings: ProxySettings) -> torch.optim.Optimizer:

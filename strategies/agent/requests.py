@@ -13,7 +13,14 @@ from pydantic import AfterValidator, Field, TypeAdapter, model_validator
 
 from strategies.agent import defaults
 from strategies.agent.proposals import constants
-from strategies.agent.settings import REPLAY, AgentSettings, LearningSettings, ProposalSettings, ProxySettings
+from strategies.agent.settings import (
+    REPLAY,
+    AgentSettings,
+    LearningSettings,
+    ProposalSettings,
+    ProxySettings,
+    parameters,
+)
 from strategies.agent.trajectories import Domain
 from strategies.mixing.regmix_records import LEAST_RUNS
 from strategies.settings import Closed
@@ -22,13 +29,21 @@ TOKENS_PER_S = 12_000
 """Of the default proxy on one core, as measured; evaluating a token costs a third of training on it."""
 UPDATES_PER_S = 1.0
 """Of conservative Q-learning with the default agent on one core, as measured."""
+MOST_CHARACTERS = 200
+"""Of a domain's name: a stream's domains are called by what a column holds."""
 SEEDS = tuple(range(1, defaults.SEEDS + 1))
+
+
+def _printable(name: str) -> str:
+    if not (name.strip() and name.isprintable() and len(name) <= MOST_CHARACTERS):
+        raise ValueError(f"a domain's name is printable text of 1 to {MOST_CHARACTERS} characters")
+    return name
 
 
 class DomainFile(Closed):
     """One domain's text: JSONL with a column ``text``, or plain text whose documents are parted by blank lines."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$")
+    name: Annotated[str, AfterValidator(_printable)]
     path: str
     target: bool = False
     """What training is for; all others are what must not be forgotten."""
@@ -37,10 +52,12 @@ class DomainFile(Closed):
 class _OnDomains(Closed):
     """What is asked of some domains."""
 
-    domains: tuple[DomainFile, ...] = Field(min_length=2)
+    domains: tuple[DomainFile, ...]
 
     @model_validator(mode="after")
     def _apart(self) -> Self:
+        if len(self.domains) < 2:
+            raise ValueError("one domain alone cannot be mixed; name two or more")
         names = [one.name for one in self.domains]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -92,7 +109,7 @@ class Evaluate(_OnDomains):
     regmix_runs: Runs = defaults.REGMIX_RUNS
     """They come on top of the compared tokens."""
     regmix_tokens: int = Field(defaults.REGMIX_TOKENS, ge=64)
-    eta: float = Field(defaults.ETA, gt=0)
+    eta: float = Field(defaults.ETA, gt=0, allow_inf_nan=False)
     """How strongly Skill-It's weights follow losses."""
 
 
@@ -134,14 +151,23 @@ def estimate(request: Asked) -> Estimate:
         updates = request.learning.warm_steps + request.learning.steps
         return Estimate(runs=0, tokens=0, updates=updates, cpu_hours=round(updates / UPDATES_PER_S / 3600, 3))
     proxy, count = request.proxy, len(request.domains)
+    per_s = TOKENS_PER_S / _slower(proxy)
     a_run = proxy.steps * proxy.step_tokens
     measured = (proxy.steps + 1) * count * proxy.eval_tokens / 3
     runs, further = _runs(request)
     start = proxy.initial_steps * proxy.step_tokens
     tokens = runs * a_run + further + start
-    return Estimate(
-        runs=runs, tokens=tokens, updates=0, cpu_hours=round((tokens + runs * measured) / TOKENS_PER_S / 3600, 3)
-    )
+    return Estimate(runs=runs, tokens=tokens, updates=0, cpu_hours=round((tokens + runs * measured) / per_s / 3600, 3))
+
+
+def _slower(proxy: ProxySettings) -> float:
+    """Time a token over the default proxy's: as measured, two thirds of that do not depend on the model's size."""
+    return (2 + _weights(proxy) / _weights(ProxySettings())) / 3
+
+
+def _weights(proxy: ProxySettings) -> int:
+    """All parameters: the embeddings are the output layer too, so that every token is multiplied by them."""
+    return parameters(proxy.hidden, proxy.layers) + proxy.vocabulary * proxy.hidden
 
 
 def _runs(request: Collect | Evaluate | Graph) -> tuple[int, int]:

@@ -11,6 +11,22 @@ REPLAY = (0.05, 0.25, 0.5)
 """Shares of the constant replay that is collected and that an agent is compared with."""
 
 
+def parameters(hidden: int, layers: int) -> int:
+    """Parameters of a proxy beside its embeddings: attention, a network twice as wide, and norms."""
+    return layers * (10 * hidden * hidden + 2 * hidden) + hidden
+
+
+def check_size(*, hidden: int, layers: int, heads: int, max_parameters: int) -> None:
+    """Refuse a proxy that cannot be made, or that is larger than it may be; raises ValueError."""
+    if hidden % heads or (hidden // heads) % 2:
+        raise ValueError(f"hidden must be a multiple of {2 * heads}, as each of {heads} heads takes an even part")
+    if (size := parameters(hidden, layers)) > max_parameters:
+        raise ValueError(
+            f"the proxy has {size} parameters beside its embeddings, at most {max_parameters}: lower its width, or"
+            " raise max_parameters"
+        )
+
+
 class AgentSettings(Closed):
     """The networks: one form for the policy and both critics, each with its own parameters."""
 
@@ -40,7 +56,10 @@ class LearningSettings(Closed):
     keep: float = Field(0.3, gt=0, le=1, description="share of steps kept for the warm start, per progress decile")
     proposals: int = Field(30, ge=3, multiple_of=3, description="mixtures a state is pressed down on; thirds by source")
     conservative: float = Field(
-        defaults.CONSERVATIVE, ge=0, description="beta at the first update of Q-learning, and at least"
+        defaults.CONSERVATIVE,
+        ge=0,
+        allow_inf_nan=False,
+        description="beta at the first update of Q-learning, and at least",
     )
     tuning_rate: float = Field(
         0.05,
@@ -83,7 +102,7 @@ class ProxySettings(Closed):
     vocabulary: int = Field(2048, ge=8, description="most frequent tokens that keep an id of their own")
     hidden: int = Field(defaults.HIDDEN, ge=8, description="width of the model")
     layers: int = Field(defaults.LAYERS, ge=1, description="layers of the model")
-    heads: int = Field(4, ge=1, description="attention heads")
+    heads: int = Field(defaults.HEADS, ge=1, description="attention heads")
     max_parameters: int = Field(
         defaults.MAX_PARAMETERS,
         ge=1,
@@ -103,8 +122,7 @@ class ProxySettings(Closed):
 
     @model_validator(mode="after")
     def _fits(self) -> ProxySettings:
-        if self.hidden % self.heads or (self.hidden // self.heads) % 2:
-            raise ValueError("hidden must be heads times an even number")
+        check_size(hidden=self.hidden, layers=self.layers, heads=self.heads, max_parameters=self.max_parameters)
         if self.step_tokens < self.batch * self.length:
             raise ValueError("step_tokens must hold at least one batch of rows")
         return self

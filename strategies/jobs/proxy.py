@@ -21,6 +21,7 @@ from strategies.mixing.domains import batch_of
 from strategies.mixing.regmix_records import ProxyRun
 from strategies.settings import Task
 from strategies.training.data import Documents, eval_side, messages_of, refuse_leaks, training_side
+from strategies.training.precision import device_for
 
 RUNS_FILE = "runs.jsonl"
 MOST_TOKENS = 1_000_000
@@ -33,7 +34,8 @@ def run_proxies(spec: JobSpec, work: ProxyWork, runtime: Runtime) -> JobResult:
     runtime.enter("reading data")
     data, used = _data(spec, work, runtime)
     runtime.enter("making the shared start")
-    environment = ProxyEnvironment(f"{spec.stream}/{spec.name}", data, template.proxy)
+    device = device_for(spec.device)
+    environment = ProxyEnvironment(f"{spec.stream}/{spec.name}", data, template.proxy, device=device)
     names = [domain.name for domain in environment.domains]
     path = runtime.directory / "checkpoints" / RUNS_FILE
     done = _earlier(spec)[: len(template.mixtures)]
@@ -53,6 +55,7 @@ def run_proxies(spec: JobSpec, work: ProxyWork, runtime: Runtime) -> JobResult:
         consumed=tuple(_consumed(source, used, runtime.directory) for source in work.sources),
         facts={
             "runs": len(done),
+            "device": str(device),
             "tokens": environment.trained_tokens,
             "tokens_per_s": round(environment.tokens_per_s, 1),
             "provenance": environment.head(spec.seed).provenance.model_dump(mode="json"),

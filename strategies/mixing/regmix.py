@@ -13,29 +13,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from strategies.errors import BadPlan
-from strategies.mixing.regmix_records import FitSettings, MixtureSettings, ProxyRun
+from strategies.mixing.regmix_records import LEAST_RUNS, FitSettings, MixtureSettings, ProxyRun
 from strategies.mixing.simplex import Weights, caps, normalised, project
 
 Table = NDArray[np.float64]
 _BLOCK = 8192
 _MAX_BLOCKS = 4096
+_FINER = (1, 2, 4, 8)
+"""How many times finer the grid may become: beyond that a limit so small gives a tiny run no row."""
 
 
 def candidates(prior: Weights, settings: MixtureSettings, *, seed: str) -> list[dict[str, float]]:
     """``settings.runs`` different mixtures around the tempered prior (steps 1 to 5).
 
-    Each picks one of the log-spaced strengths c and is drawn from Dirichlet(c * tempered prior). They are to be kept by
-    value: nothing promises that another version of numpy would draw them again.
+    Each picks one of the log-spaced strengths c and is drawn from Dirichlet(c * tempered prior). Where the limit of a
+    small domain leaves too few of them apart, they are drawn again on a finer grid. They are to be kept by value:
+    nothing promises that another version of numpy would draw them again.
+
+    Raises:
+        BadPlan: no grid tells so many apart, because a domain is too small.
     """
     plain = normalised(prior)
-    names = list(plain)
-    random = generator(seed)
-    found = _oversampled(np.array(list(plain.values())), settings, random)
-    distinct = _distinct(found, settings.near)
-    if len(distinct) < settings.runs:
-        raise BadPlan(f"only {len(distinct)} mixtures differ, not {settings.runs}; ask for fewer runs or a finer grid")
-    kept = distinct[np.sort(random.permutation(len(distinct))[: settings.runs])]
-    return [dict(zip(names, row, strict=True)) for row in random.permutation(kept).tolist()]
+    for finer in _FINER:
+        random = generator(seed)
+        distinct = _distinct(_oversampled(plain, settings, settings.grid / finer, random), settings.near)
+        if len(distinct) >= settings.runs:
+            kept = distinct[np.sort(random.permutation(len(distinct))[: settings.runs])]
+            return [dict(zip(plain, row, strict=True)) for row in random.permutation(kept).tolist()]
+    raise _too_small(plain, settings)
 
 
 def generator(seed: str) -> np.random.Generator:
@@ -56,7 +61,17 @@ def targets(runs: Sequence[ProxyRun], settings: FitSettings) -> list[float]:
     return [sum(share * sum(run.losses[name] for name in sets) / len(sets) for share, sets in wanted) for run in runs]
 
 
-def _oversampled(prior: Table, settings: MixtureSettings, random: np.random.Generator) -> Table:
+def _too_small(prior: Weights, settings: MixtureSettings) -> BadPlan:
+    name = min(prior, key=prior.__getitem__)
+    fewer = f"ask for fewer runs ({LEAST_RUNS} at least), " if settings.runs > LEAST_RUNS else ""
+    return BadPlan(
+        f"regmix finds fewer than {settings.runs} different mixtures within its limits, as domain {name} has only"
+        f" {prior[name]:.2g} of all tokens; {fewer}give it more data, or leave regmix out: skill-it needs no tiny runs"
+    )
+
+
+def _oversampled(plain: Weights, settings: MixtureSettings, grid: float, random: np.random.Generator) -> Table:
+    prior = np.array(list(plain.values()))
     wanted = settings.runs * settings.oversample
     centre = prior**settings.temperature / (prior**settings.temperature).sum()
     strengths = np.geomspace(settings.least_strength, settings.greatest_strength, settings.strengths)
@@ -65,12 +80,12 @@ def _oversampled(prior: Table, settings: MixtureSettings, random: np.random.Gene
     count = 0
     for _ in range(_MAX_BLOCKS):
         drawn = _dirichlet(strengths[random.integers(len(strengths), size=_BLOCK)][:, None] * centre, random)
-        kept = _gridded(drawn[(drawn <= most).all(1)], settings.grid)
+        kept = _gridded(drawn[(drawn <= most).all(1)], grid)
         found.append(kept)
         count += len(kept)
         if count >= wanted:
             return np.concatenate(found)[:wanted]
-    raise BadPlan("nearly every mixture goes beyond the prior's limit; ask for fewer runs or merge small domains")
+    raise _too_small(plain, settings)
 
 
 def _dirichlet(concentrations: Table, random: np.random.Generator) -> Table:

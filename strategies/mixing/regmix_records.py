@@ -22,7 +22,7 @@ class MixtureSettings(Closed):
     most_over_prior: float = Field(15.0, ge=1)
     """A mixture with a weight above this many times the prior is rejected."""
     grid: float = Field(2e-4, gt=0, lt=0.1)
-    """Weights below it become 0, the others its multiples."""
+    """Weights below it become 0, the others its multiples; made finer until enough mixtures differ."""
     oversample: int = Field(100, ge=1)
     near: float = Field(1e-5, ge=0)
     """Mixtures that are no further apart (sum of absolutes) are one."""

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from strategies.agent import TRIED
+from strategies.agent import TRIED, defaults
+from strategies.agent.settings import check_size
 from strategies.mixing.domains import ClusterSettings
 from strategies.parts import MixtureLimits
 from strategies.settings import Closed
@@ -65,6 +66,18 @@ class RegMixSettings(Closed):
     jobs: int = Field(4, ge=1, description="jobs that the tiny runs are dealt out to")
     old_weight: float = Field(0.5, ge=0, le=1, description="weight of the old domains' loss in what is minimised")
     epochs_max: float = Field(4.0, gt=0, description="how often a domain may be repeated in the chosen mixture")
+    hidden: int = Field(
+        defaults.HIDDEN, ge=8, description=f"width of the tiny runs' model, a multiple of {2 * defaults.HEADS}"
+    )
+    layers: int = Field(defaults.LAYERS, ge=1, description="layers of the tiny runs' model")
+    max_parameters: int = Field(
+        defaults.MAX_PARAMETERS, ge=1, description="most parameters that it may have beside its embeddings"
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> RegMixSettings:
+        check_size(hidden=self.hidden, layers=self.layers, heads=defaults.HEADS, max_parameters=self.max_parameters)
+        return self
 
 
 WITHOUT = (
@@ -120,7 +133,7 @@ class WeightedSettings(Closed):
     def search(self) -> RegMixSettings | None:
         """RegMix's search for the weights, or the one for an agent's guard."""
         if isinstance(self.reweight, AgentMixSettings):
-            return None if self.reweight.folder is None else self.reweight.regmix
+            return self.reweight.regmix
         return self.reweight if isinstance(self.reweight, RegMixSettings) else None
 
     @model_validator(mode="before")

@@ -11,6 +11,8 @@ from strategies.settings import Json
 Weights = Mapping[str, float]
 _TINY = 1e-300
 _HALVINGS = 200
+_ROUNDING = 1e-9
+"""By how much a sum of equal weights may miss 1."""
 
 
 def caps(left: Weights, budget: float) -> dict[str, float]:
@@ -32,7 +34,7 @@ def project(weights: Weights, *, floor: float, most: Weights | None = None) -> d
     if sum(high.values()) <= 1.0:
         return _normalised(high)
     low = {name: min(floor, high[name]) for name in weights}
-    if sum(low.values()) > 1.0:
+    if sum(low.values()) > 1.0 + _ROUNDING:
         raise BadPlan(f"{len(weights)} domains cannot each have a weight of {floor}; lower limits.floor")
     return _normalised(_scaled({name: max(weight, _TINY) for name, weight in weights.items()}, low, high))
 

@@ -1,11 +1,11 @@
 """Data mixing: every batch a domain, first weights as in replay, re-weighted by Skill-It (Chen et al. 2023).
 
-No agent ships, so that the default is what needs no training: see ``TRIED``.
+No agent ships, so that the default is what needs no training: see ``TRIED`` and ``UNTAUGHT``.
 """
 
 from __future__ import annotations
 
-from strategies.agent import TRIED
+from strategies.agent import TRIED, UNTAUGHT
 from strategies.composition import Composition
 from strategies.mixing.settings import WITHOUT, SkillItSettings, WeightedSettings
 from strategies.named.contract import Named
@@ -15,5 +15,5 @@ DATA_MIXING = Named(
     summary="fine-tune the live model on all domains, with weights that follow what is still hard",
     sources=("arXiv 2307.14430", "arXiv 2305.10429", "arXiv 2407.01492", "arXiv 2507.15640"),
     composition=Composition(mixing=WeightedSettings(reweight=SkillItSettings())),
-    note=f"no agent ships: {TRIED}. {WITHOUT}",
+    note=f"no agent ships: {TRIED}. {WITHOUT}. {UNTAUGHT[0].upper()}{UNTAUGHT[1:]}",
 )

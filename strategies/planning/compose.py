@@ -6,10 +6,10 @@ from strategies.composition import Composition, InfiniteSettings
 from strategies.contract import Signals
 from strategies.errors import BadPlan
 from strategies.mixing.regmix_records import LEAST_RUNS
-from strategies.mixing.settings import WeightedSettings
+from strategies.mixing.settings import AgentMixSettings, SkillItSettings, WeightedSettings
 from strategies.parts import LocalObjective, TaskMeanConsolidation
 from strategies.plan import ADAPTER, BANK
-from strategies.planning.domains import TOLERANCE
+from strategies.planning.domains import NEW, TOLERANCE, check_names
 from strategies.selection.settings import AdapterSettings
 from strategies.settings import Closed, Task, TrainingSettings
 
@@ -19,6 +19,8 @@ LANGUAGE_MODELS_ONLY = {
     "regmix": "tries mixtures on tiny language models",
 }
 """Re-weightings that classification cannot have, and why."""
+FROM_FIRST = ("skill-it", "agent", "doremi")
+"""Re-weightings that go on from the first weights."""
 
 
 def check(composition: Composition, training: TrainingSettings, task: Task) -> None:
@@ -84,6 +86,8 @@ def _turned(settings: Closed, shared: set[str]) -> list[str]:
 
 
 def _check_weighted(mixing: WeightedSettings) -> None:
+    _check_unused(mixing)
+    check_names(mixing)
     reweight, given, search = mixing.reweight, mixing.weights, mixing.search
     if search is not None and search.runs < LEAST_RUNS:
         where = "runs" if search is reweight else "regmix.runs"
@@ -94,6 +98,47 @@ def _check_weighted(mixing: WeightedSettings) -> None:
         raise BadPlan("mixing.weights cannot be negative or sum to more than 1; domains left out share what remains")
     if given != "replay" and reweight.kind == "regmix":
         raise BadPlan("regmix finds the weights by itself; remove mixing.weights")
+    if isinstance(given, dict) and reweight.kind in FROM_FIRST and _gives_all(given):
+        raise BadPlan(
+            f"mixing.weights leaves every domain but {', '.join(_weighed(given))} a first weight of 0, and"
+            f" {reweight.kind} goes on from the first weights; leave the others some, or set mixing.reweight to none"
+        )
+    if isinstance(reweight, SkillItSettings) and reweight.graph is not None:
+        _check_graph(reweight.graph)
+
+
+def _check_unused(mixing: WeightedSettings) -> None:
+    """Refuse what another choice alone would heed."""
+    if mixing.domains.by != "clusters" and _turned(mixing.domains, {"by"}):
+        raise BadPlan(
+            f"mixing.domains.clusters is used when by is clusters, not {mixing.domains.by}; remove it, or set"
+            " mixing.domains.by to clusters"
+        )
+    agent = mixing.reweight if isinstance(mixing.reweight, AgentMixSettings) else None
+    unused = _turned(agent, {"folder"}) if agent is not None and agent.folder is None else []
+    if unused:
+        raise BadPlan(f"mixing.reweight.{unused[0]} is about the guard of an agent; give mixing.reweight.folder too")
+
+
+def _gives_all(weights: dict[str, float]) -> bool:
+    """Whether new data alone, or a single domain, is given all weight."""
+    weighed = _weighed(weights)
+    of_new = all(name == NEW or name.startswith(f"{NEW}/") for name in weighed)
+    return sum(weights.values()) >= 1 - TOLERANCE and (of_new or len(weighed) == 1)
+
+
+def _weighed(weights: dict[str, float]) -> tuple[str, ...]:
+    return tuple(name for name, weight in weights.items() if weight > 0)
+
+
+def _check_graph(graph: dict[str, dict[str, float]]) -> None:
+    for name, row in graph.items():
+        for to, edge in row.items():
+            if edge < 0:
+                raise BadPlan(
+                    f"mixing.reweight.graph has {edge:g} from {name} to {to}: a domain helps another or does not, so"
+                    " edges are 0 or more"
+                )
 
 
 def check_parent(composition: Composition, signals: Signals) -> None:

@@ -22,8 +22,11 @@ EARLIER = "earlier"
 NEW = "new"
 """What settings may call the domains of the decision's own batches, whose names differ from stage to stage."""
 
-_NAMES = {True: re.compile(rf"{NEW}|{EARLIER}|anchor|batch-\d+"), False: re.compile(rf"{NEW}|(new|old)/.+")}
-"""Names that a domain may have, by whether batches are the domains."""
+_NAMES = {
+    True: (re.compile(rf"{NEW}|{EARLIER}|anchor|batch-\d+"), f"{NEW}, {EARLIER}, anchor and batch-N"),
+    False: (re.compile(rf"{NEW}|(new|old)/.+"), f"{NEW}, new/CLASS and old/CLASS"),
+}
+"""Names that a domain may have and how they are said, by whether batches are the domains."""
 
 TOLERANCE = 1e-6
 """By how much a sum of weights may miss 1."""
@@ -58,7 +61,7 @@ def find(signals: Signals, settings: WeightedSettings) -> tuple[Domain, ...]:
 def weights(domains: tuple[Domain, ...], settings: WeightedSettings, *, replay: float) -> dict[str, Fraction]:
     """The first weight of every domain; ``replay`` is the share of old data where the weights are replay's."""
     if isinstance(settings.first, dict):
-        return rounded(_given(domains, settings, settings.first), domains[0].name)
+        return rounded(_given(domains, settings.first), domains[0].name)
     if settings.first == "uniform":
         return rounded({domain.name: 1 / len(domains) for domain in domains}, domains[0].name)
     if settings.first == "prior":
@@ -89,30 +92,35 @@ def _within(side: list[Domain]) -> list[float]:
     return list(normalised({domain.name: float(max(1, domain.seen)) for domain in side}).values()) if side else []
 
 
-def called(domains: Iterable[Domain], settings: WeightedSettings, name: str) -> tuple[str, ...]:
-    """The domains that a name in the settings means now: none where such a domain may come again.
-
-    Raises:
-        BadPlan: no domain is ever called so.
-    """
-    if not _NAMES[settings.domains.by == "batch"].fullmatch(name):
-        known = ", ".join(domain.name for domain in domains)
-        raise BadPlan(f"strategy.mixing names {name}, which is no domain; {NEW} and {known} are")
+def called(domains: Iterable[Domain], name: str) -> tuple[str, ...]:
+    """The domains that a name in the settings means now: none where such a domain may come again."""
     return tuple(domain.name for domain in domains if name == domain.name or (name == NEW and domain.new))
 
 
 def absent(domains: tuple[Domain, ...], settings: WeightedSettings) -> list[str]:
     """Names in the settings that mean no domain now, and are left out."""
+    return sorted(name for name in _asked(settings) if not called(domains, name))
+
+
+def check_names(settings: WeightedSettings) -> None:
+    """Refuse a name in the settings that no domain ever has; raises BadPlan."""
+    names, which = _NAMES[settings.domains.by == "batch"]
+    for name in sorted(_asked(settings)):
+        if not names.fullmatch(name):
+            raise BadPlan(f"mixing names {name}, which is no domain; {which} are")
+
+
+def _asked(settings: WeightedSettings) -> set[str]:
     asked = set(settings.weights) if isinstance(settings.weights, dict) else set[str]()
     if isinstance(settings.reweight, SkillItSettings):
         graph = settings.reweight.graph or {}
         asked |= {*settings.reweight.targets, *graph, *(name for row in graph.values() for name in row)}
-    return sorted(name for name in asked if not called(domains, settings, name))
+    return asked
 
 
-def _given(domains: tuple[Domain, ...], settings: WeightedSettings, asked: dict[str, float]) -> dict[str, float]:
+def _given(domains: tuple[Domain, ...], asked: dict[str, float]) -> dict[str, float]:
     """The weights asked for; those of domains that are not there now go to the others by their weights."""
-    found = _spread(domains, settings, asked)
+    found = _spread(domains, asked)
     left = [domain.name for domain in domains if domain.name not in found]
     total, there = min(1.0, sum(asked.values())), sum(found.values())
     if asked and not found:
@@ -124,11 +132,11 @@ def _given(domains: tuple[Domain, ...], settings: WeightedSettings, asked: dict[
     return normalised({**found, **{name: (1 - total) / len(left) for name in left}})
 
 
-def _spread(domains: tuple[Domain, ...], settings: WeightedSettings, asked: dict[str, float]) -> dict[str, float]:
+def _spread(domains: tuple[Domain, ...], asked: dict[str, float]) -> dict[str, float]:
     """Weights by domain; what is asked for all that is new is shared by tokens among what has no weight of its own."""
     found: dict[str, float] = {}
     for name, weight in asked.items():
-        meant = {one for one in called(domains, settings, name) if one == name or one not in asked}
+        meant = {one for one in called(domains, name) if one == name or one not in asked}
         shares = prior(domain for domain in domains if domain.name in meant) if meant else {}
         found |= {one: weight * part for one, part in shares.items()}
     return found

@@ -77,9 +77,9 @@ def _reweight(settings: WeightedSettings, found: tuple[Domain, ...]) -> Reweight
     reweight = settings.reweight
     names = [domain.name for domain in found]
     if isinstance(reweight, SkillItSettings):
-        graph = identity(names) if reweight.graph is None else _graph(reweight.graph, settings, found)
+        graph = identity(names) if reweight.graph is None else _graph(reweight.graph, found)
         if reweight.targets:
-            graph = _towards(graph, _measured_targets(reweight.targets, settings, found))
+            graph = _towards(graph, _measured_targets(reweight.targets, found))
         if not any(graph.values()):
             return None
         return SkillItReweighting(
@@ -99,21 +99,17 @@ def _towards(graph: dict[str, dict[str, float]], targets: frozenset[str]) -> dic
     return {name: {to: edge for to, edge in row.items() if to in targets} for name, row in graph.items()}
 
 
-def _measured_targets(
-    targets: tuple[str, ...], settings: WeightedSettings, found: tuple[Domain, ...]
-) -> frozenset[str]:
+def _measured_targets(targets: tuple[str, ...], found: tuple[Domain, ...]) -> frozenset[str]:
     measured = {domain.name for domain in found if domain.measured}
-    return frozenset(one for name in targets for one in domains.called(found, settings, name)) & measured
+    return frozenset(one for name in targets for one in domains.called(found, name)) & measured
 
 
-def _graph(
-    graph: dict[str, dict[str, float]], settings: WeightedSettings, found: tuple[Domain, ...]
-) -> dict[str, dict[str, float]]:
+def _graph(graph: dict[str, dict[str, float]], found: tuple[Domain, ...]) -> dict[str, dict[str, float]]:
     """The graph between the domains that are there now; each helps itself."""
     edges: dict[str, dict[str, float]] = {domain.name: {domain.name: 1.0} for domain in found}
     for name, row in graph.items():
-        helped = {one: edge for to, edge in row.items() for one in domains.called(found, settings, to)}
-        for one in domains.called(found, settings, name):
+        helped = {one: edge for to, edge in row.items() for one in domains.called(found, to)}
+        for one in domains.called(found, name):
             edges[one] |= helped
     return edges
 
@@ -182,6 +178,9 @@ def _regmix(
         step_tokens=settings.tokens,
         steps=1,
         initial_steps=max(1, round(START_TOKENS / settings.tokens)),
+        hidden=settings.hidden,
+        layers=settings.layers,
+        max_parameters=settings.max_parameters,
         seed=signals.training.seed,
     )
     proxies: dict[str, Template] = {

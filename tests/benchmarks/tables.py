@@ -400,12 +400,53 @@ def mixing_agent_table(measured: Record) -> str:
     return "\n\n".join(_held_out(measured, name, found) for name, found in measured["held_out"].items())
 
 
+def tried(measured: Record) -> str:
+    """How the agent fared, as ``strategies.agent.TRIED`` says it."""
+    lessons, learning, worlds = measured["agent"]["lessons"], measured["agent"]["learning"], measured["held_out"]
+    fared = "; ".join(
+        f"on {name} losses fell by {compared(found, 'agent')['fall']:.3f} deviations under it, by"
+        f" {compared(found, found['guard'])['fall']:.3f} under the best constant mixture ({found['guard']}), and it was"
+        f" ahead in {found['wins']} of {len(found['facts']['seeds'])} runs"
+        for name, found in worlds.items()
+    )
+    return (
+        f"the agent that was tried was taught from {lessons['trajectories']} trajectories with"
+        f" {learning['warm_steps']} + {learning['steps']} updates and compared on {len(worlds)}"
+        f" set{'s' if len(worlds) > 1 else ''} of domains that it had not seen: {fared}"
+    )
+
+
+def untaught(measured: Record) -> str:
+    """How Skill-It fared beside constant mixtures, as ``strategies.agent.UNTAUGHT`` says it."""
+    fared = "; ".join(
+        f"on {name} losses fell by {_spread(found, 'skill-it')} deviations under it, by"
+        f" {_spread(found, found['guard'])} under the best constant mixture and by {_spread(found, 'replay-0.25')}"
+        " under constant replay of 25 %"
+        for name, found in measured["held_out"].items()
+    )
+    return (
+        "skill-it is the default for what it does without, tiny runs and a mixture chosen beforehand, not for being"
+        f" ahead: {fared}"
+    )
+
+
+def compared(found: Record, policy: str) -> Record:
+    """A way to choose among those that were compared in an environment."""
+    (row,) = (row for row in found["rows"] if row["policy"] == policy)
+    return dict(row)
+
+
+def _spread(found: Record, policy: str) -> str:
+    row = compared(found, policy)
+    return f"{row['fall']:.3f} ± {row['fall_deviation']:.3f}"
+
+
 def _held_out(measured: Record, name: str, found: Record) -> str:
     world, lessons = found["world"], measured["agent"]["lessons"]
     rows = [
         (
             row["policy"],
-            f"{row['fall']:.3f} ± {row['fall_deviation']:.3f}",
+            _spread(found, row["policy"]),
             f"{row['source']:.4f}",
             f"{row['target']:.4f}",
         )

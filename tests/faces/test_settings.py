@@ -202,6 +202,15 @@ def test_a_dry_run_shows_the_settings_and_registers_nothing(face: Face) -> None:
         ("strategy.probe.budget=.nan", "strategy.probe.budget: nan is not a finite number"),
         ("triggers=[{kind: interval, every_seconds: 1e12}]", "less than or equal to 315360000"),
         ("evaluations.batch-3=anchor.jsonl", "is not one of Rekindle's own (anchor, batch-N, pool-N)"),
+        (
+            "strategy=data-mixing strategy.mixing.domains=column source.domain_field=null",
+            "strategy.mixing.domains: column needs source.domain_field, the column that names the domains",
+        ),
+        ("strategy=data-mixing strategy.mixing.weights.foo=0.5", "names foo, which is no domain"),
+        (
+            "strategy=data-mixing strategy.mixing.reweight.kind=regmix strategy.mixing.reweight.hidden=512",
+            "5245440 parameters beside its embeddings, at most 300000",
+        ),
     ],
 )
 @pytest.mark.parametrize("dry", [(), ("--dry-run",)])

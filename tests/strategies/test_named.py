@@ -32,6 +32,12 @@ def test_every_resolved_value_says_where_it_comes_from(name: str) -> None:
     assert {"strategy", "learning_rate", "steps", "batch", "order"} <= set(made.values)
 
 
+def test_what_nobody_set_is_called_a_default() -> None:
+    usual, given = plan().values, plan(signals({"tuner": "lora", "train_batch_size": 8})).values
+    assert (usual["tuner"].origin, usual["batch"].origin) == ("default", "default")
+    assert (given["tuner"].origin, given["batch"].origin) == ("settings", "settings")
+
+
 @pytest.mark.parametrize("name", choice.NAMES)
 @pytest.mark.parametrize("refusals", [1, 2, 3, 5])
 def test_a_plan_differs_from_every_refused_one(name: str, refusals: int) -> None:

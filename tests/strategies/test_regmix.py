@@ -51,7 +51,7 @@ def test_the_same_seed_draws_the_same_mixtures(mixtures: list[Mixture]) -> None:
 
 def test_draws_centre_on_the_tempered_prior() -> None:
     settings = MixtureSettings(runs=20_000, oversample=1, most_over_prior=1000)
-    drawn = regmix._oversampled(np.array(list(PRIOR.values())), settings, regmix.generator("mean"))
+    drawn = regmix._oversampled(PRIOR, settings, settings.grid, regmix.generator("mean"))
     wanted = np.sqrt(list(PRIOR.values()))
     assert drawn.mean(0) == pytest.approx(wanted / wanted.sum(), abs=0.01)
 
@@ -67,19 +67,27 @@ def test_one_weight_of_a_flat_dirichlet_is_uniform() -> None:
     assert kstest(found[:, 0], "uniform").pvalue > 0.01
 
 
-@pytest.mark.parametrize(
-    ("settings", "reason"),
-    [
-        (MixtureSettings(runs=500, grid=0.09, oversample=2), "mixtures differ"),
-        (MixtureSettings(runs=5, oversample=1, most_over_prior=1, least_strength=5), "beyond the prior's limit"),
-    ],
-)
-def test_mixtures_that_cannot_be_had_are_refused(
-    settings: MixtureSettings, reason: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(("share", "runs"), [(5e-4, 64), (3e-4, 24), (3e-4, 64), (1e-4, 24)])
+def test_a_small_domain_is_tried_on_a_finer_grid(share: float, runs: int) -> None:
+    prior = {"large": 1 - share, "small": share}
+    found = [one["small"] for one in regmix.candidates(prior, MixtureSettings(runs=runs), seed="small")]
+    assert len(set(found)) == runs
+    assert 0 < max(found) <= 15 * share * 1.02
+
+
+def test_a_domain_too_small_for_any_grid_is_refused_by_name_with_what_to_do() -> None:
+    prior = {"large": 1 - 1e-5, "small": 1e-5}
+    with pytest.raises(BadPlan, match=r"domain small has only 1e-05 of all tokens; give it more data, or leave regmix"):
+        regmix.candidates(prior, MixtureSettings(runs=24), seed="small")
+    with pytest.raises(BadPlan, match=r"fewer than 64 .*; ask for fewer runs \(24 at least\), give it more data, or"):
+        regmix.candidates(prior, MixtureSettings(runs=64), seed="small")
+
+
+def test_mixtures_that_all_go_beyond_their_limit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(regmix, "_MAX_BLOCKS", 3)
-    with pytest.raises(BadPlan, match=reason):
-        regmix.candidates(dict.fromkeys("abcdef", 1.0) if "prior" in reason else PRIOR, settings, seed="tests")
+    settings = MixtureSettings(runs=5, oversample=1, most_over_prior=1, least_strength=5)
+    with pytest.raises(BadPlan, match="fewer than 5 different mixtures within its limits"):
+        regmix.candidates(dict.fromkeys("abcdef", 1.0), settings, seed="tests")
 
 
 def runs(mixtures: list[Mixture], noise: float = 0.0) -> list[ProxyRun]:

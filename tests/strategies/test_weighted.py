@@ -232,6 +232,13 @@ def test_a_cap_that_the_last_mixture_kept_is_kept_by_the_next(
     assert all(found[name] <= most[name] + 1e-9 for name in found)
 
 
+@pytest.mark.parametrize("count", range(2, 65))
+def test_a_floor_of_equal_weights_leaves_nothing_to_move(count: int) -> None:
+    before = {f"domain-{at}": 1 / count for at in range(count)}
+    after = {name: float(at == 0) for at, name in enumerate(before)}
+    assert within(MixtureLimits(floor=1), before, after, most=None) == pytest.approx(before)
+
+
 def test_projection_scales_what_is_neither_at_the_floor_nor_at_the_cap() -> None:
     found = project({"a": 0.6, "b": 0.3, "c": 0.1, "d": 0.0}, floor=0.05, most={"a": 0.4, "b": 1, "c": 1, "d": 1})
     assert found == pytest.approx({"a": 0.4, "b": 0.55 * 0.75, "c": 0.55 * 0.25, "d": 0.05})

@@ -8,12 +8,13 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from strategies.agent.environment import DomainTokens, ProxyEnvironment
 from strategies.agent.evaluate import Comparison, baselines, compare
 from strategies.agent.rollout import constant, rollout
 from strategies.agent.rows import OTHER, RowDrawer, compact, frequent, similarities, token_counts, windows
-from strategies.agent.settings import ProxySettings
+from strategies.agent.settings import ProxySettings, parameters
 from strategies.errors import BadPlan, Refused
 from tests.training.agent_worlds import TOKENS, other_world, world
 
@@ -77,10 +78,17 @@ def test_the_tokens_of_a_step_are_counted(proxy: ProxyEnvironment) -> None:
 
 
 def test_a_proxy_that_is_too_large_is_refused() -> None:
-    with pytest.raises(BadPlan, match="at most 300000"):
-        ProxyEnvironment("tiny", data(), SETTINGS.model_copy(update={"hidden": 512, "heads": 4}))
-    larger = SETTINGS.model_copy(update={"hidden": 256, "heads": 4, "max_parameters": 5_000_000})
-    assert ProxyEnvironment("larger", data(), larger).head(1).provenance.settings["hidden"] == 256
+    with pytest.raises(ValidationError, match="5245440 parameters beside its embeddings, at most 300000"):
+        ProxySettings(hidden=512)
+    larger = ProxyEnvironment("larger", data(), ProxySettings(hidden=256, max_parameters=5_000_000, initial_steps=0))
+    assert larger.head(1).provenance.settings["hidden"] == 256
+
+
+@pytest.mark.parametrize(("hidden", "layers"), [(8, 1), (64, 2), (96, 3)])
+def test_the_size_that_settings_tell_is_that_of_the_model(hidden: int, layers: int) -> None:
+    settings = ProxySettings(hidden=hidden, layers=layers, initial_steps=0, max_parameters=1_000_000)
+    proxy = ProxyEnvironment("tiny", data(), settings)
+    assert sum(one.numel() for one in proxy.initial.values()) == parameters(hidden, layers) + 2048 * hidden
 
 
 def test_the_process_keeps_its_random_numbers() -> None:

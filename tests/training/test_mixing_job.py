@@ -12,6 +12,7 @@ from strategies.agent.trajectories import read
 from strategies.contract import JobSpec, TrainWork
 from strategies.jobs.mixing import bound, read_mixture, write_mixture
 from strategies.jobs.runtime import Stopped
+from strategies.training.precision import device_for
 from tests.training import makers
 
 SKILL = {"kind": "skill-it", "eta": 2.0, "window": 2, "graph": {"new": {"new": 1.0}, "old": {"old": 1.0}}}
@@ -170,6 +171,7 @@ def test_tiny_runs_go_on_where_an_earlier_attempt_ended_and_are_fitted(tmp_path:
     assert (tmp_path / "resumed" / "out" / "runs" / "runs.jsonl").read_text() == "".join(lines)
     assert resumed.facts["tokens"] < whole.facts["tokens"]
     assert resumed.consumed == whole.consumed
+    assert whole.facts["device"] == str(device_for("auto"))
     assert [(one.role, one.documents, one.samples) for one in whole.consumed] == [
         ("trained", 20, 0),
         ("replayed", 20, 0),

@@ -1,0 +1,122 @@
+"""Proxy and learner compute on the device that a training job would be given."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from strategies.agent import commands
+from strategies.agent.commands import collect, evaluate, graph, teach
+from strategies.agent.environment import DomainTokens, ProxyEnvironment
+from strategies.agent.learning import Learner
+from strategies.agent.requests import Collect, DomainFile, Evaluate, Graph, Report, Teach
+from strategies.agent.rollout import constant, rollout
+from strategies.agent.settings import AgentSettings, LearningSettings, ProposalSettings, ProxySettings
+from strategies.agent.trajectories import append
+from strategies.training.precision import device_for
+from tests.models import texts
+from tests.training.agent_worlds import SMALL, runs, world
+
+PROXY = ProxySettings(hidden=16, length=16, batch=4, step_tokens=128, eval_tokens=32, steps=2, initial_steps=2)
+
+
+def silent(report: Report) -> None:
+    """Nobody looks."""
+
+
+def tokens(name: str, start: int) -> DomainTokens:
+    ids = np.asarray((start + np.arange(400)) % 7, dtype=np.int64)
+    return DomainTokens(name=name, target=start > 0, train=ids, validation=ids[:80])
+
+
+def test_the_proxys_weights_and_rows_are_on_its_device_and_its_start_in_main_memory() -> None:
+    device = device_for("auto")
+    proxy = ProxyEnvironment("tiny", [tokens("old", 0), tokens("new", 3)], PROXY, device=device)
+    read: list[str] = []
+
+    def look(_module: Any, _given: Any, named: dict[str, Any]) -> None:
+        read.append(named["input_ids"].device.type)
+
+    proxy._model.register_forward_pre_hook(look, with_kwargs=True)
+    rollout(proxy, constant([0.5, 0.5]), seed=1)
+    weights = [*proxy._model.parameters(), *proxy._model.buffers()]
+    assert {*read, *(one.device.type for one in weights)} == {device.type}
+    assert {one.device.type for one in proxy.initial.values()} == {"cpu"}
+    assert proxy.under(PROXY).device == device
+
+
+def test_a_learners_networks_and_batches_are_on_its_device() -> None:
+    device = device_for("auto")
+    learner = Learner(runs(world(total=4), 8), SMALL, LearningSettings(warm_steps=1, steps=1, batch=8), device=device)
+    learner.advance()
+    learner.advance()
+    weights = [*learner.policy.parameters(), *learner.critics.parameters(), *learner.targets.parameters()]
+    assert {one.device.type for one in weights} == {device.type}
+
+
+class Devices:
+    """Stands in for the choice of a device, and hears where environments and learners were put."""
+
+    chosen = torch.device("cpu", 0)
+    """Nobody takes it without being told."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked: list[str] = []
+        self.used: list[torch.device] = []
+        monkeypatch.setattr(commands, "device_for", self._choose)
+        for made in (ProxyEnvironment, Learner):
+            monkeypatch.setattr(commands, made.__name__, self._hearing(made))
+
+    def _choose(self, asked: str) -> torch.device:
+        self.asked.append(asked)
+        return self.chosen
+
+    def _hearing(self, made: Any) -> Any:
+        def make(*given: Any, **named: Any) -> Any:
+            one = made(*given, **named)
+            self.used.append(one.device)
+            return one
+
+        return make
+
+
+@pytest.fixture
+def domains(tmp_path: Path) -> tuple[DomainFile, ...]:
+    (tmp_path / "old.txt").write_text("\n\n".join(texts(30)))
+    lines = (json.dumps({"text": text}) for text in texts(30, start=100))
+    (tmp_path / "new.jsonl").write_text("\n".join(lines))
+    return (
+        DomainFile(name="old", path=str(tmp_path / "old.txt")),
+        DomainFile(name="new", path=str(tmp_path / "new.jsonl"), target=True),
+    )
+
+
+def test_collections_comparisons_and_graphs_run_where_a_job_would(
+    tmp_path: Path, domains: tuple[DomainFile, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices = Devices(monkeypatch)
+    proposals = ProposalSettings(trajectories=1, steps=2)
+    collect(Collect(domains=domains, out=str(tmp_path), proxy=PROXY, proposals=proposals, regmix_runs=0), silent)
+    evaluate(Evaluate(domains=domains, proxy=PROXY, seeds=(1,), regmix_runs=0), silent)
+    graph(Graph(domains=domains, proxy=PROXY, seeds=(1,)), silent)
+    assert (devices.asked, devices.used) == (["auto"] * 3, [Devices.chosen] * 3)
+
+
+def test_an_agent_is_taught_where_a_job_would_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    append(tmp_path / "runs.jsonl", runs(world(total=4), 8))
+    devices = Devices(monkeypatch)
+    teach(
+        Teach(
+            trajectories=(str(tmp_path / "runs.jsonl"),),
+            out=str(tmp_path / "agent"),
+            agent=AgentSettings(width=8, heads=2, critic_width=4),
+            learning=LearningSettings(warm_steps=1, steps=1, batch=4, proposals=3),
+        ),
+        silent,
+    )
+    assert (devices.asked, devices.used) == (["auto"], [Devices.chosen])
