@@ -122,7 +122,7 @@ def feed(app: App, session: Session, scratch: Stream, past: Past, *, actor: str)
     if found := records.open_decision(session, scratch.id):
         return found
     for group in past.groups[fed(session, scratch, past) :]:
-        for batch in records.batches_by_id(session, group).values():
+        for _, batch in sorted(records.batches_by_id(session, group).items()):
             _copy_batch(app, session, scratch, batch, state="pending")
         session.flush()
         if records.pending_batches(session, scratch.id):
@@ -165,7 +165,7 @@ def _groups(wanted: Sequence[int], decided: Sequence[Decision]) -> tuple[tuple[i
 def _copy_batch(app: App, session: Session, scratch: Stream, batch: Batch, *, state: str) -> None:
     """The batch and its eval sets as rows of the scratch stream; the bytes are the same."""
     changed = {"stream_id": scratch.id, "state": state, "state_reason": None, "refusals": 0}
-    copied = _copied(batch, **changed, created_at=app.clock.now())
+    copied = _copied(batch, **changed, drawn_as=records.source_name(batch), created_at=app.clock.now())
     session.add(copied)
     session.flush()
     for one in session.scalars(select(EvalSet).where(EvalSet.batch_id == batch.id).order_by(EvalSet.id)):

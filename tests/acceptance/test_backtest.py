@@ -21,6 +21,7 @@ SETTINGS = (
     *("--set", "training.max_length=64"),
     *("--set", "training.learning_rate=0.003"),
     *("--set", "gate.mode=record"),
+    *("--set", "strategy.name=rewarm-replay"),
 )
 
 
@@ -58,6 +59,13 @@ def test_another_policy_is_shown_beside_the_recorded_one(daemon: Daemon) -> None
     assert {one["eval_set"]: one["recorded"] for one in found["sets"]} == scores
     assert all(one["change"] not in (None, 0.0) for one in found["sets"])
     assert [one["name"] for one in daemon.json("stream", "list")] == ["s"]
+
+
+def test_the_recorded_policy_comes_to_the_same_once_more(daemon: Daemon) -> None:
+    found = daemon.json("stream", "backtest", "s")
+    assert found["replayed"]["strategies"] == found["recorded"]["strategies"] == {"rewarm-replay": 2}
+    assert [one["change"] for one in found["sets"]] == [0.0] * 3
+    assert all(one["recorded_forgetting"] == one["replayed_forgetting"] for one in found["sets"])
 
 
 def test_ctrl_c_removes_what_was_begun(daemon: Daemon) -> None:

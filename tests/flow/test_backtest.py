@@ -16,7 +16,7 @@ from orchestrator.service.backtest_records import BacktestRecord
 from orchestrator.service.commands.backtests import backtest
 from orchestrator.service.views import backtest as views
 from storage import chain
-from storage.tables import Batch, Job, Promotion, Stream, Version
+from storage.tables import Batch, Job, Plan, Promotion, Stream, Version
 from tests.flow.harness import NEW, Daemon, daemon_at
 
 NAIVE = {"strategy.name": "naive"}
@@ -51,6 +51,13 @@ def of_stream(daemon: Daemon, name: str) -> tuple[dict[int, str], dict[int, str]
         batches = session.scalars(select(Batch).where(Batch.stream_id == stream.id, Batch.kind == "data")).all()
         assert chain.verify(session) == []
         return {one.number: one.state for one in versions}, {one.id: one.state for one in batches}
+
+
+def jobs_planned(daemon: Daemon, name: str) -> list[dict[str, Any]]:
+    with daemon.app.database.read() as session:
+        stream = session.scalars(select(Stream).where(Stream.name == name)).one()
+        plans = session.scalars(select(Plan).where(Plan.stream_id == stream.id).order_by(Plan.id))
+        return [one.spec["jobs"] for one in plans]
 
 
 def test_both_policies_stand_side_by_side(recorded: Daemon) -> None:
@@ -115,6 +122,14 @@ def test_a_replay_may_end_at_a_batch(recorded: Daemon) -> None:
     assert (found.batches, found.recorded.version) == (((first,),), 2)
     assert {one.eval_set for one in found.sets} == {"anchor", f"batch-{first}"}
     assert all(one.change == 0.0 for one in found.sets)
+
+
+def test_the_recorded_policy_plans_the_very_same_jobs(recorded: Daemon) -> None:
+    found = replay(recorded, {})
+    plans = {name: jobs_planned(recorded, name) for name in ("s", found.scratch)}
+    assert plans["s"] == plans[found.scratch]
+    assert "batch-" in str(plans["s"])
+    assert [one.change for one in found.sets] == [0.0] * 3
 
 
 @pytest.mark.slow
