@@ -31,6 +31,8 @@ POLICY = ("strategy", "training", "gate", "budget", "resources")
 LATER = 10
 """How much lower the priority of a scratch stream's jobs is."""
 NAME_KEPT = 40
+HELD_S = 5.0
+"""A caller that has not asked for this long has left the replay to others."""
 Row = TypeVar("Row", Batch, EvalSet)
 
 
@@ -115,6 +117,22 @@ def scratch_settings(recorded: StreamSettings, changed: StreamSettings) -> Strea
             "resources": changed.resources.model_copy(update={"priority": priority}),
         }
     )
+
+
+def hold(app: App, scratch: Stream, caller: str) -> None:
+    """Keep the replay for ``caller`` until it stops asking: one that ends removes what another would still wait for.
+
+    Raises:
+        Conflict: somebody else is at it.
+    """
+    at = app.clock.monotonic()
+    holder, asked = app.replaying.get(scratch.id, (caller, at))
+    if holder != caller and at - asked < HELD_S:
+        raise Conflict(
+            f"another `rekindle stream backtest` is at {scratch.name}; wait for its end, or stop it and ask again "
+            f"in {HELD_S:.0f} s to go on from there"
+        )
+    app.replaying[scratch.id] = (caller, at)
 
 
 def feed(app: App, session: Session, scratch: Stream, past: Past, *, actor: str) -> Decision | None:

@@ -12,8 +12,10 @@ import pytest
 from sqlalchemy import select
 
 from orchestrator.errors import BadInput, Conflict, NotFound
+from orchestrator.flow.backtest import HELD_S
 from orchestrator.service.backtest_records import BacktestRecord
 from orchestrator.service.commands.backtests import backtest
+from orchestrator.service.commands.streams import remove
 from orchestrator.service.views import backtest as views
 from storage import chain
 from storage.tables import Batch, Job, Plan, Promotion, Stream, Version
@@ -98,6 +100,7 @@ def test_a_policy_that_the_gate_refuses_is_counted(recorded: Daemon) -> None:
     found = replay(recorded, {**NAIVE, "gate.repair": False})
     assert found.replayed is not None
     assert (found.replayed.version, found.replayed.promoted, found.replayed.refused) == (1, 0, 2)
+    assert all(one.outcome.startswith("refused by the gate") for one in found.replayed.ends)
 
 
 def test_the_recorded_stream_stays_as_it_is(recorded: Daemon) -> None:
@@ -140,6 +143,31 @@ def test_the_same_question_goes_on_where_it_was(recorded: Daemon) -> None:
     assert (again.scratch, again.decision, again.done) == (first.scratch, first.decision, 0)
     done = replay(recorded, smaller)
     assert (done.scratch, done.done, done.decision) == (first.scratch, 2, None)
+
+
+def test_a_replay_that_cannot_run_says_why(recorded: Daemon) -> None:
+    found = replay(recorded, {"resources.gpus": 3})
+    assert found.replayed is not None
+    assert (found.replayed.failed, [one.result for one in found.replayed.ends]) == (2, ["nothing", "nothing"])
+    why = [one.outcome for one in found.replayed.ends] + [found.replayed.unscored or ""]
+    assert all("asks for 3 GPUs" in one for one in why)
+    assert found.recorded is not None
+    assert (found.recorded.ends, found.recorded.unscored) == ((), None)
+
+
+def test_one_caller_at_a_time_takes_a_replay_further(recorded: Daemon) -> None:
+    def ask(caller: str) -> BacktestRecord:
+        return backtest(recorded.app, "s", {"strategy.name": "retrain"}, until=None, actor="test", caller=caller)
+
+    first = ask("one")
+    with pytest.raises(Conflict, match=f"another `rekindle stream backtest` is at {first.scratch}"):
+        ask("two")
+    assert ask("one").scratch == first.scratch
+    recorded.clock.offset += timedelta(seconds=HELD_S)
+    assert ask("two").scratch == first.scratch
+    with pytest.raises(Conflict, match="another"):
+        ask("one")
+    remove(recorded.app, first.scratch, purge=True, actor="test")
 
 
 @pytest.mark.parametrize(
