@@ -34,3 +34,5 @@ class App:
     background: Background = field(default_factory=Background)
     faults: dict[str, str] = field(default_factory=dict)
     """Step of the loop -> why it keeps failing; empty when all of them work."""
+    replaying: dict[str, tuple[str, float]] = field(default_factory=dict)
+    """Scratch stream of a backtest -> who takes it further, and when they last asked on the monotonic clock."""

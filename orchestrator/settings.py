@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, field_validator, model_validator
 
 from strategies.choice import StrategySettings
 from strategies.settings import Closed, Task, TrainingSettings
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,62}$"
+NAME_IN_WORDS = "use small letters, digits, dot, dash and underscore, at most 63, a letter or digit first"
 TEN_YEARS_S = 3650 * 86400
 """Longest wait that can be asked for: dates have an end."""
+
+
+def is_name(text: str) -> bool:
+    """Whether a stream, a trigger or a token may be called that."""
+    return re.fullmatch(NAME_PATTERN, text) is not None
+
+
+def _checked(name: str) -> str:
+    if not is_name(name):
+        raise ValueError(NAME_IN_WORDS)
+    return name
+
+
+Name = Annotated[str, AfterValidator(_checked), WithJsonSchema({"type": "string", "pattern": NAME_PATTERN})]
 
 
 class SourceSettings(Closed):
@@ -56,7 +72,7 @@ class CronTrigger(Closed):
     """Five-field cron expression in the stream's time zone."""
 
     kind: Literal["cron"] = "cron"
-    name: str = Field("cron", pattern=NAME_PATTERN, description="name of the trigger")
+    name: Name = Field("cron", description="name of the trigger")
     cron: str = Field(description="minute hour day month weekday, e.g. 0 3 * * *")
     missed: Literal["run-once", "skip"] = Field(
         "run-once", description="what to do with firings that nobody was up for"
@@ -67,7 +83,7 @@ class IntervalTrigger(Closed):
     """Every so often, counted from the trigger's creation."""
 
     kind: Literal["interval"] = "interval"
-    name: str = Field("interval", pattern=NAME_PATTERN, description="name of the trigger")
+    name: Name = Field("interval", description="name of the trigger")
     every_seconds: float = Field(ge=1, le=TEN_YEARS_S, description="seconds between firings")
     missed: Literal["run-once", "skip"] = Field(
         "run-once", description="what to do with firings that nobody was up for"
@@ -78,7 +94,7 @@ class AmountTrigger(Closed):
     """As soon as enough new data is pending."""
 
     kind: Literal["amount"] = "amount"
-    name: str = Field("amount", pattern=NAME_PATTERN, description="name of the trigger")
+    name: Name = Field("amount", description="name of the trigger")
     documents: int = Field(ge=1, description="pending training documents that suffice")
 
 
@@ -126,8 +142,8 @@ class BudgetSettings(Closed):
 class ResourceSettings(Closed):
     """What one job of this stream takes."""
 
-    cpus: int = Field(1, ge=1, description="cores (and threads) of one job")
-    gpus: int = Field(0, ge=0, description="GPUs of one job; 0: CPU")
+    cpus: int = Field(1, ge=1, le=4096, description="cores (and threads) of one job")
+    gpus: int = Field(0, ge=0, le=1024, description="GPUs of one job; 0: CPU")
     priority: int = Field(0, description="higher runs first")
 
 
@@ -152,7 +168,7 @@ class StreamSettings(Closed):
     """A stream: where its data comes from, what it trains, when, how, and what may go live."""
 
     format: Literal[1] = Field(1, description="format of these settings")
-    name: str = Field(pattern=NAME_PATTERN, description="name of the stream")
+    name: Name = Field(description="name of the stream")
     task: Task = Field("causal-lm", description="what the model learns; fixed for the life of the stream")
     model: str = Field(description="folder or hub id of the base model")
     revision: str | None = Field(None, description="hub revision of the base model")

@@ -1,13 +1,50 @@
-"""Tables of what arrived: files, the documents kept of them, rows not kept, and how near-duplicates are found."""
+"""Tables of what arrived: batches, files, documents that were kept, rows that were not, how near-duplicates are found."""
 
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import BigInteger, ForeignKey, Index, LargeBinary, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from storage.columns import Base, BigId, one_of
+from storage.columns import Base, BigId, one_of, unique_where
+from storage.states import BATCH_STATES
+
+
+class Batch(Base):
+    """Documents that arrived together. ``kind`` anchor stands for what the base knows, fixed for a fixed eval set."""
+
+    __tablename__ = "batches"
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    stream_id: Mapped[str] = mapped_column(ForeignKey("streams.id"), index=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    name: Mapped[str] = mapped_column(Text)
+    state: Mapped[str] = mapped_column(String(16))
+    state_reason: Mapped[str | None] = mapped_column(Text)
+    arrival_hash: Mapped[str] = mapped_column(String(64))
+    snapshot_hash: Mapped[str] = mapped_column(String(64))
+    synthetic: Mapped[bool] = mapped_column(default=False)
+    documents: Mapped[int]
+    train_documents: Mapped[int]
+    heldout_documents: Mapped[int]
+    duplicates: Mapped[int]
+    near_duplicates: Mapped[int]
+    conflicts: Mapped[int]
+    leaked: Mapped[int]
+    quarantined: Mapped[int]
+    refusals: Mapped[int] = mapped_column(default=0)
+    labels: Mapped[list[Any]]
+    created_at: Mapped[datetime]
+    drawn_as: Mapped[str | None] = mapped_column(Text)
+    """Of a copy: the name under which rows of what it copies are drawn. Orders go by it, so both give the same rows."""
+    __table_args__ = (
+        one_of("kind", ("data", "anchor", "fixed")),
+        one_of("state", BATCH_STATES),
+        # Arrival is exactly once by content.
+        UniqueConstraint("stream_id", "kind", "name", "arrival_hash"),
+        unique_where("uq_batches_data_arrival", "stream_id", "arrival_hash", where="kind = 'data'"),
+    )
 
 
 class Arrival(Base):

@@ -24,9 +24,8 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column
 
 from storage.columns import Base, BigId, one_of, unique_where
-from storage.documents import Arrival, Document, DocumentBand, DocumentSketch, Quarantine
+from storage.documents import Arrival, Batch, Document, DocumentBand, DocumentSketch, Quarantine
 from storage.states import (
-    BATCH_STATES,
     DECISION_STATES,
     JOB_STATES,
     PLAN_STATES,
@@ -101,39 +100,6 @@ class StreamRevision(Base):
     actor: Mapped[str] = mapped_column(String(255))
     created_at: Mapped[datetime]
     __table_args__ = (UniqueConstraint("stream_id", "number"),)
-
-
-class Batch(Base):
-    """Documents that arrived together. ``kind`` anchor stands for what the base knows, fixed for a fixed eval set."""
-
-    __tablename__ = "batches"
-    id: Mapped[int] = mapped_column(BigId, primary_key=True)
-    stream_id: Mapped[str] = mapped_column(ForeignKey("streams.id"), index=True)
-    kind: Mapped[str] = mapped_column(String(16))
-    name: Mapped[str] = mapped_column(Text)
-    state: Mapped[str] = mapped_column(String(16))
-    state_reason: Mapped[str | None] = mapped_column(Text)
-    arrival_hash: Mapped[str] = mapped_column(String(64))
-    snapshot_hash: Mapped[str] = mapped_column(String(64))
-    synthetic: Mapped[bool] = mapped_column(default=False)
-    documents: Mapped[int]
-    train_documents: Mapped[int]
-    heldout_documents: Mapped[int]
-    duplicates: Mapped[int]
-    near_duplicates: Mapped[int]
-    conflicts: Mapped[int]
-    leaked: Mapped[int]
-    quarantined: Mapped[int]
-    refusals: Mapped[int] = mapped_column(default=0)
-    labels: Mapped[list[Any]]
-    created_at: Mapped[datetime]
-    __table_args__ = (
-        one_of("kind", ("data", "anchor", "fixed")),
-        one_of("state", BATCH_STATES),
-        # Arrival is exactly once by content.
-        UniqueConstraint("stream_id", "kind", "name", "arrival_hash"),
-        unique_where("uq_batches_data_arrival", "stream_id", "arrival_hash", where="kind = 'data'"),
-    )
 
 
 class EvalSet(Base):

@@ -7,6 +7,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Task = Literal["causal-lm", "sft", "classification"]
+MOST_STEPS = 10**9
+MOST_ROWS = 2**20
+"""Of one step."""
+MOST_TOKENS = 2**24
+"""Of one row; no context is as long."""
 
 
 class Closed(BaseModel):
@@ -19,7 +24,7 @@ class LoraSettings(Closed):
     """Low-rank adapters (Hu et al. 2021), names as in peft's LoraConfig."""
 
     r: int = Field(8, ge=1, le=1024, description="rank of the update")
-    lora_alpha: int = Field(16, ge=1, description="the update is scaled by lora_alpha / r")
+    lora_alpha: int = Field(16, ge=1, le=2**20, description="the update is scaled by lora_alpha / r")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout before the down-projection")
     target_modules: tuple[str, ...] | Literal["all-linear"] = Field(
         "all-linear", description="names of the modules that carry an adapter"
@@ -32,15 +37,24 @@ class TrainingSettings(Closed):
 
     tuner: Literal["full", "lora"] = Field("full", description="train all parameters, or low-rank adapters")
     lora: LoraSettings = Field(default_factory=LoraSettings, description="used when tuner is lora")
-    max_length: int = Field(256, ge=8, description="tokens in a packed row; longer sft and classification rows are cut")
-    packing: bool = Field(True, description="pack sft rows where a probe proves that they cannot see each other")
-    num_train_epochs: float = Field(1.0, gt=0, description="passes over the new data")
-    max_steps: int | None = Field(None, ge=1, description="optimizer steps; overrides num_train_epochs")
-    train_batch_size: int = Field(16, ge=1, description="rows in one optimizer step, all devices together")
-    per_device_train_batch_size: int | None = Field(
-        None, ge=1, description="rows in one forward pass; default: train_batch_size; gradients are accumulated"
+    max_length: int = Field(
+        256, ge=8, le=MOST_TOKENS, description="tokens in a packed row; longer sft and classification rows are cut"
     )
-    per_device_eval_batch_size: int = Field(16, ge=1, description="rows in one forward pass of an evaluation")
+    packing: bool = Field(True, description="pack sft rows where a probe proves that they cannot see each other")
+    num_train_epochs: float = Field(1.0, gt=0, le=1e6, description="passes over the new data")
+    max_steps: int | None = Field(None, ge=1, le=MOST_STEPS, description="optimizer steps; overrides num_train_epochs")
+    train_batch_size: int = Field(
+        16, ge=1, le=MOST_ROWS, description="rows in one optimizer step, all devices together"
+    )
+    per_device_train_batch_size: int | None = Field(
+        None,
+        ge=1,
+        le=MOST_ROWS,
+        description="rows in one forward pass; default: train_batch_size; gradients are accumulated",
+    )
+    per_device_eval_batch_size: int = Field(
+        16, ge=1, le=MOST_ROWS, description="rows in one forward pass of an evaluation"
+    )
     learning_rate: float | None = Field(
         None,
         gt=0,
@@ -50,6 +64,7 @@ class TrainingSettings(Closed):
     warmup_steps: float | None = Field(
         None,
         ge=0,
+        le=MOST_STEPS,
         description="steps, or a share of all if below 1; default: 1 % (3 % below 1000), at least 10, at most half",
     )
     weight_decay: float = Field(0.1, ge=0, description="decoupled, on matrices only")
@@ -60,8 +75,10 @@ class TrainingSettings(Closed):
     bf16: bool | Literal["auto"] = Field("auto", description="bfloat16 autocast; auto: where the hardware has it")
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass")
     save_seconds: float = Field(60.0, ge=0, description="seconds between checkpoints")
-    save_steps: int | None = Field(None, ge=1, description="steps between checkpoints; overrides save_seconds")
-    seed: int = Field(1234, ge=0, description="of data order, adapters, dropout and new head rows")
+    save_steps: int | None = Field(
+        None, ge=1, le=MOST_STEPS, description="steps between checkpoints; overrides save_seconds"
+    )
+    seed: int = Field(1234, ge=0, lt=2**63, description="of data order, adapters, dropout and new head rows")
 
 
 Json = dict[str, Any]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any
@@ -50,28 +51,38 @@ def backtest(
 ) -> None:
     """Replay the recorded batches under another policy and show both side by side; the live version stays as it is.
 
-    Ctrl-C removes what was begun. Where the command or the daemon died, the same command goes on.
+    Without --set it comes to the recorded scores again, unless settings, rollbacks or held batches came in between.
+
+    After Ctrl-C, or where the command or the daemon died, the same command goes on; the scratch stream stays until it
+    has ended, or `rekindle stream remove SCRATCH --purge`. Exit 1 where a retrain of the replay failed; it stays then,
+    too.
     """
     changes = dict(configuration.read_assignment(one) for one in assign or [])
-    body = {"changes": changes, "until": until}
+    body = {"changes": changes, "until": until, "caller": os.urandom(8).hex()}
     ask = partial(post, f"/streams/{part(name)}/backtest", body, timeout_s=ASK_S)
     first = ask()
-    try:
-        found = first if first["state"] == "done" else wait(ask, until=_is_done, tell=_status)
-    except KeyboardInterrupt:
-        _remove(first["scratch"])
-        note(f"stopped; {first['scratch']} is removed, {name} is as it was")
-        raise
-    if not keep:
-        _remove(first["scratch"])
+    scratch = first["scratch"]
+    discard = f"`rekindle stream remove {scratch} --purge` discards it"
+    left = f"{scratch} stays: the same command goes on from there, {discard}"
+    found = first if first["state"] == "done" else wait(ask, until=_is_done, tell=_status, left=left)
+    failed = _has_failed(found)
+    if not keep and not failed:
+        _remove(scratch)
     if is_json():
         print_json(found)
     else:
         _show(found)
+    if failed:
+        raise RekindleError(f"the replay has failed; {scratch} stays for a closer look, {discard}")
 
 
 def _is_done(found: dict[str, Any]) -> bool:
     return bool(found["state"] == "done")
+
+
+def _has_failed(found: dict[str, Any]) -> bool:
+    sides = found["recorded"], found["replayed"]
+    return found["replayed"]["failed"] > 0 or any(one["unscored"] is not None for one in sides)
 
 
 def _status(found: dict[str, Any]) -> Status:
@@ -98,7 +109,19 @@ def _show(found: dict[str, Any]) -> None:
     print()
     sides = found["recorded"], found["replayed"]
     print_table(["", "RECORDED", "REPLAYED"], [[label, *(text(one[key]) for one in sides)] for label, key in ROWS])
+    _show_ends(found)
     print()
     keys = ("eval_set", "metric", "recorded", "replayed", "change", "recorded_forgetting", "replayed_forgetting")
     headers = ["EVAL SET", "METRIC", "RECORDED", "REPLAYED", "CHANGE", "FORGOTTEN, RECORDED", "FORGOTTEN, REPLAYED"]
     print_table(headers, [[text(one[key]) for key in keys] for one in found["sets"]])
+
+
+def _show_ends(found: dict[str, Any]) -> None:
+    """Why decisions made nothing live, and why scores are lacking."""
+    rows: list[list[str]] = []
+    for side in ("recorded", "replayed"):
+        rows += [[side, text(one["decision"]), one["result"], text(one["outcome"])] for one in found[side]["ends"]]
+        rows += [[side, "-", "unscored", found[side]["unscored"]]] if found[side]["unscored"] else []
+    if rows:
+        print()
+        print_table(["SIDE", "DECISION", "RESULT", "WHY"], rows)

@@ -126,7 +126,8 @@ def _weights(asked: dict[str, Any]) -> list[str]:
 def _made(asked: dict[str, Any]) -> int:
     """The number of the version, once its job has ended and the daemon has seen it."""
     ask = partial(get, f"/jobs/{asked['job']}")
-    done = wait(ask, until=lambda job: job["made"] or job["state"] in JOB_GAVE_UP, tell=job_status)
+    left = f"the merge goes on; `rekindle job show {asked['job']}` says how far it is"
+    done = wait(ask, until=lambda job: job["made"] or job["state"] in JOB_GAVE_UP, tell=job_status, left=left)
     if done["made"] is None:
         raise RekindleError(f"job {done['id']} {done['state']}: {done['error']}; see `rekindle job logs {done['id']}`")
     return int(done["made"])
@@ -137,7 +138,10 @@ def _judged(stream: str, number: int) -> dict[str, Any]:
         return Status(text=f"{stream}/{number} is being {'measured' if version['state'] == 'candidate' else 'judged'}")
 
     found: dict[str, Any] = wait(
-        partial(get, f"/streams/{part(stream)}/versions/{number}"), until=_is_judged, tell=tell
+        partial(get, f"/streams/{part(stream)}/versions/{number}"),
+        until=_is_judged,
+        tell=tell,
+        left=f"the gate goes on; `rekindle version show {stream}/{number}` shows its verdict",
     )
     return found
 

@@ -30,15 +30,24 @@ class Status:
     facts: str = ""
 
 
-def wait(ask: Callable[[], Record], *, until: Callable[[Record], bool], tell: Callable[[Record], Status]) -> Record:
-    """Ask again and again until it is so; the work goes on in the daemon even if nobody waits."""
-    with showing() as show:
-        while True:
-            record = ask()
-            if until(record):
-                return record
-            show(tell(record))
-            time.sleep(POLL_S)
+def wait(
+    ask: Callable[[], Record], *, until: Callable[[Record], bool], tell: Callable[[Record], Status], left: str
+) -> Record:
+    """Ask again and again until it is so; the work goes on in the daemon even if nobody waits.
+
+    ``left`` is what someone is told who stops waiting with Ctrl-C: what goes on, and how to follow it.
+    """
+    try:
+        with showing() as show:
+            while True:
+                record = ask()
+                if until(record):
+                    return record
+                show(tell(record))
+                time.sleep(POLL_S)
+    except KeyboardInterrupt:
+        note(f"stopped waiting; {left}")
+        raise
 
 
 @contextlib.contextmanager

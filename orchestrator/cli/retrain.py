@@ -128,7 +128,10 @@ def _preview(path: str, body: dict[str, Any]) -> dict[str, Any]:
         return job_status(get(f"/jobs/{preview['job']}"))
 
     found: dict[str, Any] = wait(
-        lambda: post(path, body)["preview"], until=lambda one: one.get("state") != "measuring", tell=status
+        lambda: post(path, body)["preview"],
+        until=lambda one: one.get("state") != "measuring",
+        tell=status,
+        left="the measuring goes on, and the same command shows what comes of it",
     )
     return found
 
@@ -165,7 +168,10 @@ def _alternative(one: Any) -> str:
 
 def _wait(decision: int) -> dict[str, Any]:
     found: dict[str, Any] = wait(
-        lambda: get(f"/decisions/{decision}"), until=lambda one: one["state"] == "closed", tell=_status
+        lambda: get(f"/decisions/{decision}"),
+        until=lambda one: one["state"] == "closed",
+        tell=_status,
+        left=f"decision {decision} goes on; `rekindle decision show {decision}` says how far it is",
     )
     return found
 

@@ -281,7 +281,10 @@ def _registered(name: str) -> dict[str, Any]:
         return Status(text=f"stream {found['name']} is {found['state']}: storing the base model and its anchor")
 
     found: dict[str, Any] = wait(
-        lambda: get(f"/streams/{part(name)}"), until=lambda one: one["state"] != "registering", tell=status
+        lambda: get(f"/streams/{part(name)}"),
+        until=lambda one: one["state"] != "registering",
+        tell=status,
+        left=f"the registration goes on; `rekindle stream show {name}` says how far it is",
     )
     if found["state"] == "failed":
         raise RekindleError(f"stream {name} could not be registered: {found['error']}")

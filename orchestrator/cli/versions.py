@@ -208,12 +208,13 @@ def _measured(asked: dict[str, Any], ask: Callable[[], dict[str, Any]]) -> dict[
     def status(_answer: dict[str, Any]) -> Status:
         return Status(text="recording the scores")
 
+    left = "the measuring goes on; `rekindle job list` shows it"
     while not asked["complete"]:
         for job in asked["jobs"]:
-            ended: dict[str, Any] = wait(partial(get, f"/jobs/{job}"), until=_has_ended, tell=job_status)
+            ended: dict[str, Any] = wait(partial(get, f"/jobs/{job}"), until=_has_ended, tell=job_status, left=left)
             if ended["state"] != "succeeded":
                 raise RekindleError(f"job {job} has {ended['state']}: {ended['error']}; see `rekindle job logs {job}`")
-        asked = wait(ask, until=lambda answer: answer["complete"] or bool(answer["jobs"]), tell=status)
+        asked = wait(ask, until=lambda answer: answer["complete"] or bool(answer["jobs"]), tell=status, left=left)
     return asked
 
 

@@ -31,6 +31,8 @@ POLICY = ("strategy", "training", "gate", "budget", "resources")
 LATER = 10
 """How much lower the priority of a scratch stream's jobs is."""
 NAME_KEPT = 40
+HELD_S = 5.0
+"""A caller that has not asked for this long has left the replay to others."""
 Row = TypeVar("Row", Batch, EvalSet)
 
 
@@ -117,12 +119,28 @@ def scratch_settings(recorded: StreamSettings, changed: StreamSettings) -> Strea
     )
 
 
+def hold(app: App, scratch: Stream, caller: str) -> None:
+    """Keep the replay for ``caller`` until it stops asking: one that ends removes what another would still wait for.
+
+    Raises:
+        Conflict: somebody else is at it.
+    """
+    at = app.clock.monotonic()
+    holder, asked = app.replaying.get(scratch.id, (caller, at))
+    if holder != caller and at - asked < HELD_S:
+        raise Conflict(
+            f"another `rekindle stream backtest` is at {scratch.name}; wait for its end, or stop it and ask again "
+            f"in {HELD_S:.0f} s to go on from there"
+        )
+    app.replaying[scratch.id] = (caller, at)
+
+
 def feed(app: App, session: Session, scratch: Stream, past: Past, *, actor: str) -> Decision | None:
     """The open decision of the replay, or the one on the next group of batches; None once all were fed."""
     if found := records.open_decision(session, scratch.id):
         return found
     for group in past.groups[fed(session, scratch, past) :]:
-        for batch in records.batches_by_id(session, group).values():
+        for _, batch in sorted(records.batches_by_id(session, group).items()):
             _copy_batch(app, session, scratch, batch, state="pending")
         session.flush()
         if records.pending_batches(session, scratch.id):
@@ -165,7 +183,7 @@ def _groups(wanted: Sequence[int], decided: Sequence[Decision]) -> tuple[tuple[i
 def _copy_batch(app: App, session: Session, scratch: Stream, batch: Batch, *, state: str) -> None:
     """The batch and its eval sets as rows of the scratch stream; the bytes are the same."""
     changed = {"stream_id": scratch.id, "state": state, "state_reason": None, "refusals": 0}
-    copied = _copied(batch, **changed, created_at=app.clock.now())
+    copied = _copied(batch, **changed, drawn_as=records.source_name(batch), created_at=app.clock.now())
     session.add(copied)
     session.flush()
     for one in session.scalars(select(EvalSet).where(EvalSet.batch_id == batch.id).order_by(EvalSet.id)):

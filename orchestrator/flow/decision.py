@@ -107,7 +107,7 @@ def dry_run(app: App, stream_name: str, *, strategy: str | None) -> DryRun:
     """What :func:`request` would lead to, without deciding anything; only the measurement is kept.
 
     Raises:
-        As :func:`request`.
+        As :func:`request`; Conflict too where the live version's scoring or the measuring failed for good.
     """
     with app.database.write() as session:
         stream = records.stream_by_name(session, stream_name)
@@ -116,6 +116,8 @@ def dry_run(app: App, stream_name: str, *, strategy: str | None) -> DryRun:
         live = records.live_of(session, stream)
         shared = {"stream": stream.name, "parent": live.number, "batches": [batch.id for batch in batches]}
         if not base_ready(session, stream):
+            if hopeless := _hopeless(session, stream, live):
+                raise Conflict(hopeless)
             return DryRun(state="measuring", job=None, **shared)
         measured = queue_measure(session, stream=stream, parent=live, batches=batches, settings=settings)
         if measured.state in JOB_GAVE_UP:
@@ -310,14 +312,19 @@ def _measure_or_decide(app: App, session: Session, decision: Decision, stream: S
 
 
 def _end_if_hopeless(app: App, session: Session, decision: Decision, stream: Stream) -> bool:
-    """Nothing can be decided while the base cannot be measured: say so instead of waiting for ever."""
-    parent = session.get_one(Version, decision.parent_version_id)
-    failed = evaluation.failed_job(session, stream, parent)
-    if failed is None:
+    outcome = _hopeless(session, stream, session.get_one(Version, decision.parent_version_id))
+    if outcome is None:
         return False
-    outcome = f"job {failed.id} {failed.state}: {failed.error}; `rekindle job retry {failed.id}`, then retrain"
     evaluation.close_decision(app, session, decision.id, plan_state="failed", outcome=outcome)
     return True
+
+
+def _hopeless(session: Session, stream: Stream, parent: Version) -> str | None:
+    """Nothing can be decided while the base cannot be measured: what to say instead of waiting for ever."""
+    failed = evaluation.failed_job(session, stream, parent)
+    if failed is None:
+        return None
+    return f"job {failed.id} {failed.state}: {failed.error}; `rekindle job retry {failed.id}`, then retrain"
 
 
 def _decide(app: App, session: Session, decision: Decision, evidence: Signals, settings: StreamSettings) -> bool:

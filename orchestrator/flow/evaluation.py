@@ -182,11 +182,14 @@ def failed_job(session: Session, stream: Stream, version: Version) -> Job | None
     """The job that keeps the version from being measured: an evaluation, or the sampling of a stand-in anchor."""
     sets = records.active_sets(session, stream.id)
     if ensure(session, stream=stream, version=version, sets=sets) == "failed":
-        query = select(Job).where(Job.version_id == version.id, Job.kind == "evaluate")
-    else:
-        query = select(Job).where(Job.key == f"sample:{stream.id}")
-    ended = query.where(Job.state.in_(JOB_GAVE_UP)).order_by(Job.id.desc()).limit(1)
-    return session.scalar(ended)
+        return given_up(session, version)
+    return session.scalar(select(Job).where(Job.key == f"sample:{stream.id}", Job.state.in_(JOB_GAVE_UP)))
+
+
+def given_up(session: Session, version: Version) -> Job | None:
+    """The newest evaluation of the version that failed for good."""
+    ended = select(Job).where(Job.version_id == version.id, Job.kind == "evaluate", Job.state.in_(JOB_GAVE_UP))
+    return session.scalar(ended.order_by(Job.id.desc()).limit(1))
 
 
 def ensure_judgeable(session: Session, *, stream: Stream, candidate: Version, live: Version) -> Progress:

@@ -164,7 +164,7 @@ def fingerprint(value: Any) -> str:
 
 def source_name(batch: Batch) -> str:
     """The name under which a batch's rows are drawn."""
-    return "anchor" if batch.kind == "anchor" else f"batch-{batch.id}"
+    return batch.drawn_as or ("anchor" if batch.kind == "anchor" else f"batch-{batch.id}")
 
 
 def known_labels(session: Session, version: Version) -> list[str]:

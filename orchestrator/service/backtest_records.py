@@ -7,6 +7,14 @@ from typing import Any
 from strategies.settings import Closed
 
 
+class BacktestEnd(Closed):
+    """How a decision ended that made nothing live."""
+
+    decision: int
+    result: str
+    outcome: str
+
+
 class BacktestSide(Closed):
     """What one policy came to."""
 
@@ -17,6 +25,10 @@ class BacktestSide(Closed):
     refused: int
     inconclusive: int
     failed: int
+    ends: tuple[BacktestEnd, ...]
+    """Of the decisions that were refused, inconclusive or failed."""
+    unscored: str | None
+    """Why its last version lacks scores, where measuring it failed."""
     tokens: int
     """That training took, the short runs of searches and probes included."""
     train_seconds: float

@@ -21,6 +21,7 @@ SETTINGS = (
     *("--set", "training.max_length=64"),
     *("--set", "training.learning_rate=0.003"),
     *("--set", "gate.mode=record"),
+    *("--set", "strategy.name=rewarm-replay"),
 )
 
 
@@ -60,7 +61,14 @@ def test_another_policy_is_shown_beside_the_recorded_one(daemon: Daemon) -> None
     assert [one["name"] for one in daemon.json("stream", "list")] == ["s"]
 
 
-def test_ctrl_c_removes_what_was_begun(daemon: Daemon) -> None:
+def test_the_recorded_policy_comes_to_the_same_once_more(daemon: Daemon) -> None:
+    found = daemon.json("stream", "backtest", "s")
+    assert found["replayed"]["strategies"] == found["recorded"]["strategies"] == {"rewarm-replay": 2}
+    assert [one["change"] for one in found["sets"]] == [0.0] * 3
+    assert all(one["recorded_forgetting"] == one["replayed_forgetting"] for one in found["sets"])
+
+
+def test_ctrl_c_keeps_what_was_begun(daemon: Daemon) -> None:
     before = live(daemon)
     running = subprocess.Popen(
         [*REKINDLE, "stream", "backtest", "s", "--set", "strategy.name=half-finetune"],
@@ -74,7 +82,8 @@ def test_ctrl_c_removes_what_was_begun(daemon: Daemon) -> None:
     running.send_signal(signal.SIGINT)
     _, said = running.communicate(timeout=120)
     assert running.returncode == 130
-    assert "is removed, s is as it was" in said
-    assert [one["name"] for one in daemon.json("stream", "list")] == ["s"]
+    (scratch,) = (one["name"] for one in daemon.json("stream", "list") if one["name"] != "s")
+    assert said.splitlines()[-1].startswith(f"stopped waiting; {scratch} stays: the same command goes on from there")
+    daemon.cli("stream", "remove", scratch, "--purge")
     daemon.wait(lambda: not daemon.job_pids())
     assert live(daemon) == before

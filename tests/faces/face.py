@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -59,6 +60,11 @@ def run_command(*arguments: str, home: Path, timeout_s: float = 60, **environmen
         stdin=subprocess.DEVNULL,
     )
     return Done(done.returncode, done.stdout, done.stderr)
+
+
+def heed_interrupts() -> None:
+    """Tests that run in a shell's background inherit an ignored SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Face:

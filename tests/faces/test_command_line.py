@@ -17,8 +17,9 @@ import pytest
 import typer
 
 from orchestrator import cli
+from orchestrator.cli import retrain
 from orchestrator.cli.base import OPTIONS, Options
-from tests.faces.face import COMMAND, Face, run_command
+from tests.faces.face import COMMAND, Face, heed_interrupts, run_command
 from tests.faces.rows import add_job, add_stream
 
 HEAVY = (
@@ -183,11 +184,6 @@ def test_control_characters_do_not_reach_the_terminal(face: Face) -> None:
     assert "\\x1b" in done.err
 
 
-def heed_interrupts() -> None:
-    """Tests that run in a shell's background inherit an ignored SIGINT."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def test_an_interrupt_is_quiet(face: Face) -> None:
     with face.app.database.write() as session:
         add_stream(session)
@@ -205,6 +201,19 @@ def test_an_interrupt_is_quiet(face: Face) -> None:
     running.send_signal(signal.SIGINT)
     _, err = running.communicate(timeout=60)
     assert (running.returncode, err) == (130, "")
+
+
+def test_an_interrupted_wait_says_what_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(retrain, "post", lambda *_: {"decision": {"id": 7}})
+    monkeypatch.setattr(retrain, "get", interrupted)
+    assert cli.run(["retrain", "news", "--wait"]) == 130
+    said = "stopped waiting; decision 7 goes on; `rekindle decision show 7` says how far it is\n"
+    assert capsys.readouterr().err == said
 
 
 def test_a_reader_that_goes_away_is_no_error(face: Face) -> None:

@@ -36,7 +36,15 @@ FLAGS = dict.fromkeys(("--model", "--task", "--source", "--strategy"))
         ({"split": {"heldout": 0.7}}, "split.heldout: 0.7 is not valid: should be less than 0.5"),
         ({"format": 2}, "format 2 is not known to this Rekindle"),
         ({"zzzz": 1}, "valid keys here: anchor, budget"),
-        ({"name": "News"}, "name: 'News' is not valid"),
+        (
+            {"name": "News"},
+            "name: 'News' is not valid: use small letters, digits, dot, dash and underscore, at most 63",
+        ),
+        ({"training": {"max_steps": 10**23}}, "is not valid: should be less than or equal to 1000000000"),
+        ({"training": {"train_batch_size": 10**12}}, "is not valid: should be less than or equal to 1048576"),
+        ({"training": {"max_length": 10**8}}, "is not valid: should be less than or equal to 16777216"),
+        ({"resources": {"cpus": 10**5}}, "resources.cpus: 100000 is not valid: should be less than or equal to 4096"),
+        ({"strategy": {"probe": {"budget": 1e308}}}, "strategy.probe.budget: 1e+308 is not valid"),
     ],
 )
 def test_a_wrong_key_or_value_is_named_with_the_nearest_valid_one(more: dict[str, Any], said: str) -> None:

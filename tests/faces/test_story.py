@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
+from orchestrator.flow.backtest import HELD_S
 from storage.tables import EvalSet
 from strategies.agent.trajectories import read
-from tests.faces.face import Face
+from tests.faces.face import COMMAND, Face, heed_interrupts
 from tests.flow.harness import NEW, write_documents
 
 VERSION = {"number", "state", "strategy", "parents", "job", "batches", "created_at", "scores"}
@@ -275,3 +280,34 @@ def test_every_trained_version_has_a_trajectory_that_an_agent_can_learn_from(sto
     assert first.start[0] > first.steps[0].losses[0], (first, scores)
     refused = story.rekindle("mixing", "export", "news/1", "--out", str(out))
     assert "news/1 has no trajectory" in refused.error
+
+
+def test_a_backtest_that_cannot_run_says_why_and_leaves_its_traces(story: Face) -> None:
+    done = story.rekindle("stream", "backtest", "news", "--set", "resources.gpus=3")
+    assert done.code == 1
+    assert done.out.count("asks for 3 GPUs") == 2
+    scratch = next(one["name"] for one in story.data("stream", "list") if one["name"] != "news")
+    assert done.error.startswith(f"the replay has failed; {scratch} stays")
+    assert story.rekindle("stream", "remove", scratch, "--purge").code == 0
+
+
+def test_an_interrupted_backtest_goes_on_and_has_one_caller_at_a_time(story: Face) -> None:
+    command = ("stream", "backtest", "news", "--set", "strategy.name=naive", "--set", "gate.mode=record")
+    running = subprocess.Popen(
+        [*COMMAND, *command],
+        env={**os.environ, "REKINDLE_HOME": str(story.app.home.root)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_interrupts,
+    )
+    assert running.stderr is not None
+    running.stderr.readline()
+    assert "another `rekindle stream backtest` is at news.backtest-" in story.rekindle(*command).error
+    running.send_signal(signal.SIGINT)
+    said = running.communicate(timeout=60)[1].splitlines()[-1]
+    assert (running.returncode, len(story.data("stream", "list"))) == (130, 2)
+    assert "stays: the same command goes on from there" in said
+    time.sleep(HELD_S)
+    assert story.rekindle(*command, timeout_s=240).code == 0
+    assert [one["name"] for one in story.data("stream", "list")] == ["news"]

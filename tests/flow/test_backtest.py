@@ -12,11 +12,13 @@ import pytest
 from sqlalchemy import select
 
 from orchestrator.errors import BadInput, Conflict, NotFound
+from orchestrator.flow.backtest import HELD_S
 from orchestrator.service.backtest_records import BacktestRecord
 from orchestrator.service.commands.backtests import backtest
+from orchestrator.service.commands.streams import remove
 from orchestrator.service.views import backtest as views
 from storage import chain
-from storage.tables import Batch, Job, Promotion, Stream, Version
+from storage.tables import Batch, Job, Plan, Promotion, Stream, Version
 from tests.flow.harness import NEW, Daemon, daemon_at
 
 NAIVE = {"strategy.name": "naive"}
@@ -51,6 +53,13 @@ def of_stream(daemon: Daemon, name: str) -> tuple[dict[int, str], dict[int, str]
         batches = session.scalars(select(Batch).where(Batch.stream_id == stream.id, Batch.kind == "data")).all()
         assert chain.verify(session) == []
         return {one.number: one.state for one in versions}, {one.id: one.state for one in batches}
+
+
+def jobs_planned(daemon: Daemon, name: str) -> list[dict[str, Any]]:
+    with daemon.app.database.read() as session:
+        stream = session.scalars(select(Stream).where(Stream.name == name)).one()
+        plans = session.scalars(select(Plan).where(Plan.stream_id == stream.id).order_by(Plan.id))
+        return [one.spec["jobs"] for one in plans]
 
 
 def test_both_policies_stand_side_by_side(recorded: Daemon) -> None:
@@ -91,6 +100,7 @@ def test_a_policy_that_the_gate_refuses_is_counted(recorded: Daemon) -> None:
     found = replay(recorded, {**NAIVE, "gate.repair": False})
     assert found.replayed is not None
     assert (found.replayed.version, found.replayed.promoted, found.replayed.refused) == (1, 0, 2)
+    assert all(one.outcome.startswith("refused by the gate") for one in found.replayed.ends)
 
 
 def test_the_recorded_stream_stays_as_it_is(recorded: Daemon) -> None:
@@ -117,6 +127,14 @@ def test_a_replay_may_end_at_a_batch(recorded: Daemon) -> None:
     assert all(one.change == 0.0 for one in found.sets)
 
 
+def test_the_recorded_policy_plans_the_very_same_jobs(recorded: Daemon) -> None:
+    found = replay(recorded, {})
+    plans = {name: jobs_planned(recorded, name) for name in ("s", found.scratch)}
+    assert plans["s"] == plans[found.scratch]
+    assert "batch-" in str(plans["s"])
+    assert [one.change for one in found.sets] == [0.0] * 3
+
+
 @pytest.mark.slow
 def test_the_same_question_goes_on_where_it_was(recorded: Daemon) -> None:
     smaller = {"strategy.name": "half-finetune", "strategy.selection": "all"}
@@ -125,6 +143,31 @@ def test_the_same_question_goes_on_where_it_was(recorded: Daemon) -> None:
     assert (again.scratch, again.decision, again.done) == (first.scratch, first.decision, 0)
     done = replay(recorded, smaller)
     assert (done.scratch, done.done, done.decision) == (first.scratch, 2, None)
+
+
+def test_a_replay_that_cannot_run_says_why(recorded: Daemon) -> None:
+    found = replay(recorded, {"resources.gpus": 3})
+    assert found.replayed is not None
+    assert (found.replayed.failed, [one.result for one in found.replayed.ends]) == (2, ["nothing", "nothing"])
+    why = [one.outcome for one in found.replayed.ends] + [found.replayed.unscored or ""]
+    assert all("asks for 3 GPUs" in one for one in why)
+    assert found.recorded is not None
+    assert (found.recorded.ends, found.recorded.unscored) == ((), None)
+
+
+def test_one_caller_at_a_time_takes_a_replay_further(recorded: Daemon) -> None:
+    def ask(caller: str) -> BacktestRecord:
+        return backtest(recorded.app, "s", {"strategy.name": "retrain"}, until=None, actor="test", caller=caller)
+
+    first = ask("one")
+    with pytest.raises(Conflict, match=f"another `rekindle stream backtest` is at {first.scratch}"):
+        ask("two")
+    assert ask("one").scratch == first.scratch
+    recorded.clock.offset += timedelta(seconds=HELD_S)
+    assert ask("two").scratch == first.scratch
+    with pytest.raises(Conflict, match="another"):
+        ask("one")
+    remove(recorded.app, first.scratch, purge=True, actor="test")
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,14 @@ def test_a_rollback_ends_the_decision_under_way_as_stale(daemon: Daemon) -> None
     assert daemon.versions() == {1: "live", 2: "retired"}
 
 
+def test_a_dry_run_says_why_the_live_version_cannot_be_scored(daemon: Daemon) -> None:
+    daemon.add_stream(resources={"gpus": 3})
+    daemon.ingest(NEW)
+    daemon.settle()
+    with pytest.raises(Conflict, match=r"asks for 3 GPUs .* `rekindle job retry"):
+        decision.dry_run(daemon.app, "s", strategy=None)
+
+
 def test_a_dry_run_shows_the_decision_and_leaves_no_trace(daemon: Daemon) -> None:
     daemon.add_stream()
     daemon.ingest(NEW)

@@ -16,12 +16,16 @@ from orchestrator.service.views import backtest as view
 from storage.tables import Stream
 
 
-def backtest(app: App, name: str, changes: Mapping[str, Any], *, until: int | None, actor: str) -> BacktestRecord:
+def backtest(
+    app: App, name: str, changes: Mapping[str, Any], *, until: int | None, actor: str, caller: str = ""
+) -> BacktestRecord:
     """Begin the replay or take it one step further: feed the next batches, or measure both sides on the same sets.
+
+    ``caller`` tells those apart who ask for the same replay: one of them is let in at a time.
 
     Raises:
         NotFound: no such stream or batch.
-        Conflict: nothing was retrained yet, or the stream has nothing live.
+        Conflict: nothing was retrained yet, or another caller is at this replay.
         BadInput: a key is wrong, or more than the policy would differ.
     """
     with app.database.write() as session:
@@ -29,6 +33,7 @@ def backtest(app: App, name: str, changes: Mapping[str, Any], *, until: int | No
         records.live_of(session, stream)
         past = flow.past_of(session, stream, until=until)
         scratch = _scratch(app, session, stream, changes, past, actor=actor)
+        flow.hold(app, scratch, caller)
         open_decision = flow.feed(app, session, scratch, past, actor=actor)
         complete = open_decision is None and view.ensure_measured(session, stream, scratch, past)
         record = view.progress(session, stream, scratch, past, changes=dict(changes), decision=open_decision)

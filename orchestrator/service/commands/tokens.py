@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from datetime import timedelta
 
 from sqlalchemy import select
@@ -11,7 +10,7 @@ from sqlalchemy.orm import Session
 from orchestrator.app import App
 from orchestrator.errors import BadInput, NotFound
 from orchestrator.service.records import NewToken, TokenRecord
-from orchestrator.settings import NAME_PATTERN
+from orchestrator.settings import NAME_IN_WORDS, is_name
 from storage import events, tokens
 from storage.tables import Token
 
@@ -25,10 +24,8 @@ def create(app: App, name: str, *, role: str, expires_in_s: float | None, actor:
         BadInput: the name or the role is none.
         Conflict: the name is taken.
     """
-    if not re.fullmatch(NAME_PATTERN, name):
-        raise BadInput(
-            f"token name {name!r} is not valid; use small letters, digits, dot, dash and underscore, at most 63"
-        )
+    if not is_name(name):
+        raise BadInput(f"token name {name!r} is not valid: {NAME_IN_WORDS}")
     if role not in ROLES:
         raise BadInput(f"unknown role {role!r}; choose one of {', '.join(ROLES)}")
     expires_at = None if expires_in_s is None else app.clock.now() + timedelta(seconds=expires_in_s)

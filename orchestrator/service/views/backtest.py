@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from orchestrator.flow import evaluation, records
 from orchestrator.flow.backtest import Past, fed
 from orchestrator.flow.forgetting import forgotten, whole
-from orchestrator.service.backtest_records import BacktestRecord, BacktestSet, BacktestSide
+from orchestrator.service.backtest_records import BacktestEnd, BacktestRecord, BacktestSet, BacktestSide
 from orchestrator.service.records import DecisionRecord
 from orchestrator.service.views.decisions import decision_records
 from storage import lineage
@@ -67,8 +67,8 @@ def finished(session: Session, stream: Stream, scratch: Stream, past: Past, reco
     return record.model_copy(
         update={
             "state": "done",
-            "recorded": _side(session, recorded, [one.recorded_forgetting for one in older]),
-            "replayed": _side(session, replayed, [one.replayed_forgetting for one in older]),
+            "recorded": _side(session, recorded, sets, [one.recorded_forgetting for one in older]),
+            "replayed": _side(session, replayed, sets, [one.replayed_forgetting for one in older]),
             "sets": rows,
         }
     )
@@ -124,9 +124,10 @@ def _forgetting(session: Session, side: Side, one: EvalSet) -> float | None:
     return None if found is None else found.rise
 
 
-def _side(session: Session, side: Side, forgetting: Sequence[float | None]) -> BacktestSide:
+def _side(session: Session, side: Side, sets: Sequence[EvalSet], forgetting: Sequence[float | None]) -> BacktestSide:
     shown = decision_records(session, side.decisions)
     results = Counter(one.result for one in shown)
+    ended = [one for one in shown if one.result not in ("promoted", None)]
     jobs = _paid_jobs(session, side.decisions)
     known = [one for one in forgetting if one is not None]
     return BacktestSide(
@@ -136,10 +137,24 @@ def _side(session: Session, side: Side, forgetting: Sequence[float | None]) -> B
         refused=results["refused"],
         inconclusive=results["inconclusive"],
         failed=len(shown) - results["promoted"] - results["refused"] - results["inconclusive"],
+        ends=tuple(_end(one) for one in ended),
+        unscored=_unscored(session, side, sets),
         tokens=sum(_tokens(job) for job in jobs),
         train_seconds=round(sum(_seconds(job) for job in jobs), 3),
         forgetting=float(np.mean(known)) if known else None,
     )
+
+
+def _end(one: DecisionRecord) -> BacktestEnd:
+    return BacktestEnd(decision=one.id, result=one.result or "open", outcome=one.outcome or one.reason)
+
+
+def _unscored(session: Session, side: Side, sets: Sequence[EvalSet]) -> str | None:
+    if all(_score(session, side, one) is not None for one in sets):
+        return None
+    version = side.line[-1]
+    job = evaluation.given_up(session, version)
+    return None if job is None else f"job {job.id} on {side.stream.name}/{version.number} {job.state}: {job.error}"
 
 
 def _strategy(one: DecisionRecord) -> str:
