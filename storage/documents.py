@@ -1,4 +1,4 @@
-"""Tables of what arrived: batches, files, documents that were kept, rows that were not, how near-duplicates are found."""
+"""Tables of what arrived: batches, files, documents kept of them, rows not kept, and how near-duplicates are found."""
 
 from __future__ import annotations
 

@@ -24,6 +24,7 @@ from strategies.planning.resolve import total_rows
 from strategies.planning.stage import everything
 from strategies.settings import Json, TrainingSettings
 from tests.benchmarks import report, tables
+from tests.benchmarks.harness import RESULTS
 from tests.strategies.makers import (
     cosine_schedule,
     infinite_schedule,
@@ -295,7 +296,7 @@ def test_an_agent_is_taken_from_a_folder_and_without_one_the_guards_weights_stay
 def tried() -> Json:
     """What the largest benchmark of an agent that is there has found."""
     chapter = next(one for one in report.MEASURED if one.name == "mixing_agent")
-    ((_, result),) = report.largest(chapter, report.RESULTS)
+    ((_, result),) = report.largest(chapter, RESULTS)
     return dict(result["measured"])
 
 
