@@ -69,7 +69,9 @@ def load(files: ModelFiles, task: Task, *, device: torch.device, adapter: bool =
         model = _banked(model, Path(files.bank), tokenizer)
     model.to(device)
     model.eval()
-    return Loaded(model=model, tokenizer=tokenizer, labels=labels, published_dtype=_dtype(folder, stored))
+    return Loaded(
+        model=model, tokenizer=tokenizer, labels=labels, published_dtype=stored_dtype(folder) or _named_dtype(stored)
+    )
 
 
 def attach(model: Any, adapter: Path) -> Any:
@@ -195,14 +197,16 @@ def _read(kind: Any, path: str, *, options: dict[str, Any]) -> Any:
         raise Refused(f"{path} cannot be loaded: {str(error).splitlines()[0]}") from error
 
 
-def _dtype(folder: Path, config: Any) -> torch.dtype:
-    """The floating-point dtype of most numbers in a folder's weights; of a model elsewhere, its configuration's."""
+def stored_dtype(folder: Path) -> torch.dtype | None:
+    """The floating-point dtype of most numbers in a folder's weights; None where there is no such file."""
     sizes: Counter[torch.dtype] = Counter()
     for file in sorted(folder.glob(WEIGHTS)):
         with safe_open(file, "pt") as tensors:
             found = [(FLOATS.get(one.get_dtype()), one.get_shape()) for one in map(tensors.get_slice, tensors.keys())]
             sizes.update({dtype: math.prod(shape) for dtype, shape in found if dtype is not None})
-    if sizes:
-        return sizes.most_common(1)[0][0]
+    return sizes.most_common(1)[0][0] if sizes else None
+
+
+def _named_dtype(config: Any) -> torch.dtype:
     named = getattr(config, "dtype", None)
     return named if isinstance(named, torch.dtype) else torch.float32

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from strategies.errors import Diverged
 from strategies.inference.export import TOKENIZER_FILES
-from strategies.inference.load import LABELS_FILE
-from strategies.merging.models import DTYPES, WEIGHTS, Adapted, Folder, Model, folder_of
+from strategies.inference.load import LABELS_FILE, stored_dtype
+from strategies.merging.models import DTYPES, WEIGHTS, Adapted, Model, folder_of
 from strategies.settings import Json
 
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -36,12 +36,6 @@ class Entry:
     @property
     def length(self) -> int:
         return math.prod(self.shape) * self.dtype.itemsize
-
-
-def published_dtype(base: Folder) -> torch.dtype | None:
-    """The floating-point dtype that a base model is published in; None: each tensor keeps its own."""
-    named = getattr(torch, str(base.config.get("dtype") or base.config.get("torch_dtype")), None)
-    return named if isinstance(named, torch.dtype) else None
 
 
 def write_tensors(path: Path, entries: Sequence[Entry], tensor: Callable[[str], Tensor]) -> str:
@@ -87,7 +81,7 @@ def write_model(
     Returns the sha256 of the weights.
     """
     folder.mkdir(parents=True)
-    dtype = published_dtype(folder_of(base))
+    dtype = stored_dtype(folder_of(base).path)
     entries = [_entry(name, shaped, base, dtype) for name in names]
     sha256 = write_tensors(folder / WEIGHTS, entries, tensor)
     config = {**shaped.config, **_classes(shaped)}
