@@ -45,7 +45,9 @@ def warmup(training: TrainingSettings, count: int) -> Explained:
         return Explained(value=min(value, count), origin=SETTINGS)
     share = 0.01 if count >= FEW_STEPS else 0.03
     value = min(max(10, round(share * count)), count // 2)
-    return Explained(value=value, origin=f"{DEFAULT}: {share:.0%} of {counted(count, 'step')}, at least 10, at most half")
+    return Explained(
+        value=value, origin=f"{DEFAULT}: {share:.0%} of {counted(count, 'step')}, at least 10, at most half"
+    )
 
 
 def peak_rate(training: TrainingSettings, task: Task) -> Explained:
