@@ -38,6 +38,11 @@ class Forgotten(Closed):
     """What the gate allows in one step."""
 
     @property
+    def is_beyond_half(self) -> bool:
+        """Whether it has lost more than half of what the gate allows."""
+        return self.rise > self.tolerance / 2
+
+    @property
     def change(self) -> str:
         """How far it is from its best, in words."""
         return f"{self._amount(abs(self.rise))} {'worse' if self.rise > 0 else 'better'}"
