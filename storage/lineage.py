@@ -106,14 +106,42 @@ def live_stack(session: Session, stream_id: str, *, until: datetime | None = Non
     The last but one made the version that the next rollback goes to. Given ``until``, to what was live then.
     """
     stack: list[Promotion] = []
-    query = select(Promotion).where(Promotion.stream_id == stream_id).order_by(Promotion.id)
-    for one in session.scalars(query if until is None else query.where(Promotion.created_at <= until)):
-        if one.kind == "rollback" and any(earlier.version_id == one.version_id for earlier in stack):
-            while stack[-1].version_id != one.version_id:
-                stack.pop()
-        else:
-            stack.append(one)
+    for one in _promotions(session, stream_id, until):
+        _follow(stack, one)
     return stack
+
+
+def left_behind(session: Session, stream_id: str) -> dict[int, Promotion]:
+    """Version -> the rollback that went back over it, or away from its line, unless it came back since."""
+    stack: list[Promotion] = []
+    left: dict[int, Promotion] = {}
+    for one in _promotions(session, stream_id):
+        gone = _follow(stack, one)
+        if (
+            one.kind == "rollback"
+            and stack[-1] is one
+            and stack[-2].version_id not in ancestors(session, one.version_id)
+        ):
+            gone = [stack[-2]]
+        left |= {before.version_id: one for before in gone}
+        left.pop(one.version_id, None)
+    return left
+
+
+def _promotions(session: Session, stream_id: str, until: datetime | None = None) -> Sequence[Promotion]:
+    query = select(Promotion).where(Promotion.stream_id == stream_id).order_by(Promotion.id)
+    return session.scalars(query if until is None else query.where(Promotion.created_at <= until)).all()
+
+
+def _follow(stack: list[Promotion], one: Promotion) -> list[Promotion]:
+    """Bring the stack to where a promotion leads, and return what a rollback takes away from it."""
+    gone: list[Promotion] = []
+    if one.kind == "rollback" and any(earlier.version_id == one.version_id for earlier in stack):
+        while stack[-1].version_id != one.version_id:
+            gone.append(stack.pop())
+    else:
+        stack.append(one)
+    return gone
 
 
 def _upward(start: ColumnElement[bool], *, name: str = "line") -> CTE:

@@ -1,18 +1,20 @@
 """The chooser: the first rule of :mod:`strategies.rules` that holds and can be planned; a probe may overrule it.
 
-Screws that the user turned hold whatever is chosen.
+Screws that the user turned hold whatever is chosen; a rule that asks for others comes after those that do not.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import suppress
 
-from strategies import planning
+from strategies import against
+from strategies.candidates import Candidate, are_set, candidates
+from strategies.case import Case
 from strategies.contract import Explained, Plan, Signals, TrainTemplate
 from strategies.errors import BadPlan
 from strategies.named import REWARM_REPLAY
 from strategies.planning import compose
-from strategies.rules import RULES, Candidate, Rule, candidates, over_budget
+from strategies.rules import PROBED, RULES, Choice, Rule
 from strategies.settings import Json, Task, TrainingSettings
 
 NAME = "auto"
@@ -20,25 +22,20 @@ SUMMARY = "choose a strategy from what was measured, and say why"
 SOURCES = ("arXiv 2403.08763", "arXiv 2404.18466", "arXiv 2412.09441")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Choice:
-    """A composition, the rule that asked for it, and why in one sentence."""
-
-    candidate: Candidate
-    rule: Rule
-    reason: str
-
-
 def plan(signals: Signals, turned: Json) -> Plan:
     """The plan of what was chosen, with the reason in front."""
     choice = choose(signals, turned)
-    made = planned(signals, choice.candidate, turned)
-    chosen = Explained(value=made.strategy, origin=f"auto: {choice.reason}")
-    rule = Explained(value=choice.rule.name, origin=choice.rule.source)
+    made, label = choice.plan, choice.candidate.label
+    beyond = _beyond_budget(Case(signals=signals, turned=turned), made)
     return made.model_copy(
         update={
-            "reason": f"{made.strategy}, because {choice.reason}.{_beyond_budget(signals, made)} {made.reason}",
-            "values": {**made.values, "strategy": chosen, "rule": rule},
+            "reason": f"{label}, because {choice.reason}.{beyond} {made.reason}",
+            "values": {
+                **made.values,
+                "strategy": Explained(value=made.strategy, origin=f"auto: {choice.reason}"),
+                "choice": Explained(value=label, origin=f"auto: {choice.rule.name}"),
+                "rule": Explained(value=choice.rule.name, origin=choice.rule.source),
+            },
         }
     )
 
@@ -54,78 +51,64 @@ def check(turned: Json, training: TrainingSettings, task: Task) -> None:
 
 
 def choose(signals: Signals, turned: Json) -> Choice:
-    """What the rules say, unless a probe found something better."""
-    choice = by_rule(signals, turned)
+    """What the rules say, unless a probe found something better; raises BadPlan where nothing can be planned."""
+    case, choice = Case(signals=signals, turned=turned), by_rule(signals, turned)
     probe = signals.circumstances.probe
     found = None if probe is None or probe.chosen is None else candidates().get(probe.chosen)
-    if probe is None or found is None or not _can_be_planned(signals, found, turned):
+    if probe is None or found is None:
         return choice
-    if found.label == choice.candidate.label:
-        return Choice(candidate=found, rule=choice.rule, reason=f"{choice.reason}, and {probe.reason}")
-    return Choice(candidate=found, rule=PROBED, reason=f"{probe.reason}; the rules alone say {choice.candidate.label}")
+    if found.composition(turned) == choice.candidate.composition(turned):
+        return _chosen(case, found, choice.rule, f"{choice.reason}, and {probe.reason}")
+    reason = f"{probe.reason}; the rules alone say {choice.candidate.label}"
+    try:
+        return _chosen(case, found, PROBED, reason)
+    except BadPlan:
+        return choice
 
 
 def by_rule(signals: Signals, turned: Json) -> Choice:
-    """The first rule that holds and whose candidate can be planned; the last one where none can."""
-    known = candidates()
-    holding = [
-        Choice(candidate=known[rule.candidate], rule=rule, reason=reason)
-        for rule in RULES
-        if (reason := rule.holds(signals))
+    """The first rule that holds and whose candidate can be planned; raises the last one's BadPlan where none can."""
+    case, known = Case(signals=signals, turned=turned), candidates()
+    asked = [
+        (known[rule.candidate], rule) for rule in RULES if rule.stays or not known[rule.candidate].overruled(turned)
     ]
-    return next((one for one in holding if _can_be_planned(signals, one.candidate, turned)), holding[-1])
+    *others, last = [(one, rule, reason) for one, rule in asked if (reason := rule.holds(case))]
+    for one, rule, reason in others:
+        with suppress(BadPlan):
+            return _chosen(case, one, rule, _with_settings(one, turned, reason))
+    one, rule, reason = last
+    return _chosen(case, one, rule, _with_settings(one, turned, reason))
+
+
+def _chosen(case: Case, candidate: Candidate, rule: Rule, reason: str) -> Choice:
+    """Under the label of what the turned screws make of the candidate."""
+    named = candidate.called(case.turned)
+    return Choice(candidate=named, rule=rule, reason=reason, plan=named.plan(case.signals, case.turned))
+
+
+def _with_settings(candidate: Candidate, turned: Json, reason: str) -> str:
+    """The reason, and what the user set otherwise than the rule asks."""
+    unsaid = {
+        screw: value for screw, value in candidate.otherwise(turned).items() if f"strategy.{screw} is set" not in reason
+    }
+    return f"{reason}; {are_set(unsaid)}" if unsaid else reason
 
 
 def alternatives(signals: Signals, turned: Json) -> list[dict[str, str]]:
-    """What was turned down, each with the reason."""
-    chosen = choose(signals, turned).candidate.label
+    """What was turned down, each with the reason; what the turned screws make the same as the choice is not."""
+    case, choice = Case(signals=signals, turned=turned), choose(signals, turned)
+    chosen = choice.candidate.composition(turned)
     return [
-        {"strategy": label, "reason": _against(signals, one, turned)}
+        {"strategy": label, "reason": against.reason(case, one, choice)}
         for label, one in candidates().items()
-        if label != chosen
+        if one.composition(turned) != chosen
     ]
 
 
-def planned(signals: Signals, candidate: Candidate, turned: Json) -> Plan:
-    """The candidate's plan; raises BadPlan where there is none."""
-    return planning.plan(signals, candidate.composition(turned), strategy=candidate.named.name)
-
-
-def _beyond_budget(signals: Signals, made: Plan) -> str:
+def _beyond_budget(case: Case, made: Plan) -> str:
     """A sentence on the plan's longest job, where even that is known to take more than a job may."""
+    training, around = case.signals.training, case.signals.circumstances
     steps = max((job.steps for job in made.jobs.values() if isinstance(job, TrainTemplate)), default=0)
-    over = over_budget(signals, steps * signals.training.train_batch_size)
-    known = over is not None and signals.circumstances.tokens_per_s
+    over = case.over_budget(steps * training.train_batch_size)
+    known = over is not None and around.tokens_per_s
     return f" Even so its longest job would overrun the budget{over}." if known else ""
-
-
-def _can_be_planned(signals: Signals, candidate: Candidate, turned: Json) -> bool:
-    return _obstacle(signals, candidate, turned) is None
-
-
-def _obstacle(signals: Signals, candidate: Candidate, turned: Json) -> str | None:
-    try:
-        planned(signals, candidate, turned)
-    except BadPlan as error:
-        return str(error)
-    return None
-
-
-def _against(signals: Signals, candidate: Candidate, turned: Json) -> str:
-    probe = signals.circumstances.probe
-    tried = [] if probe is None else [one for one in probe.trials if one.candidate == candidate.label]
-    if tried:
-        last = tried[-1]
-        judged = "" if last.judged is None else f", {last.judged:+.2%} on unseen documents"
-        return f"the probe scored it {last.score:+.2%} after {last.steps} steps{judged}; lower is better"
-    obstacle = _obstacle(signals, candidate, turned)
-    return candidate.against(signals) if obstacle is None else f"it cannot be planned: {obstacle}"
-
-
-PROBED = Rule(
-    name="probe",
-    when="a probe found something better",
-    candidate="",
-    holds=lambda _signals: None,
-    source="successive halving: Jamieson and Talwalkar 2016, arXiv 1502.07943",
-)

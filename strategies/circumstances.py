@@ -37,6 +37,25 @@ class Forgotten(Closed):
     tolerance: float
     """What the gate allows in one step."""
 
+    @property
+    def is_beyond_half(self) -> bool:
+        """Whether it has lost more than half of what the gate allows."""
+        return self.rise > self.tolerance / 2
+
+    @property
+    def change(self) -> str:
+        """How far it is from its best, in words."""
+        return f"{self._amount(abs(self.rise))} {'worse' if self.rise > 0 else 'better'}"
+
+    @property
+    def allowed(self) -> str:
+        """What the gate allows, in words."""
+        return self._amount(self.tolerance)
+
+    def _amount(self, value: float) -> str:
+        shown = f"{100 * value:.1f}"
+        return f"{shown}%" if self.metric == "loss" else f"{shown} points"
+
 
 def forgetting(eval_set: str, metric: Metric, values: Sequence[float], *, tolerance: float) -> Forgotten:
     """The last of at least two versions' values beside the best of those before it."""
@@ -58,9 +77,12 @@ class EarlierDecision(Closed):
 
     decision: int
     strategy: str
+    choice: str | None = None
+    """What auto calls the composition, where auto chose it."""
     replay: float | None
     result: Result
     reason: str
+    """The outcome in words; of a version that was rolled back, what the rollback was for."""
     only_forgot: bool = False
     """Whether the gate found its candidate better on the new data and worse on the old."""
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from strategies.circumstances import Circumstances, Forgotten
+from strategies.case import new_domains
+from strategies.circumstances import Circumstances, EarlierDecision, Forgotten
 from strategies.contract import Signals, SourceFacts
 from strategies.planning import share
 from strategies.probe import ProbeResult
-from strategies.rules import new_domains
+from strategies.words import counted
 
 
 def in_words(signals: Signals) -> dict[str, str]:
@@ -40,7 +41,7 @@ def _probe(found: ProbeResult) -> dict[str, str]:
 def _round(found: ProbeResult, number: int) -> str:
     shown = sorted((one for one in found.trials if one.round == number), key=lambda one: one.score)
     return "; ".join(
-        f"{one.candidate} {one.score:+.2%} after {one.steps} steps"
+        f"{one.candidate} {one.score:+.2%} after {counted(one.steps, 'step')}"
         + ("" if one.judged is None else f", judged {one.judged:+.2%}")
         for one in shown
     )
@@ -49,27 +50,27 @@ def _round(found: ProbeResult, number: int) -> str:
 def _amount(sources: Iterable[SourceFacts]) -> str:
     found = list(sources)
     documents, tokens = sum(one.documents for one in found), sum(one.tokens for one in found)
-    return f"{documents} documents, {tokens} tokens, {sum(one.rows for one in found)} rows in {len(found)} sources"
+    rows = counted(sum(one.rows for one in found), "row")
+    return f"{counted(documents, 'document')}, {counted(tokens, 'token')}, {rows} in {counted(len(found), 'source')}"
 
 
 def _labels(around: Circumstances) -> str:
-    return f"{', '.join(around.new_labels) or 'none'}, beside {len(around.known_labels)} known ones"
+    return f"{', '.join(around.new_labels) or 'none'}, beside {counted(len(around.known_labels), 'known one')}"
 
 
 def _duplicates(around: Circumstances) -> str:
     if around.duplicate_share is None:
         return "not measured"
     return (
-        f"{around.duplicate_share:.1%} of {around.arrived} arrived documents were in the stream already;"
-        f" {around.near_duplicates} near-duplicates"
+        f"{around.duplicate_share:.1%} of {counted(around.arrived, 'arrived document')} had come before;"
+        f" {counted(around.near_duplicates, 'near-duplicate')}"
     )
 
 
 def _forgotten(one: Forgotten) -> str:
-    kind = "" if one.metric == "loss" else " points"
     return (
-        f"{one.eval_set} {one.rise:+.1%}{kind} (now {one.now:.4g}, best {one.best:.4g} of {one.versions} versions,"
-        f" {one.tolerance:.0%} allowed)"
+        f"{one.eval_set} {one.change} (now {one.now:.4g}, before at best {one.best:.4g},"
+        f" {counted(one.versions, 'version')} measured, {one.allowed} allowed)"
     )
 
 
@@ -78,9 +79,8 @@ def _hardware(around: Circumstances) -> str:
     if found is None:
         return "not measured"
     memory = "" if found.memory_gib is None else f", {found.memory_gib:g} GiB of memory"
-    return (
-        f"{found.cores} cores{memory}, {found.gpus} GPUs; a job takes {found.job_cores} cores and {found.job_gpus} GPUs"
-    )
+    there = f"{counted(found.cores, 'core')}{memory}, {counted(found.gpus, 'GPU')}"
+    return f"{there}; a job takes {counted(found.job_cores, 'core')} and {counted(found.job_gpus, 'GPU')}"
 
 
 def _budget(around: Circumstances) -> str:
@@ -91,9 +91,11 @@ def _budget(around: Circumstances) -> str:
 
 
 def _decisions(around: Circumstances) -> str:
-    shown = [
-        f"{one.decision} {one.strategy}{'' if not one.replay else f' with {one.replay:.0%} replay'} {one.result}"
-        + (" for forgetting" if one.result == "refused" and one.only_forgot else "")
-        for one in around.decisions
-    ]
-    return "; ".join(shown) or "none"
+    return "; ".join(_decision(one) for one in around.decisions) or "none"
+
+
+def _decision(one: EarlierDecision) -> str:
+    replay = f" with {one.replay:.0%} replay" if one.replay else ""
+    why = " for forgetting" if one.result == "refused" and one.only_forgot else ""
+    why = f" ({one.reason})" if one.result == "rolled back" else why
+    return f"{one.decision} {one.choice or one.strategy}{replay} {one.result}{why}"

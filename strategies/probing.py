@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from strategies import auto, planning
+from strategies import auto
+from strategies.candidates import HALF_REPLAY, INFINITE, candidates
 from strategies.contract import Plan, Signals, SourceFacts, TrainTemplate
 from strategies.errors import BadPlan
 from strategies.parts import ReplayMixing
@@ -12,7 +13,6 @@ from strategies.planning import resolve
 from strategies.planning.stage import everything
 from strategies.planning.trunk import in_one
 from strategies.probe import ProbeSettings, Round, rounds, steps_of
-from strategies.rules import HALF_REPLAY, INFINITE, candidates
 from strategies.settings import Closed, Json
 
 SPARE = 1.5
@@ -44,8 +44,7 @@ def plan(signals: Signals, turned: Json, settings: ProbeSettings) -> Probing:
     """The probe that the settings pay for; raises BadPlan where the rules' own choice cannot be planned."""
     choice = auto.by_rule(signals, turned)
     incumbent = choice.candidate.label
-    stage = auto.planned(signals, choice.candidate, turned)
-    stage_steps = sum(job.steps for job in stage.jobs.values() if isinstance(job, TrainTemplate))
+    stage_steps = sum(job.steps for job in choice.plan.jobs.values() if isinstance(job, TrainTemplate))
     budget = _budget_steps(signals, settings.budget, stage_steps)
     labels = _labels(signals, turned, incumbent)[: settings.candidates]
     paid = rounds(budget, len(labels), settings.keep) if incumbent in labels else ()
@@ -122,7 +121,7 @@ def _template(signals: Signals, label: str, turned: Json, steps: int | None) -> 
     candidate = candidates()[label]
     if steps is not None:
         signals = signals.model_copy(update={"training": signals.training.model_copy(update={"max_steps": steps})})
-    made = planning.plan(signals, candidate.composition(turned), strategy=candidate.named.name)
+    made = candidate.plan(signals, turned)
     template = _whole(made)
     if template is None or not template.init.startswith("@live/"):
         raise BadPlan(f"a short run cannot show what {label} is worth")

@@ -3,50 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from strategies.candidates import HALF_REPLAY, INFINITE, NEW_BANK, Candidate
+from strategies.case import Case, batches, new_domains
 from strategies.circumstances import EarlierDecision
-from strategies.composition import Composition, EverythingSettings, InfiniteSettings, ReplaySettings
-from strategies.contract import Signals
-from strategies.named import DATA_MIXING, HALF_FINETUNE, MOS, NAIVE, RETRAIN, REWARM_REPLAY, Named
+from strategies.contract import Explained, Plan
+from strategies.named import REWARM_REPLAY
 from strategies.plan import BANK
-from strategies.planning import resolve, share
-from strategies.planning.stage import everything
-from strategies.settings import Json
+from strategies.planning import share
+from strategies.words import counted
 
 FEW_STEPS = 8
 """Least steps of a stage of which 0.14 (METHODS 1.2) is a whole step of annealing; the shortest measured has nine."""
 SEVERAL, SMALL = 3, 0.25
 """Earlier batches, and rows over all old ones, from which on re-warming at each of them costs more than it gives."""
-TRUNK_MEASURED = (
-    "this project's benchmarks of texts, one seed and 5 to 8 % more tokens, against re-warming: average loss 5.031 and"
-    " 5.190 (five domains, 110 steps a stage), 2.580 and 2.807 (fifteen years, 25 steps), 5.560 and 5.695 (three"
-    " domains, 45 steps), 3.835 and 4.127 (five years, 10 steps)"
-)
-"""tests/benchmarks/results/domains-standard.json and domains-quick.json."""
 CHEAP = 1.25
 """Cost of a retrain over that of a stage, below which the union's better loss on the old is worth it."""
+TRUNK_MEASURED = (
+    "this project's benchmarks of texts, one seed and 5 to 8 % more tokens: average loss with the trunk and with"
+    " re-warming 5.031 and 5.190 (five domains, 110 steps a stage), 2.580 and 2.807 (fifteen years, 25 steps), 5.560"
+    " and 5.695 (three domains, 45 steps), 3.835 and 4.127 (five years, 10 steps); forgetting over the five domains"
+    " 0.022 with the trunk, 0.210 with re-warming and 0.189 with half of the matrices frozen besides"
+)
+"""tests/benchmarks/results/domains-standard.json and domains-quick.json."""
+HALF_ON_TRACE = (
+    "arXiv 2404.18466: on TRACE, replay with half of the matrices frozen moves backward transfer"
+    " from +1.4 to +2.1 (7b) and from -0.6 to +1.6 (13b)"
+)
 
-LOSSES = {
-    "refused": "was refused for forgetting",
-    "repaired": "was saved by a repair",
-    "rolled back": "was rolled back",
-}
-"""Results of a decision that count against what it chose, in words."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """A composition that auto may choose; ``against`` says why not, with figures."""
-
-    label: str
-    named: Named
-    against: Callable[[Signals], str]
-    screws: Json = field(default_factory=dict)
-
-    def composition(self, turned: Json) -> Composition:
-        """With the screws that the user turned, which hold whatever is chosen."""
-        return self.named.composition.model_copy(update={**self.screws, **turned})
+UNJUDGED = ("inconclusive", "failed")
+"""Results of a decision that say nothing about what it chose."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,320 +43,170 @@ class Rule:
     name: str
     when: str
     candidate: str
-    holds: Callable[[Signals], str | None]
+    holds: Callable[[Case], str | None]
     source: str
+    stays: bool = False
+    """Whether it holds, too, where the user's screws leave nothing of what it asks for; of each case one does."""
 
 
-# --- what is asked of the signals --------------------------------------------------------------------------------
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A composition with its plan, the rule that asked for it, and why in one sentence."""
 
-
-def new_domains(signals: Signals) -> tuple[str, ...]:
-    """New batches whose loss under the live model is above that of every known source by a strong shift."""
-    known = [one.loss for one in share.replayable(signals) if one.loss is not None]
-    if not known or signals.task == "classification":
-        return ()
-    limit = max(known) * (1 + share.STRONG_FROM)
-    return tuple(one.name for one in signals.new if one.loss is not None and one.loss > limit)
-
-
-def _rows(signals: Signals) -> tuple[int, int]:
-    """New rows, and old ones with the anchor."""
-    new = resolve.total_rows(signals.new)
-    return new, resolve.total_rows(everything(signals)) - new
-
-
-def _share(signals: Signals) -> float:
-    asked = share.resolve_share(signals, None, old=share.replayable(signals))["replay"]
-    return float(asked.value)
+    candidate: Candidate
+    rule: Rule
+    reason: str
+    plan: Plan
 
 
 # --- when a rule holds -------------------------------------------------------------------------------------------
 
 
-def _nothing_old(signals: Signals) -> str | None:
-    return None if share.replayable(signals) else "there is nothing earlier to forget or to replay"
+def _nothing_old(case: Case) -> str | None:
+    return None if case.old else "there is nothing earlier to forget or to replay"
 
 
-def _goes_on_with_a_bank(signals: Signals) -> str | None:
-    if BANK not in signals.parent_answer:
+def _goes_on_with_a_bank(case: Case) -> str | None:
+    if BANK not in case.signals.parent_answer:
         return None
     return "the live version is a bank of adapters, and only another adapter goes on from it"
 
 
-def _new_classes(signals: Signals) -> str | None:
-    around = signals.circumstances
+def _new_classes(case: Case) -> str | None:
+    around = case.signals.circumstances
     new, known = len(around.new_labels), len(around.known_labels)
-    old = len(signals.labels) - new
-    if signals.task != "classification" or not new or not old or new < known:
-        return None
-    if _overrun(signals):
+    old = len(case.signals.labels) - new
+    if case.signals.task != "classification" or not new or not old or new < known or case.overrun:
         return None
     return (
-        f"{new} of the {new + known} classes of the new batches are new beside {old} that must stay apart; the bank's"
-        f" first adapter is taught all of them, and later classes come to adapters of their own"
-        + (_retrain_over_budget(signals) or "")
+        f"{new} of the {counted(new + known, 'class', many='classes')} in the new batches are new beside {old} that"
+        " must stay apart; the bank's first adapter is taught all of them, and later classes come to adapters of their"
+        f" own{case.retrain_over_budget or ''}"
     )
 
 
-def _retrain_is_cheap(signals: Signals) -> str | None:
-    new, old = _rows(signals)
-    replay = _share(signals)
-    if not signals.old or not new or (new + old) > CHEAP * new or old < replay * (new + old):
+def _retrain_is_cheap(case: Case) -> str | None:
+    if short_of_retraining(case):
         return None
-    held = old / (new + old)
-    if _overrun(signals):
-        return None
+    new, old = case.new_rows, case.old_rows
     return (
-        f"{new} new rows are {new / max(1, old):.0f} times all old ones: starting again from the base costs"
-        f" {old / new:.0%} more than going on, and {held:.0%} of its rows are old where the shift asks for {replay:.0%}"
-        + (_retrain_over_budget(signals) or "")
+        f"{counted(new, 'new row')} are {new / max(1, old):.0f} times all old ones: starting again from the base costs"
+        f" {old / new:.0%} more than going on, and {old / (new + old):.0%} of its rows are old where {case.share:.0%}"
+        f" is asked for{case.retrain_over_budget or ''}"
     )
 
 
-def _replay_is_not_enough(signals: Signals) -> str | None:
-    worst = signals.circumstances.worst
-    before = float(signals.parent_settings.get("replay") or 0.0)
-    if before < share.STRONG or worst is None or worst.rise <= worst.tolerance / 2:
-        return None
-    unit = "of its accuracy" if worst.metric == "accuracy" else "on its loss"
-    return (
-        f"{worst.eval_set} is {worst.rise:.1%} {unit} worse than at best over {worst.versions} versions,"
-        f" though {before:.0%} of each step was replay"
-    )
+def short_of_retraining(case: Case) -> str | None:
+    """What a retrain is short of, where it is not cheap enough."""
+    new, old = case.new_rows, case.old_rows
+    if not new or not any(one.rows for one in case.signals.old):
+        return "there is no earlier batch that it would train on again"
+    cost = f"it would train the base on {counted(new + old, 'row')} instead of {new}{case.retrain_over_budget or ''}"
+    if new + old > CHEAP * new:
+        return f"{cost}; at most {CHEAP:g} times as many are worth it"
+    if old < case.share * (new + old):
+        return f"only {old / (new + old):.0%} of its rows would be old where {case.share:.0%} is asked for"
+    return cost if case.overrun else None
 
 
-def _replay_failed(signals: Signals) -> str | None:
-    refused = [one for one in signals.refused if one.get("strategy") == REWARM_REPLAY.name]
+def _replay_failed(case: Case) -> str | None:
+    refused = [one for one in case.signals.refused if one.get("strategy") == REWARM_REPLAY.name]
     strong = [one for one in refused if one.get("only_forgot") and float(one.get("replay") or 0.0) >= share.STRONG]
     if strong:
         return f"the gate refused these batches with {float(strong[-1]['replay']):.0%} of replay for forgetting"
-    return _losing_streak(signals)
+    return _losing_streak(case)
 
 
-def _losing_streak(signals: Signals) -> str | None:
-    judged = [
-        one
-        for one in signals.circumstances.decisions
-        if one.strategy == REWARM_REPLAY.name and one.result not in ("inconclusive", "failed")
-    ][-2:]
-    lost = [f"decision {one.decision} {how}" for one in judged if (how := _lost(one))]
-    if len(lost) < 2:
+def _losing_streak(case: Case) -> str | None:
+    judged = [one for one in case.signals.circumstances.decisions if one.result not in UNJUDGED][-2:]
+    lost = [how for one in judged if one.replay and (how := _lost(one))]
+    if len(lost) < 2 or not any(_forgot(one) for one in judged):
         return None
-    return f"replay alone did not keep the stream's last two versions: {', '.join(lost)}"
+    return f"the last two decisions that were judged replayed old rows and did not stand: {', '.join(lost)}"
+
+
+def _forgot(one: EarlierDecision) -> bool:
+    """Whether the gate found that the candidate forgot, and only that."""
+    return one.result == "repaired" or (one.result == "refused" and one.only_forgot)
 
 
 def _lost(one: EarlierDecision) -> str | None:
-    """How a decision lost to forgetting; one refused for what it did not learn says nothing against replay."""
-    return None if one.result == "refused" and not one.only_forgot else LOSSES.get(one.result)
+    """How a decision did not stand; one refused for what it did not learn says nothing against replay."""
+    what = f"decision {one.decision} ({one.choice or one.strategy}, {one.replay or 0.0:.0%} replay)"
+    if one.result == "rolled back":
+        return f"{what} was rolled back ({one.reason})"
+    if not _forgot(one):
+        return None
+    return f"{what} {'was saved by a repair' if one.result == 'repaired' else 'was refused for forgetting'}"
 
 
-def _trunk_of_texts(signals: Signals) -> str | None:
-    if signals.task != "causal-lm" or not share.replayable(signals) or _short(signals):
+def _trunk_of_texts(case: Case) -> str | None:
+    if case.signals.task != "causal-lm" or not case.old or short_stage(case):
         return None
     return (
-        f"a stage of {_steps(signals)} steps of texts is released from a trunk that never decays, which forgot less"
-        " than re-warming"
+        f"a stage of {counted(case.steps, 'step')} of texts is released from a trunk that never decays, which ended at"
+        " a lower loss over old and new texts than re-warming, both with replay"
     )
 
 
-def _many_small_increments(signals: Signals) -> str | None:
-    new, old = _rows(signals)
-    goes_on = signals.parent_settings.get("schedule") == "infinite"
-    if goes_on and not _short(signals) and not new_domains(signals):
+def _replay_is_not_enough(case: Case) -> str | None:
+    worst = case.signals.circumstances.worst
+    if case.replayed < share.STRONG or worst is None or not worst.is_beyond_half:
+        return None
+    return (
+        f"{worst.eval_set} is {worst.change} than at best over {counted(worst.versions, 'version')}, though"
+        f" {case.replayed:.0%} of each step was replay"
+    )
+
+
+def _many_small_increments(case: Case) -> str | None:
+    if case.goes_on and not short_stage(case) and not new_domains(case.signals):
         return "the live version has a trunk on a constant rate, which goes on without warming up again"
-    if _few_or_large_increments(signals):
+    if few_or_large_increments(case):
         return None
     return (
-        f"{new} new rows are {new / old:.0%} of {old} old ones after {len(signals.old)} earlier batches,"
-        " and each re-warming would raise the loss on all of them"
+        f"{counted(case.new_rows, 'new row')} are {case.new_rows / case.old_rows:.0%} of {case.old_rows} old ones after"
+        f" {batches(len(case.signals.old))}, and each re-warming would raise the loss on all of them"
     )
 
 
-def _few_or_large_increments(signals: Signals) -> str | None:
+def few_or_large_increments(case: Case) -> str | None:
     """What is short of many small increments."""
-    (new, old), batches = _rows(signals), len(signals.old)
-    if batches < SEVERAL:
-        return f"{batches} earlier batches are few; it asks for {SEVERAL}"
+    new, old, before = case.new_rows, case.old_rows, len(case.signals.old)
+    if before < SEVERAL:
+        return f"{batches(before)} {'is' if before == 1 else 'are'} few; it asks for {SEVERAL}"
     if new > SMALL * old:
         return f"{new} new rows are {new / max(1, old):.0%} of {old} old ones; it asks for at most {SMALL:.0%}"
-    if short := _short(signals):
+    if short := short_stage(case):
         return short
-    far = new_domains(signals)
+    far = new_domains(case.signals)
     return f"{far[0]} is a new domain, and the schedule is tried without a shift alone" if far else None
 
 
-def _short(signals: Signals) -> str | None:
+def short_stage(case: Case) -> str | None:
     """That a stage has too few steps to be annealed."""
-    steps = _steps(signals)
-    return f"a stage of {steps} steps is short; it asks for {FEW_STEPS}" if steps < FEW_STEPS else None
-
-
-def _steps(signals: Signals) -> int:
-    new, _ = _rows(signals)
-    return int(resolve.steps(signals.training, new).value) if new else 0
-
-
-def _something_old(signals: Signals) -> str | None:
-    old = share.replayable(signals)
-    if not old:
+    if case.steps >= FEW_STEPS:
         return None
-    what = "the anchor" if signals.anchor in old else f"{len(old)} earlier batches"
-    measured = share.shift(signals)
-    shift = "" if measured is None else f"; the new data's loss is {_beside(measured.value)} theirs"
-    return f"{what} must not be forgotten and can be replayed{shift}"
+    return f"a stage of {counted(case.steps, 'step')} is short; it asks for {FEW_STEPS}"
 
 
-def _beside(shift: float) -> str:
-    return f"{abs(shift):.0%} {'below' if shift < 0 else 'above'}"
-
-
-# --- why not -----------------------------------------------------------------------------------------------------
-
-
-def _against_naive(signals: Signals) -> str:
-    tokens = sum(one.tokens for one in share.replayable(signals))
-    return f"without replay the loss on what came before ({tokens} tokens) rises; 5 % of replay takes most of that away"
-
-
-def _against_replay(signals: Signals) -> str:
-    if not share.replayable(signals):
-        return "there is nothing to replay"
-    if why := _replay_failed(signals) or _replay_is_not_enough(signals):
-        return f"replay alone was not enough: {why}"
-    return f"replay of {_share(signals):.0%} in every step is not what the measurements ask for first"
-
-
-def _against_half_replay(signals: Signals) -> str:
-    return (
-        f"half of each step would be old rows where {_share(signals):.0%} is asked for; the new data's loss would end"
-        " 0.03 to 0.06 higher (arXiv 2403.08763, Table 2: 2.54 against 2.51 at 5 %, 1.22 against 1.16 at 25 %)"
-    )
-
-
-def _against_infinite(signals: Signals) -> str:
-    _, old = _rows(signals)
-    if not old:
-        return "there is no row of stages before"
-    short = _short(signals) if signals.task == "causal-lm" else _few_or_large_increments(signals)
-    return short or "the schedule would hold, but an earlier rule does"
-
-
-def _against_half(signals: Signals) -> str:
-    worst = signals.circumstances.worst
-    if worst is None:
-        return "nothing was forgotten yet that replay does not keep; half of the matrices would learn less of the new"
-    moved = f"the worst set, {worst.eval_set}, has moved by {worst.rise:+.1%} of {worst.tolerance:.1%} allowed"
-    if worst.rise > worst.tolerance / 2:
-        before = float(signals.parent_settings.get("replay") or 0.0)
-        return f"{moved} with {before:.0%} of replay, and more replay comes before fewer matrices"
-    return f"replay keeps what came before: {moved}; half of the matrices would learn less of the new"
-
-
-def _against_retrain(signals: Signals) -> str:
-    new, old = _rows(signals)
-    cost = f"it would train the base on {new + old} rows instead of {new}"
-    return cost + (_retrain_over_budget(signals) or "")
-
-
-def over_budget(signals: Signals, rows: float) -> str | None:
-    """How long a job of ``rows`` rows takes, if that is more than it may; where no speed is known, that."""
-    around = signals.circumstances
-    sources = everything(signals)
-    have = resolve.total_rows(sources)
-    if not around.max_hours or not have:
+def _something_old(case: Case) -> str | None:
+    if not case.old:
         return None
-    if not around.tokens_per_s:
-        return f", speed unknown against {around.max_hours:g} h allowed"
-    hours = sum(one.tokens for one in sources) * rows / have / around.tokens_per_s / 3600
-    return f", {hours:.1f} h of {around.max_hours:g} h allowed" if hours > around.max_hours else None
+    mixing = case.turned.get("mixing")
+    if mixing is not None and mixing.kind != "replay":
+        return f"strategy.mixing is set to {mixing.kind}, whatever is measured"
+    what = "the anchor" if case.signals.anchor in case.old else batches(len(case.old))
+    measured = share.shift(case.signals)
+    return f"{what} must not be forgotten and can be replayed{'' if measured is None else _shift(measured)}"
 
 
-def _retrain_over_budget(signals: Signals) -> str | None:
-    return over_budget(signals, sum(_rows(signals)) * signals.training.num_train_epochs)
+def _shift(measured: Explained) -> str:
+    shift = float(measured.value)
+    return f"; the loss is {abs(shift):.0%} {'lower' if shift < 0 else 'higher'} on the new data ({measured.origin})"
 
 
-def _overrun(signals: Signals) -> str | None:
-    """By how much a retrain is known to overrun the budget; nothing is known before a speed was measured."""
-    return _retrain_over_budget(signals) if signals.circumstances.tokens_per_s else None
-
-
-def _against_data_mixing(signals: Signals) -> str:
-    old = share.replayable(signals)
-    if not old:
-        return "there is nothing old to weigh the new data against"
-    return (
-        f"replay of {_share(signals):.0%} weighs {len(old)} old sources by the rows seen of them; that weights which"
-        " follow losses do better has not been shown here, so only a name asks for it"
-    )
-
-
-def _against_mos(signals: Signals) -> str:
-    if signals.task == "classification" and BANK not in signals.parent_answer:
-        return "the live version is no bank of adapters that could go on"
-    return _against_bank(signals)
-
-
-def _against_new_bank(signals: Signals) -> str:
-    if BANK in signals.parent_answer:
-        return "the live version is a bank already; another one would be taught everything again"
-    if over := _overrun(signals):
-        return f"its first adapter would be taught everything again{over}"
-    return _against_bank(signals)
-
-
-def _against_bank(signals: Signals) -> str:
-    new, known = len(signals.circumstances.new_labels), len(signals.circumstances.known_labels)
-    if signals.task != "classification":
-        return (
-            f"a bank answers through a router, and its source measures it on classes alone; for {signals.task} nothing"
-            " shows yet that it keeps more than replay, so only a name asks for it"
-        )
-    return f"{new} new classes beside {known} known ones do not need adapters of their own"
-
-
-# --- the tables --------------------------------------------------------------------------------------------------
-
-INFINITE = "rewarm-replay/infinite"
-HALF_REPLAY = "half-finetune/replay"
-NEW_BANK = "mos/base"
-HALF_ON_TRACE = (
-    "arXiv 2404.18466: on TRACE, replay with half of the matrices frozen moves backward transfer"
-    " from +1.4 to +2.1 (7b) and from -0.6 to +1.6 (13b)"
-)
-
-
-def candidates() -> dict[str, Candidate]:
-    """What auto chooses among, by label."""
-    made = (
-        Candidate(label="naive", named=NAIVE, against=_against_naive),
-        Candidate(label="rewarm-replay", named=REWARM_REPLAY, against=_against_replay),
-        Candidate(
-            label=HALF_REPLAY,
-            named=HALF_FINETUNE,
-            screws={"mixing": ReplaySettings()},
-            against=_against_half,
-        ),
-        Candidate(
-            label="rewarm-replay/half",
-            named=REWARM_REPLAY,
-            screws={"mixing": ReplaySettings(share=0.5)},
-            against=_against_half_replay,
-        ),
-        Candidate(
-            label=INFINITE, named=REWARM_REPLAY, screws={"schedule": InfiniteSettings()}, against=_against_infinite
-        ),
-        Candidate(label="data-mixing", named=DATA_MIXING, against=_against_data_mixing),
-        Candidate(label="mos", named=MOS, against=_against_mos),
-        Candidate(
-            label=NEW_BANK,
-            named=MOS,
-            screws={"start": "base", "mixing": EverythingSettings()},
-            against=_against_new_bank,
-        ),
-        Candidate(label="retrain", named=RETRAIN, against=_against_retrain),
-    )
-    return {one.label: one for one in made}
-
+# --- the table ---------------------------------------------------------------------------------------------------
 
 RULES = (
     Rule(
@@ -384,25 +221,30 @@ RULES = (
         when="there is neither an anchor nor an earlier batch",
         candidate="naive",
         holds=_nothing_old,
+        stays=True,
         source="nothing to replay, nothing to lose",
     ),
     Rule(
         name="new classes",
-        when="of the classes that arrive at least half are new, the model knows others, and there is no bank yet",
+        when="of the classes that arrive at least half are new, the model knows others, there is no bank yet, and"
+        " teaching it everything again fits the budget",
         candidate=NEW_BANK,
         holds=_new_classes,
         source="arXiv 2412.09441, the paper's table: CUB, last stage, 90.12 against 13.96 of fine-tuning",
     ),
     Rule(
         name="retraining is cheap",
-        when=f"a retrain costs at most {CHEAP:g} times a stage, holds enough old rows, and fits the budget",
+        when=f"there is an earlier batch, and a retrain costs at most {CHEAP:g} times a stage, holds as large a share"
+        " of old rows as is asked for, and fits the budget",
         candidate="retrain",
         holds=_retrain_is_cheap,
         source="arXiv 2403.08763, Table 2: the union's loss on the old is 0.06 below that of 5 % replay",
     ),
     Rule(
         name="replay failed",
-        when=f"the gate refused {share.STRONG:.0%} of replay, or replay alone lost two versions running to forgetting",
+        when=f"the gate refused these batches for forgetting with {share.STRONG:.0%} of replay or more, or neither of"
+        " the last two decisions that were judged stood though both replayed old rows: at least one was refused for"
+        " forgetting or saved by a repair, the other was so too or was rolled back",
         candidate=HALF_REPLAY,
         holds=_replay_failed,
         source=HALF_ON_TRACE,
@@ -415,27 +257,37 @@ RULES = (
         source=TRUNK_MEASURED,
     ),
     Rule(
+        name="replay is not enough",
+        when=f"something has lost more than half of what the gate allows though {share.STRONG:.0%} of each step or more"
+        " was replay; texts on a trunk, which forgot less than this, stay there",
+        candidate=HALF_REPLAY,
+        holds=_replay_is_not_enough,
+        source=HALF_ON_TRACE,
+    ),
+    Rule(
         name="many small increments",
-        when="no batch is of a new domain, and either the live version has a trunk or there are"
-        f" {SEVERAL} earlier batches or more, new rows are at most {SMALL:.0%} of the old, and a stage has"
-        f" {FEW_STEPS} steps or more",
+        when="no batch is of a new domain, a stage has"
+        f" {FEW_STEPS} steps or more, and either the live version has a trunk or there are {SEVERAL} earlier batches or"
+        f" more and new rows are at most {SMALL:.0%} of the old",
         candidate=INFINITE,
         holds=_many_small_increments,
         source="arXiv 2403.08763: each re-warming costs a transient rise of the loss, 0.10 and more; its schedules were"
         " tried without a shift",
     ),
     Rule(
-        name="replay is not enough",
-        when=f"something was forgotten though {share.STRONG:.0%} of each step was replay",
-        candidate=HALF_REPLAY,
-        holds=_replay_is_not_enough,
-        source=HALF_ON_TRACE,
-    ),
-    Rule(
         name="something to protect",
         when="there is an anchor or an earlier batch",
         candidate="rewarm-replay",
         holds=_something_old,
+        stays=True,
         source="arXiv 2403.08763, Tables 2 and 4: 5 % of replay takes away 0.19 to 0.21 of 0.23 to 0.27 of forgetting",
     ),
+)
+
+PROBED = Rule(
+    name="probe",
+    when="a probe found something better",
+    candidate="",
+    holds=lambda _case: None,
+    source="successive halving: Jamieson and Talwalkar 2016, arXiv 1502.07943",
 )

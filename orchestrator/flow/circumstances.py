@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import select
@@ -66,46 +65,40 @@ def _earlier(session: Session, stream: Stream) -> list[EarlierDecision]:
         .order_by(Decision.id.desc())
         .limit(DECISIONS)
     )
-    standing = _standing(session, stream)
-    return [
-        EarlierDecision(
-            decision=decision.id,
-            strategy=decision.strategy or decision.requested,
-            replay=plan.spec.get("values", {}).get("replay", {}).get("value"),
-            result=_result(session, decision, standing),
-            reason=decision.outcome or "",
-            only_forgot=only_forgot(session, decision),
-        )
-        for decision, plan in reversed(session.execute(query).all())
-    ]
+    left = lineage.left_behind(session, stream.id)
+    return [_ended(session, decision, plan, left) for decision, plan in reversed(session.execute(query).all())]
 
 
-def _standing(session: Session, stream: Stream) -> set[int]:
-    """Versions that were live and that no rollback went back from."""
-    stack = lineage.live_stack(session, stream.id)
-    left = {
-        before.version_id
-        for before, after in pairwise(stack)
-        if after.kind == "rollback" and before.version_id not in lineage.ancestors(session, after.version_id)
-    }
-    return {one.version_id for one in stack} - left
+def _ended(session: Session, decision: Decision, plan: Plan, left: Mapping[int, Promotion]) -> EarlierDecision:
+    result, reason = _result(session, decision, left)
+    resolved = plan.spec.get("values", {})
+    return EarlierDecision(
+        decision=decision.id,
+        strategy=decision.strategy or decision.requested,
+        choice=resolved.get("choice", {}).get("value"),
+        replay=resolved.get("replay", {}).get("value"),
+        result=result,
+        reason=reason,
+        only_forgot=only_forgot(session, decision),
+    )
 
 
-def _result(session: Session, decision: Decision, standing: set[int]) -> Result:
+def _result(session: Session, decision: Decision, left: Mapping[int, Promotion]) -> tuple[Result, str]:
+    """How a decision ended, and why: of one whose versions were all rolled back the rollback's own reason."""
     was_live = (
         select(Version)
         .where(Version.decision_id == decision.id, Version.id.in_(select(Promotion.version_id)))
         .order_by(Version.id.desc())
     )
-    if found := session.scalars(was_live).all():
-        stands = next((one for one in found if one.id in standing), None)
-        if stands is None:
-            return "rolled back"
-        return "repaired" if stands.strategy == repair.JOB else "promoted"
     said = decision.outcome or ""
+    if found := session.scalars(was_live).all():
+        stands = next((one for one in found if one.id not in left), None)
+        if stands is None:
+            return "rolled back", left[found[0].id].reason
+        return ("repaired" if stands.strategy == repair.JOB else "promoted"), said
     if said.startswith(records.REFUSED):
-        return "refused"
-    return "inconclusive" if said.startswith(records.INCONCLUSIVE) else "failed"
+        return "refused", said
+    return ("inconclusive" if said.startswith(records.INCONCLUSIVE) else "failed"), said
 
 
 def only_forgot(session: Session, decision: Decision) -> bool:

@@ -33,11 +33,18 @@ def forgotten(
     *,
     value: Value = selected,
 ) -> Iterator[Forgotten]:
-    """Each set's value under the last of the line beside the best that an earlier one of it had."""
+    """Each set's value under the last of the line beside the best that an earlier one of it had.
+
+    A version that knows none of a set's classes could forget none of them, and is left out.
+    """
     hashed = evaluation.settings_hash(settings)
     scored = [records.evaluations_of(session, version.id, hashed) for version in line]
+    labels = [set(records.known_labels(session, version)) for version in line]
     for one in sets:
-        rows = [found.get(one.content_hash) for found in scored]
+        rows = [
+            found.get(one.content_hash) if not one.labels or known_to.intersection(one.labels) else None
+            for found, known_to in zip(scored, labels, strict=True)
+        ]
         known = [(row.metric, seen) for row in rows if row is not None and (seen := value(row)) is not None]
         if len(known) > 1 and rows[-1] is not None and value(rows[-1]) is not None:
             yield _forgotten(one.name, known, settings.gate)

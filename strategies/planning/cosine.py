@@ -8,6 +8,7 @@ from strategies.parts import CosineSchedule
 from strategies.plan import BANK, MODEL
 from strategies.planning import merging, mixing, resolve
 from strategies.planning.stage import Stage, grows, in_words, parents_cursor, resolve_stage, sources_of, train_job
+from strategies.words import counted
 
 
 def plan(signals: Signals, composition: Composition, schedule: CosineSettings, *, strategy: str) -> Plan:
@@ -22,7 +23,7 @@ def plan(signals: Signals, composition: Composition, schedule: CosineSettings, *
     stage = stage.with_values(**mixing.explained(stage, main.mixing))
     adapts = composition.selection.kind == "adapter"
     moved = "a new adapter" if adapts and composition.start == "live" else f"the {composition.start} model"
-    reason = f"Re-warms {moved} to rate {stage.rate():g} and decays it over {stage.steps} steps"
+    reason = f"Re-warms {moved} to rate {stage.rate():g} and decays it over {counted(stage.steps, 'step')}"
     return merging.planned(stage, mixing.with_search(stage, main), reason=f"{reason}, {in_words(stage)}")
 
 

@@ -12,6 +12,7 @@ from strategies.plan import ADAPTER, MODEL, START, parse_reference
 from strategies.planning import resolve
 from strategies.planning.mixing import MAIN
 from strategies.planning.stage import Stage, everything
+from strategies.words import counted
 
 MERGE = "merge"
 APART = 1000
@@ -56,7 +57,7 @@ def _with_last_step(stage: Stage, jobs: Mapping[str, Template], *, last: str) ->
             "siblings": Explained(value=count, origin=origin),
             "merge": Explained(value=settings.method.kind, origin=resolve.SETTINGS),
         },
-        in_words=f", then merges {count} sibling{'s' if count > 1 else ''} by {settings.method.kind}",
+        in_words=f", then merges {counted(count, 'sibling')} by {settings.method.kind}",
     )
 
 

@@ -11,6 +11,7 @@ from strategies.errors import BadPlan
 from strategies.parts import CosineSchedule, LocalObjective, Objective, TaskObjective
 from strategies.plan import BANK
 from strategies.settings import Task, TrainingSettings
+from strategies.words import counted
 
 DEFAULT, SETTINGS = "default", "settings"
 FEW_STEPS = 1000
@@ -31,7 +32,8 @@ def steps(training: TrainingSettings, rows: int) -> Explained:
     if training.max_steps is not None:
         return Explained(value=training.max_steps, origin=f"{SETTINGS}: max_steps")
     count = math.ceil(training.num_train_epochs * rows / training.train_batch_size)
-    origin = f"{training.num_train_epochs:g} epochs of {rows} rows in batches of {training.train_batch_size}"
+    taken = f"{counted(training.num_train_epochs, 'epoch')} of {counted(rows, 'row')}"
+    origin = f"{taken} in batches of {training.train_batch_size}"
     return Explained(value=max(1, count), origin=origin)
 
 
@@ -43,7 +45,9 @@ def warmup(training: TrainingSettings, count: int) -> Explained:
         return Explained(value=min(value, count), origin=SETTINGS)
     share = 0.01 if count >= FEW_STEPS else 0.03
     value = min(max(10, round(share * count)), count // 2)
-    return Explained(value=value, origin=f"{DEFAULT}: {share:.0%} of {count} steps, at least 10, at most half")
+    return Explained(
+        value=value, origin=f"{DEFAULT}: {share:.0%} of {counted(count, 'step')}, at least 10, at most half"
+    )
 
 
 def peak_rate(training: TrainingSettings, task: Task) -> Explained:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from strategies.contract import Explained, Signals, SourceFacts
+from strategies.words import counted
 
 NOTCHES = (0.05, 0.10, 0.25, 0.5)
 """Shares of replay from weakest to strongest (METHODS 1.5)."""
@@ -14,6 +15,9 @@ STRONG_FROM = 0.15
 """Relative shift from which on it is strong; a batch further than that from every known source is a new domain."""
 SHIFTS = ((0.05, 0.05), (STRONG_FROM, 0.10))
 """(relative shift below which, share); :data:`STRONG` above. The borders are this project's own defaults."""
+
+NOTHING, NOT_REPLAYED = "there is nothing to replay", "the mixing puts no old rows in place of new ones"
+"""Why nothing is replayed: there is nothing, or it is not asked for."""
 
 
 def replayable(signals: Signals) -> tuple[SourceFacts, ...]:
@@ -49,7 +53,7 @@ def mean_loss(sources: Iterable[SourceFacts]) -> float | None:
 def resolve_share(signals: Signals, asked: float | None, *, old: tuple[SourceFacts, ...]) -> dict[str, Explained]:
     """Values ``replay`` and, where they were looked at, ``shift``, ``replay_raise`` and ``anchor_rise``."""
     if not old:
-        return {"replay": Explained(value=0.0, origin="there is nothing to replay")}
+        return {"replay": Explained(value=0.0, origin=NOT_REPLAYED if replayable(signals) else NOTHING)}
     if asked is not None:
         return {"replay": Explained(value=asked, origin="settings")}
     measured = shift(signals)
@@ -58,7 +62,7 @@ def resolve_share(signals: Signals, asked: float | None, *, old: tuple[SourceFac
     share = NOTCHES[min(NOTCHES.index(share_for(measured)) + raised, len(NOTCHES) - 1)]
     origin = "default: nothing was measured" if measured is None else f"measured shift {measured.value:.2f}"
     if raised:
-        origin += f", raised {raised} notch{'es' if raised > 1 else ''} because the anchor's loss has risen"
+        origin += f", raised {counted(raised, 'notch', many='notches')} because the anchor's loss has risen"
     found = {} if measured is None else {"shift": measured}
     return {"replay": Explained(value=share, origin=origin), **found, **values}
 

@@ -13,6 +13,7 @@ from strategies.parts import Consolidation, KeepConsolidation, Mixing, Objective
 from strategies.planning import domains, resolve, share
 from strategies.planning.domains import Domain
 from strategies.settings import Json
+from strategies.words import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,7 +214,8 @@ def decay(consolidation: ConsolidationSettings, steps: int) -> dict[str, Explain
     if not isinstance(consolidation, EmaConsolidation):
         return {}
     given = consolidation.decay is not None
-    origin = resolve.SETTINGS if given else f"horizon of {consolidation.horizon:g} stages of {steps} steps"
+    horizon = f"horizon of {counted(consolidation.horizon, 'stage')} of {counted(steps, 'step')}"
+    origin = resolve.SETTINGS if given else horizon
     return {"decay": Explained(value=consolidation.decay_over(steps), origin=origin)}
 
 
@@ -237,14 +239,14 @@ def _mixing_in_words(stage: Stage) -> str:
     if stage.composition.mixing.kind == "new":
         return "on the new data alone"
     if stage.composition.mixing.kind == "everything":
-        return f"on {len(stage.new)} sources jointly, {stage.values['rows'].value} rows in all"
+        rows = counted(stage.values["rows"].value, "row")
+        return f"on {counted(len(stage.new), 'source')} jointly, {rows} in all"
     if isinstance(stage.composition.mixing, WeightedSettings):
         return _domains_in_words(stage, stage.composition.mixing)
     if not stage.old:
         return "without replay, because there is nothing to replay"
     replay = stage.values["replay"]
-    count = f"{len(stage.old)} old source{'s' if len(stage.old) > 1 else ''}"
-    return f"with {replay.value:.0%} replay of {count} in every step ({replay.origin})"
+    return f"with {replay.value:.0%} replay of {counted(len(stage.old), 'old source')} in every step ({replay.origin})"
 
 
 def _domains_in_words(stage: Stage, mixing: WeightedSettings) -> str:
@@ -252,4 +254,4 @@ def _domains_in_words(stage: Stage, mixing: WeightedSettings) -> str:
     first = "given weights" if isinstance(mixing.first, dict) else f"{mixing.first} weights"
     after = "" if kind == "none" or count == 1 else f", re-weighted by {kind}"
     old = f"{stage.values['replay'].value:.0%} of old data ({stage.values['replay'].origin})"
-    return f"over {count} domain{'s' if count > 1 else ''} with {first}{after}, first with {old}"
+    return f"over {counted(count, 'domain')} with {first}{after}, first with {old}"

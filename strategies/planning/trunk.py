@@ -29,6 +29,7 @@ from strategies.planning.stage import (
     train_job,
 )
 from strategies.settings import Json
+from strategies.words import counted
 
 TRUNK, RELEASE = "trunk", "release"
 STATE = ("state/trunk", "state/optimizer", "state/mixing")
@@ -224,8 +225,9 @@ def _mixing(stage: Stage) -> Mixing:
 def _reason(stage: Stage, obstacle: str | None) -> str:
     steps, rate = _trunk_steps(stage), stage.rate("constant_learning_rate")
     start = (
-        f"Begins a trunk, because {obstacle}: {steps} steps down to rate {rate:g}"
+        f"Begins a trunk, because {obstacle}: {counted(steps, 'step')} down to rate {rate:g}"
         if obstacle
-        else f"Continues the trunk for {steps} steps at rate {rate:g}"
+        else f"Continues the trunk for {counted(steps, 'step')} at rate {rate:g}"
     )
-    return f"{start}, then releases it after {_length(stage, 'anneal')} steps of annealing, {in_words(stage)}"
+    anneal = counted(_length(stage, "anneal"), "step")
+    return f"{start}, then releases it after {anneal} of annealing, {in_words(stage)}"

@@ -240,9 +240,14 @@ class Line:
             new_labels=tuple(label for label in labels if label not in known),
             known_labels=tuple(label for label in labels if label in known),
             arrived=sum(one.documents for one in batches),
-            forgotten=self._forgotten([one.heldout for one in apart]) if self._setting.watched else (),
+            forgotten=self._forgotten(self._known(apart)) if self._setting.watched else (),
             decisions=tuple(self._decisions[-DECISIONS:]),
         )
+
+    def _known(self, apart: Sequence[Batch]) -> list[EvalFile]:
+        """Their sets, without those of which the live version knows no class."""
+        known = set(self.live.model.labels)
+        return [one.heldout for one in apart if not one.labels or known.intersection(one.labels)]
 
     def _forgotten(self, sets: Sequence[EvalFile]) -> tuple[Forgotten, ...]:
         """What the last live versions lost on the ``select`` halves."""
@@ -337,6 +342,7 @@ def _promoted(number: int, plan: Plan) -> EarlierDecision:
     return EarlierDecision(
         decision=number,
         strategy=plan.strategy,
+        choice=plan.values["choice"].value if "choice" in plan.values else None,
         replay=None if replay is None else float(replay.value),
         result="promoted",
         reason="every candidate goes live",

@@ -6,14 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.flow import promotion, rollback
+from orchestrator.flow import evaluation, promotion, rollback
+from orchestrator.flow.forgetting import forgotten
 from orchestrator.policies.evidence import Evidence
 from orchestrator.policies.gate import judge
 from orchestrator.policies.verdict import GateVerdict
-from orchestrator.settings import GateSettings
+from orchestrator.settings import GateSettings, StreamSettings
+from storage.database import Database
 from storage.tables import Decision
 from strategies.circumstances import Circumstances
 from tests.flow.harness import NEW, Daemon, write_documents
+from tests.storage import rows
 
 
 def circumstances(made: Decision) -> Circumstances:
@@ -68,7 +71,8 @@ def test_a_decision_whose_version_was_rolled_back_is_remembered_as_such(daemon: 
     daemon.retrain("naive")
     rollback.roll_back(daemon.app, "s", to=None, reason="bad", actor="test")
     daemon.ingest(f"{NEW} again", name="second")
-    assert results(daemon.retrain("naive")) == ["rolled back"]
+    second = daemon.retrain("naive")
+    assert [(one.result, one.reason) for one in circumstances(second).decisions] == [("rolled back", "bad")]
     rollback.roll_back(daemon.app, "s", to=2, reason="better after all", actor="test")
     daemon.ingest(f"{NEW} once more", name="third")
     assert results(daemon.retrain()) == ["promoted", "rolled back"]
@@ -85,6 +89,28 @@ def test_a_version_that_a_repair_saved_is_remembered_as_repaired(daemon: Daemon)
     rollback.roll_back(daemon.app, "s", to=1, reason="bad", actor="test")
     daemon.ingest(f"{NEW} once more", name="third")
     assert results(daemon.retrain("naive"))[0] == "rolled back"
+
+
+def test_a_version_that_knows_none_of_a_sets_classes_forgot_none_of_them(database: Database) -> None:
+    settings = StreamSettings.model_validate({"name": "s", "model": "m", "task": "classification"})
+    hashed = evaluation.settings_hash(settings)
+    with database.write() as session:
+        rows.add_stream(session)
+        line = [
+            rows.add_version(session, number, facts={"labels": labels})
+            for number, labels in enumerate([["red"], ["red", "blue"], ["red", "blue"]], start=1)
+        ]
+        sets = [rows.add_eval_set(session, name, labels=[name]) for name in ("red", "blue")]
+        for one in sets:
+            for version, value in zip(line, (0.0, 0.5, 0.75), strict=True):
+                rows.add_evaluation(
+                    session, version, eval_set=one, settings_hash=hashed, metric="accuracy", value_select=value
+                )
+        found = {one.eval_set: one for one in forgotten(session, line, sets, settings)}
+        assert (found["red"].versions, found["red"].rise) == (3, -0.25)
+        assert (found["blue"].versions, found["blue"].rise) == (2, -0.25)
+        early = {one.eval_set: one for one in forgotten(session, line[:2], sets, settings)}
+        assert set(early) == {"red"}
 
 
 def results(made: Decision) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from sqlalchemy.orm import Session
@@ -88,15 +89,28 @@ def add_artifact(session: Session, version: Version, role: str, manifest_hash: s
     return _add(session, VersionArtifact(version_id=version.id, role=role, manifest_hash=manifest_hash))
 
 
-def add_evaluation(session: Session, version: Version, name: str = "anchor", **values: Any) -> Evaluation:
-    eval_set = _add(
+def add_eval_set(session: Session, name: str = "anchor", *, labels: Sequence[str] = ()) -> EvalSet:
+    return _add(
         session,
         EvalSet(
-            stream_id=STREAM, name=name, kind="fixed", content_hash=name, documents=1, members=[], labels=[],
+            stream_id=STREAM, name=name, kind="fixed", content_hash=name, documents=1, members=[], labels=[*labels],
             created_at=now(),
         ),
     )  # fmt: skip
-    defaults = {"eval_set_hash": name, "settings_hash": "s", "metric": "loss", "value": 1, "examples": 1, "details": {}}
+
+
+def add_evaluation(
+    session: Session, version: Version, name: str = "anchor", *, eval_set: EvalSet | None = None, **values: Any
+) -> Evaluation:
+    eval_set = eval_set or add_eval_set(session, name)
+    defaults = {
+        "eval_set_hash": eval_set.content_hash,
+        "settings_hash": "s",
+        "metric": "loss",
+        "value": 1,
+        "examples": 1,
+        "details": {},
+    }
     row = Evaluation(
         **{**defaults, "version_id": version.id, "eval_set_id": eval_set.id, "results_hash": "r", **values}
     )

@@ -6,14 +6,14 @@ import random
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import event, update
+from sqlalchemy import event, select, update
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session
 
 from storage import lineage
 from storage.database import Database
 from storage.lineage import BatchUse
-from storage.tables import Version
+from storage.tables import Promotion, Version
 from tests.storage import rows
 
 VERSIONS, BATCHES, DOCUMENTS = 40, 12, 20
@@ -174,6 +174,27 @@ def test_a_rollback_goes_to_the_version_that_was_live_before(session: Session, s
     before = lineage.live_stack(session, rows.STREAM)[:-1]
     number = {version.id: number for number, version in story.versions.items()}
     assert (number[before[-1].version_id] if before else None) == target
+
+
+@pytest.mark.parametrize(
+    ("steps", "left"),
+    [
+        ("1 2 3", {}),
+        ("1 2 3 <1", {2: 4, 3: 4}),
+        ("1 2 3 4 <3 <1", {2: 6, 3: 6, 4: 5}),
+        ("1 2 3 <1 <3", {1: 5, 2: 4}),
+        ("1 2 3 <1 4 <3", {2: 4, 4: 6}),
+        ("1 2 3 <1 2", {3: 4}),
+    ],
+)
+def test_a_version_is_left_behind_by_the_rollback_that_took_it_away(
+    session: Session, steps: str, left: dict[int, int]
+) -> None:
+    story = Story(session, steps)
+    number = {version.id: number for number, version in story.versions.items()}
+    promotions = session.scalars(select(Promotion.id).order_by(Promotion.id)).all()
+    found = lineage.left_behind(session, rows.STREAM)
+    assert {number[one]: promotions.index(rollback.id) + 1 for one, rollback in found.items()} == left
 
 
 def test_a_version_is_found_by_being_live_and_by_its_number(session: Session) -> None:

@@ -127,7 +127,7 @@ def test_of_the_infinite_schedule_the_release_alone_is_averaged() -> None:
     assert made.jobs["trunk"] == plain.jobs["trunk"]
     average = train_job(made, "release").consolidation
     assert average == EmaConsolidation(decay=1 - 1 / made.values["anneal_steps"].value)
-    assert made.values["decay"].origin == f"horizon of 1 stages of {made.values['anneal_steps'].value} steps"
+    assert made.values["decay"].origin == f"horizon of 1 stage of {made.values['anneal_steps'].value} steps"
 
 
 def test_a_decay_of_none_of_the_average_is_the_users() -> None:

@@ -128,16 +128,17 @@ def test_half_needs_the_models_parameters() -> None:
 @pytest.mark.parametrize(
     ("changes", "chosen"),
     [
-        ({}, "rewarm-replay"),
-        ({"anchor": None}, "rewarm-replay"),
-        ({"old": ()}, "rewarm-replay"),
+        ({}, "rewarm-replay/infinite"),
+        ({"anchor": None}, "rewarm-replay/infinite"),
+        ({"old": ()}, "rewarm-replay/infinite"),
         ({"old": (), "anchor": None}, "naive"),
         ({"old": (), "anchor": source("anchor", 0)}, "naive"),
     ],
 )
 def test_auto_replays_when_there_is_anything_to_protect(changes: Json, chosen: str) -> None:
     made = plan(signals(**changes), name="auto")
-    assert made.strategy == made.values["strategy"].value == chosen
+    assert made.strategy == made.values["strategy"].value == chosen.removesuffix("/infinite")
+    assert made.values["choice"].value == chosen
     assert made.reason.startswith(f"{chosen}, because ")
 
 
@@ -153,7 +154,7 @@ def test_what_the_user_turned_holds_whatever_auto_chooses() -> None:
 
 
 BY_NAME = ("data-mixing", "mos", "mos/base")
-REPLAYED = ("rewarm-replay", "half-finetune/replay", "rewarm-replay/half")
+REPLAYED = ("rewarm-replay", "half-finetune", "half-finetune/replay", "rewarm-replay/half")
 
 
 def test_auto_says_what_it_turned_down_and_why() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from strategies import choice, probe, probing, rules
+from strategies.candidates import candidates
 from strategies.choice import StrategySettings
 from strategies.circumstances import Circumstances
 from strategies.contract import Signals
@@ -80,7 +81,7 @@ def length(schedule: Schedule) -> int:
 
 
 def test_what_a_probe_may_try_and_what_rules_ask_for_are_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert {*probing.ORDER, *(one.candidate for one in rules.RULES)} <= set(rules.candidates())
+    assert {*probing.ORDER, *(one.candidate for one in rules.RULES)} <= set(candidates())
     monkeypatch.setattr(probing, "ORDER", ("rewarm-reply",))
     with pytest.raises(KeyError, match="rewarm-reply"):
         choice.probe(signals(), settings())

@@ -67,6 +67,14 @@ def test_with_nothing_to_replay_the_share_is_none_and_the_reason_says_so() -> No
     assert "nothing to replay" in made.reason
 
 
+@pytest.mark.parametrize("mixing", ["new", "everything"])
+def test_a_mixing_that_replays_nothing_says_so_though_there_is_something_old(mixing: str) -> None:
+    left_out = plan(mixing=mixing).values["replay"]
+    assert (left_out.value, left_out.origin) == (0.0, "the mixing puts no old rows in place of new ones")
+    alone = plan(signals(old=(), anchor=None), mixing=mixing).values["replay"]
+    assert (alone.value, alone.origin) == (0.0, "there is nothing to replay")
+
+
 def test_old_sources_weigh_what_was_seen_of_them_and_the_anchor_all_its_rows() -> None:
     assert replay_mixing(train()).old == {"anchor": "500", "batch-1": "700", "batch-2": "400"}
 
