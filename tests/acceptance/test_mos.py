@@ -122,8 +122,8 @@ def test_auto_begins_a_bank_at_the_base_once_new_classes_come_and_goes_on_with_i
         )
         if at == 1:
             preview = daemon.json("retrain", "s", "--dry-run")
-            assert (preview["strategy"], preview["values"]["rule"]["value"]) == ("mos", "new classes")
-            assert "3 of the 3 classes of the new batches are new beside 3" in preview["reason"]
+            assert [preview["values"][of]["value"] for of in ("choice", "rule")] == ["mos/base", "new classes"]
+            assert "3 of the 3 classes in the new batches are new beside 3" in preview["reason"]
         daemon.cli("retrain", "s", "--wait", timeout_s=900)
     strategies = [daemon.json("version", "show", f"s/{number}")["strategy"] for number in (2, 3, 4)]
     assert strategies == ["naive", "mos", "mos"]
