@@ -9,13 +9,7 @@ from strategies.case import Case
 from strategies.errors import BadPlan
 from strategies.plan import BANK
 from strategies.planning import share
-from strategies.rules import (
-    PROBED,
-    Choice,
-    few_or_large_increments,
-    short_of_retraining,
-    short_stage,
-)
+from strategies.rules import PROBED, Choice, few_or_large_increments, short_of_retraining, short_stage
 from strategies.words import counted
 
 HALF = 0.5
@@ -108,14 +102,18 @@ def _half(case: Case, choice: Choice) -> str:
         return f"{NOTHING_OLD} that frozen matrices would keep, and {learns_less}"
     if worst is None:
         return f"no forgetting was measured yet, and {learns_less}"
+    if worst.rise <= 0:
+        return f"nothing was forgotten ({worst.eval_set} is {worst.change} than at best before), and {learns_less}"
     moved = f"the worst set, {worst.eval_set}, is {worst.change} than at best ({worst.allowed} allowed)"
-    if not worst.is_beyond_half:
-        return f"{moved}, and {learns_less}"
-    moved = f"{moved} after {case.replayed:.0%} of replay"
+    return _half_though_forgotten(case, choice, moved) if worst.is_beyond_half else f"{moved}, and {learns_less}"
+
+
+def _half_though_forgotten(case: Case, choice: Choice, moved: str) -> str:
+    after = f"{moved} after {case.replayed:.0%} of replay"
     if case.replayed < share.STRONG:
-        return f"{moved}; half of the matrices are frozen once {share.STRONG:.0%} was not enough"
+        return f"{after}; half of the matrices are frozen once {share.STRONG:.0%} was not enough"
     if choice.candidate.label == INFINITE and case.signals.task == "causal-lm":
-        return f"{moved}, but {TRUNK_BESIDE_HALF}"
+        return f"{after}, but {TRUNK_BESIDE_HALF}"
     return _first(choice)
 
 
@@ -183,9 +181,8 @@ def _needless_bank(case: Case) -> str | None:
     if new == len(case.signals.labels):
         return "no class is known yet that new ones must be kept apart from"
     if not new or new < known:
-        return (
-            f"it is asked for where at least half of the classes in the new batches are new; of {new + known} {new} are"
-        )
+        share_of_new = f"here {new} of {new + known}"
+        return f"it is asked for where at least half of the classes in the new batches are new, {share_of_new}"
     return None
 
 

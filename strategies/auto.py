@@ -10,10 +10,12 @@ from contextlib import suppress
 from strategies import against
 from strategies.candidates import Candidate, are_set, candidates
 from strategies.case import Case
+from strategies.composition import SCREWS
 from strategies.contract import Explained, Plan, Signals, TrainTemplate
 from strategies.errors import BadPlan
 from strategies.named import REWARM_REPLAY
 from strategies.planning import compose
+from strategies.planning.resolve import SETTINGS
 from strategies.rules import PROBED, RULES, Choice, Rule
 from strategies.settings import Json, Task, TrainingSettings
 
@@ -27,11 +29,16 @@ def plan(signals: Signals, turned: Json) -> Plan:
     choice = choose(signals, turned)
     made, label = choice.plan, choice.candidate.label
     beyond = _beyond_budget(Case(signals=signals, turned=turned), made)
+    screws = {
+        screw: made.values[screw].model_copy(update={"origin": SETTINGS if screw in turned else f"auto: {label}"})
+        for screw in ("start", *SCREWS)
+    }
     return made.model_copy(
         update={
             "reason": f"{label}, because {choice.reason}.{beyond} {made.reason}",
             "values": {
                 **made.values,
+                **screws,
                 "strategy": Explained(value=made.strategy, origin=f"auto: {choice.reason}"),
                 "choice": Explained(value=label, origin=f"auto: {choice.rule.name}"),
                 "rule": Explained(value=choice.rule.name, origin=choice.rule.source),

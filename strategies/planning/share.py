@@ -77,7 +77,9 @@ def share_for(measured: Explained | None) -> float:
 def _raise_values(signals: Signals) -> dict[str, Explained]:
     """One notch once the anchor has used half its tolerance, one more each time it has still risen since."""
     rise = signals.anchor_rise
-    if rise is None or rise <= signals.anchor_tolerance / 2:
+    if rise is None:
+        return {"replay_raise": Explained(value=0, origin="no rise of an anchor's loss was measured")}
+    if rise <= signals.anchor_tolerance / 2:
         return {"replay_raise": Explained(value=0, origin="the anchor's loss is within half its tolerance")}
     before = int(signals.parent_settings.get("replay_raise") or 0)
     risen = rise > float(signals.parent_settings.get("anchor_rise") or 0.0)

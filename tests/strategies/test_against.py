@@ -58,7 +58,15 @@ def test_the_label_and_the_reason_are_of_what_the_users_screws_make(
     assert made.values["choice"].value == label
     assert made.reason.startswith(f"{label}, because ")
     assert said in made.reason
+    assert all(made.values[screw].origin == "settings" for screw in settings)
     assert "trunk that never decays" not in made.reason or made.values["schedule"].value == "infinite"
+
+
+def test_a_screw_that_auto_chose_says_so() -> None:
+    values = plan(signals(), name="auto", mixing={"share": 0.5}).values
+    assert {screw: values[screw].origin for screw in ("mixing", "schedule")} == {
+        "mixing": "settings", "schedule": "auto: rewarm-replay/infinite",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -138,7 +146,7 @@ def test_a_classifier_is_not_told_the_losses_of_language_models() -> None:
     assert against["rewarm-replay/half"] == (
         "half of each step would be old rows where 5% is asked for, and less of the new would be learnt"
     )
-    wanted = "it is asked for where at least half of the classes in the new batches are new; of 3 1 are"
+    wanted = "it is asked for where at least half of the classes in the new batches are new, here 1 of 3"
     assert against["mos"] == against[NEW_BANK] == wanted
 
 
@@ -172,9 +180,7 @@ def worst(rise: float, **changes: Any) -> Circumstances:
 
 def test_what_stands_against_half_is_what_was_measured_of_the_sets() -> None:
     better = turned_down(signals(task="sft", circumstances=worst(-0.167)))[HALF_REPLAY]
-    assert better.startswith(
-        "the worst set, batch-17, is 16.7 points better than at best (2.0 points allowed), and half"
-    )
+    assert better.startswith("nothing was forgotten (batch-17 is 16.7 points better than at best before), and half")
     assert "replay" not in better
     little = signals(task="sft", parent_settings={"replay": 0.05}, circumstances=worst(0.015))
     assert turned_down(little)[HALF_REPLAY].endswith(

@@ -75,6 +75,11 @@ def test_a_mixing_that_replays_nothing_says_so_though_there_is_something_old(mix
     assert (alone.value, alone.origin) == (0.0, "there is nothing to replay")
 
 
+def test_without_an_anchors_loss_nothing_is_said_of_it() -> None:
+    origins = [plan(signals(anchor_rise=rise)).values["replay_raise"].origin for rise in (None, 0.0)]
+    assert origins == ["no rise of an anchor's loss was measured", "the anchor's loss is within half its tolerance"]
+
+
 def test_old_sources_weigh_what_was_seen_of_them_and_the_anchor_all_its_rows() -> None:
     assert replay_mixing(train()).old == {"anchor": "500", "batch-1": "700", "batch-2": "400"}
 
