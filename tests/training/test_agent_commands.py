@@ -30,17 +30,6 @@ def silent(report: Report) -> None:
     """Nobody looks."""
 
 
-@pytest.fixture
-def domains(tmp_path: Path) -> tuple[DomainFile, ...]:
-    (tmp_path / "old.txt").write_text("\n\n".join(texts(30)))
-    lines = (json.dumps({"text": text}) for text in texts(30, start=100))
-    (tmp_path / "new.jsonl").write_text("\n".join(lines))
-    return (
-        DomainFile(name="old", path=str(tmp_path / "old.txt")),
-        DomainFile(name="new", path=str(tmp_path / "new.jsonl"), target=True),
-    )
-
-
 def request(domains: tuple[DomainFile, ...], out: Path, trajectories: int = 7) -> Collect:
     proposals = ProposalSettings(trajectories=trajectories, steps=2)
     return Collect(domains=domains, out=str(out), proxy=PROXY, proposals=proposals, regmix_runs=0)

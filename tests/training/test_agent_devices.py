@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from strategies.agent.rollout import constant, rollout
 from strategies.agent.settings import AgentSettings, LearningSettings, ProposalSettings, ProxySettings
 from strategies.agent.trajectories import append
 from strategies.training.precision import device_for
-from tests.models import texts
 from tests.training.agent_worlds import SMALL, runs, world
 
 PROXY = ProxySettings(hidden=16, length=16, batch=4, step_tokens=128, eval_tokens=32, steps=2, initial_steps=2)
@@ -83,17 +81,6 @@ class Devices:
             return one
 
         return make
-
-
-@pytest.fixture
-def domains(tmp_path: Path) -> tuple[DomainFile, ...]:
-    (tmp_path / "old.txt").write_text("\n\n".join(texts(30)))
-    lines = (json.dumps({"text": text}) for text in texts(30, start=100))
-    (tmp_path / "new.jsonl").write_text("\n".join(lines))
-    return (
-        DomainFile(name="old", path=str(tmp_path / "old.txt")),
-        DomainFile(name="new", path=str(tmp_path / "new.jsonl"), target=True),
-    )
 
 
 def test_collections_comparisons_and_graphs_run_where_a_job_would(

@@ -75,7 +75,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         found: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())
         if found.pop("format") != FORMAT:
-            raise BadBank(f"{folder / MANIFEST} has a format that this version cannot read; use the version it is of")
+            raise BadBank(f"{folder / MANIFEST} has a format that this version cannot read; use the one that wrote it")
         if found.pop("sha256") != _digest_of(found):
             raise BadBank(f"{folder / MANIFEST} is not what was stored; restore the folder")
         entries = tuple(Entry(**entry) for entry in found.pop("adapters"))
