@@ -126,8 +126,10 @@ def hold(app: App, scratch: Stream, caller: str) -> None:
         Conflict: somebody else is at it.
     """
     at = app.clock.monotonic()
-    holder, asked = app.replaying.get(scratch.id, (caller, at))
-    if holder != caller and at - asked < HELD_S:
+    for left in [one for one, (_, asked) in app.replaying.items() if at - asked >= HELD_S]:
+        del app.replaying[left]
+    holder, _ = app.replaying.get(scratch.id, (caller, at))
+    if holder != caller:
         raise Conflict(
             f"another `rekindle stream backtest` is at {scratch.name}; wait for its end, or stop it and ask again "
             f"in {HELD_S:.0f} s to go on from there"
