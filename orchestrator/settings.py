@@ -14,6 +14,8 @@ NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 NAME_IN_WORDS = "use small letters, digits, dot, dash and underscore, at most 63, a letter or digit first"
 TEN_YEARS_S = 3650 * 86400
 """Longest wait that can be asked for: dates have an end."""
+FIRST, LAST = 1000, -1000
+"""The ends of priorities."""
 
 
 def is_name(text: str) -> bool:
@@ -144,7 +146,7 @@ class ResourceSettings(Closed):
 
     cpus: int = Field(1, ge=1, le=4096, description="cores (and threads) of one job")
     gpus: int = Field(0, ge=0, le=1024, description="GPUs of one job; 0: CPU")
-    priority: int = Field(0, description="higher runs first")
+    priority: int = Field(0, ge=LAST, le=FIRST, description="higher runs first")
 
 
 class PublishSettings(Closed):

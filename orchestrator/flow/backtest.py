@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from orchestrator.app import App
 from orchestrator.errors import BadInput, Conflict, NotFound
 from orchestrator.flow import decision, promotion, records, revisions
-from orchestrator.settings import StreamSettings
+from orchestrator.settings import LAST, StreamSettings
 from storage import chain
 from storage.moves import move
 from storage.tables import Batch, Decision, EvalSet, Stream, Version, VersionArtifact
@@ -108,7 +108,7 @@ def scratch_settings(recorded: StreamSettings, changed: StreamSettings) -> Strea
         choice.check(changed.strategy, changed.training, changed.task)
     except BadPlan as error:
         raise BadInput(f"strategy: {error}") from error
-    priority = changed.resources.priority - LATER
+    priority = max(LAST, changed.resources.priority - LATER)
     return changed.model_copy(
         update={
             "source": type(changed.source)(),

@@ -33,6 +33,10 @@ FLAGS = dict.fromkeys(("--model", "--task", "--source", "--strategy"))
         ({"triggers": [{"kind": "cron", "crom": "x"}]}, "unknown key triggers.0.crom; did you mean triggers.0.cron?"),
         ({"strategy": "retrian"}, "strategy.name: 'retrian' is not one of"),
         ({"task": "sftt"}, "did you mean sft?"),
+        (
+            {"resources": {"priority": 1001}},
+            "resources.priority: 1001 is not valid: should be less",
+        ),
         ({"split": {"heldout": 0.7}}, "split.heldout: 0.7 is not valid: should be less than 0.5"),
         ({"format": 2}, "format 2 is not known to this Rekindle"),
         ({"zzzz": 1}, "valid keys here: anchor, budget"),

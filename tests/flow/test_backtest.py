@@ -12,11 +12,12 @@ import pytest
 from sqlalchemy import select
 
 from orchestrator.errors import BadInput, Conflict, NotFound
-from orchestrator.flow.backtest import HELD_S
+from orchestrator.flow.backtest import HELD_S, scratch_settings
 from orchestrator.service.backtest_records import BacktestRecord
 from orchestrator.service.commands.backtests import backtest
 from orchestrator.service.commands.streams import remove
 from orchestrator.service.views import backtest as views
+from orchestrator.settings import LAST, ResourceSettings, StreamSettings
 from storage import chain
 from storage.tables import Batch, Job, Plan, Promotion, Stream, Version
 from tests.flow.harness import NEW, Daemon, daemon_at
@@ -189,6 +190,12 @@ def test_what_cannot_be_replayed_is_refused(
         backtest(recorded.app, "s", changes, until=until, actor="test")
     with recorded.app.database.read() as session:
         assert session.scalars(select(Stream.name)).all() == before
+
+
+def test_a_replay_of_the_last_stream_in_line_has_valid_settings() -> None:
+    last = StreamSettings(name="s", model="m", resources=ResourceSettings(priority=LAST))
+    scratch = scratch_settings(last, last)
+    assert StreamSettings.model_validate(scratch.model_dump()).resources.priority == LAST
 
 
 def test_a_stream_without_a_retrain_has_nothing_to_replay(daemon: Daemon) -> None:
