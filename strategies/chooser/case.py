@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from strategies.candidates import INFINITE, candidates
-from strategies.composition import ReplaySettings
+from strategies.chooser.candidates import INFINITE, candidates
 from strategies.contract import Signals, SourceFacts
 from strategies.errors import BadPlan
-from strategies.planning import resolve, share
+from strategies.planning import share
+from strategies.planning import values as resolve
 from strategies.planning.stage import everything
 from strategies.settings import Json
+from strategies.settings.mixing import ReplaySettings
 from strategies.words import counted
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 
-from strategies import auto
-from strategies.candidates import HALF_REPLAY, INFINITE, candidates
+from strategies.chooser import auto
+from strategies.chooser.candidates import HALF_REPLAY, INFINITE, candidates
 from strategies.contract import Plan, Signals, SourceFacts, TrainTemplate
+from strategies.contract.probe import Round, rounds, steps_of
 from strategies.errors import BadPlan
 from strategies.parts import ReplayMixing
-from strategies.planning import resolve
+from strategies.planning import values as resolve
 from strategies.planning.stage import everything
 from strategies.planning.trunk import in_one
-from strategies.probe import ProbeSettings, Round, rounds, steps_of
 from strategies.settings import Closed, Json
+from strategies.settings.probe import ProbeSettings
 
 SPARE = 1.5
 """How much longer a slice is than its share of the rows."""

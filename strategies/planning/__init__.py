@@ -8,10 +8,11 @@ the reason.
 
 from __future__ import annotations
 
-from strategies.composition import Composition, CosineSettings
 from strategies.contract import Plan, Signals
-from strategies.plan import MODEL, validate
+from strategies.contract.graph import MODEL, validate
 from strategies.planning import compose, cosine, trunk
+from strategies.settings.composition import Composition
+from strategies.settings.schedule import CosineSettings
 
 
 def plan(signals: Signals, composition: Composition, *, strategy: str) -> Plan:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from strategies.composition import Composition, InfiniteSettings
 from strategies.contract import Signals
+from strategies.contract.graph import ADAPTER, BANK
+from strategies.contract.regmix import LEAST_RUNS
 from strategies.errors import BadPlan
-from strategies.mixing.regmix_records import LEAST_RUNS
-from strategies.mixing.settings import AgentMixSettings, SkillItSettings, WeightedSettings
-from strategies.parts import LocalObjective, TaskMeanConsolidation
-from strategies.plan import ADAPTER, BANK
 from strategies.planning.domains import NEW, TOLERANCE, check_names
-from strategies.selection.settings import AdapterSettings
 from strategies.settings import Closed, Task, TrainingSettings
+from strategies.settings.composition import Composition
+from strategies.settings.consolidation import TaskMeanConsolidation
+from strategies.settings.mixing import AgentMixSettings, SkillItSettings, WeightedSettings
+from strategies.settings.objective import LocalObjective
+from strategies.settings.schedule import InfiniteSettings
+from strategies.settings.selection import AdapterSettings
 
 LABELS_SHOWN = 5
 LANGUAGE_MODELS_ONLY = {

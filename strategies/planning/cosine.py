@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from strategies.composition import Composition, CosineSettings
 from strategies.contract import Explained, Plan, Signals, TrainTemplate
+from strategies.contract.graph import BANK, MODEL
 from strategies.parts import CosineSchedule
-from strategies.plan import BANK, MODEL
-from strategies.planning import merging, mixing, resolve
+from strategies.planning import merging, mixing
+from strategies.planning import values as resolve
 from strategies.planning.stage import Stage, grows, in_words, parents_cursor, resolve_stage, sources_of, train_job
+from strategies.settings.composition import Composition
+from strategies.settings.schedule import CosineSettings
 from strategies.words import counted
 
 

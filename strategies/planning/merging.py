@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from strategies.contract import Explained, MergeTemplate, Plan, Template, TrainTemplate
+from strategies.contract.graph import ADAPTER, MODEL, START, parse_reference
 from strategies.errors import BadPlan
-from strategies.merging.settings import MergeConsolidation, combining
-from strategies.plan import ADAPTER, MODEL, START, parse_reference
-from strategies.planning import resolve
+from strategies.planning import values as resolve
 from strategies.planning.mixing import MAIN
 from strategies.planning.stage import Stage, everything
+from strategies.settings.consolidation import MergeConsolidation
+from strategies.settings.merging import combining
 from strategies.words import counted
 
 MERGE = "merge"

@@ -8,12 +8,27 @@ from pathlib import Path
 
 from strategies.agent import TRIED
 from strategies.agent.folder import fingerprint
-from strategies.agent.settings import ProxySettings
 from strategies.contract import Explained, FitTemplate, ProxyTemplate, Template, TrainTemplate
+from strategies.contract.regmix import FitSettings, MixtureSettings
 from strategies.errors import BadPlan
 from strategies.mixing.regmix import candidates
-from strategies.mixing.regmix_records import FitSettings, MixtureSettings
-from strategies.mixing.settings import (
+from strategies.mixing.skill_it import identity
+from strategies.parts import (
+    AgentReweighting,
+    CosineSchedule,
+    GroupDroObjective,
+    Mixing,
+    Reweighting,
+    SkillItReweighting,
+    WeightedMixing,
+)
+from strategies.planning import domains, share
+from strategies.planning import values as resolve
+from strategies.planning.domains import Domain
+from strategies.planning.stage import Stage, replay
+from strategies.settings.agent import ProxySettings
+from strategies.settings.consolidation import KeepConsolidation
+from strategies.settings.mixing import (
     WITHOUT,
     AgentMixSettings,
     DoReMiSettings,
@@ -21,20 +36,6 @@ from strategies.mixing.settings import (
     SkillItSettings,
     WeightedSettings,
 )
-from strategies.mixing.skill_it import identity
-from strategies.parts import (
-    AgentReweighting,
-    CosineSchedule,
-    GroupDroObjective,
-    KeepConsolidation,
-    Mixing,
-    Reweighting,
-    SkillItReweighting,
-    WeightedMixing,
-)
-from strategies.planning import domains, resolve, share
-from strategies.planning.domains import Domain
-from strategies.planning.stage import Stage, replay
 
 MAIN = "train"
 MIXTURE = "state/mixture"

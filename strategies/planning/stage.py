@@ -5,14 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from strategies import selection
-from strategies.composition import SCREWS, Composition, ConsolidationSettings, ReplaySettings
 from strategies.contract import Explained, Signals, SourceFacts, TrainTemplate
-from strategies.merging.settings import EmaConsolidation, MergeConsolidation
-from strategies.mixing.settings import WeightedSettings
-from strategies.parts import Consolidation, KeepConsolidation, Mixing, Objective, ReplayMixing, Schedule, Selection
-from strategies.planning import domains, resolve, share
+from strategies.parts import Consolidation, Mixing, Objective, ReplayMixing, Schedule, Selection
+from strategies.planning import domains, share
+from strategies.planning import values as resolve
 from strategies.planning.domains import Domain
 from strategies.settings import Json
+from strategies.settings.composition import SCREWS, Composition
+from strategies.settings.consolidation import (
+    ConsolidationSettings,
+    EmaConsolidation,
+    KeepConsolidation,
+    MergeConsolidation,
+)
+from strategies.settings.mixing import ReplaySettings, WeightedSettings
 from strategies.words import counted
 
 

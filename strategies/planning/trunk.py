@@ -11,13 +11,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from strategies.composition import Composition, InfiniteSettings
 from strategies.contract import Explained, Plan, Signals, SourceFacts, TrainTemplate
+from strategies.contract.graph import ADAPTER
 from strategies.errors import BadPlan
 from strategies.mixing.replay import old_rows
-from strategies.parts import InfiniteSchedule, KeepConsolidation, Mixing, ReplayMixing
-from strategies.plan import ADAPTER
-from strategies.planning import merging, mixing, resolve, share
+from strategies.parts import InfiniteSchedule, Mixing, ReplayMixing
+from strategies.planning import merging, mixing, share
+from strategies.planning import values as resolve
 from strategies.planning.stage import (
     Stage,
     decay,
@@ -29,6 +29,9 @@ from strategies.planning.stage import (
     train_job,
 )
 from strategies.settings import Json
+from strategies.settings.composition import Composition
+from strategies.settings.consolidation import KeepConsolidation
+from strategies.settings.schedule import InfiniteSettings
 from strategies.words import counted
 
 TRUNK, RELEASE = "trunk", "release"

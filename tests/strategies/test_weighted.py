@@ -21,8 +21,9 @@ from strategies.mixing.samplers import mixer
 from strategies.mixing.simplex import Guard, Weights, caps, limit_change, project, within
 from strategies.mixing.trajectory import MixturePoint, write_trajectory
 from strategies.mixing.weighted import WeightedMixer
-from strategies.parts import MixtureLimits, ReplayMixing, SkillItReweighting, WeightedMixing
+from strategies.parts import ReplayMixing, SkillItReweighting, WeightedMixing
 from strategies.settings import Json
+from strategies.settings.mixing import MixtureLimits
 
 Row = tuple[str, int]
 Mixture = dict[str, float]

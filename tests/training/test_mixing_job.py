@@ -10,9 +10,9 @@ import pytest
 
 from strategies.agent.trajectories import read
 from strategies.contract import JobSpec, TrainWork
+from strategies.inference.precision import device_for
 from strategies.jobs.mixing import bound, read_mixture, write_mixture
 from strategies.jobs.runtime import Stopped
-from strategies.training.precision import device_for
 from tests.training import makers
 
 SKILL = {"kind": "skill-it", "eta": 2.0, "window": 2, "graph": {"new": {"new": 1.0}, "old": {"old": 1.0}}}

@@ -26,8 +26,8 @@ from strategies.inference.load import load, load_tokenizer
 from strategies.inference.statistics import read_statistics
 from strategies.jobs.bank import _prompt, _spans, _spots
 from strategies.objective.local import Local, apart
-from strategies.parts import LocalObjective
 from strategies.schedule import factor
+from strategies.settings.objective import LocalObjective
 from strategies.training.batches import Batch
 from strategies.training.data import training_side
 from strategies.training.loop import Loop

@@ -12,7 +12,8 @@ from strategies.errors import BadPlan
 from strategies.jobs.runtime import Stopped
 from strategies.mixing.samplers import mixer
 from strategies.mixing.weighted import WeightedMixer
-from strategies.parts import MixtureLimits, SkillItReweighting, WeightedMixing
+from strategies.parts import SkillItReweighting, WeightedMixing
+from strategies.settings.mixing import MixtureLimits
 from strategies.training.loop import Loop
 from tests.training import makers
 
