@@ -168,8 +168,13 @@ def test_evaluating_twice_is_evaluating_the_same_model(classifier: ClassBank) ->
 def test_the_released_merging_rewrites_stored_adapters_while_it_evaluates(classifier: ClassBank) -> None:
     inputs = banks.classes(classifier, [row["text"] for row in [*CALM, *RED]])
     before = classifier(**inputs).logits
+    stored = {name: one.clone() for name, one in classifier.body.named_parameters() if "lora_" in name}
     with merging_in_forward(classifier):
-        classifier(**inputs)
+        classifier.features(inputs, ["t1"] * 24)
+    for name, live in classifier.body.named_parameters():
+        if ".t2." in name:
+            first = stored[name.replace(".t2.", ".t1.")]
+            torch.testing.assert_close(live - first, 0.9**2 * (stored[name] - first))
     assert classifier.changed() == ("t2",)
     assert not torch.equal(before, classifier(**inputs).logits)
 
@@ -236,7 +241,7 @@ def test_the_posterior_is_the_mean_of_the_priors_and_the_refined_probabilities(
 
 
 @torch.inference_mode()
-def test_a_prompt_that_is_less_probable_than_the_threshold_in_every_domain_goes_to_the_base(speaker: DomainBank) -> None:
+def test_a_prompt_less_probable_everywhere_than_the_threshold_goes_to_the_base(speaker: DomainBank) -> None:
     speaker.manifest = replace(speaker.manifest, prior="cosine")
     asked = banks.prompts(speaker, [*said("calm"), *said("red")])
     sure = speaker.route(*asked).posterior.max(1).values
