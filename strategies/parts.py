@@ -109,6 +109,12 @@ class WeightedMixing(Closed):
     def sources(self) -> tuple[str, ...]:
         return tuple(source for sources in self.domains.values() for source in sources)
 
+    @property
+    def first_weights(self) -> dict[str, float]:
+        """The first weight of every domain, ``rest`` last."""
+        weights = {name: float(weight) for name, weight in self.weights.items()}
+        return {**weights, self.rest: 1 - sum(weights.values())}
+
 
 Mixing = Annotated[ReplayMixing | WeightedMixing, Field(discriminator="kind")]
 
