@@ -50,7 +50,7 @@ def search(settings: RegMixSettings, stage: Stage, main: TrainTemplate, mixing: 
     fit = FitTemplate(
         init=main.init,
         runs=tuple(f"@{name}/evidence/runs" for name in proxies),
-        fit=_fit(stage, prior, settings),
+        fit=_fit(stage, prior, settings, epochs_max=mixing.limits.epochs_max if mixing.limits else None),
         training=stage.signals.training,
     )
     return Search(jobs={**proxies, "fit": fit}, found=f"@fit/{MIXTURE}")
@@ -68,7 +68,9 @@ def _proxy(settings: RegMixSettings, *, seed: int) -> ProxySettings:
     )
 
 
-def _fit(stage: Stage, prior: Mapping[str, float], settings: RegMixSettings) -> FitSettings:
+def _fit(
+    stage: Stage, prior: Mapping[str, float], settings: RegMixSettings, *, epochs_max: float | None
+) -> FitSettings:
     found = stage.domains
     old, new = (tuple(domain.name for domain in found if domain.new is side) for side in (False, True))
     rows = max(1, common.total_rows((*stage.signals.new, *share.replayable(stage.signals))))
@@ -77,7 +79,7 @@ def _fit(stage: Stage, prior: Mapping[str, float], settings: RegMixSettings) -> 
         prior=dict(prior),
         tokens={domain.name: float(max(1, domain.tokens)) for domain in found},
         budget=max(1.0, stage.steps * stage.signals.training.train_batch_size * tokens_a_row),
-        epochs_max=settings.epochs_max,
+        epochs_max=epochs_max,
         old=old,
         new=new,
         old_weight=settings.old_weight if old else 0.0,
