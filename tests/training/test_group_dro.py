@@ -35,7 +35,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def objective(**changes: Any) -> GroupDro:
-    return GroupDro(GroupDroObjective(**{"prior": PRIOR, **changes}), DOMAINS)
+    return GroupDro(GroupDroObjective(**{"prior": PRIOR, "eta": 1.0, "smoothing": 1e-3, **changes}), DOMAINS)
 
 
 def robust(folder: Path, job: dict[str, Any], reference: Any, *, stop_at: int | None = None) -> Loop:
