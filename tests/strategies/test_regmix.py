@@ -29,6 +29,23 @@ def table(mixtures: list[Mixture]) -> regmix.Table:
     return np.array([[mixture[name] for name in PRIOR] for mixture in mixtures])
 
 
+def test_what_is_not_set_is_what_was_published() -> None:
+    assert MixtureSettings().model_dump() == {
+        "runs": 512,
+        "temperature": 0.5,
+        "strengths": 15,
+        "least_strength": 0.1,
+        "greatest_strength": 5.0,
+        "most_over_prior": 15.0,
+        "grid": 2e-4,
+        "oversample": 100,
+        "near": 1e-5,
+    }
+    plain = FitSettings(prior={"web": 1.0}, tokens={"web": 1.0}, budget=1.0)
+    assert (plain.rounds, plain.learning_rate, plain.seed, plain.patience) == (1000, 0.01, 42, 3)
+    assert (plain.simulated, plain.averaged) == (100_000, 128)
+
+
 def test_mixtures_sum_to_one_below_the_limit_and_without_traces(mixtures: list[Mixture]) -> None:
     found = table(mixtures)
     assert found.shape == (64, 4)
@@ -36,6 +53,13 @@ def test_mixtures_sum_to_one_below_the_limit_and_without_traces(mixtures: list[M
     assert (found[:, 3] <= 15 * 0.02 * 1.001).all()
     assert ((found == 0) | (found > 1.9e-4)).all()
     assert (found == 0).any()
+
+
+def test_weights_are_multiples_of_the_grid_over_their_sum(mixtures: list[Mixture]) -> None:
+    """Rounding four weights to 1/5000 moves their sum by two steps at most."""
+    for row in table(mixtures):
+        whole = [row * steps for steps in range(4998, 5003)]
+        assert min(np.abs(one - one.round()).max() for one in whole) < 1e-8
 
 
 def test_no_two_mixtures_are_near(mixtures: list[Mixture]) -> None:
@@ -49,11 +73,12 @@ def test_the_same_seed_draws_the_same_mixtures(mixtures: list[Mixture]) -> None:
     assert regmix.candidates(PRIOR, FEW, seed="others") != mixtures
 
 
-def test_draws_centre_on_the_tempered_prior() -> None:
+def test_draws_spread_around_the_tempered_prior_as_their_fifteen_strengths_do() -> None:
+    """Of strength c and mean m a Dirichlet's variance is m (1 - m) / (c + 1); the mean of 1 / (c + 1) is 0.564364."""
     settings = MixtureSettings(runs=20_000, oversample=1, most_over_prior=1000)
     drawn = regmix._oversampled(PRIOR, settings, settings.grid, regmix.generator("mean"))
-    wanted = np.sqrt(list(PRIOR.values()))
-    assert drawn.mean(0) == pytest.approx(wanted / wanted.sum(), abs=0.01)
+    assert drawn.mean(0) == pytest.approx([0.48981, 0.26181, 0.16559, 0.08279], abs=0.01)
+    assert drawn.var(0) == pytest.approx([0.14103, 0.10907, 0.07798, 0.04286], abs=0.003)
 
 
 def test_simulated_mixtures_centre_on_the_plain_prior() -> None:
@@ -171,10 +196,22 @@ def test_no_domain_is_asked_for_more_often_than_its_epochs_allow(mixtures: list[
     assert sum(map(float, found.mixture.values())) == pytest.approx(1, abs=1e-12)
 
 
-def test_the_mean_of_the_best_is_taken_and_not_the_best_one(mixtures: list[Mixture]) -> None:
-    one, many = (fitting.fit(runs(mixtures), settings(averaged=count)) for count in (1, 128))
-    assert one.uncapped != many.uncapped
-    assert min(many.uncapped.values()) > 0
+class ByNews:
+    """Predicts a loss that is the weight of news."""
+
+    def predict(self, features: regmix.Table) -> regmix.Table:
+        return features[:, 2]
+
+
+def test_the_mean_of_the_best_is_taken_and_not_the_best_one(
+    mixtures: list[Mixture], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = [[0.1, 0.2, 0.3, 0.4], [0.7, 0.1, 0.1, 0.1], [0.2, 0.2, 0.5, 0.1], [0.1, 0.6, 0.2, 0.1], [0.4, 0.6, 0, 0]]
+    monkeypatch.setattr(regmix, "simulated", lambda *_: np.array(drawn))
+    for kind in fitting.MAKERS:
+        monkeypatch.setitem(fitting.MAKERS, kind, lambda *_: ByNews())
+    found = fitting.fit(runs(mixtures), settings(averaged=3))
+    assert found.uncapped == pytest.approx({"code": 0.4, "maths": 1.3 / 3, "news": 0.1, "web": 0.2 / 3})
 
 
 def test_the_record_holds_everything_by_value(mixtures: list[Mixture]) -> None:
