@@ -18,7 +18,7 @@ from strategies.errors import BadPlan, Refused
 from strategies.merging.fisher import save_importance
 from tests import models
 from tests.training import makers
-from tests.training.merges import adapter, folded, merge, on, sets, shifted, weights
+from tests.training.merges import adapter, changed, changes, folded, merge, on, sets, shifted, weights
 
 LABELS = ("calm", "angry")
 Weights = dict[str, torch.Tensor]
@@ -260,13 +260,24 @@ def test_adapters_merge_into_the_nearest_adapter_of_their_rank(
     assert result.facts["gaps"]["factor_gap"] > 0.1
 
 
-def test_ties_of_adapters_is_ties_of_their_products(tmp_path: Path, llama: Path, adapters: dict[str, Path]) -> None:
-    parents = {role: on(llama, path) for role, path in adapters.items()}
-    wide = {role: on(llama, adapter(llama, tmp_path / f"w{role}", seed=n, r=32)) for n, role in enumerate(parents, 1)}
-    merge(tmp_path / "m", llama, wide, {"kind": "ties", "density": 0.01})
-    merge(tmp_path / "a", llama, wide, {"kind": "ties", "density": 0.01}, into="adapter")
-    expected, found = weights(tmp_path / "m/job/out/model"), folded(llama, tmp_path / "a/job/out/adapter")
-    assert all(torch.allclose(found[name], one, atol=1e-5) for name, one in expected.items())
+def ties(rows: torch.Tensor, kept: int) -> torch.Tensor:
+    """METHODS 7.1 on whole vectors, (parents, numbers), of which ``kept`` numbers each stay."""
+    least = rows.abs().topk(kept).values[:, -1:]
+    trimmed = torch.where(rows.abs() >= least, rows, 0)
+    agree = (trimmed.sign() == trimmed.sum(0).sign()) & (trimmed != 0)
+    return (trimmed * agree).sum(0) / agree.sum(0).clamp(min=1)
+
+
+def test_ties_of_adapters_is_ties_of_their_products(tmp_path: Path, llama: Path) -> None:
+    paths = {role: adapter(llama, tmp_path / role, seed=n, r=32) for n, role in enumerate(("one", "two"), 1)}
+    for into in ("model", "adapter"):
+        parents = {role: on(llama, path) for role, path in paths.items()}
+        merge(tmp_path / into, llama, parents, {"kind": "ties", "density": 0.25}, into=into)
+    vectors = changes(llama, paths.values())
+    whole, cut = weights(tmp_path / "model/job/out/model"), folded(llama, tmp_path / "adapter/job/out/adapter")
+    for name, tensor in changed(llama, ties(vectors, vectors.shape[1] // 4)).items():
+        assert torch.allclose(whole[name], tensor, atol=1e-5)
+        assert torch.allclose(cut[name], tensor, atol=1e-5)
 
 
 def test_ties_of_adapters_counts_the_adapted_numbers_alone(tmp_path: Path, llama: Path) -> None:
