@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from storage.files import write_atomic
 from strategies.agent.environment import DomainTokens, ProxyEnvironment
 from strategies.agent.rollout import constant, rollout
 from strategies.agent.rows import Ids
@@ -80,9 +81,7 @@ def _earlier(spec: JobSpec) -> list[ProxyRun]:
 
 def _keep(path: Path, runs: list[ProxyRun]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}")
-    beside.write_text("".join(run.model_dump_json() + "\n" for run in runs))
-    beside.replace(path)
+    write_atomic(path, "".join(run.model_dump_json() + "\n" for run in runs).encode())
 
 
 def _consumed(source: SourceFile, used: Mapping[str, Documents], directory: Path) -> Consumed:

@@ -16,7 +16,9 @@ import pytest
 import torch
 import transformers
 
-from strategies.contract import EXIT_CANCELLED, EXIT_REFUSED, JobResult
+from strategies.contract import EXIT_CANCELLED, EXIT_REFUSED, JobResult, JobSpec
+from strategies.errors import Refused
+from strategies.jobs.run import work
 from strategies.jobs.runtime import process_started
 from tests import models
 from tests.training import makers
@@ -172,6 +174,13 @@ def test_a_job_that_cannot_be_read_is_refused(tmp_path: Path, llama: Path, chang
     job = {**makers.train_job(tmp_path, llama, makers.text_documents(5)), **change}
     assert makers.start(tmp_path / "job", job).wait(60) == EXIT_REFUSED
     assert log(tmp_path / "job").splitlines()[-1].startswith("error: job.json")
+
+
+def test_work_of_an_unknown_kind_is_refused(tmp_path: Path, llama: Path) -> None:
+    spec = JobSpec.model_validate(makers.train_job(tmp_path, llama, makers.text_documents(5)))
+    odd = spec.model_copy(update={"work": spec.work.model_copy(update={"kind": "distil"})})
+    with pytest.raises(Refused, match="work of kind distil"):
+        work(odd, makers.StopAt(tmp_path))
 
 
 def endless(tmp_path: Path, model: Path) -> dict[str, Any]:
