@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from strategies.errors import BadPlan
+from strategies.inference.names import PEFT_PREFIX
 from strategies.settings import Json
 from strategies.settings.consolidation import TaskMeanConsolidation
 from strategies.training.lora import Predecessor
@@ -137,7 +138,7 @@ class TaskMean(Part):
             before, found, after = name.partition(f".lora_A.{self.adapter}.")
             if found:
                 up: nn.Parameter = run.parameters[f"{before}.lora_B.{self.adapter}.{after}"]
-                yield before[before.index("base_model.") :], (down, up)
+                yield before[before.index(PEFT_PREFIX) :], (down, up)
 
     def _adapters(self, module: tuple[str, Factors]) -> list[Factors]:
         """Live factors of a module, then those of every predecessor."""

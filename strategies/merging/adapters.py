@@ -23,11 +23,11 @@ from torch import Tensor
 
 from strategies.errors import Refused
 from strategies.inference.export import TOKENIZER_FILES
-from strategies.inference.load import LABELS_FILE
+from strategies.inference.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LABELS_FILE
 from strategies.merging.inputs import Inputs, all_adapters, check_finite
 from strategies.merging.low_rank import LowRank, factor_gap, stacked, truncated, truncated_dense
 from strategies.merging.methods import Fisher, Linear, Maker
-from strategies.merging.models import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Adapted, adapter_of, spelled
+from strategies.merging.models import Adapted, adapter_of, spelled
 from strategies.merging.writing import copy_files
 
 

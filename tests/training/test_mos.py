@@ -20,7 +20,7 @@ from strategies.errors import BadPlan, BadState, Refused
 from strategies.inference.bank import DomainBank
 from strategies.inference.bank.adapted import Answer
 from strategies.inference.bank.domains import OPENING
-from strategies.inference.bank.files import WEIGHTS, base_digest, read_manifest, stored_digest
+from strategies.inference.bank.files import ADAPTER_WEIGHTS, base_digest, read_manifest, stored_digest
 from strategies.inference.encoding import Encoder
 from strategies.inference.load import load, load_tokenizer
 from strategies.inference.statistics import read_statistics
@@ -56,7 +56,7 @@ def second_job(folder: Path, bert: Path, first: Path, **changes: Any) -> dict[st
 
 def test_an_adapter_starts_as_a_copy_of_the_task_before(tmp_path: Path, bert: Path, first: Path) -> None:
     loop = makers.loop(tmp_path / "job", second_job(tmp_path, bert, first))
-    stored = load_file(first / "adapters" / "t1" / WEIGHTS)
+    stored = load_file(first / "adapters" / "t1" / ADAPTER_WEIGHTS)
     live = {name: tensor for name, tensor in makers.weights(loop).items() if "lora_" in name}
     makers.assert_equal({name.removeprefix("body.").replace(".t2", ""): one for name, one in live.items()}, stored)
 
@@ -80,7 +80,7 @@ def test_only_the_adapter_and_the_head_move_and_the_head_at_a_rate_of_its_own(
 
 
 def test_a_pooler_that_no_feature_reads_has_no_adapter(first: Path) -> None:
-    assert not [name for name in load_file(first / "adapters" / "t1" / WEIGHTS) if "pooler" in name]
+    assert not [name for name in load_file(first / "adapters" / "t1" / ADAPTER_WEIGHTS) if "pooler" in name]
 
 
 def test_the_head_grows_by_the_new_classes_and_keeps_the_rows_it_had(tmp_path: Path, bert: Path, first: Path) -> None:
