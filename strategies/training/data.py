@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import compress
@@ -113,11 +112,6 @@ def refuse_leaks(sources: Sequence[tuple[str, Documents]], forbidden: Sequence[E
                     "the score would be worthless: ingest the batch again"
                 )
     return compared
-
-
-def messages_of(values: Sequence[str]) -> list[list[dict[str, str]]]:
-    """Dialogues from their JSON."""
-    return [json.loads(value) for value in values]
 
 
 def _ordered(table: Any, size: int) -> Documents:
