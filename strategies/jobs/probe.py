@@ -138,7 +138,7 @@ class _Bench:
         for name, start in self._before.items():
             first, now = start[part], after[name][part]
             if first is not None and now is not None:
-                changes[name in self.work.new].append(worsening(start[0], first, now))
+                changes[name in self.work.new].append(worsening(start[0], float(first), float(now)))
         known = [sum(found) / len(found) for found in changes.values() if found]
         total = sum(known)
         return total if known and math.isfinite(total) else (None if not known else math.inf)
