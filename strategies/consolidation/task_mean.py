@@ -18,6 +18,8 @@ from strategies.training.seams import Part, PartState, Run
 
 Factors = tuple[Tensor, Tensor]
 """A (r, in) and B (out, r) of one module's adapter; its update is scale * B @ A."""
+MAX_MERGES = 200
+"""The last merges that are remembered, however many epochs there are."""
 
 
 class TaskMean(Part):
@@ -86,7 +88,7 @@ class TaskMean(Part):
     @property
     def facts(self) -> Json:
         """What happened, for the facts of the job."""
-        return {"merges": self.log[-200:], "space": "delta" if self.delta else "factor"}
+        return {"merges": list(self.log), "space": "delta" if self.delta else "factor"}
 
     def _measure(self, run: Run, step: int) -> None:
         """Log how far the product of means is from the mean of products; too far: average products from now on.
@@ -99,6 +101,7 @@ class TaskMean(Part):
             gap = relative_gap([self._adapters(pair) for pair in self._pairs(run)], [self.scale, *self._scales()])
         self.delta = self.settings.space == "auto" and gap > self.settings.gap
         self.log.append({"step": step, "gap": gap, "space": "delta" if self.delta else "factor"})
+        del self.log[:-MAX_MERGES]
 
     @torch.no_grad()
     def _merge(self, run: Run, step: int) -> None:

@@ -89,7 +89,7 @@ def _objective(spec: JobSpec, template: TrainTemplate, prepared: Prepared) -> Ob
     if isinstance(template.objective, GroupDroObjective):
         assert isinstance(template.mixing, WeightedMixing)
         owners = {source: name for name, sources in template.mixing.domains.items() for source in sources}
-        return GroupDro(template.objective, owners)
+        return GroupDro(template.objective, owners, steps=template.steps)
     if not isinstance(template.objective, LocalObjective):
         return OBJECTIVES[spec.task]()
     own = {int(place) for rows in prepared.rows.values() if rows.labels is not None for place in rows.labels}
