@@ -86,7 +86,7 @@ def windows(opening: int, ids: Sequence[int], length: int) -> list[Example]:
     ]
 
 
-def counted(documents: Iterable[Sequence[Example]]) -> list[Example]:
+def with_targets(documents: Iterable[Sequence[Example]]) -> list[Example]:
     """The examples of all documents that have a target: not those of a class that the model does not know."""
     return [example for own in documents for example in own if any(target != IGNORED for target in example[1])]
 

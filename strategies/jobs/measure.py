@@ -16,7 +16,7 @@ from strategies.contract.domains import batch_of, part
 from strategies.errors import Refused
 from strategies.inference import precision as precisions
 from strategies.inference.bank import DomainBank
-from strategies.inference.encoding import Encoder, Example, counted
+from strategies.inference.encoding import Encoder, Example, with_targets
 from strategies.inference.load import Loaded, load
 from strategies.inference.precision import Precision
 from strategies.inference.sample import sample
@@ -104,7 +104,7 @@ class Counts:
 
 @dataclass(frozen=True, kw_only=True)
 class _Bench:
-    """The job with its model opened, and the tokens that were counted so far."""
+    """The job with its model opened, and the tokens that were with_targets so far."""
 
     spec: JobSpec
     work: MeasureWork
@@ -155,7 +155,7 @@ class _Bench:
         """
         task, work, labels = self.spec.task, self.work, self.loaded.labels
         encoder = Encoder(self.loaded.tokenizer, work.window if task == "causal-lm" else work.training.max_length)
-        examples = _bounded(counted(encoder.examples(documents, task, labels)), work.tokens)
+        examples = _bounded(with_targets(encoder.examples(documents, task, labels)), work.tokens)
         scorer = Scorer(
             model=self.loaded.model,
             precision=self.precision,

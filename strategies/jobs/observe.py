@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from strategies.contract import EvalFile
 from strategies.errors import BadPlan
-from strategies.inference.encoding import Encoder, counted
+from strategies.inference.encoding import Encoder, with_targets
 from strategies.inference.score import Scorer
 from strategies.jobs.dividing import Classes, parts
 from strategies.settings import Task
@@ -35,7 +35,7 @@ class SelectLosses:
         self._scorer = scorer
         self._classes = len(labels)
         sets = {
-            name: counted(encoder.examples(found.first(documents), task, labels))
+            name: with_targets(encoder.examples(found.first(documents), task, labels))
             for file in files
             for name, found in parts(file.name, eval_side(file, task, half="select"), classes).items()
         }

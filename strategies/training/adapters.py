@@ -99,7 +99,8 @@ def earlier_means(bank: Path | None, labels: Sequence[str], own: Collection[int]
     if bank is None:
         return None
     mine = {labels[place] for place in own}
-    means = [gaussian.mean.float() for label, gaussian in read_statistics(bank)[0].items() if label not in mine]
+    stored = read_statistics(bank).gaussians
+    means = [gaussian.mean.float() for label, gaussian in stored.items() if label not in mine]
     return torch.stack(means) if means else None
 
 

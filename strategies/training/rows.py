@@ -101,17 +101,13 @@ def encode(documents: Documents, encoder: Encoder, task: Task, *, labels: Sequen
         ids.append(_flat([tokens for tokens, _ in examples]))
         targets.append(_flat([wanted for _, wanted in examples]))
         lengths += [len(tokens) for tokens, _ in examples]
-    place = {label: index for index, label in enumerate(labels)}
-    classes = documents.column("label") if task == "classification" else []
     return Encoded(
         ids=np.concatenate(ids),
         starts=_bounds(lengths),
         rows=documents.rows,
         size=documents.size,
         targets=np.concatenate(targets) if task == "sft" else None,
-        labels=np.array([place.get(label, IGNORED) for label in classes], np.int64)
-        if task == "classification"
-        else None,
+        labels=_classes(documents, labels) if task == "classification" else None,
     )
 
 
@@ -139,6 +135,12 @@ def _examples(values: Sequence[str], encoder: Encoder, task: Task) -> list[Examp
         return encoder.dialogues(messages_of(values))
     texts = encoder.documents(values) if task == "causal-lm" else encoder.classified(values)
     return [(ids, []) for ids in texts]
+
+
+def _classes(documents: Documents, labels: Sequence[str]) -> Places:
+    """The place of each document's class in ``labels``, or -100."""
+    place = {label: index for index, label in enumerate(labels)}
+    return np.array([place.get(label, IGNORED) for label in documents.column("label")], dtype=np.int64)
 
 
 def _text_rows(encoded: Encoded, width: int) -> Rows:

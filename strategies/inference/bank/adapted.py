@@ -47,6 +47,8 @@ def attach(base: nn.Module, folder: Path, manifest: Manifest) -> Any:
         raise BadBank(f"the bank in {folder} was trained on another base model; give the one it was trained on")
     model: Any = None
     for entry in manifest.adapters:
+        # Before, because peft acts upon whatever settings it is given; after, because it reads the files anew and
+        # passes over tensors that fit no module.
         read_adapter(folder, entry)
         where = str(folder / ADAPTERS / entry.name)
         if model is None:
