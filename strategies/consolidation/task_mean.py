@@ -8,12 +8,13 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from strategies.errors import BadPlan
+from strategies.errors import BadPlan, Refused
 from strategies.inference.names import PEFT_PREFIX
 from strategies.merging.low_rank import LowRank, factor_gap, relative_norm, stacked, truncated
 from strategies.settings import Json
 from strategies.settings.consolidation import TaskMeanConsolidation
 from strategies.training.lora import Predecessor
+from strategies.training.materials import Materials
 from strategies.training.seams import Part, PartState, Run
 
 Factors = tuple[Tensor, Tensor]
@@ -53,6 +54,21 @@ class TaskMean(Part):
         self.delta = settings.space == "delta"
         self.merged_at = 0
         self.log: list[Json] = []
+
+    @classmethod
+    def of(cls, settings: TaskMeanConsolidation, materials: Materials) -> TaskMean:
+        """Over the bank's adapters; an epoch is a pass over the new rows."""
+        adaptation, mixing = materials.adaptation, materials.template.mixing
+        if adaptation is None:
+            raise Refused("task-mean joins adapters, but the job trains none; give it an adapter selection")
+        rows = sum(len(materials.rows[name]) for name in mixing.new)
+        return cls(
+            settings,
+            adaptation.predecessors,
+            adapter=adaptation.selection.name,
+            scale=adaptation.scale,
+            epoch_steps=-(-rows // mixing.batch),
+        )
 
     def begin(self, run: Run) -> None:
         device = run.precision.device

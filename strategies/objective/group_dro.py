@@ -12,10 +12,11 @@ from strategies.errors import BadPlan, Refused
 from strategies.inference.encoding import IGNORED
 from strategies.mixing.doremi import DoReMi
 from strategies.mixing.trajectory import MixturePoint, points
-from strategies.parts import GroupDroObjective
+from strategies.parts import GroupDroObjective, WeightedMixing
 from strategies.training import randomness
 from strategies.training.batches import Batch
 from strategies.training.ledger import MAX_POINTS
+from strategies.training.materials import Materials
 from strategies.training.objective import Objective
 from strategies.training.seams import PartState, Run
 
@@ -30,6 +31,8 @@ class GroupDro(Objective):
     through twice, with the same dropout. ``domains`` says which domain each source belongs to.
     """
 
+    tasks = ("causal-lm", "sft")
+
     def __init__(self, settings: GroupDroObjective, domains: Mapping[str, str], *, steps: int) -> None:
         unknown = sorted(set(domains.values()) - set(settings.prior))
         if unknown:
@@ -41,6 +44,15 @@ class GroupDro(Objective):
         self._steps = steps
         self._stride = math.ceil(steps / MAX_POINTS)
         self._course: list[list[float]] = []
+
+    @classmethod
+    def of(cls, settings: GroupDroObjective, materials: Materials) -> GroupDro:
+        """Over the domains of the job's mixing, which has to be weighted."""
+        template = materials.template
+        if not isinstance(template.mixing, WeightedMixing):
+            raise Refused("the group-dro objective needs domains; give the job a weighted mixing")
+        owners = {source: name for name, sources in template.mixing.domains.items() for source in sources}
+        return cls(settings, owners, steps=template.steps)
 
     def begin(self, run: Run) -> None:
         """The reference answers without dropout and never moves."""
