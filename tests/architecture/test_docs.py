@@ -75,6 +75,23 @@ def test_every_setting_is_on_the_settings_page() -> None:
     assert [key for key in wanted if f"`{key}`" not in text] == []
 
 
+def test_every_setting_is_described() -> None:
+    rows = [line for line in settings_page.page().splitlines() if line.startswith("| `")]
+    assert len(rows) > 80
+    assert [row for row in rows if not row.rsplit(" | ", 1)[1].strip(" |")] == []
+
+
+def test_a_record_is_on_the_settings_page_once() -> None:
+    bodies = [body.replace(f"`{title}.", "`") for title, body in _sections(settings_page.page())]
+    assert len(bodies) > 30
+    assert [body for number, body in enumerate(bodies) if body in bodies[:number]] == []
+
+
+def _sections(page: str) -> list[tuple[str, str]]:
+    """Title and text of each section that has a setting's path for its title."""
+    return re.findall(r"^## `([^`]+)`\n(.*?)(?=^#|\Z)", page, re.MULTILINE | re.DOTALL)
+
+
 @pytest.mark.parametrize("name", choice.NAMES)
 def test_every_strategy_is_in_the_readme(name: str) -> None:
     assert f"`{name}`" in README.read_text(encoding="utf-8")
