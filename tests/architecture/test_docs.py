@@ -16,6 +16,7 @@ from tests.architecture import settings_page, tree
 
 README = tree.ROOT / "README.md"
 LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
+PLACE = re.compile(r"`((?:orchestrator|strategies|storage|tests|deploy|docs)/[\w/.-]*)`")
 PAGES = sorted(path for path in tree.tracked_files() if path.suffix == ".md")
 
 
@@ -55,6 +56,12 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("target", ["nowhere.md", "README.md#no-such-heading"])
 def test_a_broken_link_is_found(target: str) -> None:
     assert broken_links(README, f"see [there]({target})") == [target]
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "deploy/README.md"])
+def test_every_file_that_a_page_names_is_there(name: str) -> None:
+    named = PLACE.findall((tree.ROOT / name).read_text(encoding="utf-8"))
+    assert sorted(one for one in named if not (tree.ROOT / one).exists()) == []
 
 
 def test_every_command_is_in_the_readme() -> None:
