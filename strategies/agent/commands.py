@@ -41,7 +41,7 @@ from strategies.mixing.skill_it import SkillIt, identity
 from strategies.parts import SkillItReweighting
 from strategies.settings import Closed, Json
 from strategies.settings.agent import ProxySettings
-from strategies.settings.mixing import MixtureLimits
+from strategies.settings.mixing import MixtureLimits, SkillItSettings
 from strategies.training.checkpoint import CheckpointStore
 
 Read = TypeVar("Read")
@@ -329,7 +329,7 @@ def _skill_it(environment: ProxyEnvironment, request: Evaluate) -> Chooser:
     """Skill-It from the prior, each domain helping itself alone; a new window for every run."""
     names = [domain.name for domain in environment.domains]
     prior = environment.head(0).prior
-    settings = SkillItReweighting(eta=request.eta, graph=identity(names))
+    settings = SkillItReweighting(eta=request.eta, window=SkillItSettings().window, graph=identity(names))
 
     def choose(history: Trajectory) -> Mixture:
         rule = SkillIt(settings, dict(zip(names, prior, strict=True)))

@@ -139,7 +139,6 @@ class RegMixSettings(Closed):
     tokens: int = Field(50_000, ge=1024, description="training tokens of a tiny run")
     jobs: int = Field(4, ge=1, description="jobs that the tiny runs are divided among")
     old_weight: float = Field(0.5, ge=0, le=1, description="weight of the old domains' loss beside the new ones'")
-    epochs_max: float = Field(4.0, gt=0, description="most times that a domain may be repeated in the chosen mixture")
     hidden: int = Field(
         defaults.HIDDEN, ge=8, description=f"width of the tiny runs' model, a multiple of {2 * defaults.HEADS}"
     )
