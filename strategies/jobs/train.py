@@ -22,7 +22,7 @@ from strategies.objective.local import Local
 from strategies.parts import AdapterSelection, GroupDroObjective, WeightedMixing
 from strategies.settings.consolidation import TaskMeanConsolidation
 from strategies.settings.objective import LocalObjective
-from strategies.training.adapters import earlier_means, scale_of
+from strategies.training.adapters import earlier_means
 from strategies.training.batches import Collator
 from strategies.training.checkpoint import CheckpointStore
 from strategies.training.halves import PlainNames
@@ -89,7 +89,7 @@ def _objective(spec: JobSpec, template: TrainTemplate, prepared: Prepared) -> Ob
     if isinstance(template.objective, GroupDroObjective):
         assert isinstance(template.mixing, WeightedMixing)
         owners = {source: name for name, sources in template.mixing.domains.items() for source in sources}
-        return GroupDro(template.objective, owners)
+        return GroupDro(template.objective, owners, steps=template.steps)
     if not isinstance(template.objective, LocalObjective):
         return OBJECTIVES[spec.task]()
     own = {int(place) for rows in prepared.rows.values() if rows.labels is not None for place in rows.labels}
@@ -106,7 +106,7 @@ def _consolidation(template: TrainTemplate, prepared: Prepared) -> Part:
         settings,
         adaptation.predecessors,
         adapter=adaptation.selection.name,
-        scale=scale_of(adaptation.selection.lora),
+        scale=adaptation.scale,
         epoch_steps=-(-rows // template.mixing.batch),
     )
 
