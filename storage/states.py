@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 STREAM_STATES = ("registering", "active", "paused", "failed", "archived")
 BATCH_STATES = ("pending", "trained", "held", "erased")
 TRIGGER_STATES = ("active", "paused", "removed")
 DECISION_STATES = ("measuring", "decided", "closed")
+DecisionResult = Literal["promoted", "refused", "inconclusive", "failed", "cancelled", "stale"]
+"""How a decision ended; ``promoted``: what it made went live, whether the gate passed it or not."""
+DECISION_RESULTS: tuple[DecisionResult, ...] = get_args(DecisionResult)
+JUDGED: tuple[DecisionResult, ...] = ("promoted", "refused", "inconclusive")
+"""Of decisions whose plan made a version that was judged."""
 PLAN_STATES = ("open", "succeeded", "failed", "cancelled", "stale")
 JOB_STATES = ("queued", "submitted", "running", "succeeded", "failed", "lost", "cancelled")
 JOB_UNFINISHED = ("queued", "submitted", "running")

@@ -26,12 +26,14 @@ from sqlalchemy.orm import Mapped, mapped_column
 from storage.columns import Base, BigId, one_of, unique_where
 from storage.documents import Arrival, Batch, Document, DocumentBand, DocumentSketch, Quarantine
 from storage.states import (
+    DECISION_RESULTS,
     DECISION_STATES,
     JOB_STATES,
     PLAN_STATES,
     STREAM_STATES,
     TRIGGER_STATES,
     VERSION_STATES,
+    DecisionResult,
 )
 
 __all__ = [
@@ -160,7 +162,10 @@ class Firing(Base):
 
 
 class Decision(Base):
-    """The recorded choice of strategy, data and settings."""
+    """The recorded choice of strategy, data and settings.
+
+    ``result`` is how it ended, which other decisions go by; ``outcome`` says it to people.
+    """
 
     __tablename__ = "decisions"
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
@@ -176,6 +181,7 @@ class Decision(Base):
     settings: Mapped[dict[str, Any]]
     reason: Mapped[str] = mapped_column(Text)
     alternatives: Mapped[list[Any]]
+    result: Mapped[DecisionResult | None] = mapped_column(String(16))
     outcome: Mapped[str | None] = mapped_column(Text)
     actor: Mapped[str] = mapped_column(String(255))
     created_at: Mapped[datetime]
@@ -183,6 +189,7 @@ class Decision(Base):
     closed_at: Mapped[datetime | None]
     __table_args__ = (
         one_of("state", DECISION_STATES),
+        one_of("result", DECISION_RESULTS),
         # A second retrain returns the queued decision: only one is open.
         unique_where("uq_decisions_open", "stream_id", where="closed_at IS NULL"),
     )

@@ -96,9 +96,11 @@ def _result(session: Session, decision: Decision, left: Mapping[int, Promotion])
         if stands is None:
             return "rolled back", left[found[0].id].reason
         return ("repaired" if stands.strategy == repair.JOB else "promoted"), said
-    if said.startswith(records.REFUSED):
-        return "refused", said
-    return ("inconclusive" if said.startswith(records.INCONCLUSIVE) else "failed"), said
+    match decision.result:
+        case "refused" | "inconclusive" as judged:
+            return judged, said
+        case _:
+            return "failed", said
 
 
 def only_forgot(session: Session, decision: Decision) -> bool:

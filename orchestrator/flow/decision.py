@@ -169,7 +169,7 @@ def _key(session: Session, stream: Stream, live: Version, batches: Sequence[Batc
         }
     )[:KEY_CHARACTERS]
     earlier = session.scalars(select(Decision).where(Decision.key.startswith(question)).order_by(Decision.id)).all()
-    unjudged = [one for one in earlier if not (one.outcome or "").startswith(records.INCONCLUSIVE)]
+    unjudged = [one for one in earlier if one.result != "inconclusive"]
     return f"{question}-{len(unjudged)}"
 
 
@@ -281,7 +281,7 @@ def _end_as_stale(app: App, session: Session, decision: Decision, reason: str) -
     )
     for candidate in candidates:
         move(session, candidate, "rejected", actor="daemon", reason=reason, epoch=app.epoch)
-    evaluation.close_decision(app, session, decision.id, plan_state="stale", outcome=reason)
+    evaluation.close_decision(app, session, decision.id, result="stale", outcome=reason)
     return True
 
 
@@ -296,7 +296,7 @@ def _measure_or_decide(app: App, session: Session, decision: Decision, stream: S
         outcome = (
             f"measuring failed: {measured.error or measured.state}; `rekindle job retry {measured.id}`, then retrain"
         )
-        evaluation.close_decision(app, session, decision.id, plan_state="failed", outcome=outcome)
+        evaluation.close_decision(app, session, decision.id, result="failed", outcome=outcome)
         return True
     if measured.state != "succeeded":
         return False
@@ -306,7 +306,7 @@ def _measure_or_decide(app: App, session: Session, decision: Decision, stream: S
     try:
         probed = probe.advance(session, decision, evidence, settings)
     except StrategyError as error:
-        evaluation.close_decision(app, session, decision.id, plan_state="failed", outcome=str(error))
+        evaluation.close_decision(app, session, decision.id, result="failed", outcome=str(error))
         return True
     return probed is not None and _decide(app, session, decision, probed, settings)
 
@@ -315,7 +315,7 @@ def _end_if_hopeless(app: App, session: Session, decision: Decision, stream: Str
     outcome = _hopeless(session, stream, session.get_one(Version, decision.parent_version_id))
     if outcome is None:
         return False
-    evaluation.close_decision(app, session, decision.id, plan_state="failed", outcome=outcome)
+    evaluation.close_decision(app, session, decision.id, result="failed", outcome=outcome)
     return True
 
 
@@ -331,7 +331,7 @@ def _decide(app: App, session: Session, decision: Decision, evidence: Signals, s
     try:
         plan = _plan(evidence, settings.strategy)
     except BadInput as error:
-        evaluation.close_decision(app, session, decision.id, plan_state="failed", outcome=error.message)
+        evaluation.close_decision(app, session, decision.id, result="failed", outcome=error.message)
         return True
     row = Plan(
         stream_id=decision.stream_id,

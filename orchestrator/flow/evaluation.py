@@ -17,7 +17,7 @@ from orchestrator.settings import StreamSettings
 from storage import chain, lineage, manifests
 from storage.artifacts import Stored
 from storage.moves import move
-from storage.states import JOB_GAVE_UP, JOB_UNFINISHED
+from storage.states import JOB_GAVE_UP, JOB_UNFINISHED, JUDGED, DecisionResult
 from storage.tables import Decision, EvalSet, Evaluation, Job, Plan, Stream, Version
 from strategies.plan import ADAPTER, BANK, MODEL
 
@@ -233,7 +233,7 @@ def _has_work(session: Session, stream_id: str) -> bool:
 def _advance_candidate(app: App, session: Session, stream: Stream, candidate: Version, live: Version) -> bool:
     progress = ensure_judgeable(session, stream=stream, candidate=candidate, live=live)
     if progress == "failed":
-        return reject(app, session, candidate, "its evaluation, or the live version's, failed for good")
+        return reject(app, session, candidate)
     if progress == "waiting":
         return False
     reason = f"measured on {len(judged_sets(session, candidate))} eval sets"
@@ -241,25 +241,26 @@ def _advance_candidate(app: App, session: Session, stream: Stream, candidate: Ve
     return True
 
 
-def reject(app: App, session: Session, candidate: Version, reason: str) -> bool:
+def reject(app: App, session: Session, candidate: Version) -> bool:
     """A candidate that cannot be measured cannot go live; its decision ends."""
+    reason = "its evaluation, or the live version's, failed for good"
     move(session, candidate, "rejected", actor="daemon", reason=reason, epoch=app.epoch)
     if candidate.decision_id is not None:
-        close_decision(app, session, candidate.decision_id, plan_state="failed", outcome=reason)
+        close_decision(app, session, candidate.decision_id, result="failed", outcome=reason)
     return True
 
 
-def close_decision(app: App, session: Session, decision_id: int, *, plan_state: str, outcome: str) -> None:
-    """End a decision and its plan, with what became of it."""
+def close_decision(app: App, session: Session, decision_id: int, *, result: DecisionResult, outcome: str) -> None:
+    """End a decision and its plan, with what became of it and the sentence that says so."""
     decision = session.get_one(Decision, decision_id)
     plan = session.scalar(select(Plan).where(Plan.decision_id == decision_id))
     at = app.clock.now()
     if plan is not None and plan.state == "open":
-        move(session, plan, plan_state, actor="daemon", reason=outcome, epoch=app.epoch, closed_at=at)
+        state = "succeeded" if result in JUDGED else result
+        move(session, plan, state, actor="daemon", reason=outcome, epoch=app.epoch, closed_at=at)
     if decision.state != "closed":
-        move(
-            session, decision, "closed", actor="daemon", reason=outcome, epoch=app.epoch, closed_at=at, outcome=outcome
-        )
+        ended: dict[str, Any] = {"closed_at": at, "result": result, "outcome": outcome}
+        move(session, decision, "closed", actor="daemon", reason=outcome, epoch=app.epoch, **ended)
 
 
 def _record_finished(app: App) -> bool:

@@ -15,7 +15,7 @@ from orchestrator.flow import evaluation, records
 from orchestrator.jobs import queue
 from orchestrator.settings import StreamSettings
 from storage import chain, manifests
-from storage.states import JOB_GAVE_UP, JOB_UNFINISHED
+from storage.states import JOB_GAVE_UP, JOB_UNFINISHED, DecisionResult
 from storage.tables import (
     Attempt,
     Batch,
@@ -171,8 +171,8 @@ def _give_up(app: App, session: Session, decision: Decision, jobs: Sequence[Job]
     for job in jobs:
         if job.state in JOB_UNFINISHED:
             queue.cancel(session, job, actor="daemon", reason=f"job {ended.id} {ended.state}")
-    state = "cancelled" if ended.state == "cancelled" else "failed"
-    evaluation.close_decision(app, session, decision.id, plan_state=state, outcome=outcome)
+    result: DecisionResult = "cancelled" if ended.state == "cancelled" else "failed"
+    evaluation.close_decision(app, session, decision.id, result=result, outcome=outcome)
     return True
 
 

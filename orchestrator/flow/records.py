@@ -25,10 +25,6 @@ from storage.tables import (
     VersionArtifact,
 )
 
-REFUSED = "refused by the gate"
-"""How the outcome of a refused decision begins."""
-INCONCLUSIVE = "inconclusive"
-"""How the outcome of a decision begins that the gate could not judge."""
 ROOTS = ("base", "rebase")
 """Strategies of versions without parents."""
 

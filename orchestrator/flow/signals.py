@@ -83,7 +83,7 @@ def refusals(session: Session, stream_id: str, batches: Sequence[int]) -> list[d
     refused = session.execute(
         select(Decision, Plan)
         .join(Plan, Plan.decision_id == Decision.id)
-        .where(Decision.stream_id == stream_id, Decision.outcome.startswith(records.REFUSED))
+        .where(Decision.stream_id == stream_id, Decision.result == "refused")
         .order_by(Decision.id)
     ).all()
     return [
