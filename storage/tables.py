@@ -28,6 +28,7 @@ from storage.documents import Arrival, Batch, Document, DocumentBand, DocumentSk
 from storage.states import (
     DECISION_RESULTS,
     DECISION_STATES,
+    JOB_KINDS,
     JOB_STATES,
     PLAN_STATES,
     STREAM_STATES,
@@ -213,7 +214,7 @@ class Plan(Base):
 
 
 class Job(Base):
-    """One run of the job process: measure, train, fit, generate or evaluate. ``key`` makes queueing idempotent."""
+    """One run of the job process; ``kind`` is its work's, ``key`` makes queueing idempotent."""
 
     __tablename__ = "jobs"
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
@@ -223,7 +224,6 @@ class Job(Base):
     version_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id", use_alter=True), index=True)
     kind: Mapped[str] = mapped_column(String(16))
     name: Mapped[str] = mapped_column(String(63))
-    position: Mapped[int] = mapped_column(default=0)
     key: Mapped[str] = mapped_column(String(255), unique=True)
     state: Mapped[str] = mapped_column(String(16))
     attempt: Mapped[int] = mapped_column(default=0)
@@ -245,8 +245,8 @@ class Job(Base):
     finished_at: Mapped[datetime | None]
     __table_args__ = (
         one_of("state", JOB_STATES),
-        one_of("kind", ("measure", "train", "fit", "generate", "evaluate")),
-        UniqueConstraint("plan_id", "name", "position"),
+        one_of("kind", JOB_KINDS),
+        UniqueConstraint("plan_id", "name"),
         Index("ix_jobs_state", "state", "priority", "id"),
     )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -117,9 +116,9 @@ def only_forgot(session: Session, decision: Decision) -> bool:
 
 
 def _speed(session: Session, stream: Stream) -> float | None:
-    query = select(Job.result).where(Job.stream_id == stream.id, Job.kind == "train", Job.state == "succeeded")
-    found: dict[str, Any] | None = session.scalar(query.order_by(Job.id.desc()).limit(1))
-    return None if found is None else found.get("facts", {}).get("tokens_per_s")
+    query = select(Job).where(Job.stream_id == stream.id, Job.kind == "train", Job.state == "succeeded")
+    found = session.scalar(query.order_by(Job.id.desc()).limit(1))
+    return None if found is None else records.result_of(found).facts.get("tokens_per_s")
 
 
 def _memory_gib() -> float | None:

@@ -23,8 +23,8 @@ from storage.states import JOB_GAVE_UP, JOB_UNFINISHED
 from storage.tables import Batch, Decision, Job, Plan, Stream, Version
 from strategies import choice
 from strategies.choice import StrategySettings
+from strategies.contract import MeasureWork, Signals
 from strategies.contract import Plan as PlanRecord
-from strategies.contract import Signals
 from strategies.errors import StrategyError
 from strategies.evidence import in_words
 from strategies.mixing.settings import WeightedSettings
@@ -179,22 +179,18 @@ def queue_measure(
     """The measure job of these batches under this version: one for equal questions, dry run or not."""
     old = signals.old_batches(session, stream, exclude=[batch.id for batch in batches])
     sources = [job.source_file(batch, "new") for batch in batches] + [job.source_file(batch, "old") for batch in old]
-    question = records.fingerprint([[one["batch"], one["sha256"]] for one in sources])
-    training = settings.training.model_dump(mode="json")
+    question = records.fingerprint([[one.batch, one.sha256] for one in sources])
     division = _division(session, parent, settings)
-    told = f":{records.fingerprint(division)[:16]}" if division else ""
+    work = MeasureWork(sources=tuple(sources), training=settings.training, **division)
+    training, divided = work.training.model_dump(mode="json"), work.model_dump(mode="json", include={*division})
+    told = f":{records.fingerprint(divided)[:16]}" if division else ""
     return queue.queue(
         session,
         share=queue.share_of(settings),
         stream_id=stream.id,
-        kind="measure",
         name="measure",
         key=f"measure:{parent.id}:{question[:24]}:{records.fingerprint(training)[:16]}{told}",
-        spec=queue.spec(
-            settings,
-            model=evaluation.model_of(session, parent, settings),
-            work={"kind": "measure", "sources": sources, "training": training, **division},
-        ),
+        spec=queue.spec(settings, model=evaluation.model_of(session, parent, settings), work=work),
     )
 
 
@@ -207,8 +203,7 @@ def _division(session: Session, parent: Version, settings: StreamSettings) -> di
         return {"divide": "column"}
     known = records.artifacts_of(session, parent.id).get("state/domains")
     usable = known is not None and manifests.is_available(session, known)
-    clusters = mixing.domains.clusters.model_dump(mode="json")
-    return {"divide": "clusters", "clusters": clusters, "space": f"manifest:{known}" if usable else None}
+    return {"divide": "clusters", "clusters": mixing.domains.clusters, "space": f"manifest:{known}" if usable else None}
 
 
 def _with_strategy(settings: StreamSettings, strategy: str | None) -> StreamSettings:
