@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,16 +19,8 @@ from orchestrator.settings import StreamSettings
 from storage import chain, lineage
 from storage.tables import EvalSet, Evaluation, Job, Stream, Version, VersionArtifact, VersionParent
 from strategies.contract import MergeParent, MergeSet, MergeWork, QueuedSpec, SourceFile
-from strategies.merging.settings import (
-    FisherMerge,
-    GreedySoupMerge,
-    Merge,
-    RepairMerge,
-    SoupMerge,
-    TaskArithmeticMerge,
-    combining,
-    share_gone_back,
-)
+from strategies.merging.settings import FisherMerge, GreedySoupMerge, Merge, RepairMerge, combining
+from strategies.merging.shares import base_share, shares
 
 MERGED = "merged"
 """Role of the lineage's edges to what was merged."""
@@ -191,12 +183,13 @@ def _role(version: Version) -> str:
 def _add_edges(session: Session, version: Version, job: Job) -> None:
     work, facts = records.work_of(job, MergeWork), records.result_of(job).facts
     method, weights = _method(work, facts), {one.role: one.weight for one in work.parents}
-    edges = _shares(method, base=work.base, weights=weights, kept=facts.get("kept", ()))
+    kept = facts["kept"] if isinstance(method, GreedySoupMerge) else ()
+    edges = shares(method, base=work.base, weights=weights, kept=kept)
     parents = {role: _by_role(session, version.stream_id, role) for role in {work.base, *edges}}
     base = parents[work.base]
     # What is behind a base that all members came from is behind them already.
     if not all(base.id in lineage.ancestors(session, parents[role].id) for role in weights):
-        edges.setdefault(work.base, _base_share(method, weights.values()))
+        edges.setdefault(work.base, base_share(method, weights.values()))
     for role, weight in edges.items():
         session.add(VersionParent(child_id=version.id, parent_id=parents[role].id, role=MERGED, weight=weight))
 
@@ -205,34 +198,6 @@ def _by_role(session: Session, stream_id: str, role: str) -> Version:
     version = lineage.version_by_number(session, stream_id, int(role.removeprefix("v")))
     assert version is not None, "versions are never removed"
     return version
-
-
-def _shares(method: Merge, *, base: str, weights: Mapping[str, float], kept: Collection[str] = ()) -> dict[str, float]:
-    """Role -> how much of it is in the result, of members with these weights: a share of a mean; else the weight.
-
-    The base stands among them only where it is gone back to. ``kept`` are the members that a greedy soup chose.
-    """
-    back = share_gone_back(method)
-    if back is not None:
-        (candidate,) = weights
-        return {base: back, candidate: 1 - back}
-    if isinstance(method, GreedySoupMerge):
-        return {role: 1 / len(kept) if role in kept else 0.0 for role in weights}
-    total = sum(weights.values()) if isinstance(combining(method), SoupMerge) else 1.0
-    return {role: weight / total for role, weight in weights.items()}
-
-
-def _base_share(method: Merge, weights: Collection[float]) -> float:
-    """How much of a base that is no member is in the result: 1 less the factors on the members' changes.
-
-    0 for means of the members; 1 where changes are chosen or scaled number by number and added to the whole base.
-    """
-    inner = combining(method)
-    if inner.mean:
-        return 0.0
-    if isinstance(inner, TaskArithmeticMerge):
-        return 1 - inner.lam * sum(weights)
-    return 1.0
 
 
 def _method(work: MergeWork, facts: Mapping[str, Any]) -> Merge:

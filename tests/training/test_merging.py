@@ -30,8 +30,8 @@ from strategies.merging.settings import (
     TaskArithmeticMerge,
     TiesMerge,
     goes_back,
-    share_gone_back,
 )
+from strategies.merging.shares import share_gone_back
 from strategies.merging.trimming import find_trim, kept_count
 from tests.training import toys
 
