@@ -19,7 +19,8 @@ from orchestrator.cli.progress import Status, showing
 from orchestrator.errors import BadInput, RekindleError
 from orchestrator.service.names import parse_version_name
 from storage.files import write_atomic
-from strategies.agent import ENOUGH, defaults
+from strategies import defaults
+from strategies.defaults import ENOUGH
 
 if TYPE_CHECKING:
     from strategies.agent.requests import Asked

@@ -20,7 +20,7 @@ from storage.moves import move
 from storage.states import JOB_GAVE_UP, JOB_UNFINISHED, JUDGED, DecisionResult
 from storage.tables import Decision, EvalSet, Evaluation, Job, Plan, Stream, Version
 from strategies.contract import EvalFile, EvaluateWork, JobResult, ModelFiles, QueuedSpec
-from strategies.plan import ADAPTER, BANK, MODEL
+from strategies.contract.graph import ADAPTER, BANK, MODEL
 
 Progress = Literal["complete", "waiting", "failed"]
 EVALUATION_FORMAT = 1

@@ -19,8 +19,8 @@ from orchestrator.settings import StreamSettings
 from storage import chain, lineage
 from storage.tables import EvalSet, Evaluation, Job, Stream, Version, VersionArtifact, VersionParent
 from strategies.contract import MergeParent, MergeSet, MergeWork, QueuedSpec, SourceFile
-from strategies.merging.settings import FisherMerge, GreedySoupMerge, Merge, RepairMerge, combining
 from strategies.merging.shares import base_share, shares
+from strategies.settings.merging import FisherMerge, GreedySoupMerge, Merge, RepairMerge, combining
 
 MERGED = "merged"
 """Role of the lineage's edges to what was merged."""

@@ -17,7 +17,7 @@ from storage import lineage, manifests
 from storage.states import JOB_GAVE_UP
 from storage.tables import Batch, Job, Stream, Version
 from strategies.contract import MergeSet, MergeWork, SourceFile
-from strategies.merging.settings import (
+from strategies.settings.merging import (
     FisherMerge,
     GreedySoupMerge,
     HalfResetMerge,

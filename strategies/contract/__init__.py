@@ -38,7 +38,7 @@ from strategies.contract.results import (
     Progress,
     Score,
 )
-from strategies.contract.signals import ClassFacts, Measured, Parameter, Signals, SourceFacts
+from strategies.contract.signals import ClassFacts, Measured, Parameter, Refusal, Resolved, Signals, SourceFacts
 from strategies.contract.work import (
     EvalFile,
     EvaluateWork,
@@ -87,6 +87,8 @@ __all__ = [
     "ProxyTemplate",
     "ProxyWork",
     "QueuedSpec",
+    "Refusal",
+    "Resolved",
     "SampleWork",
     "Score",
     "Signals",

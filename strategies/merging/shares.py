@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from strategies.merging.settings import (
+from strategies.settings.merging import (
     GreedySoupMerge,
     HalfResetMerge,
     InterpolateMerge,

@@ -14,7 +14,7 @@ from orchestrator.cli.configuration import read_file
 from orchestrator.cli.mixing import as_yaml
 from orchestrator.cli.mixture import mixture_plot
 from strategies.agent.requests import Collect, DomainFile, estimate
-from strategies.agent.settings import ProxySettings
+from strategies.settings.agent import ProxySettings
 from tests.models import texts
 
 REKINDLE = str(Path(sys.executable).with_name("rekindle"))

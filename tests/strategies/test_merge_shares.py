@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from strategies.merging.settings import (
+from strategies.merging.shares import base_share, shares
+from strategies.settings.merging import (
     FisherMerge,
     GreedySoupMerge,
     InterpolateMerge,
@@ -14,7 +15,6 @@ from strategies.merging.settings import (
     TaskArithmeticMerge,
     TiesMerge,
 )
-from strategies.merging.shares import base_share, shares
 
 THREE = {"v2": 3.0, "v3": 1.0, "v4": 0.0}
 

@@ -13,8 +13,8 @@ from orchestrator.service.records import DecisionDetail, DecisionRecord
 from orchestrator.service.views import common
 from orchestrator.service.views.versions import verdict_of
 from storage.tables import Decision, Job, Promotion, StreamRevision, Version
+from strategies.chooser.evidence import in_words
 from strategies.contract import Signals
-from strategies.evidence import in_words
 
 
 def list_decisions(app: App, *, stream: str | None, limit: int, before: int | None) -> list[DecisionRecord]:
