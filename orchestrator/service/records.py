@@ -380,7 +380,7 @@ class Comparison(Closed):
 
 
 class DecisionRecord(Closed):
-    """A decision in a list; ``result`` is how it ended: promoted, refused, inconclusive, failed or nothing."""
+    """A decision in a list; ``result`` is how it ended, ``nothing`` where that was before a strategy was chosen."""
 
     id: int
     stream: str

@@ -51,7 +51,7 @@ def run_proxies(spec: JobSpec, work: ProxyWork, runtime: Runtime) -> JobResult:
         runtime.step, runtime.tokens = len(done), environment.trained_tokens
     _keep(runtime.directory / "out" / "runs" / RUNS_FILE, done)
     return JobResult(
-        kind="fit",
+        kind="proxy",
         artifacts={"evidence/runs": "out/runs"},
         consumed=tuple(_consumed(source, used, runtime.directory) for source in work.sources),
         facts={

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from storage.files import write_atomic
-from strategies.contract import EXIT_CANCELLED, EXIT_REFUSED, FORMAT, JobResult, JobSpec
+from strategies.contract import EXIT_CANCELLED, EXIT_REFUSED, FORMAT, JobKind, JobResult, JobSpec
 from strategies.errors import BadPlan, BadState, Diverged, Refused, StrategyError
 from strategies.jobs.runtime import Runtime, Stopped, say
 
@@ -61,7 +61,7 @@ def work(spec: JobSpec, runtime: Runtime) -> JobResult:
     return _task(spec.work.kind)(spec, spec.work, runtime)
 
 
-def _task(kind: str) -> Callable[[JobSpec, Any, Runtime], JobResult]:  # noqa: PLR0911 - one for each kind of work
+def _task(kind: JobKind) -> Callable[[JobSpec, Any, Runtime], JobResult]:  # noqa: PLR0911 - one for each kind of work
     match kind:
         case "measure":
             from strategies.jobs.measure import measure
@@ -79,7 +79,7 @@ def _task(kind: str) -> Callable[[JobSpec, Any, Runtime], JobResult]:  # noqa: P
             from strategies.jobs.proxy import run_proxies
 
             return run_proxies
-        case "regmix":
+        case "fit":
             from strategies.jobs.fit import fit
 
             return fit

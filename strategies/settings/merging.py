@@ -219,28 +219,3 @@ def wrong_weights(method: Merge, weights: Sequence[float]) -> str | None:
 def goes_back(method: Merge) -> bool:
     """Whether one version goes back towards another, instead of several becoming one."""
     return combining(method).goes_back
-
-
-def share_gone_back(method: Merge) -> float | None:
-    """How much of the version gone back to is in the result; None for methods that count changes from a base alike.
-
-    For LiNeS the mean over the blocks, for half-reset the half that its matrices stand for.
-    """
-    match method:
-        case InterpolateMerge():
-            return method.share
-        case HalfResetMerge():
-            return 0.5
-        case LinesMerge() if goes_back(method):
-            return 1 - _kept_by_lines(method)
-        case _:
-            return None
-
-
-def _kept_by_lines(method: LinesMerge) -> float:
-    """How much of one candidate's change LiNeS keeps, in the mean over the blocks."""
-    before = 1.0 if method.after is None else 1 - (share_gone_back(method.after) or 0.0)
-    # After a merge the first block gets back what the merge took off the norm of the change.
-    alpha = method.alpha if method.alpha is not None else 1 / before if before else 1.0
-    beta = method.beta if method.beta is not None else 1 - alpha
-    return before * (alpha + beta / 2)

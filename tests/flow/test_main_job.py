@@ -137,6 +137,7 @@ def test_a_rollback_ends_the_decision_under_way_as_stale(daemon: Daemon) -> None
     daemon.settle()
     with daemon.app.database.read() as session:
         ended = session.get_one(type(open_one), open_one.id)
+    assert ended.result == "stale"
     assert (ended.outcome or "").startswith("stale")
     assert daemon.versions() == {1: "live", 2: "retired"}
 

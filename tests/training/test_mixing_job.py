@@ -191,9 +191,7 @@ def test_tiny_runs_go_on_where_an_earlier_attempt_ended_and_are_fitted(
         "training": makers.training(),
     }
     runs = [str(tmp_path / "whole" / "out" / "runs")]
-    found = makers.carry_out(
-        tmp_path / "fit", {**plain, "work": {"kind": "regmix", "runs": runs, "template": template}}
-    )
+    found = makers.carry_out(tmp_path / "fit", {**plain, "work": {"kind": "fit", "runs": runs, "template": template}})
     assert sum(map(float, read_mixture(tmp_path / "fit" / "out" / "found").values())) == pytest.approx(1)
     assert json.loads((tmp_path / "fit" / "out" / "regmix" / "regmix.json").read_text())["chosen"] in (
         "linear",
