@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -16,13 +13,10 @@ from orchestrator.cli.base import command, group
 from orchestrator.cli.client import get, version_path
 from orchestrator.cli.output import field, is_json, note, print_json, say, show_list, show_one
 from orchestrator.cli.progress import Status, showing
-from orchestrator.errors import BadInput, RekindleError
+from orchestrator.errors import BadInput
 from orchestrator.service.names import parse_version_name
 from storage.files import write_atomic
 from strategies.agent import ENOUGH, defaults
-
-if TYPE_CHECKING:
-    from strategies.agent.requests import Asked
 
 mixing = group("Learn how to mix domains: collect runs of a tiny proxy, train an agent on them, compare it.")
 Domains = Annotated[
@@ -86,20 +80,18 @@ def collect(
     dry_run: DryRun = False,
 ) -> None:
     """Make trajectories: runs of a tiny model on many mixtures, each step with its losses."""
-    request = _request(
-        {
-            "kind": "collect",
-            "domains": _files(domain, target),
-            "out": str(out.absolute()),
-            "proxy": {
-                **_proxy(steps, step_tokens, eval_tokens, proxy_hidden, proxy_layers, proxy_max_parameters),
-                "seed": seed,
-            },
-            "proposals": {"trajectories": trajectories, "steps": steps, "seed": seed},
-            "regmix_runs": regmix_runs,
-            "regmix_tokens": regmix_tokens,
-        }
-    )
+    request = {
+        "kind": "collect",
+        "domains": _files(domain, target),
+        "out": str(out.absolute()),
+        "proxy": {
+            **_proxy(steps, step_tokens, eval_tokens, proxy_hidden, proxy_layers, proxy_max_parameters),
+            "seed": seed,
+        },
+        "proposals": {"trajectories": trajectories, "steps": steps, "seed": seed},
+        "regmix_runs": regmix_runs,
+        "regmix_tokens": regmix_tokens,
+    }
     done = _carried_out(request, dry_run=dry_run)
     if done is not None:
         show_one(done, [("trajectories", done["trajectories"]), ("made now", done["made"]), ("in", done["out"])])
@@ -122,14 +114,12 @@ def train(
     dry_run: DryRun = False,
 ) -> None:
     """Teach an agent from trajectories; leaves agent.json and agent.safetensors."""
-    request = _request(
-        {
-            "kind": "train",
-            "trajectories": [str(path.absolute()) for path in trajectories],
-            "out": str(out.absolute()),
-            "learning": {"steps": updates, "warm_steps": warm_updates, "conservative": conservative, "seed": seed},
-        }
-    )
+    request = {
+        "kind": "train",
+        "trajectories": [str(path.absolute()) for path in trajectories],
+        "out": str(out.absolute()),
+        "learning": {"steps": updates, "warm_steps": warm_updates, "conservative": conservative, "seed": seed},
+    }
     done = _carried_out(request, dry_run=dry_run)
     if done is not None:
         lessons = done["lessons"]
@@ -170,19 +160,17 @@ def evaluate(
 
     FALL is how far the losses fell, in standard deviations over all runs, old and new domains weighing the same.
     """
-    request = _request(
-        {
-            "kind": "evaluate",
-            "domains": _files(domain, target),
-            "agent": None if agent is None else str(agent.absolute()),
-            "out": None if out is None else str(out.absolute()),
-            "proxy": _proxy(steps, step_tokens, eval_tokens, proxy_hidden, proxy_layers, proxy_max_parameters),
-            "seeds": list(range(1, seeds + 1)),
-            "regmix_runs": regmix_runs,
-            "regmix_tokens": regmix_tokens,
-            "eta": eta,
-        }
-    )
+    request = {
+        "kind": "evaluate",
+        "domains": _files(domain, target),
+        "agent": None if agent is None else str(agent.absolute()),
+        "out": None if out is None else str(out.absolute()),
+        "proxy": _proxy(steps, step_tokens, eval_tokens, proxy_hidden, proxy_layers, proxy_max_parameters),
+        "seeds": list(range(1, seeds + 1)),
+        "regmix_runs": regmix_runs,
+        "regmix_tokens": regmix_tokens,
+        "eta": eta,
+    }
     done = _carried_out(request, dry_run=dry_run)
     if done is not None and is_json():
         print_json(done)
@@ -217,15 +205,13 @@ def graph(
 
     What it prints goes below `strategy.mixing.reweight` of a stream whose domains have these names.
     """
-    request = _request(
-        {
-            "kind": "graph",
-            "domains": _files(domain, target),
-            "proxy": _proxy(steps, step_tokens, eval_tokens, proxy_hidden, proxy_layers, proxy_max_parameters),
-            "seeds": list(range(1, seeds + 1)),
-            "weight": None if improvement else defaults.EDGE,
-        }
-    )
+    request = {
+        "kind": "graph",
+        "domains": _files(domain, target),
+        "proxy": _proxy(steps, step_tokens, eval_tokens, proxy_hidden, proxy_layers, proxy_max_parameters),
+        "seeds": list(range(1, seeds + 1)),
+        "weight": None if improvement else defaults.EDGE,
+    }
     done = _carried_out(request, dry_run=dry_run)
     if done is not None and is_json():
         print_json(done)
@@ -300,52 +286,20 @@ def _file(given: str, *, target: bool) -> dict[str, Any]:
     return {"name": name, "path": str(Path(path).expanduser().absolute()), "target": target}
 
 
-def _request(values: dict[str, Any]) -> Asked:
-    from pydantic import ValidationError
+def _carried_out(values: dict[str, Any], *, dry_run: bool) -> dict[str, Any] | None:
+    """The result of what is asked for; None where only the cost was, which is printed."""
+    from orchestrator.service.mixing import carry_out, checked
+    from strategies.agent.requests import Report, estimate
 
-    from strategies.agent.requests import REQUEST
-
-    try:
-        return REQUEST.validate_python(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"][1:]))
-        said = first["msg"].removeprefix("Value error, ")
-        raise BadInput(f"{place}: {said}" if place else said) from error
-
-
-def _carried_out(request: Asked, *, dry_run: bool) -> dict[str, Any] | None:
-    """The result of a process that does it; None where only the cost was asked for, which is printed."""
+    request = checked(values)
     if dry_run:
-        from strategies.agent.requests import estimate
-
         cost = estimate(request).model_dump(mode="json")
         lines = [(name.replace("_", " "), value) for name, value in cost.items() if value]
         show_one(cost, lines)
         return None
-    environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-P", "-m", "strategies.agent"]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    ) as process:
-        assert process.stdin is not None
-        assert process.stderr is not None
-        process.stdin.write(request.model_dump_json())
-        process.stdin.close()
-        found = _followed(process)
-        said = process.stderr.read().strip()
-    if process.returncode != 0 or found is None:
-        raise RekindleError(said.splitlines()[-1] if said else f"it ended with exit code {process.returncode}")
-    return found
-
-
-def _followed(process: subprocess.Popen[str]) -> dict[str, Any] | None:
-    """Show the process's reports until it says its result."""
-    assert process.stdout is not None
     with showing() as show:
-        for line in process.stdout:
-            told: dict[str, Any] = json.loads(line)
-            if "result" in told:
-                return dict(told["result"])
-            show(Status(text=told["text"], step=told["step"], steps=told["steps"]))
-    return None
+
+        def tell(report: Report) -> None:
+            show(Status(text=report.text, step=report.step, steps=report.steps))
+
+        return carry_out(request, tell)
