@@ -45,7 +45,7 @@ def list_batches(
 
 @command(batches, "show", "rekindle batch show 7")
 def show_batch(batch: Id) -> None:
-    """Show a batch: what was kept, what was not and why, which versions trained on it."""
+    """Show a batch: what was kept, what was not and why, which versions saw it (themselves or by an ancestor)."""
     found = get(f"/batches/{batch}")
     show_one(
         found,
