@@ -31,6 +31,12 @@ def test_import_contracts_hold() -> None:
     assert done.returncode == 0, done.stdout
 
 
+def test_every_folder_of_modules_is_a_package() -> None:
+    """The import contracts see nothing else."""
+    folders = {path.parent for path in tree.sources()}
+    assert [tree.shown(folder) for folder in sorted(folders) if not (folder / "__init__.py").is_file()] == []
+
+
 @pytest.mark.parametrize("module", DAEMON)
 def test_the_daemon_and_its_faces_never_load_torch(module: str) -> None:
     assert loaded_after((module,), HEAVY) == []
