@@ -11,7 +11,7 @@ import pytest
 
 from tests.architecture import tree
 
-HEAVY = ("torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "safetensors", "sklearn")
+HEAVY = ("torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "sklearn")
 DAEMON = ("orchestrator.daemon", "orchestrator.rest", "orchestrator.cli", "orchestrator.demo", "orchestrator.importing")
 # What the command line's start cannot afford (each is 0.1 to 2 s).
 SLOW = ("sqlalchemy", "fastapi", "pydantic_settings", "structlog", "numpy", "pyarrow", "alembic", *HEAVY)
