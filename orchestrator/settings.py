@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, WithJsonSchema, field_validator, model_validator
 
-from strategies.choice import StrategySettings
+from strategies.chooser.choice import StrategySettings
 from strategies.settings import Closed, Task, TrainingSettings
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,62}$"

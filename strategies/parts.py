@@ -6,8 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from strategies.merging.settings import EmaConsolidation
 from strategies.settings import Closed, LoraSettings, Task
+from strategies.settings.consolidation import EmaConsolidation, KeepConsolidation, TaskMeanConsolidation
+from strategies.settings.mixing import MixtureLimits
+from strategies.settings.objective import LocalObjective
 
 Reference = Annotated[str, Field(pattern=r"^@[a-z0-9][a-z0-9_-]*/[a-z0-9_/-]+$")]
 """An artifact of a version or an earlier job: ``@live/answer/model``, ``@base/answer/model``, ``@job/state/trunk``."""
@@ -43,7 +45,7 @@ class SkillItReweighting(Closed):
 
     kind: Literal["skill-it"] = "skill-it"
     eta: float = Field(gt=0)
-    window: int = Field(3, ge=1)
+    window: int = Field(ge=1)
     graph: dict[str, dict[str, float]]
     mean_loss: bool = False
     """With target skills only: the mean of the sets' losses takes the place of each one's own."""
@@ -59,25 +61,13 @@ class AgentReweighting(Closed):
     kind: Literal["agent"] = "agent"
     folder: str
     sha256: str
-    patience: int = Field(3, ge=1)
+    patience: int = Field(ge=1)
     """Steps in a row that a constant mixture must promise more before it takes over."""
     found: dict[str, float] = Field(default_factory=dict)
     """A constant mixture that an earlier job of the plan found, for the guard to compare with too; empty: none."""
 
 
 Reweighting = Annotated[SkillItReweighting | AgentReweighting, Field(discriminator="kind")]
-
-
-class MixtureLimits(Closed):
-    """What no re-weighting may exceed (METHODS 4.1)."""
-
-    floor: float = Field(0.1, ge=0, le=1, description="least weight of a domain, over the equal weight 1/K")
-    max_change: float = Field(
-        0.3, gt=0, le=2, description="most change at once, as the sum of the weights' absolute differences"
-    )
-    epochs_max: float | None = Field(
-        4.0, gt=0, description="how often a domain's rows may be taken over the whole job; none: without a bound"
-    )
 
 
 class WeightedMixing(Closed):
@@ -118,6 +108,12 @@ class WeightedMixing(Closed):
     @property
     def sources(self) -> tuple[str, ...]:
         return tuple(source for sources in self.domains.values() for source in sources)
+
+    @property
+    def first_weights(self) -> dict[str, float]:
+        """The first weight of every domain, ``rest`` last."""
+        weights = {name: float(weight) for name, weight in self.weights.items()}
+        return {**weights, self.rest: 1 - sum(weights.values())}
 
 
 Mixing = Annotated[ReplayMixing | WeightedMixing, Field(discriminator="kind")]
@@ -169,9 +165,9 @@ class AdapterSelection(Closed):
     name: str
     start: str | None = None
     lora: LoraSettings
-    head_rate: float = Field(10.0, gt=0)
+    head_rate: float = Field(gt=0)
     """The head's learning rate over the adapter's."""
-    pooling: Literal["mean", "cls", "last"] = "mean"
+    pooling: Literal["mean", "cls", "last"]
     """Which hidden states make a text's feature: all of them, the first token's, or the last token's."""
 
 
@@ -220,86 +216,11 @@ class GroupDroObjective(Closed):
     kind: Literal["group-dro"] = "group-dro"
     prior: dict[str, float]
     """Weight that each domain is sampled with; the first weights of the objective too."""
-    eta: float = Field(1.0, gt=0)
-    smoothing: float = Field(1e-3, ge=0, lt=1)
-
-
-class LocalObjective(Closed):
-    """Cross-entropy over the task's own classes, and features that keep apart (METHODS 3.2); classification only."""
-
-    kind: Literal["local"] = Field("local", description="cross-entropy over the task's own classes; other tasks: task")
-    orthogonality: float = Field(
-        0.1, ge=0, description="weight of the term that keeps a step's features and earlier classes' means apart"
-    )
-    temperature: float = Field(0.8, gt=0, description="divides the products of features in that term")
-    normalise: bool = Field(
-        True, description="take features and means at length 1; else the term grows with the square of their length"
-    )
+    eta: float = Field(gt=0)
+    smoothing: float = Field(ge=0, lt=1)
 
 
 Objective = Annotated[TaskObjective | LocalObjective | GroupDroObjective, Field(discriminator="kind")]
-
-
-class KeepConsolidation(Closed):
-    """The trained weights are the result."""
-
-    kind: Literal["keep"] = Field("keep", description="the trained weights as they are")
-
-
-class AlignSettings(Closed):
-    """The head trained on samples of every class's Gaussian after the task (METHODS 3.2)."""
-
-    epochs: int = Field(30, ge=1, description="passes, one step a class in each")
-    batches: int = Field(5, ge=1, description="features drawn of each class in an epoch, in batches")
-    lr: float = Field(0.005, gt=0, description="peak rate of the head, decayed to 0")
-    momentum: float = Field(0.9, ge=0, lt=1, description="of the descent")
-    weight_decay: float = Field(5e-4, ge=0, description="of the head")
-
-
-class RouterSettings(Closed):
-    """Which adapter answers a request (METHODS 3.3, 3.6, 3.7); ``prior`` and what follows are for language models."""
-
-    rounds: int = Field(4, ge=1, description="at most so often a request is sent on to another adapter")
-    prior: Literal["cosine", "gaussian"] = Field(
-        "gaussian",
-        description="language models: how a prompt is compared with the domains before any adapter is asked; an adapter"
-        " hardly learns its prompts, and cosines of their features lie close together",
-    )
-    temperature: float | None = Field(
-        None, gt=0, description="prior cosine: multiplies the cosines; default: the number of domains"
-    )
-    threshold: float = Field(
-        0.3, ge=0, le=1, description="language models: a request less probable in every domain goes to the base"
-    )
-    percentile: float = Field(
-        99.0,
-        gt=0,
-        le=100,
-        description="language models: one farther from all than this share of their own goes there too",
-    )
-    documents: int = Field(
-        512, ge=8, description="language models: prompts of a domain that its statistics are made of"
-    )
-
-
-class TaskMeanConsolidation(Closed):
-    """A bank of adapters, one a task, each pulled towards the mean of those before it (METHODS 3.2, 3.6)."""
-
-    kind: Literal["task-mean"] = Field("task-mean", description="a bank of adapters, each pulled to earlier ones")
-    alpha: float = Field(0.1, ge=0, le=1, description="how far an adapter is pulled at once; 0: not, 1: onto the mean")
-    merge_every: Literal["step", "epoch", "task"] = Field("epoch", description="how often it is pulled")
-    scale_alpha_by_lr: bool = Field(
-        True, description="merge_every step: alpha falls with the rate, so that a stage's end does not erase it"
-    )
-    space: Literal["auto", "factor", "delta"] = Field(
-        "auto", description="average factors, or their products (delta); auto: products once both differ by gap"
-    )
-    gap: float = Field(0.1, ge=0, description="space auto: relative difference above which products are averaged")
-    covariance: Literal["auto", "full", "diagonal"] = Field(
-        "auto", description="of class statistics; auto: diagonal above 1024 dimensions"
-    )
-    align: AlignSettings | None = Field(AlignSettings(), description="classes: training of the head after a task")
-    router: RouterSettings = Field(RouterSettings(), description="which adapter answers a request")
 
 
 Consolidation = Annotated[KeepConsolidation | EmaConsolidation | TaskMeanConsolidation, Field(discriminator="kind")]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from strategies.agent.learning import Learner
 from strategies.agent.policy import Agent
-from strategies.agent.settings import AgentSettings, LearningSettings
 from strategies.agent.trajectories import Domain, Head, Trajectory
+from strategies.settings.agent import AgentSettings, LearningSettings
 
 PRIOR = {"old": 0.75, "new": 0.25}
 DOMAINS = tuple(

@@ -16,7 +16,8 @@ from orchestrator.cli.progress import Status, showing
 from orchestrator.errors import BadInput
 from orchestrator.service.names import parse_version_name
 from storage.files import write_atomic
-from strategies.agent import ENOUGH, defaults
+from strategies import defaults
+from strategies.defaults import ENOUGH
 
 mixing = group("Learn how to mix domains: collect runs of a tiny proxy, train an agent on them, compare it.")
 Domains = Annotated[

@@ -23,7 +23,7 @@ from orchestrator.settings import LAST, StreamSettings
 from storage import chain
 from storage.moves import move
 from storage.tables import Batch, Decision, EvalSet, Stream, Version, VersionArtifact
-from strategies import choice
+from strategies.chooser import choice
 from strategies.errors import BadPlan
 
 POLICY = ("strategy", "training", "gate", "budget", "resources")

@@ -15,7 +15,7 @@ from orchestrator.flow.forgetting import forgotten
 from orchestrator.settings import StreamSettings
 from storage import lineage
 from storage.tables import Batch, Decision, Job, Plan, Promotion, Stream, Verdict, Version
-from strategies.circumstances import Circumstances, EarlierDecision, Hardware, Result
+from strategies.contract.circumstances import Circumstances, EarlierDecision, Hardware, Result
 
 LOOKED_BACK = 4
 """Versions of the live line, the newest among them, that forgetting is counted over."""

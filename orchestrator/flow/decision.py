@@ -21,15 +21,15 @@ from storage import lineage, manifests
 from storage.moves import move
 from storage.states import JOB_GAVE_UP, JOB_UNFINISHED
 from storage.tables import Batch, Decision, Job, Plan, Stream, Version
-from strategies import choice
-from strategies.choice import StrategySettings
+from strategies.chooser import choice
+from strategies.chooser.choice import StrategySettings
+from strategies.chooser.evidence import in_words
 from strategies.contract import Plan as PlanRecord
 from strategies.contract import Signals
+from strategies.contract.graph import batches_drawn
 from strategies.errors import StrategyError
-from strategies.evidence import in_words
-from strategies.mixing.settings import WeightedSettings
-from strategies.plan import batches_drawn
 from strategies.settings import Closed
+from strategies.settings.mixing import WeightedSettings
 
 KEY_CHARACTERS = 56
 

@@ -19,7 +19,7 @@ from storage.artifacts import Stored
 from storage.moves import move
 from storage.states import JOB_GAVE_UP, JOB_UNFINISHED
 from storage.tables import Decision, EvalSet, Evaluation, Job, Plan, Stream, Version
-from strategies.plan import ADAPTER, BANK, MODEL
+from strategies.contract.graph import ADAPTER, BANK, MODEL
 
 Progress = Literal["complete", "waiting", "failed"]
 EVALUATION_FORMAT = 1

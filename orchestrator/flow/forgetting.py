@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from orchestrator.flow import evaluation, records
 from orchestrator.settings import GateSettings, StreamSettings
 from storage.tables import EvalSet, Evaluation, Version
-from strategies.circumstances import Forgotten, forgetting
+from strategies.contract.circumstances import Forgotten, forgetting
 from strategies.scores import Metric
 
 Value = Callable[[Evaluation], float | None]

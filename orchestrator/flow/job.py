@@ -30,8 +30,8 @@ from storage.tables import (
 )
 from strategies.contract import EvalFile, ModelFiles, SourceFile, Template, TrainTemplate
 from strategies.contract import Plan as PlanRecord
-from strategies.plan import Artifact, along, needs, order, parse_reference
-from strategies.resolution import resolve
+from strategies.contract.graph import Artifact, along, needs, order, parse_reference
+from strategies.planning.resolution import resolve
 
 
 def source_file(batch: Batch, role: str) -> dict[str, Any]:

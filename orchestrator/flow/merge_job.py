@@ -18,7 +18,7 @@ from orchestrator.jobs import queue
 from orchestrator.settings import StreamSettings
 from storage import chain, lineage
 from storage.tables import EvalSet, Evaluation, Job, Stream, Version, VersionArtifact, VersionParent
-from strategies.merging.settings import (
+from strategies.settings.merging import (
     FisherMerge,
     GreedySoupMerge,
     Merge,

@@ -17,7 +17,7 @@ from orchestrator.flow.merge_job import Form, Wanted
 from storage import lineage, manifests
 from storage.states import JOB_GAVE_UP
 from storage.tables import Batch, Job, Stream, Version
-from strategies.merging.settings import (
+from strategies.settings.merging import (
     FisherMerge,
     GreedySoupMerge,
     HalfResetMerge,

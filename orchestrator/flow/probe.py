@@ -14,11 +14,11 @@ from orchestrator.jobs import queue
 from orchestrator.settings import StreamSettings
 from storage.states import JOB_GAVE_UP
 from storage.tables import Batch, Decision, EvalSet, Job, Version
-from strategies import choice
+from strategies.chooser import choice
+from strategies.chooser.probing import Probing
 from strategies.contract import Signals
-from strategies.probe import ProbeResult
-from strategies.probing import Probing
-from strategies.resolution import Files, start
+from strategies.contract.probe import ProbeResult
+from strategies.planning.resolution import Files, start
 
 
 def advance(session: Session, decision: Decision, evidence: Signals, settings: StreamSettings) -> Signals | None:

@@ -27,11 +27,11 @@ from storage import chain, lineage, manifests
 from storage.errors import StorageError
 from storage.moves import move
 from storage.tables import EvalSet, Job, Stream, Version, VersionArtifact
-from strategies import choice
 from strategies.agent.folder import fingerprint
+from strategies.chooser import choice
 from strategies.contract import SampleWork
 from strategies.errors import BadPlan, BadState
-from strategies.mixing.settings import AgentMixSettings, WeightedSettings
+from strategies.settings.mixing import AgentMixSettings, WeightedSettings
 
 OWN_NAMES = re.compile(r"anchor|batch-\d+|pool-\d+")
 """Eval sets that Rekindle makes of what arrives."""

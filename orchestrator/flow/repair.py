@@ -18,7 +18,7 @@ from orchestrator.jobs import queue
 from orchestrator.settings import GateSettings
 from storage.states import JOB_GAVE_UP, JOB_UNFINISHED
 from storage.tables import Decision, EvalSet, Job, Stream, Verdict, Version
-from strategies.merging.settings import RepairMerge
+from strategies.settings.merging import RepairMerge
 
 JOB = "repair"
 MARGIN = 0.5

@@ -14,7 +14,7 @@ from orchestrator.settings import StreamSettings
 from storage import lineage, manifests
 from storage.tables import Batch, Decision, Job, Plan, Promotion, Stream, Version, VersionBatch
 from strategies.contract import Signals, SourceFacts
-from strategies.plan import ANSWERS
+from strategies.contract.graph import ANSWERS
 from strategies.scores import worsening
 
 OWN_SETS = ("anchor", "batch")

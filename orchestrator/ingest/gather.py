@@ -13,7 +13,7 @@ from orchestrator.ingest.records import Bad, Kind, Refused, Row, excerpt
 from orchestrator.ingest.scratch import Scratch, Staged
 from orchestrator.ingest.snapshots import Writer
 from storage.database import Database
-from strategies.mixing.domains import CLASS_COLUMN
+from strategies.contract.domains import CLASS_COLUMN
 
 CHUNK_ROWS = 256
 CHUNK_BYTES = 4 << 20

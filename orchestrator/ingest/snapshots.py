@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from strategies.mixing.domains import CLASS_COLUMN
+from strategies.contract.domains import CLASS_COLUMN
 from strategies.settings import Task
 
 MAX_GROUP_ROWS = 10_000

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from orchestrator.assignments import SHORT_FORMS
-from strategies import auto
-from strategies.choice import StrategySettings
-from strategies.named import REWARM_REPLAY
+from strategies.chooser import auto
+from strategies.chooser.choice import StrategySettings
+from strategies.named.rewarm_replay import REWARM_REPLAY
 
 DEFAULT = "default"
 CHOSEN = "chosen at each retrain"

@@ -3,9 +3,6 @@
 ``defaults``, ``settings``, ``requests``, ``trajectories``, ``proposals`` and ``recorded`` bring no torch.
 """
 
-ENOUGH = 128
-"""Trajectories that an agent should be taught from at least (METHODS 4.1)."""
-
 TRIED = (
     "the agent that was tried was taught from 128 trajectories with 500 + 1500 updates and compared on 2 sets of"
     " domains that it had not seen: on four-to-german-code losses fell by 3.167 deviations under it, by 4.728 under"

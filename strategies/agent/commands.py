@@ -28,20 +28,21 @@ from strategies.agent.policy import Agent
 from strategies.agent.proposals import propose
 from strategies.agent.requests import Collect, Evaluate, Graph, Provenance, Report, Teach, estimate
 from strategies.agent.rollout import Chooser, Mixture, constant, rollout, scripted
-from strategies.agent.settings import ProxySettings
 from strategies.agent.steering import Guarded
 from strategies.agent.texts import hashes, read_domains
 from strategies.agent.trajectories import Trajectory, append, read, versions
+from strategies.contract.regmix import FitSettings, MixtureSettings, ProxyRun
 from strategies.errors import BadState, Refused
 from strategies.fitting.regmix import fit
+from strategies.inference.precision import device_for
 from strategies.mixing.regmix import candidates
-from strategies.mixing.regmix_records import FitSettings, MixtureSettings, ProxyRun
 from strategies.mixing.simplex import caps, within
 from strategies.mixing.skill_it import SkillIt, identity
-from strategies.parts import MixtureLimits, SkillItReweighting
+from strategies.parts import SkillItReweighting
 from strategies.settings import Closed, Json
+from strategies.settings.agent import ProxySettings
+from strategies.settings.mixing import MixtureLimits, SkillItSettings
 from strategies.training.checkpoint import CheckpointStore
-from strategies.training.precision import device_for
 
 Read = TypeVar("Read")
 RUNS = "trajectories.jsonl"
@@ -328,7 +329,7 @@ def _skill_it(environment: ProxyEnvironment, request: Evaluate) -> Chooser:
     """Skill-It from the prior, each domain helping itself alone; a new window for every run."""
     names = [domain.name for domain in environment.domains]
     prior = environment.head(0).prior
-    settings = SkillItReweighting(eta=request.eta, graph=identity(names))
+    settings = SkillItReweighting(eta=request.eta, window=SkillItSettings().window, graph=identity(names))
 
     def choose(history: Trajectory) -> Mixture:
         rule = SkillIt(settings, dict(zip(names, prior, strict=True)))

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from strategies.agent import features
 from strategies.agent.features import FEATURES, Array, Standardisation
-from strategies.agent.settings import LearningSettings
 from strategies.agent.trajectories import Trajectory
 from strategies.errors import Refused
 from strategies.settings import Closed
+from strategies.settings.agent import LearningSettings
 
 DECILES = 10
 Step = tuple[float, int, int]

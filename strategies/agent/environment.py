@@ -18,9 +18,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from strategies.agent.rollout import Mixture
 from strategies.agent.rows import Ids, RowDrawer, compact, frequent, similarities, token_counts, windows
-from strategies.agent.settings import ProxySettings
 from strategies.agent.trajectories import Domain, Head, Provenance, versions
 from strategies.settings import Json
+from strategies.settings.agent import ProxySettings
 from strategies.training.checkpoint import copied
 
 EVAL_ROWS = 64

@@ -11,10 +11,10 @@ import numpy as np
 from strategies.agent.features import Array, loss_table, reward_weights
 from strategies.agent.proposals import constants
 from strategies.agent.rollout import Chooser, Environment, constant, rollout
-from strategies.agent.settings import REPLAY
 from strategies.agent.trajectories import Domain, Trajectory
 from strategies.errors import BadPlan
 from strategies.settings import Closed
+from strategies.settings.agent import REPLAY
 
 
 class Outcome(Closed):

@@ -17,10 +17,10 @@ from strategies.agent import dirichlet
 from strategies.agent.dataset import Batch, Dataset, Lessons
 from strategies.agent.features import measure
 from strategies.agent.model import Policy, Twins, frozen_head
-from strategies.agent.settings import AgentSettings, LearningSettings
 from strategies.agent.trajectories import Trajectory
 from strategies.errors import BadState
 from strategies.settings import Json
+from strategies.settings.agent import AgentSettings, LearningSettings
 from strategies.training.checkpoint import Checkpoint, copied
 
 MAX_JOINED = 400_000

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from strategies.agent.features import FEATURES
-from strategies.agent.settings import AgentSettings
+from strategies.settings.agent import AgentSettings
 
 _SHARE_FLOOR = 1e-3
 

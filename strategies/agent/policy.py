@@ -18,10 +18,10 @@ from strategies.agent.features import Standardisation, tokens
 from strategies.agent.folder import CARD, WEIGHTS, read_card, read_weights
 from strategies.agent.learning import Learner
 from strategies.agent.model import Policy, Twins
-from strategies.agent.settings import AgentSettings, LearningSettings
 from strategies.agent.trajectories import Trajectory, versions
 from strategies.errors import BadPlan, BadState
 from strategies.settings import Closed
+from strategies.settings.agent import AgentSettings, LearningSettings
 
 
 class Origin(Closed):

@@ -6,10 +6,10 @@ import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 
-from strategies.agent.settings import ProposalSettings
 from strategies.agent.trajectories import Domain, Head
 from strategies.errors import BadPlan
 from strategies.settings import Closed
+from strategies.settings.agent import ProposalSettings
 
 Mixture = tuple[float, ...]
 RAMP = (0.1, 0.9)

@@ -11,9 +11,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, TypeAdapter, model_validator
 
-from strategies.agent import defaults
+from strategies import defaults
 from strategies.agent.proposals import constants
-from strategies.agent.settings import (
+from strategies.agent.trajectories import Domain
+from strategies.contract.regmix import LEAST_RUNS
+from strategies.settings import Closed
+from strategies.settings.agent import (
     REPLAY,
     AgentSettings,
     LearningSettings,
@@ -21,9 +24,6 @@ from strategies.agent.settings import (
     ProxySettings,
     parameters,
 )
-from strategies.agent.trajectories import Domain
-from strategies.mixing.regmix_records import LEAST_RUNS
-from strategies.settings import Closed
 
 TOKENS_PER_S = 12_000
 """Of the default proxy on one core, as measured; evaluating a token costs a third of training on it."""

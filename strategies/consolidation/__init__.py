@@ -6,7 +6,7 @@ from strategies.consolidation.ema import Ema
 from strategies.consolidation.keep import Keep
 from strategies.consolidation.task_mean import TaskMean
 from strategies.contract import TrainTemplate
-from strategies.merging.settings import EmaConsolidation
+from strategies.settings.consolidation import EmaConsolidation
 from strategies.training.seams import Part
 
 

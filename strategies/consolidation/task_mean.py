@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from strategies.errors import BadPlan
-from strategies.parts import TaskMeanConsolidation
 from strategies.settings import Json
+from strategies.settings.consolidation import TaskMeanConsolidation
+from strategies.training.lora import Predecessor
 from strategies.training.seams import Part, PartState, Run
 
 Factors = tuple[Tensor, Tensor]
 """A (r, in) and B (out, r) of one module's adapter; its update is scale * B @ A."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Predecessor:
-    """A stored adapter: its tensors by PEFT's names, and what its products are scaled by."""
-
-    tensors: Mapping[str, Tensor]
-    scale: float
 
 
 class TaskMean(Part):

@@ -6,20 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from strategies.agent.settings import ProxySettings
-from strategies.merging.settings import Merge
-from strategies.mixing.regmix_records import FitSettings
-from strategies.parts import (
-    Consolidation,
-    KeepConsolidation,
-    Mixing,
-    Objective,
-    Reference,
-    Schedule,
-    Selection,
-    WeightedMixing,
-)
+from strategies.contract.regmix import FitSettings
+from strategies.parts import Consolidation, Mixing, Objective, Reference, Schedule, Selection, WeightedMixing
 from strategies.settings import Closed, TrainingSettings
+from strategies.settings.agent import ProxySettings
+from strategies.settings.consolidation import KeepConsolidation
+from strategies.settings.merging import Merge
 
 
 class TrainTemplate(Closed):

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
-from strategies.circumstances import Circumstances
+from strategies.contract.circumstances import Circumstances
 from strategies.settings import Closed, Task, TrainingSettings
 
 

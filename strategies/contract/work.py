@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationInfo
 
 from strategies.contract.plans import FitTemplate, ProxyTemplate, TrainTemplate
-from strategies.merging.settings import Merge
-from strategies.mixing.domains import ClusterSettings
 from strategies.settings import Closed, Task, TrainingSettings
+from strategies.settings.merging import Merge
+from strategies.settings.mixing import ClusterSettings
 
 
 def _real(symbol: str, info: ValidationInfo) -> str:
@@ -136,7 +136,7 @@ class TrialStart(Closed):
 
 
 class ProbeWork(Closed):
-    """Train compositions for a few steps each, in rounds, and say which does best (see :mod:`strategies.probe`)."""
+    """Train compositions for a few steps each, in rounds (:mod:`strategies.contract.probe`)."""
 
     kind: Literal["probe"] = "probe"
     trials: dict[str, tuple[TrainTemplate, ...]]

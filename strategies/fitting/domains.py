@@ -22,8 +22,9 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics import silhouette_samples
 from sklearn.preprocessing import normalize
 
+from strategies.contract.domains import Domain, DomainSpace, Silhouette, smallest_as_good
 from strategies.errors import BadState, Refused
-from strategies.mixing.domains import ClusterSettings, Domain, DomainSpace, Silhouette, smallest_as_good
+from strategies.settings.mixing import ClusterSettings
 from strategies.training.data import CHUNK
 
 Numbers = NDArray[np.float32]

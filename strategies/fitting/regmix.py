@@ -10,12 +10,12 @@ from scipy.stats import rankdata
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import LinearRegression
 
+from strategies.contract.regmix import LEAST_RUNS, FitSettings, ProxyRun, RegMixFit, Regression
 from strategies.errors import Refused
 from strategies.mixing import regmix
 from strategies.mixing.exact import decimals, rounded
 from strategies.mixing.order import permuted
 from strategies.mixing.regmix import Table
-from strategies.mixing.regmix_records import LEAST_RUNS, FitSettings, ProxyRun, RegMixFit, Regression
 
 FOLDS = 5
 

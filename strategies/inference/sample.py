@@ -10,7 +10,7 @@ import transformers
 
 from strategies.contract import SampleWork
 from strategies.errors import Refused
-from strategies.training.precision import Precision
+from strategies.inference.precision import Precision
 
 
 def sample(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from strategies.inference.bank.domains import DomainBank
 from strategies.inference.bank.padding import padded
 from strategies.inference.encoding import IGNORED, Example
-from strategies.training.precision import Precision
+from strategies.inference.precision import Precision
 
 MAX_LOGITS = 1 << 28
 """Numbers in one batch's logits: rows are dealt out so that long ones do not fill the memory."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from strategies.errors import BadState
 from strategies.inference.bank.files import file_digest
-from strategies.parts import AlignSettings
+from strategies.settings.consolidation import AlignSettings
 
 FORMAT = 1
 FILE = "statistics.json"

@@ -37,6 +37,7 @@ from strategies.inference.calibration import (
 )
 from strategies.inference.encoding import IGNORED, Encoder
 from strategies.inference.export import plain_adapter
+from strategies.inference.precision import Precision
 from strategies.inference.score import MAX_LOGITS
 from strategies.inference.statistics import (
     Gaussian,
@@ -46,10 +47,9 @@ from strategies.inference.statistics import (
     read_statistics,
     write_statistics,
 )
-from strategies.parts import TaskMeanConsolidation
 from strategies.settings import Json, TrainingSettings
+from strategies.settings.consolidation import TaskMeanConsolidation
 from strategies.training.adapters import Adaptation
-from strategies.training.precision import Precision
 from strategies.training.rows import Rows
 
 PROTOTYPE = "prototypes"

@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 
+from strategies.contract.domains import CLASS_COLUMN, by_column, part
 from strategies.errors import Refused
-from strategies.mixing.domains import CLASS_COLUMN, by_column, part
 from strategies.settings import Task
 from strategies.training.data import Documents, messages_of
 

@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 
 from strategies.contract import EvalFile, EvaluateWork, JobResult, JobSpec, Score
 from strategies.errors import BadState, Diverged
+from strategies.inference import precision as precisions
 from strategies.inference.bank import ClassBank, DomainBank
 from strategies.inference.encoding import IGNORED, Encoder, Example
 from strategies.inference.load import Loaded, load
+from strategies.inference.precision import Precision
 from strategies.inference.score import Scorer, windows
 from strategies.jobs.facts import common
 from strategies.jobs.measure import class_losses
 from strategies.jobs.runtime import Runtime
-from strategies.training import precision as precisions
 from strategies.training.data import Documents, eval_side, messages_of
-from strategies.training.precision import Precision
 
 Columns = dict[str, Any]
 Metric = Literal["accuracy", "loss"]

@@ -8,8 +8,8 @@ import platform
 import torch
 
 from strategies.contract import JobSpec
+from strategies.inference.precision import Precision
 from strategies.settings import Json
-from strategies.training.precision import Precision
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "numpy", "pyarrow")
 

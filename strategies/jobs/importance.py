@@ -10,6 +10,7 @@ from torch import Tensor
 
 from strategies.contract import JobSpec, MergeParent, SourceFile
 from strategies.errors import Refused
+from strategies.inference import precision as precisions
 from strategies.inference.encoding import Encoder, Example
 from strategies.inference.load import load
 from strategies.inference.score import windows
@@ -23,9 +24,8 @@ from strategies.merging.fisher import (
     sampled_fisher,
     save_importance,
 )
-from strategies.merging.settings import FisherMerge
 from strategies.settings import TrainingSettings
-from strategies.training import precision as precisions
+from strategies.settings.merging import FisherMerge
 from strategies.training.data import Documents, messages_of, training_side
 
 

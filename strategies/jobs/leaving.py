@@ -10,6 +10,7 @@ import numpy as np
 
 from strategies.consolidation import TaskMean
 from strategies.contract import Consumed, JobResult, JobSpec, SourceFile, TrainWork
+from strategies.contract.domains import batch_of
 from strategies.inference.export import save_adapter, save_model, save_tokenizer
 from strategies.inference.export_bank import write_reader
 from strategies.inference.load import read_bank
@@ -20,7 +21,6 @@ from strategies.jobs.facts import common
 from strategies.jobs.preparing import Prepared
 from strategies.jobs.runtime import Runtime
 from strategies.jobs.state import save_cursor, save_moments
-from strategies.mixing.domains import batch_of
 from strategies.mixing.trajectory import MixturePoint
 from strategies.mixing.weighted import WeightedMixer
 from strategies.objective.group_dro import GroupDro

@@ -11,22 +11,22 @@ from typing import Any
 import numpy as np
 
 from strategies.agent.rows import Ids, similarities
-from strategies.agent.settings import ProxySettings
 from strategies.contract import ClassFacts, JobResult, JobSpec, Measured, MeasureWork, SourceFile
+from strategies.contract.domains import batch_of, part
 from strategies.errors import Refused
+from strategies.inference import precision as precisions
 from strategies.inference.bank import DomainBank
 from strategies.inference.encoding import IGNORED, Encoder
 from strategies.inference.load import Loaded, load
+from strategies.inference.precision import Precision
 from strategies.inference.sample import sample
 from strategies.inference.score import Scorer, windows
 from strategies.jobs.dividing import Classes, classes_by, parts, texts_of
 from strategies.jobs.facts import common
 from strategies.jobs.runtime import Runtime
-from strategies.mixing.domains import batch_of, part
-from strategies.training import precision as precisions
+from strategies.settings.agent import ProxySettings
 from strategies.training.data import Documents, messages_of, training_side
 from strategies.training.packing import probe
-from strategies.training.precision import Precision
 from strategies.training.rows import Rows, encode_rows
 from strategies.training.table import parameter_table
 
@@ -66,7 +66,7 @@ class Counts:
         self._parts: dict[str, Ids] = {}
 
     def add(self, name: str, rows: Rows) -> None:
-        """Count a source, or a part named as :func:`strategies.mixing.domains.part`."""
+        """Count a source, or a part named as :func:`strategies.contract.domains.part`."""
         (self._sources if batch_of(name) == name else self._parts)[name] = np.bincount(rows.ids)
 
     def likened(self, measured: Sequence[Measured]) -> tuple[Measured, ...]:

@@ -18,9 +18,9 @@ from strategies.merging.arithmetic import added
 from strategies.merging.greedy import greedy_soup
 from strategies.merging.methods import check_weights, maker_for, mean_change
 from strategies.merging.models import WEIGHTS, Model, Shards
-from strategies.merging.settings import DareMerge, GreedySoupMerge, RepairMerge, combining
 from strategies.merging.writing import Entry, write_tensors
 from strategies.settings import Json
+from strategies.settings.merging import DareMerge, GreedySoupMerge, RepairMerge, combining
 
 SMALL_CHANGE = 0.002
 """DARE is meant for changes up to about this size (METHODS 7.1)."""

@@ -10,12 +10,12 @@ from pathlib import Path
 from strategies.agent.steering import Steering
 from strategies.agent.trajectories import Domain, Head, Provenance, Trajectory, append, versions
 from strategies.contract import JobSpec, TrainWork
+from strategies.contract.domains import by_domain
 from strategies.errors import BadState
 from strategies.inference.encoding import Encoder
 from strategies.inference.score import Scorer
 from strategies.jobs.dividing import classes_by
 from strategies.jobs.observe import SelectLosses
-from strategies.mixing.domains import by_domain
 from strategies.mixing.exact import decimals, fraction, rounded
 from strategies.mixing.replay import ReplayMixer
 from strategies.mixing.samplers import mixer

@@ -21,7 +21,7 @@ class SelectLosses:
 
     Calling it measures the model as it is. At most ``documents`` of each set are used, those of the lowest digests, and
     they are encoded once. ``labels`` are the model's classes. With ``classes`` a set's documents of each class are a
-    set of their own, named as :func:`strategies.mixing.domains.part`. A set with nothing to measure is left out.
+    set of their own, named as :func:`strategies.contract.domains.part`. A set with nothing to measure is left out.
     """
 
     def __init__(

@@ -8,8 +8,10 @@ from typing import Any
 
 from strategies.contract import JobSpec, TrainTemplate, TrainWork
 from strategies.errors import Refused
+from strategies.inference import precision as precisions
 from strategies.inference.encoding import IGNORED, Encoder
 from strategies.inference.load import Loaded, load
+from strategies.inference.precision import Precision
 from strategies.inference.score import Scorer
 from strategies.jobs import mixing as mixings
 from strategies.jobs.dividing import classes_by, parts
@@ -22,12 +24,10 @@ from strategies.parts import (
     WeightedMixing,
 )
 from strategies.settings import TrainingSettings
-from strategies.training import precision as precisions
 from strategies.training import randomness
 from strategies.training.adapters import Adaptation, adapt, set_head_rate
 from strategies.training.data import Documents, refuse_leaks, training_side
 from strategies.training.parameters import moving, optimizer_for, prepare, put_moments
-from strategies.training.precision import Precision
 from strategies.training.rows import Rows, encode_rows
 from strategies.training.seams import Run
 

@@ -19,11 +19,11 @@ from strategies.contract import (
     TrainWork,
     TrialStart,
 )
+from strategies.contract.probe import ProbeResult, Trial, survivors, winner
 from strategies.errors import Refused
 from strategies.jobs.evaluate import Parts, selected_parts
 from strategies.jobs.runtime import Runtime, say
 from strategies.jobs.train import train
-from strategies.probe import ProbeResult, Trial, survivors, winner
 from strategies.scores import worsening
 from strategies.settings import Json
 from strategies.training.data import cut

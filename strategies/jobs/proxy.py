@@ -11,17 +11,17 @@ from strategies.agent.environment import DomainTokens, ProxyEnvironment
 from strategies.agent.rollout import constant, rollout
 from strategies.agent.rows import Ids
 from strategies.contract import Consumed, JobResult, JobSpec, ProxyWork, SourceFile
+from strategies.contract.domains import batch_of
+from strategies.contract.regmix import ProxyRun
 from strategies.errors import BadState, Refused
 from strategies.inference.encoding import Encoder
 from strategies.inference.load import load_tokenizer
+from strategies.inference.precision import device_for
 from strategies.jobs.consumed import consumed
 from strategies.jobs.dividing import Classes, classes_by, parts
 from strategies.jobs.runtime import Runtime
-from strategies.mixing.domains import batch_of
-from strategies.mixing.regmix_records import ProxyRun
 from strategies.settings import Task
 from strategies.training.data import Documents, eval_side, messages_of, refuse_leaks, training_side
-from strategies.training.precision import device_for
 
 RUNS_FILE = "runs.jsonl"
 MOST_TOKENS = 1_000_000

@@ -12,8 +12,8 @@ from strategies.jobs.workbench import Bench
 from strategies.merging.choice import Judged, choose, gain, within
 from strategies.merging.methods import drawn_half, maker_for
 from strategies.merging.models import Grown
-from strategies.merging.settings import HalfResetMerge, InterpolateMerge, LinesMerge, Merge, RepairMerge
 from strategies.settings import Json
+from strategies.settings.merging import HalfResetMerge, InterpolateMerge, LinesMerge, Merge, RepairMerge
 
 
 def repair(bench: Bench, settings: RepairMerge) -> tuple[bool, Json]:

@@ -9,23 +9,19 @@ from pathlib import Path
 
 from strategies.consolidation import TaskMean, consolidation_for
 from strategies.contract import JobResult, JobSpec, SourceFile, TrainTemplate, TrainWork
+from strategies.contract.domains import batch_of
 from strategies.errors import Refused
 from strategies.jobs import mixing as mixings
 from strategies.jobs.leaving import leave
 from strategies.jobs.preparing import Prepared, prepare_run
 from strategies.jobs.runtime import Runtime, say
 from strategies.jobs.state import read_cursor
-from strategies.mixing.domains import batch_of
 from strategies.objective import OBJECTIVES, Objective
 from strategies.objective.group_dro import GroupDro
 from strategies.objective.local import Local
-from strategies.parts import (
-    AdapterSelection,
-    GroupDroObjective,
-    LocalObjective,
-    TaskMeanConsolidation,
-    WeightedMixing,
-)
+from strategies.parts import AdapterSelection, GroupDroObjective, WeightedMixing
+from strategies.settings.consolidation import TaskMeanConsolidation
+from strategies.settings.objective import LocalObjective
 from strategies.training.adapters import earlier_means, scale_of
 from strategies.training.batches import Collator
 from strategies.training.checkpoint import CheckpointStore

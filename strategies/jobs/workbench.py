@@ -15,6 +15,7 @@ from torch import Tensor
 
 from strategies.contract import EvaluateWork, JobSpec, MergeParent, MergeWork, ModelFiles
 from strategies.errors import BadPlan, Refused
+from strategies.inference.precision import Precision
 from strategies.jobs.evaluate import selected
 from strategies.jobs.facts import common
 from strategies.jobs.importance import importance_of
@@ -24,10 +25,9 @@ from strategies.merging.fisher import Importance
 from strategies.merging.inputs import Inputs, Member, check_finite, gather, same_tokenizer
 from strategies.merging.methods import Maker, settled
 from strategies.merging.models import Grown, Model, inner_of, open_model
-from strategies.merging.settings import FisherMerge, combining
 from strategies.merging.writing import write_model
 from strategies.settings import Json
-from strategies.training.precision import Precision
+from strategies.settings.merging import FisherMerge, combining
 
 Metric = Literal["accuracy", "loss"]
 

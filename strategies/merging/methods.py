@@ -33,7 +33,8 @@ from strategies.merging.blocks import block_of, block_scales, draw_half
 from strategies.merging.inputs import Inputs, Member, all_adapters, check_finite, holders
 from strategies.merging.models import adapter_of, change_between, inner_of
 from strategies.merging.ranks import find_places
-from strategies.merging.settings import (
+from strategies.merging.trimming import Trim, find_trim
+from strategies.settings.merging import (
     DareMerge,
     FisherMerge,
     GreedySoupMerge,
@@ -49,7 +50,6 @@ from strategies.merging.settings import (
     combining,
     wrong_weights,
 )
-from strategies.merging.trimming import Trim, find_trim
 
 
 class Maker(Protocol):

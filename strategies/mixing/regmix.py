@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from strategies.contract.regmix import LEAST_RUNS, FitSettings, MixtureSettings, ProxyRun
 from strategies.errors import BadPlan
-from strategies.mixing.regmix_records import LEAST_RUNS, FitSettings, MixtureSettings, ProxyRun
 from strategies.mixing.simplex import Weights, caps, normalised, project
 
 Table = NDArray[np.float64]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from strategies.errors import BadPlan, BadState
-from strategies.parts import MixtureLimits
 from strategies.settings import Json
+from strategies.settings.mixing import MixtureLimits
 
 Weights = Mapping[str, float]
 _TINY = 1e-300

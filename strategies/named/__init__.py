@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from strategies.named.contract import Named
 from strategies.named.data_mixing import DATA_MIXING
 from strategies.named.half_finetune import HALF_FINETUNE
 from strategies.named.mos import MOS
 from strategies.named.naive import NAIVE
 from strategies.named.retrain import RETRAIN
 from strategies.named.rewarm_replay import REWARM_REPLAY
+from strategies.settings.composition import Named
 
 NAMED: tuple[Named, ...] = (NAIVE, RETRAIN, REWARM_REPLAY, HALF_FINETUNE, DATA_MIXING, MOS)
-
-__all__ = ["DATA_MIXING", "HALF_FINETUNE", "MOS", "NAIVE", "NAMED", "RETRAIN", "REWARM_REPLAY", "Named"]

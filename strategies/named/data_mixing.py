@@ -6,9 +6,8 @@ No agent ships, so that the default is what needs no training: see ``TRIED`` and
 from __future__ import annotations
 
 from strategies.agent import TRIED, UNTAUGHT
-from strategies.composition import Composition
-from strategies.mixing.settings import WITHOUT, SkillItSettings, WeightedSettings
-from strategies.named.contract import Named
+from strategies.settings.composition import Composition, Named
+from strategies.settings.mixing import WITHOUT, SkillItSettings, WeightedSettings
 
 DATA_MIXING = Named(
     name="data-mixing",

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from strategies.composition import Composition
-from strategies.named.contract import Named
-from strategies.selection.settings import HalfSettings
+from strategies.settings.composition import Composition, Named
+from strategies.settings.selection import HalfSettings
 
 HALF_FINETUNE = Named(
     name="half-finetune",

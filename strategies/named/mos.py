@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from strategies.composition import Composition
-from strategies.named.contract import Named
-from strategies.parts import LocalObjective, TaskMeanConsolidation
-from strategies.selection.settings import AdapterSettings
+from strategies.settings.composition import Composition, Named
+from strategies.settings.consolidation import TaskMeanConsolidation
+from strategies.settings.objective import LocalObjective
+from strategies.settings.selection import AdapterSettings
 
 MOS = Named(
     name="mos",

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from strategies.composition import Composition
-from strategies.named.contract import Named
+from strategies.settings.composition import Composition, Named
 
 NAIVE = Named(
     name="naive",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from strategies.composition import Composition, EverythingSettings
-from strategies.named.contract import Named
+from strategies.settings.composition import Composition, Named
+from strategies.settings.mixing import EverythingSettings
 
 RETRAIN = Named(
     name="retrain",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from strategies.composition import Composition, ReplaySettings
-from strategies.named.contract import Named
+from strategies.settings.composition import Composition, Named
+from strategies.settings.mixing import ReplaySettings
 
 REWARM_REPLAY = Named(
     name="rewarm-replay",

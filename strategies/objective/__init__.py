@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from strategies.objective.base import Objective
 from strategies.objective.causal_lm import CausalLm
 from strategies.objective.classification import Classification
 from strategies.objective.sft import Sft
 from strategies.settings import Task
+from strategies.training.objective import Objective
 
 OBJECTIVES: dict[Task, type[Objective]] = {"causal-lm": CausalLm, "sft": Sft, "classification": Classification}
 

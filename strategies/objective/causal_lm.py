@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from strategies.objective.base import Objective, token_loss
 from strategies.training.batches import Batch
+from strategies.training.objective import Objective, token_loss
 from strategies.training.seams import Run
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from strategies.objective.base import Objective
 from strategies.training.batches import Batch
+from strategies.training.objective import Objective
 from strategies.training.seams import Run
 
 

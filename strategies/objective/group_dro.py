@@ -11,10 +11,10 @@ from strategies.errors import BadPlan, Refused
 from strategies.inference.encoding import IGNORED
 from strategies.mixing.doremi import DoReMi
 from strategies.mixing.trajectory import MixturePoint, points
-from strategies.objective.base import Objective
 from strategies.parts import GroupDroObjective
 from strategies.training import randomness
 from strategies.training.batches import Batch
+from strategies.training.objective import Objective
 from strategies.training.seams import PartState, Run
 
 REFERENCE = "reference"

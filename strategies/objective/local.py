@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
 
-from strategies.objective.base import Objective
-from strategies.parts import LocalObjective
+from strategies.settings.objective import LocalObjective
 from strategies.training.batches import Batch
+from strategies.training.objective import Objective
 from strategies.training.seams import Run
 
 

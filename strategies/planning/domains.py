@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from strategies.contract import ClassFacts, Signals, SourceFacts
+from strategies.contract.domains import part
 from strategies.errors import BadPlan
-from strategies.mixing.domains import MOST, part
 from strategies.mixing.exact import decimals, rounded
-from strategies.mixing.settings import SkillItSettings, WeightedSettings
 from strategies.mixing.simplex import normalised
 from strategies.planning import share
+from strategies.settings.mixing import MOST_DOMAINS, SkillItSettings, WeightedSettings
 
 EARLIER = "earlier"
 """The domain of all batches whose own eval set is no longer kept apart."""
@@ -53,8 +53,8 @@ def find(signals: Signals, settings: WeightedSettings) -> tuple[Domain, ...]:
     found = _batches(signals) if settings.domains.by == "batch" else _classes(signals)
     if not any(domain.new for domain in found):
         raise BadPlan("there are no rows to train on; wait for more data")
-    if len(found) > MOST:
-        raise BadPlan(f"{len(found)} domains are too many to mix; the most are {MOST}")
+    if len(found) > MOST_DOMAINS:
+        raise BadPlan(f"{len(found)} domains are too many to mix; the most are {MOST_DOMAINS}")
     return found
 
 

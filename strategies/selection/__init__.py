@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from strategies.contract import Explained, Signals
+from strategies.contract.graph import BANK
 from strategies.errors import BadPlan
 from strategies.parts import AdapterSelection, FullSelection, HalfSelection, LoraSelection, Selection
-from strategies.plan import BANK
 from strategies.selection import half
-from strategies.selection.settings import AdapterSettings, AllSettings, HalfSettings
 from strategies.settings import TrainingSettings
+from strategies.settings.selection import AdapterSettings, AllSettings, HalfSettings
 
 
 def resolve(

@@ -24,8 +24,8 @@ from strategies.selection.roles import (
     is_tied,
     layers,
 )
-from strategies.selection.settings import HalfSettings, Pairing
 from strategies.settings import LoraSettings
+from strategies.settings.selection import HalfSettings, Pairing
 
 SMALL_FILES = 0.02
 """Share of a version's bytes that its configuration, tokenizer and the like may take."""

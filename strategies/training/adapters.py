@@ -11,7 +11,6 @@ import peft
 import torch
 from torch import Tensor, nn
 
-from strategies.consolidation.task_mean import Predecessor
 from strategies.errors import BadPlan, BadState
 from strategies.inference.bank import BadBank, Manifest
 from strategies.inference.bank.adapted import AdaptedClassifier
@@ -20,7 +19,7 @@ from strategies.inference.load import grow_head, name_labels, read_bank
 from strategies.inference.statistics import read_statistics
 from strategies.parts import AdapterSelection
 from strategies.settings import LoraSettings, Task
-from strategies.training.lora import lora_config
+from strategies.training.lora import Predecessor, lora_config
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from strategies.contract import EvalFile, SourceFile
+from strategies.contract.domains import CLASS_COLUMN
 from strategies.errors import Refused
-from strategies.mixing.domains import CLASS_COLUMN
 from strategies.settings import Task
 
 COLUMNS: dict[Task, tuple[str, ...]] = {

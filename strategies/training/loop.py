@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from strategies.errors import BadPlan, Diverged, StrategyError
-from strategies.objective.base import Objective
 from strategies.parts import Schedule
 from strategies.schedule import factor
 from strategies.settings import Json, TrainingSettings
@@ -19,6 +18,7 @@ from strategies.training import randomness
 from strategies.training.batches import Collator, Draw, Feed, Mixing, Observing
 from strategies.training.checkpoint import Checkpoint, CheckpointStore, copied
 from strategies.training.ledger import Ledger, LossLog
+from strategies.training.objective import Objective
 from strategies.training.parameters import moments, put_moments
 from strategies.training.seams import Part, PartState, Run, overrides
 from strategies.training.update import Reading, apply, finite

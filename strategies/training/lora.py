@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import peft
-from torch import nn
+from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from strategies.settings import LoraSettings
@@ -24,3 +26,11 @@ def lora_config(model: nn.Module, settings: LoraSettings, *, task_type: str, **m
         target_modules=targets if isinstance(targets, str) else list(targets),
         **more,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predecessor:
+    """A stored adapter: its tensors by PEFT's names, and what its products are scaled by."""
+
+    tensors: Mapping[str, Tensor]
+    scale: float

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from strategies.inference.precision import Precision
 from strategies.settings import Json
-from strategies.training.precision import Precision
 
 
 @dataclass(kw_only=True)

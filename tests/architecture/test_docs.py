@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from orchestrator.cli import app
-from strategies import choice
+from strategies.chooser import choice
 from tests.architecture import settings_page, tree
 
 README = tree.ROOT / "README.md"

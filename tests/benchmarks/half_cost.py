@@ -27,11 +27,11 @@ import transformers
 
 from strategies.contract import Parameter
 from strategies.jobs.facts import LIBRARIES, _version
-from strategies.objective.base import token_loss
 from strategies.parts import FullSelection, HalfSelection, Selection
 from strategies.selection import half
-from strategies.selection.settings import HalfSettings
 from strategies.settings import Json
+from strategies.settings.selection import HalfSettings
+from strategies.training.objective import token_loss
 from strategies.training.parameters import moving, optimizer_for, prepare
 from strategies.training.table import parameter_table
 from tests.benchmarks.harness import small_main

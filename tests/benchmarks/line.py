@@ -17,7 +17,6 @@ from pathlib import Path
 
 from orchestrator.flow.circumstances import DECISIONS, LOOKED_BACK
 from orchestrator.settings import GateSettings, RetentionSettings
-from strategies.circumstances import Circumstances, EarlierDecision, Forgotten, forgetting
 from strategies.contract import (
     EvalFile,
     EvaluateWork,
@@ -32,10 +31,11 @@ from strategies.contract import (
     SourceFile,
     Work,
 )
+from strategies.contract.circumstances import Circumstances, EarlierDecision, Forgotten, forgetting
+from strategies.contract.graph import Artifact, along, order, parse_reference
 from strategies.jobs.run import work
 from strategies.jobs.runtime import Runtime
-from strategies.plan import Artifact, along, order, parse_reference
-from strategies.resolution import resolve
+from strategies.planning.resolution import resolve
 from strategies.settings import Json, Task, TrainingSettings
 from tests.benchmarks.batches import Batch
 

@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from strategies import auto, choice
-from strategies.choice import StrategySettings
+from strategies.chooser import auto, choice
+from strategies.chooser.choice import StrategySettings
 from strategies.contract import EvalFile, ModelFiles, Plan, Score, Signals
 from strategies.settings import Json, Task, TrainingSettings
 from tests.benchmarks import harness

@@ -23,9 +23,9 @@ from pydantic import Field
 
 from strategies.agent.commands import collect, evaluate, teach
 from strategies.agent.requests import Collect, DomainFile, Evaluate, Report, Teach
-from strategies.agent.settings import LearningSettings, ProposalSettings, ProxySettings
 from strategies.agent.texts import hashes
 from strategies.settings import Closed
+from strategies.settings.agent import LearningSettings, ProposalSettings, ProxySettings
 from tests.benchmarks.harness import (
     CACHE,
     QUIET,

@@ -23,17 +23,17 @@ import numpy as np
 import torch
 import transformers
 
+from strategies.inference import precision
 from strategies.jobs.facts import LIBRARIES, _version
 from strategies.mixing.replay import ReplayMixer
-from strategies.objective.base import token_loss
 from strategies.objective.causal_lm import CausalLm
 from strategies.parts import CosineSchedule, ReplayMixing
 from strategies.schedule import factor
 from strategies.settings import Json, TrainingSettings
-from strategies.training import precision
 from strategies.training.batches import Collator
 from strategies.training.checkpoint import CheckpointStore
 from strategies.training.loop import Loop
+from strategies.training.objective import token_loss
 from strategies.training.parameters import moving, optimizer_for
 from strategies.training.rows import Rows
 from strategies.training.seams import Run

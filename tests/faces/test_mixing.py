@@ -17,7 +17,7 @@ from orchestrator.cli.mixture import mixture_plot
 from orchestrator.errors import RekindleError
 from orchestrator.service import mixing
 from strategies.agent.requests import Collect, DomainFile, Report, Teach, estimate
-from strategies.agent.settings import ProxySettings
+from strategies.settings.agent import ProxySettings
 from tests.models import texts
 
 REKINDLE = str(Path(sys.executable).with_name("rekindle"))

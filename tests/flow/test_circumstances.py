@@ -14,7 +14,7 @@ from orchestrator.policies.verdict import GateVerdict
 from orchestrator.settings import GateSettings, StreamSettings
 from storage.database import Database
 from storage.tables import Decision
-from strategies.circumstances import Circumstances
+from strategies.contract.circumstances import Circumstances
 from tests.flow.harness import NEW, Daemon, write_documents
 from tests.storage import rows
 

@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from strategies import choice
-from strategies.choice import StrategySettings
+from strategies.chooser import choice
+from strategies.chooser.choice import StrategySettings
 from strategies.contract import MergeTemplate, Parameter, Plan, Signals, SourceFacts, TrainTemplate
-from strategies.merging.settings import EmaConsolidation
 from strategies.parts import (
     AdapterSelection,
     CosineSchedule,
@@ -15,6 +14,7 @@ from strategies.parts import (
     WeightedMixing,
 )
 from strategies.settings import Json, TrainingSettings
+from strategies.settings.consolidation import EmaConsolidation
 
 MATRICES = {
     "self_attn": dict.fromkeys(("q_proj", "k_proj", "v_proj", "o_proj"), (16, 16)),

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from strategies import choice
-from strategies.candidates import HALF_REPLAY, INFINITE, NEW_BANK, candidates
-from strategies.choice import StrategySettings
-from strategies.circumstances import Circumstances, Forgotten
+from strategies.chooser import choice
+from strategies.chooser.candidates import HALF_REPLAY, INFINITE, NEW_BANK, candidates
+from strategies.chooser.choice import StrategySettings
+from strategies.chooser.evidence import in_words
 from strategies.contract import Signals
-from strategies.evidence import in_words
+from strategies.contract.circumstances import Circumstances, Forgotten
 from strategies.settings import Json
 from tests.strategies.makers import plan, signals, source
 from tests.strategies.test_rules import decisions, forgotten

@@ -5,8 +5,8 @@ import itertools
 import pytest
 from pydantic import ValidationError
 
-from strategies import choice
-from strategies.choice import StrategySettings
+from strategies.chooser import choice
+from strategies.chooser.choice import StrategySettings
 from strategies.errors import BadPlan
 from strategies.settings import Json, Task, TrainingSettings
 from tests.strategies.makers import plan, signals

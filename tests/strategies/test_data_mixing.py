@@ -10,19 +10,19 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from strategies import choice
 from strategies.agent import TRIED, UNTAUGHT
-from strategies.agent.settings import ProxySettings
-from strategies.choice import StrategySettings
+from strategies.chooser import choice
+from strategies.chooser.choice import StrategySettings
 from strategies.contract import ClassFacts, FitTemplate, ProxyTemplate, Signals, SourceFacts
+from strategies.contract.graph import batches_drawn, needs
 from strategies.errors import BadPlan, BadState
-from strategies.mixing.settings import RegMixSettings
-from strategies.named import DATA_MIXING
+from strategies.named.data_mixing import DATA_MIXING
 from strategies.parts import GroupDroObjective, SkillItReweighting, WeightedMixing
-from strategies.plan import batches_drawn, needs
-from strategies.planning.resolve import total_rows
+from strategies.planning.common import total_rows
 from strategies.planning.stage import everything
 from strategies.settings import Json, TrainingSettings
+from strategies.settings.agent import ProxySettings
+from strategies.settings.mixing import RegMixSettings
 from tests.benchmarks import report, tables
 from tests.benchmarks.harness import RESULTS
 from tests.strategies.makers import (

@@ -14,8 +14,8 @@ from strategies.errors import BadPlan
 from strategies.parts import FrozenSlice, HalfSelection
 from strategies.selection.half import choose, new_bytes_bound, new_share, realised
 from strategies.selection.roles import Piece, Unit, adapted_layers, blocks, embeddings, layers
-from strategies.selection.settings import HalfSettings
 from strategies.settings import Json, LoraSettings
+from strategies.settings.selection import HalfSettings
 from tests.strategies.tables import GROUPED, KNOWN, MULTI_HEAD, table
 
 LORA = LoraSettings(r=2)

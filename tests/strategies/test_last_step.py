@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from strategies.contract import TrainTemplate
+from strategies.contract.graph import order
 from strategies.errors import BadPlan
-from strategies.merging.settings import EmaConsolidation
 from strategies.named import NAMED
-from strategies.plan import order
 from strategies.settings import Json
+from strategies.settings.consolidation import EmaConsolidation
 from tests.strategies.makers import merge_job, plan, signals, source, train_job
 
 

@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 
-from strategies import choice
-from strategies.choice import StrategySettings
+from strategies.chooser import choice
+from strategies.chooser.choice import StrategySettings
 from strategies.errors import BadPlan
-from strategies.parts import LocalObjective, TaskMeanConsolidation
 from strategies.settings import Json, Task
+from strategies.settings.consolidation import TaskMeanConsolidation
+from strategies.settings.objective import LocalObjective
 from tests.strategies.makers import adapter_selection, plan, replay_mixing, signals, train_job, values
 
 CLASSES: Json = {"task": "classification", "anchor": None, "old": ()}

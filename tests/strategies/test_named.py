@@ -2,8 +2,8 @@
 
 import pytest
 
-from strategies import choice
-from strategies.choice import StrategySettings
+from strategies.chooser import choice
+from strategies.chooser.choice import StrategySettings
 from strategies.errors import BadPlan
 from strategies.settings import Json, Task
 from tests.strategies.makers import (

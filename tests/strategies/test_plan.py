@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from strategies.contract import Plan
+from strategies.contract.graph import along, needs, order, parse_reference, validate
 from strategies.errors import BadPlan
-from strategies.plan import along, needs, order, parse_reference, validate
 from tests.strategies.makers import plan
 
 

@@ -4,16 +4,16 @@ from typing import Any
 
 import pytest
 
-from strategies import choice, probe, probing, rules
-from strategies.candidates import candidates
-from strategies.choice import StrategySettings
-from strategies.circumstances import Circumstances
-from strategies.contract import Signals
+from strategies.chooser import choice, probing, rules
+from strategies.chooser.candidates import candidates
+from strategies.chooser.choice import StrategySettings
+from strategies.chooser.evidence import in_words
+from strategies.chooser.probing import Probing
+from strategies.contract import Signals, probe
+from strategies.contract.circumstances import Circumstances
+from strategies.contract.probe import ProbeResult, Trial
 from strategies.errors import BadPlan
-from strategies.evidence import in_words
 from strategies.parts import Schedule
-from strategies.probe import ProbeResult, Trial
-from strategies.probing import Probing
 from strategies.settings import Json
 from tests.strategies.makers import TRUNK, infinite_schedule, plan, signals, source
 

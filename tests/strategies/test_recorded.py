@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from strategies.agent.recorded import recorded
 from strategies.agent.trajectories import Trajectory
 from strategies.contract import Signals
+from strategies.planning.recorded import recorded
 from tests.strategies.makers import plan, signals, source
 
 BEFORE = {"batch-3": 5.0, "anchor": 3.0, "pool-1": 4.0}

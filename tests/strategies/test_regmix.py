@@ -9,10 +9,10 @@ import pytest
 from scipy.stats import kstest
 from sklearn.neighbors import KNeighborsRegressor
 
+from strategies.contract.regmix import FitSettings, MixtureSettings, ProxyRun
 from strategies.errors import BadPlan, Refused
 from strategies.fitting import regmix as fitting
 from strategies.mixing import regmix
-from strategies.mixing.regmix_records import FitSettings, MixtureSettings, ProxyRun
 from strategies.settings import Json
 
 PRIOR = {"web": 0.7, "code": 0.2, "maths": 0.08, "news": 0.02}

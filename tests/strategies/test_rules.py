@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from strategies import against, auto, metrics, rules
-from strategies.candidates import candidates
-from strategies.case import new_domains
-from strategies.circumstances import Circumstances, EarlierDecision, Forgotten
+from strategies import metrics
+from strategies.chooser import against, auto, rules
+from strategies.chooser.candidates import candidates
+from strategies.chooser.case import new_domains
+from strategies.contract.circumstances import Circumstances, EarlierDecision, Forgotten
 from strategies.planning import share
 from strategies.settings import Json, Task
 from tests.benchmarks.harness import RESULTS

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from strategies.contract import EvalFile, MergeWork, ModelFiles, SourceFile, TrainWork
+from strategies.contract.graph import Artifact
 from strategies.errors import BadPlan
-from strategies.plan import Artifact
-from strategies.resolution import resolve
+from strategies.planning.resolution import resolve
 from tests.strategies.makers import merge_job, plan, signals, source, train_job, values
 
 TRUNK = ("state/trunk", "state/optimizer", "state/mixing")

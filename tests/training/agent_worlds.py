@@ -8,8 +8,8 @@ import numpy as np
 
 from strategies.agent.proposals import propose
 from strategies.agent.rollout import rollout, scripted
-from strategies.agent.settings import AgentSettings, ProposalSettings
 from strategies.agent.trajectories import Domain, Head, Provenance, Trajectory
+from strategies.settings.agent import AgentSettings, ProposalSettings
 
 TOKENS = 1000
 SMALL = AgentSettings(width=16, heads=2, layers=1, critic_width=16, window=4)

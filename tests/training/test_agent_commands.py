@@ -16,9 +16,9 @@ from strategies.agent.commands import OPTIMUM, SAVE_EVERY, START, UNFINISHED, co
 from strategies.agent.folder import CARD as AGENT_CARD
 from strategies.agent.folder import WEIGHTS
 from strategies.agent.requests import Collect, DomainFile, Evaluate, Graph, Report, Teach, estimate
-from strategies.agent.settings import AgentSettings, LearningSettings, ProposalSettings, ProxySettings
 from strategies.agent.trajectories import append, read
 from strategies.errors import BadState, Refused
+from strategies.settings.agent import AgentSettings, LearningSettings, ProposalSettings, ProxySettings
 from tests.models import texts
 from tests.training.agent_worlds import runs as worlds
 from tests.training.agent_worlds import world

@@ -15,9 +15,9 @@ from strategies.agent.environment import DomainTokens, ProxyEnvironment
 from strategies.agent.learning import Learner
 from strategies.agent.requests import Collect, DomainFile, Evaluate, Graph, Report, Teach
 from strategies.agent.rollout import constant, rollout
-from strategies.agent.settings import AgentSettings, LearningSettings, ProposalSettings, ProxySettings
 from strategies.agent.trajectories import append
-from strategies.training.precision import device_for
+from strategies.inference.precision import device_for
+from strategies.settings.agent import AgentSettings, LearningSettings, ProposalSettings, ProxySettings
 from tests.training.agent_worlds import SMALL, runs, world
 
 PROXY = ProxySettings(hidden=16, length=16, batch=4, step_tokens=128, eval_tokens=32, steps=2, initial_steps=2)

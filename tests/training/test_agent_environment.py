@@ -14,8 +14,8 @@ from strategies.agent.environment import DomainTokens, ProxyEnvironment
 from strategies.agent.evaluate import Comparison, baselines, compare
 from strategies.agent.rollout import constant, rollout
 from strategies.agent.rows import OTHER, RowDrawer, compact, frequent, similarities, token_counts, windows
-from strategies.agent.settings import ProxySettings, parameters
 from strategies.errors import BadPlan, Refused
+from strategies.settings.agent import ProxySettings, parameters
 from tests.training.agent_worlds import TOKENS, other_world, world
 
 SETTINGS = ProxySettings(

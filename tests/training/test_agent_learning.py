@@ -16,8 +16,8 @@ from strategies.agent.features import measure, rewards
 from strategies.agent.learning import Learner, cross_entropy, goal, pressure, train
 from strategies.agent.policy import Agent
 from strategies.agent.rollout import scripted
-from strategies.agent.settings import LearningSettings
 from strategies.errors import BadState, Refused
+from strategies.settings.agent import LearningSettings
 from strategies.training.checkpoint import CheckpointStore
 from tests.training.agent_worlds import SMALL, other_world, runs, world
 

@@ -9,8 +9,8 @@ import torch
 from strategies.agent import dirichlet
 from strategies.agent.features import FEATURES, deviations, measure, returns, reward_weights, rewards, tokens
 from strategies.agent.model import Critic, Policy
-from strategies.agent.settings import AgentSettings
 from strategies.agent.trajectories import Domain, Trajectory
+from strategies.settings.agent import AgentSettings
 from tests.training.agent_worlds import runs, world
 
 SETTINGS = AgentSettings(width=16, heads=2, layers=2, critic_width=8)

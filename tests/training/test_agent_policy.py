@@ -10,9 +10,9 @@ import pytest
 from strategies.agent.folder import CARD, WEIGHTS
 from strategies.agent.learning import Learner, train
 from strategies.agent.policy import Agent
-from strategies.agent.settings import LearningSettings
 from strategies.agent.trajectories import Trajectory
 from strategies.errors import BadPlan, BadState
+from strategies.settings.agent import LearningSettings
 from tests.training.agent_worlds import SMALL, other_world, runs, world
 
 ORDER = [2, 0, 3, 1]

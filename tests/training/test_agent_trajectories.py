@@ -13,9 +13,9 @@ import pytest
 from pydantic import ValidationError
 
 from strategies.agent.proposals import propose, replay
-from strategies.agent.settings import ProposalSettings
 from strategies.agent.trajectories import Domain, Head, MixtureStep, Trajectory, append, read
 from strategies.errors import BadPlan, BadState
+from strategies.settings.agent import ProposalSettings
 
 OLD = Domain(name="old", target=False, prior=0.75)
 NEW = Domain(name="new", target=True, prior=0.25, similarity=0.5)
@@ -130,6 +130,6 @@ def test_an_optimum_of_other_domains_is_refused() -> None:
 
 
 def test_planning_and_logging_bring_no_heavy_library() -> None:
-    modules = "strategies.agent.settings, strategies.agent.proposals, strategies.agent.trajectories"
+    modules = "strategies.settings.agent, strategies.agent.proposals, strategies.agent.trajectories"
     script = f"import sys, {modules}; sys.exit(any(name in sys.modules for name in ('torch', 'numpy', 'transformers')))"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

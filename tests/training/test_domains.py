@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from strategies.contract.domains import Silhouette, by_column, part, smallest_as_good
 from strategies.errors import BadPlan, BadState, Refused
 from strategies.fitting.domains import Domains, find_domains
 from strategies.jobs.dividing import divide
-from strategies.mixing.domains import ClusterSettings, Silhouette, by_column, part, smallest_as_good
+from strategies.settings.mixing import ClusterSettings
 from strategies.training.data import training_side
 from tests.training import makers
 

@@ -18,8 +18,8 @@ from strategies.inference.score import Scorer
 from strategies.jobs.runtime import Stopped
 from strategies.parts import FrozenSlice, HalfSelection
 from strategies.selection.half import choose, realised
-from strategies.selection.settings import HalfSettings
 from strategies.settings import Json, LoraSettings, Task
+from strategies.settings.selection import HalfSettings
 from strategies.training.loop import Loop
 from strategies.training.parameters import prepare
 from strategies.training.table import parameter_table

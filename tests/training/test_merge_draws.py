@@ -11,7 +11,7 @@ import transformers
 
 from strategies.errors import Refused
 from strategies.merging.methods import settled
-from strategies.merging.settings import HalfResetMerge, LinesMerge
+from strategies.settings.merging import HalfResetMerge, LinesMerge
 from tests import models
 from tests.training import makers, toys
 from tests.training.merges import adapter, merge, on, sets, shifted, weights

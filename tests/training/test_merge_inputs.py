@@ -17,7 +17,7 @@ from torch import Tensor
 from strategies.errors import BadPlan, Refused
 from strategies.jobs.workbench import Bench
 from strategies.merging.methods import maker_for
-from strategies.merging.settings import (
+from strategies.settings.merging import (
     DareMerge,
     FisherMerge,
     LinesMerge,

@@ -18,9 +18,10 @@ from strategies.merging.fisher import empirical_fisher, exact_fisher
 from strategies.merging.greedy import greedy_soup
 from strategies.merging.low_rank import LowRank, factor_gap, stacked, truncated, truncated_dense
 from strategies.merging.methods import maker_for, mean_change
-from strategies.merging.settings import (
+from strategies.merging.trimming import find_trim, kept_count
+from strategies.settings.consolidation import EmaConsolidation
+from strategies.settings.merging import (
     DareMerge,
-    EmaConsolidation,
     FisherMerge,
     HalfResetMerge,
     InterpolateMerge,
@@ -32,7 +33,6 @@ from strategies.merging.settings import (
     goes_back,
     share_gone_back,
 )
-from strategies.merging.trimming import find_trim, kept_count
 from tests.training import toys
 
 

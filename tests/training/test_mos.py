@@ -26,8 +26,8 @@ from strategies.inference.load import load, load_tokenizer
 from strategies.inference.statistics import read_statistics
 from strategies.jobs.bank import _prompt, _spans, _spots
 from strategies.objective.local import Local, apart
-from strategies.parts import LocalObjective
 from strategies.schedule import factor
+from strategies.settings.objective import LocalObjective
 from strategies.training.batches import Batch
 from strategies.training.data import training_side
 from strategies.training.loop import Loop
@@ -363,7 +363,7 @@ def test_a_packed_row_gives_the_prompts_of_all_its_examples(tmp_path: Path, chat
         makers.dialogues(24),
         task="sft",
         training={"max_length": 64},
-        selection={"kind": "adapter", "name": "t1", "lora": banks.LORA},
+        selection={**banks.ADAPTER, "name": "t1"},
         consolidation={"kind": "task-mean"},
     )
     result = makers.carry_out(tmp_path / "job", job)
@@ -414,7 +414,7 @@ def test_a_routed_version_is_evaluated_like_any_other(tmp_path: Path, chat: Path
         chat,
         makers.dialogues(24),
         task="sft",
-        selection={"kind": "adapter", "name": "t1", "lora": banks.LORA},
+        selection={**banks.ADAPTER, "name": "t1"},
         consolidation={"kind": "task-mean"},
     )
     bank = banks.made(tmp_path / "train", job)

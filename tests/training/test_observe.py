@@ -12,7 +12,8 @@ from strategies.errors import BadPlan
 from strategies.jobs.runtime import Stopped
 from strategies.mixing.samplers import mixer
 from strategies.mixing.weighted import WeightedMixer
-from strategies.parts import MixtureLimits, SkillItReweighting, WeightedMixing
+from strategies.parts import SkillItReweighting, WeightedMixing
+from strategies.settings.mixing import MixtureLimits
 from strategies.training.loop import Loop
 from tests.training import makers
 
@@ -52,7 +53,7 @@ def mixing() -> WeightedMixing:
         batch=4,
         order=11,
         observe_every=EVERY,
-        reweight=SkillItReweighting(eta=3.0, graph={"old": {"anchor": 1.0}, "new": {"batch-1": 1.0}}),
+        reweight=SkillItReweighting(eta=3.0, window=3, graph={"old": {"anchor": 1.0}, "new": {"batch-1": 1.0}}),
         limits=MixtureLimits(),
     )
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from strategies.errors import Refused
 from strategies.merging.methods import maker_for
 from strategies.merging.ranks import find_places
-from strategies.merging.settings import PcbMerge
+from strategies.settings.merging import PcbMerge
 from tests.training import makers, toys
 from tests.training.merges import adapter, folded, merge, on, weights
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from strategies.errors import Refused
-from strategies.training import precision
+from strategies.inference import precision
 from tests.training import makers
 
 

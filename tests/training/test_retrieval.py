@@ -18,8 +18,8 @@ from strategies.inference.bank.adapted import Answer
 from strategies.inference.bank.domains import NEVER, Routed, prompt_lengths
 from strategies.inference.bank.retrieval import Ask, retrieve
 from strategies.inference.encoding import IGNORED, Encoder
+from strategies.inference.precision import choose
 from strategies.inference.score import Scorer
-from strategies.training.precision import choose
 from tests import models
 from tests.benchmarks.mos_released import merging_in_forward
 from tests.training import banks

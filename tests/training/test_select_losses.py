@@ -11,13 +11,13 @@ import torch
 
 from strategies.contract import EvalFile, ModelFiles
 from strategies.errors import BadPlan
+from strategies.inference import precision as precisions
 from strategies.inference.encoding import Encoder
 from strategies.inference.load import load
 from strategies.inference.score import Scorer
 from strategies.jobs.observe import SelectLosses
 from strategies.mixing.weighted import WeightedMixer
 from strategies.settings import Task
-from strategies.training import precision as precisions
 from tests.training import makers
 from tests.training.test_observe import mixing
 

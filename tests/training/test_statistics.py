@@ -20,7 +20,7 @@ from strategies.inference.statistics import (
     read_statistics,
     write_statistics,
 )
-from strategies.parts import AlignSettings
+from strategies.settings.consolidation import AlignSettings
 
 
 def samples(count: int, dimensions: int = 3, seed: int = 0) -> Tensor:

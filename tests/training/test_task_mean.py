@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from strategies.consolidation.task_mean import Predecessor, TaskMean, pull, relative_gap, truncated_mean
+from strategies.consolidation.task_mean import TaskMean, pull, relative_gap, truncated_mean
 from strategies.errors import BadPlan
-from strategies.parts import TaskMeanConsolidation
+from strategies.settings.consolidation import TaskMeanConsolidation
+from strategies.training.lora import Predecessor
 from strategies.training.seams import Run
 from tests.benchmarks.mos_released import Released
 

@@ -14,7 +14,7 @@ from strategies.merging.fisher import load_importance, save_importance
 from strategies.merging.inputs import Inputs, Member, gather
 from strategies.merging.methods import Maker, maker_for
 from strategies.merging.models import Folder
-from strategies.merging.settings import Merge
+from strategies.settings.merging import Merge
 
 ROWS = ([0.5, -0.1, 0.02, -0.8, 0.3], [0.4, 0.2, -0.6, 0.7, -0.05], [-0.9, 0.15, 0.01, 0.6, 0.25])
 """The rows of METHODS 7.1's TIES golden."""

@@ -21,7 +21,7 @@ from orchestrator.settings import StreamSettings
 from storage import events
 from storage.files import write_json_atomic
 from storage.tables import Version
-from strategies.plan import ADAPTER, BANK, MODEL
+from strategies.contract.graph import ADAPTER, BANK, MODEL
 
 TIMEOUT_S = 1800
 ROUTING = ("router.json", "head.safetensors")

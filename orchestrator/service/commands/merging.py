@@ -15,7 +15,7 @@ from orchestrator.service.records import MergeRecord
 from orchestrator.service.settings import explain, is_none_of, refuse_non_finite
 from orchestrator.service.views import common
 from orchestrator.service.views.jobs import made_by
-from strategies.merging.settings import BY_HAND, Merge
+from strategies.settings.merging import BY_HAND, Merge
 
 
 def merge(

@@ -13,8 +13,8 @@ from orchestrator.service.records import DecisionDetail, DecisionRecord
 from orchestrator.service.views import common
 from orchestrator.service.views.versions import verdict_of
 from storage.tables import Decision, Job, Plan, Promotion, StreamRevision, Verdict, Version
+from strategies.chooser.evidence import in_words
 from strategies.contract import Signals
-from strategies.evidence import in_words
 
 REFUSALS = {"fail": "refused", "inconclusive": "inconclusive"}
 

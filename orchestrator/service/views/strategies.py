@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from orchestrator.errors import NotFound
 from orchestrator.service.records import StrategyRecord
-from strategies import choice
+from strategies.chooser import choice
 
 
 def list_strategies() -> list[StrategyRecord]:

@@ -17,9 +17,9 @@ from orchestrator.service.views import common
 from orchestrator.service.views.triggers import trigger_records
 from storage import publishing
 from storage.tables import Batch, Stream, StreamRevision, Trigger, Version
-from strategies import choice
-from strategies.choice import StrategySettings
-from strategies.composition import Composition
+from strategies.chooser import choice
+from strategies.chooser.choice import StrategySettings
+from strategies.settings.composition import Composition
 
 NO_ANCHOR = "no anchor: forgetting of what the base knows cannot be seen; set anchor to a file that stands for it"
 

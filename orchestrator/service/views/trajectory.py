@@ -14,11 +14,11 @@ from orchestrator.service.names import VersionName
 from orchestrator.service.views import common
 from orchestrator.service.views.versions import artifacts_of
 from storage.tables import Decision, EvalSet, Evaluation, Plan, Stream, Version, VersionBatch, VersionParent
-from strategies.agent.recorded import recorded
 from strategies.agent.trajectories import Trajectory, read
 from strategies.contract import Plan as PlanRecord
 from strategies.contract import Signals
 from strategies.planning.mixing import MAIN
+from strategies.planning.recorded import recorded
 from strategies.planning.trunk import TRUNK
 
 LEFT = "evidence/trajectory"

@@ -10,35 +10,13 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Literal
 
-from pydantic import Field, model_validator
-
 from strategies.errors import BadPlan
 from strategies.settings import Closed
+from strategies.settings.mixing import MOST_DOMAINS, ClusterSettings
 
-MOST = 64
-"""Domains in one mixture: beyond that no batch could hold all of them."""
 OTHER = "other"
 CLASS_COLUMN = "domain"
 """Of snapshots: the class that a document was declared to be of; older snapshots lack it."""
-
-
-class ClusterSettings(Closed):
-    """How documents are clustered."""
-
-    documents: int = Field(20_000, ge=20, description="documents that are clustered, the first by digest; all assigned")
-    characters: int = Field(20_000, ge=100, description="a document is read up to here")
-    terms: int = Field(20_000, ge=10, description="words that are looked at, the most frequent")
-    dimensions: int = Field(64, ge=2, description="dimensions that the words' counts are reduced to")
-    least: int = Field(2, ge=2, description="fewest domains that are tried")
-    most: int = Field(12, ge=2, le=MOST, description="most domains that are tried")
-    sample: int = Field(2_000, ge=20, description="documents that the silhouette is taken over")
-    seed: int = Field(1234, ge=0, description="of the reduction and the clustering")
-
-    @model_validator(mode="after")
-    def _some_numbers(self) -> ClusterSettings:
-        if self.least > self.most:
-            raise ValueError(f"least {self.least} is above most {self.most}, so that no number of domains is tried")
-        return self
 
 
 class Silhouette(Closed):
@@ -85,8 +63,8 @@ def smallest_as_good(silhouettes: dict[int, Silhouette]) -> int:
 def by_column(values: Sequence[object]) -> list[str]:
     """The domain of each document: its value in a column, :data:`OTHER` where that is empty."""
     found = [str(value).strip() if value is not None else "" for value in values]
-    if (count := len(set(found))) > MOST:
-        raise BadPlan(f"{count} domains are too many to mix; declare at most {MOST}")
+    if (count := len(set(found))) > MOST_DOMAINS:
+        raise BadPlan(f"{count} domains are too many to mix; declare at most {MOST_DOMAINS}")
     return [name or OTHER for name in found]
 
 

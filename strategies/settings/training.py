@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from strategies.settings.record import Closed
 
 Task = Literal["causal-lm", "sft", "classification"]
 MOST_STEPS = 10**9
@@ -12,12 +14,6 @@ MOST_ROWS = 2**20
 """Of one step."""
 MOST_TOKENS = 2**24
 """Of one row; no context is as long."""
-
-
-class Closed(BaseModel):
-    """Base of every record and setting: unknown keys are refused, values do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class LoraSettings(Closed):
@@ -79,6 +75,3 @@ class TrainingSettings(Closed):
         None, ge=1, le=MOST_STEPS, description="steps between checkpoints; overrides save_seconds"
     )
     seed: int = Field(1234, ge=0, lt=2**63, description="of data order, adapters, dropout and new head rows")
-
-
-Json = dict[str, Any]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from strategies.probe import ProbeResult
+from strategies.contract.probe import ProbeResult
 from strategies.scores import Metric, worsening
 from strategies.settings import Closed
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from strategies.composition import TaskSettings
 from strategies.contract import Explained, Signals, SourceFacts
+from strategies.contract.graph import BANK
 from strategies.errors import BadPlan
-from strategies.parts import CosineSchedule, LocalObjective, Objective, TaskObjective
-from strategies.plan import BANK
+from strategies.parts import CosineSchedule, Objective, TaskObjective
 from strategies.settings import Task, TrainingSettings
+from strategies.settings.objective import LocalObjective, TaskSettings
 from strategies.words import counted
 
 DEFAULT, SETTINGS = "default", "settings"

@@ -6,10 +6,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from strategies import planning
-from strategies.composition import SCREWS, Composition, EverythingSettings, InfiniteSettings, ReplaySettings
 from strategies.contract import Plan, Signals
-from strategies.named import DATA_MIXING, HALF_FINETUNE, MOS, NAIVE, RETRAIN, REWARM_REPLAY, Named
+from strategies.named.data_mixing import DATA_MIXING
+from strategies.named.half_finetune import HALF_FINETUNE
+from strategies.named.mos import MOS
+from strategies.named.naive import NAIVE
+from strategies.named.retrain import RETRAIN
+from strategies.named.rewarm_replay import REWARM_REPLAY
 from strategies.settings import Json
+from strategies.settings.composition import SCREWS, Composition, Named
+from strategies.settings.mixing import EverythingSettings, ReplaySettings
+from strategies.settings.schedule import InfiniteSettings
 
 INFINITE = "rewarm-replay/infinite"
 HALF_REPLAY = "half-finetune/replay"

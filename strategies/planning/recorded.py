@@ -11,14 +11,14 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from strategies.agent.trajectories import Domain, Head, Provenance, Trajectory
 from strategies.contract import MergeTemplate, Plan, Signals, TrainTemplate
-from strategies.mixing.domains import by_domain
+from strategies.contract.domains import by_domain
+from strategies.contract.graph import parse_reference
 from strategies.mixing.exact import fraction
-from strategies.mixing.settings import WeightedSettings
 from strategies.mixing.simplex import normalised
 from strategies.parts import ReplayMixing
-from strategies.plan import parse_reference
 from strategies.planning import domains
 from strategies.settings import Json
+from strategies.settings.mixing import WeightedSettings
 
 
 def recorded(

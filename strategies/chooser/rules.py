@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from strategies.candidates import HALF_REPLAY, INFINITE, NEW_BANK, Candidate
-from strategies.case import Case, batches, new_domains
-from strategies.circumstances import EarlierDecision
+from strategies.chooser.candidates import HALF_REPLAY, INFINITE, NEW_BANK, Candidate
+from strategies.chooser.case import Case, batches, new_domains
 from strategies.contract import Explained, Plan
-from strategies.named import REWARM_REPLAY
-from strategies.plan import BANK
+from strategies.contract.circumstances import EarlierDecision
+from strategies.contract.graph import BANK
+from strategies.named.rewarm_replay import REWARM_REPLAY
 from strategies.planning import share
 from strategies.words import counted
 

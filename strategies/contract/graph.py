@@ -7,8 +7,8 @@ from graphlib import CycleError, TopologicalSorter
 from typing import NamedTuple
 
 from strategies.contract import FitTemplate, MergeTemplate, Plan, ProxyTemplate, Template, TrainTemplate
+from strategies.contract.domains import batch_of
 from strategies.errors import BadPlan
-from strategies.mixing.domains import batch_of
 from strategies.parts import WeightedMixing
 
 LIVE = "live"

@@ -1,4 +1,4 @@
-"""The chooser: the first rule of :mod:`strategies.rules` that holds and can be planned; a probe may overrule it.
+"""The first rule of :mod:`strategies.chooser.rules` that holds and can be planned; a probe may overrule it.
 
 Screws that the user turned hold whatever is chosen; a rule that asks for others comes after those that do not.
 """
@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from strategies import against
-from strategies.candidates import Candidate, are_set, candidates
-from strategies.case import Case
-from strategies.composition import SCREWS
+from strategies.chooser import against
+from strategies.chooser.candidates import Candidate, are_set, candidates
+from strategies.chooser.case import Case
+from strategies.chooser.rules import PROBED, RULES, Choice, Rule
 from strategies.contract import Explained, Plan, Signals, TrainTemplate
 from strategies.errors import BadPlan
-from strategies.named import REWARM_REPLAY
-from strategies.planning import compose
-from strategies.planning.resolve import SETTINGS
-from strategies.rules import PROBED, RULES, Choice, Rule
+from strategies.named.rewarm_replay import REWARM_REPLAY
+from strategies.planning import refusals
+from strategies.planning.common import SETTINGS
 from strategies.settings import Json, Task, TrainingSettings
+from strategies.settings.composition import SCREWS
 
 NAME = "auto"
 SUMMARY = "choose a strategy from what was measured, and say why"
@@ -54,7 +54,7 @@ def rules() -> list[dict[str, str]]:
 
 def check(turned: Json, training: TrainingSettings, task: Task) -> None:
     """Refuse turned screws that contradict each other or the task; raises BadPlan."""
-    compose.check(REWARM_REPLAY.composition.model_copy(update=turned), training, task)
+    refusals.check(REWARM_REPLAY.composition.model_copy(update=turned), training, task)
 
 
 def choose(signals: Signals, turned: Json) -> Choice:

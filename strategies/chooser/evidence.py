@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from strategies.case import new_domains
-from strategies.circumstances import Circumstances, EarlierDecision, Forgotten
+from strategies.chooser.case import new_domains
 from strategies.contract import Signals, SourceFacts
+from strategies.contract.circumstances import Circumstances, EarlierDecision, Forgotten
+from strategies.contract.probe import ProbeResult
 from strategies.planning import share
-from strategies.probe import ProbeResult
 from strategies.words import counted
 
 

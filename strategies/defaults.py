@@ -19,3 +19,5 @@ ETA = 0.2
 GRAPH_STEPS = 10
 EDGE = 0.5
 """Of Skill-It's graph, between two domains one of which helps the other."""
+ENOUGH = 128
+"""Trajectories that an agent should be taught from at least (METHODS 4.1)."""

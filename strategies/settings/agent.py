@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from strategies.agent import ENOUGH, defaults
+from strategies import defaults
+from strategies.defaults import ENOUGH
 from strategies.settings import Closed
 
 REPLAY = (0.05, 0.25, 0.5)

@@ -6,11 +6,64 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from strategies.agent import TRIED, defaults
-from strategies.agent.settings import check_size
-from strategies.mixing.domains import ClusterSettings
-from strategies.parts import MixtureLimits
+from strategies import defaults
 from strategies.settings import Closed
+from strategies.settings.agent import check_size
+
+MOST_DOMAINS = 64
+"""In one mixture: beyond that no batch could hold all of them."""
+
+
+class NewSettings(Closed):
+    """Rows of the new batches alone."""
+
+    kind: Literal["new"] = Field("new", description="the new batches alone")
+
+
+class ReplaySettings(Closed):
+    """Old rows in place of a share of the new ones, in every step (METHODS 1.4)."""
+
+    kind: Literal["replay"] = Field("replay", description="old rows in place of a share of the new ones, in every step")
+    share: float | None = Field(
+        None, ge=0, lt=1, description="share of old rows in every step; default: from the measured shift"
+    )
+
+
+class EverythingSettings(Closed):
+    """The anchor, all trained batches and the new ones, jointly."""
+
+    kind: Literal["everything"] = Field("everything", description="anchor, trained batches and new ones, jointly")
+
+
+class MixtureLimits(Closed):
+    """What no re-weighting may exceed (METHODS 4.1)."""
+
+    floor: float = Field(0.1, ge=0, le=1, description="least weight of a domain, over the equal weight 1/K")
+    max_change: float = Field(
+        0.3, gt=0, le=2, description="most change at once, as the sum of the weights' absolute differences"
+    )
+    epochs_max: float | None = Field(
+        4.0, gt=0, description="how often a domain's rows may be taken over the whole job; none: without a bound"
+    )
+
+
+class ClusterSettings(Closed):
+    """How documents are clustered."""
+
+    documents: int = Field(20_000, ge=20, description="documents that are clustered, the first by digest; all assigned")
+    characters: int = Field(20_000, ge=100, description="a document is read up to here")
+    terms: int = Field(20_000, ge=10, description="words that are looked at, the most frequent")
+    dimensions: int = Field(64, ge=2, description="dimensions that the words' counts are reduced to")
+    least: int = Field(2, ge=2, description="fewest domains that are tried")
+    most: int = Field(12, ge=2, le=MOST_DOMAINS, description="most domains that are tried")
+    sample: int = Field(2_000, ge=20, description="documents that the silhouette is taken over")
+    seed: int = Field(1234, ge=0, description="of the reduction and the clustering")
+
+    @model_validator(mode="after")
+    def _some_numbers(self) -> ClusterSettings:
+        if self.least > self.most:
+            raise ValueError(f"least {self.least} is above most {self.most}, so that no number of domains is tried")
+        return self
 
 
 class DomainSettings(Closed):
@@ -65,7 +118,6 @@ class RegMixSettings(Closed):
     tokens: int = Field(50_000, ge=1024, description="tokens of a tiny run")
     jobs: int = Field(4, ge=1, description="jobs that the tiny runs are dealt out to")
     old_weight: float = Field(0.5, ge=0, le=1, description="weight of the old domains' loss in what is minimised")
-    epochs_max: float = Field(4.0, gt=0, description="how often a domain may be repeated in the chosen mixture")
     hidden: int = Field(
         defaults.HIDDEN, ge=8, description=f"width of the tiny runs' model, a multiple of {2 * defaults.HEADS}"
     )
@@ -92,7 +144,9 @@ class AgentMixSettings(Closed):
 
     kind: Literal["agent"] = Field("agent", description="a taught agent chooses the weights")
     folder: str | None = Field(
-        None, description=f"what `rekindle mixing train` left; default: none, because {TRIED}. {WITHOUT}"
+        None,
+        description="what `rekindle mixing train` left; default: none, and none ships, as `rekindle strategy show"
+        f" data-mixing` explains. {WITHOUT}",
     )
     patience: int = Field(
         3,
@@ -146,3 +200,8 @@ class WeightedSettings(Closed):
         return {
             key: {short[key]: value} if key in short and isinstance(value, str) else value for key, value in raw.items()
         }
+
+
+MixingSettings = Annotated[
+    NewSettings | ReplaySettings | EverythingSettings | WeightedSettings, Field(discriminator="kind")
+]

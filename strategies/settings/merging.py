@@ -117,12 +117,12 @@ class HalfResetMerge(MergeMethod):
     seed: int = Field(1234, ge=0, description="of the draw, where no names are given")
 
 
-_Step = SoupMerge | TaskArithmeticMerge | TiesMerge | DareMerge | PcbMerge | FisherMerge | InterpolateMerge
-Plain = Annotated[_Step | HalfResetMerge, Field(discriminator="kind")]
+OneStep = SoupMerge | TaskArithmeticMerge | TiesMerge | DareMerge | PcbMerge | FisherMerge | InterpolateMerge
+Plain = Annotated[OneStep | HalfResetMerge, Field(discriminator="kind")]
 """Merges that LiNeS can follow."""
 
 
-def _by_name(raw: object, key: str) -> object:
+def by_name(raw: object, key: str) -> object:
     """A word is a method with its defaults."""
     if isinstance(raw, dict) and isinstance(raw.get(key), str):
         return {**raw, key: {"kind": raw[key]}}
@@ -146,7 +146,7 @@ class LinesMerge(MergeMethod):
     @model_validator(mode="before")
     @classmethod
     def _after_by_name(cls, raw: object) -> object:
-        return _by_name(raw, "after")
+        return by_name(raw, "after")
 
     @model_validator(mode="after")
     def _known(self) -> LinesMerge:
@@ -171,7 +171,7 @@ class RepairMerge(MergeMethod):
 
 
 Merge = Annotated[
-    _Step | GreedySoupMerge | HalfResetMerge | LinesMerge | RepairMerge,
+    OneStep | GreedySoupMerge | HalfResetMerge | LinesMerge | RepairMerge,
     Field(discriminator="kind"),
 ]
 
@@ -230,65 +230,3 @@ def _kept_by_lines(method: LinesMerge) -> float:
     alpha = method.alpha if method.alpha is not None else 1 / before if before else 1.0
     beta = method.beta if method.beta is not None else 1 - alpha
     return before * (alpha + beta / 2)
-
-
-LastStep = Annotated[_Step | GreedySoupMerge | LinesMerge, Field(discriminator="kind")]
-"""Merges that a strategy can end with."""
-SIBLINGS = 3
-
-
-class MergeConsolidation(Closed):
-    """The stage trains ``siblings`` that differ in the order of their rows, and merges them as its last step.
-
-    Changes are counted from the model that training starts from, which interpolate and lines go back towards. A method
-    that averages models takes that model as the second one where there is one sibling alone.
-    """
-
-    kind: Literal["merge"] = Field("merge", description="siblings of one start, merged as the last step")
-    method: LastStep = Field(SoupMerge(), description="how they are merged")
-    siblings: int | None = Field(
-        None,
-        ge=1,
-        le=8,
-        description=f"models trained, alike but for the order of rows; default: {SIBLINGS}, or 1 where the method"
-        " scales the change of one",
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _method_by_name(cls, raw: object) -> object:
-        return _by_name(raw, "method")
-
-    @model_validator(mode="after")
-    def _takes_so_many(self) -> MergeConsolidation:
-        if self.scales_one and (self.siblings or 1) > 1:
-            raise ValueError(f"{self.method.kind} scales the change of one model; set siblings to 1")
-        return self
-
-    @property
-    def scales_one(self) -> bool:
-        """Whether the method scales the change of one model alone."""
-        return goes_back(self.method)
-
-    @property
-    def count(self) -> int:
-        """How many siblings there are."""
-        return self.siblings or (1 if self.scales_one else SIBLINGS)
-
-
-class EmaConsolidation(Closed):
-    """The result is a moving average of the weights over the optimizer steps of this stage.
-
-    The decay is per optimizer step, so it means nothing without the stage's length: 0.9999 over 500 steps moves the
-    average 5 % of the way (METHODS 5.2). A schedule that decays the rate already averages; both together lag.
-    """
-
-    kind: Literal["ema"] = Field("ema", description="a moving average of the weights over the stage's steps")
-    decay: float | None = Field(
-        None, ge=0, lt=1, description="what stays of the average each step; default: 1 - 1 / (horizon * steps)"
-    )
-    horizon: float = Field(1.0, gt=0, le=5, description="length of the average's memory, in stages")
-
-    def decay_over(self, steps: int) -> float:
-        """The decay of a stage of ``steps`` optimizer steps."""
-        return self.decay if self.decay is not None else max(0.0, 1 - 1 / (self.horizon * steps))

@@ -7,23 +7,22 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from strategies import auto, planning, probing
-from strategies.composition import (
-    SCREWS,
-    Composition,
-    ConsolidationSettings,
-    MixingSettings,
-    ObjectiveSettings,
-    ScheduleSettings,
-    SelectionSettings,
-)
+from strategies import planning
+from strategies.chooser import auto, probing
+from strategies.chooser.probing import Probing
 from strategies.contract import Plan, Signals
 from strategies.errors import BadPlan
-from strategies.named import NAMED, REWARM_REPLAY, Named
-from strategies.planning import compose
-from strategies.probe import ProbeSettings
-from strategies.probing import Probing
+from strategies.named import NAMED
+from strategies.named.rewarm_replay import REWARM_REPLAY
+from strategies.planning import refusals
 from strategies.settings import Closed, Json, Task, TrainingSettings
+from strategies.settings.composition import SCREWS, Composition, Named
+from strategies.settings.consolidation import ConsolidationSettings
+from strategies.settings.mixing import MixingSettings
+from strategies.settings.objective import ObjectiveSettings
+from strategies.settings.probe import ProbeSettings
+from strategies.settings.schedule import ScheduleSettings
+from strategies.settings.selection import SelectionSettings
 
 NAMES: tuple[str, ...] = (auto.NAME, *(one.name for one in NAMED))
 
@@ -83,7 +82,7 @@ def check(settings: StrategySettings, training: TrainingSettings, task: Task) ->
     if settings.name == auto.NAME:
         auto.check(turned(settings), training, task)
     else:
-        compose.check(get(settings.name).composition.model_copy(update=turned(settings)), training, task)
+        refusals.check(get(settings.name).composition.model_copy(update=turned(settings)), training, task)
 
 
 def mixing_of(settings: StrategySettings) -> MixingSettings | None:

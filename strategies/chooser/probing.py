@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 
-from strategies import auto
-from strategies.candidates import HALF_REPLAY, INFINITE, candidates
+from strategies.chooser import auto
+from strategies.chooser.candidates import HALF_REPLAY, INFINITE, candidates
 from strategies.contract import Plan, Signals, SourceFacts, TrainTemplate
+from strategies.contract.probe import Round, rounds, steps_of
 from strategies.errors import BadPlan
 from strategies.parts import ReplayMixing
-from strategies.planning import resolve
+from strategies.planning import common
 from strategies.planning.stage import everything
 from strategies.planning.trunk import in_one
-from strategies.probe import ProbeSettings, Round, rounds, steps_of
 from strategies.settings import Closed, Json
+from strategies.settings.probe import ProbeSettings
 
 SPARE = 1.5
 """How much longer a slice is than its share of the rows."""
@@ -93,7 +94,7 @@ def _budget_steps(signals: Signals, budget: float, stage_steps: int) -> int:
     if budget <= 1:
         return int(budget * stage_steps)
     sources = everything(signals)
-    per_row = sum(one.tokens for one in sources) / max(1, resolve.total_rows(sources))
+    per_row = sum(one.tokens for one in sources) / max(1, common.total_rows(sources))
     return int(budget / max(1.0, per_row * signals.training.train_batch_size))
 
 

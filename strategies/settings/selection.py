@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -56,3 +56,6 @@ class HalfSettings(Closed):
         if self.pairing != "auto" and self.level != "category":
             raise ValueError(f"pairing is used at level category only, not {self.level}; remove it")
         return self
+
+
+SelectionSettings = Annotated[AllSettings | HalfSettings | AdapterSettings, Field(discriminator="kind")]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from strategies.candidates import HALF_REPLAY, INFINITE, NEW_BANK, Candidate, are_set, candidates
-from strategies.case import Case
+from strategies.chooser.candidates import HALF_REPLAY, INFINITE, NEW_BANK, Candidate, are_set, candidates
+from strategies.chooser.case import Case
+from strategies.chooser.rules import PROBED, Choice, few_or_large_increments, short_of_retraining, short_stage
+from strategies.contract.graph import BANK
 from strategies.errors import BadPlan
-from strategies.plan import BANK
 from strategies.planning import share
-from strategies.rules import PROBED, Choice, few_or_large_increments, short_of_retraining, short_stage
 from strategies.words import counted
 
 HALF = 0.5

@@ -22,9 +22,9 @@ from strategies.contract import (
     TrainWork,
     Work,
 )
-from strategies.mixing.domains import batch_of
+from strategies.contract.domains import batch_of
+from strategies.contract.graph import ADAPTER, BANK, LIVE, MODEL, START, Artifact, parse_reference
 from strategies.parts import WeightedMixing
-from strategies.plan import ADAPTER, BANK, LIVE, MODEL, START, Artifact, parse_reference
 
 
 class Files(Protocol):

@@ -1,0 +1,139 @@
+"""What a user sets about how the result of training joins what came before."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from strategies.settings.merging import GreedySoupMerge, LinesMerge, OneStep, SoupMerge, by_name, goes_back
+from strategies.settings.record import Closed
+
+
+class KeepConsolidation(Closed):
+    """The trained weights are the result."""
+
+    kind: Literal["keep"] = Field("keep", description="the trained weights as they are")
+
+
+class AlignSettings(Closed):
+    """The head trained on samples of every class's Gaussian after the task (METHODS 3.2)."""
+
+    epochs: int = Field(30, ge=1, description="passes, one step a class in each")
+    batches: int = Field(5, ge=1, description="features drawn of each class in an epoch, in batches")
+    lr: float = Field(0.005, gt=0, description="peak rate of the head, decayed to 0")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of the descent")
+    weight_decay: float = Field(5e-4, ge=0, description="of the head")
+
+
+class RouterSettings(Closed):
+    """Which adapter answers a request (METHODS 3.3, 3.6, 3.7); ``prior`` and what follows are for language models."""
+
+    rounds: int = Field(4, ge=1, description="at most so often a request is sent on to another adapter")
+    prior: Literal["cosine", "gaussian"] = Field(
+        "gaussian",
+        description="language models: how a prompt is compared with the domains before any adapter is asked; an adapter"
+        " hardly learns its prompts, and cosines of their features lie close together",
+    )
+    temperature: float | None = Field(
+        None, gt=0, description="prior cosine: multiplies the cosines; default: the number of domains"
+    )
+    threshold: float = Field(
+        0.3, ge=0, le=1, description="language models: a request less probable in every domain goes to the base"
+    )
+    percentile: float = Field(
+        99.0,
+        gt=0,
+        le=100,
+        description="language models: one farther from all than this share of their own goes there too",
+    )
+    documents: int = Field(
+        512, ge=8, description="language models: prompts of a domain that its statistics are made of"
+    )
+
+
+class TaskMeanConsolidation(Closed):
+    """A bank of adapters, one a task, each pulled towards the mean of those before it (METHODS 3.2, 3.6)."""
+
+    kind: Literal["task-mean"] = Field("task-mean", description="a bank of adapters, each pulled to earlier ones")
+    alpha: float = Field(0.1, ge=0, le=1, description="how far an adapter is pulled at once; 0: not, 1: onto the mean")
+    merge_every: Literal["step", "epoch", "task"] = Field("epoch", description="how often it is pulled")
+    scale_alpha_by_lr: bool = Field(
+        True, description="merge_every step: alpha falls with the rate, so that a stage's end does not erase it"
+    )
+    space: Literal["auto", "factor", "delta"] = Field(
+        "auto", description="average factors, or their products (delta); auto: products once both differ by gap"
+    )
+    gap: float = Field(0.1, ge=0, description="space auto: relative difference above which products are averaged")
+    covariance: Literal["auto", "full", "diagonal"] = Field(
+        "auto", description="of class statistics; auto: diagonal above 1024 dimensions"
+    )
+    align: AlignSettings | None = Field(AlignSettings(), description="classes: training of the head after a task")
+    router: RouterSettings = Field(RouterSettings(), description="which adapter answers a request")
+
+
+LastStep = Annotated[OneStep | GreedySoupMerge | LinesMerge, Field(discriminator="kind")]
+"""Merges that a strategy can end with."""
+SIBLINGS = 3
+
+
+class MergeConsolidation(Closed):
+    """The stage trains ``siblings`` that differ in the order of their rows, and merges them as its last step.
+
+    Changes are counted from the model that training starts from, which interpolate and lines go back towards. A method
+    that averages models takes that model as the second one where there is one sibling alone.
+    """
+
+    kind: Literal["merge"] = Field("merge", description="siblings of one start, merged as the last step")
+    method: LastStep = Field(SoupMerge(), description="how they are merged")
+    siblings: int | None = Field(
+        None,
+        ge=1,
+        le=8,
+        description=f"models trained, alike but for the order of rows; default: {SIBLINGS}, or 1 where the method"
+        " scales the change of one",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _method_by_name(cls, raw: object) -> object:
+        return by_name(raw, "method")
+
+    @model_validator(mode="after")
+    def _takes_so_many(self) -> MergeConsolidation:
+        if self.scales_one and (self.siblings or 1) > 1:
+            raise ValueError(f"{self.method.kind} scales the change of one model; set siblings to 1")
+        return self
+
+    @property
+    def scales_one(self) -> bool:
+        """Whether the method scales the change of one model alone."""
+        return goes_back(self.method)
+
+    @property
+    def count(self) -> int:
+        """How many siblings there are."""
+        return self.siblings or (1 if self.scales_one else SIBLINGS)
+
+
+class EmaConsolidation(Closed):
+    """The result is a moving average of the weights over the optimizer steps of this stage.
+
+    The decay is per optimizer step, so it means nothing without the stage's length: 0.9999 over 500 steps moves the
+    average 5 % of the way (METHODS 5.2). A schedule that decays the rate already averages; both together lag.
+    """
+
+    kind: Literal["ema"] = Field("ema", description="a moving average of the weights over the stage's steps")
+    decay: float | None = Field(
+        None, ge=0, lt=1, description="what stays of the average each step; default: 1 - 1 / (horizon * steps)"
+    )
+    horizon: float = Field(1.0, gt=0, le=5, description="length of the average's memory, in stages")
+
+    def decay_over(self, steps: int) -> float:
+        """The decay of a stage of ``steps`` optimizer steps."""
+        return self.decay if self.decay is not None else max(0.0, 1 - 1 / (self.horizon * steps))
+
+
+ConsolidationSettings = Annotated[
+    KeepConsolidation | EmaConsolidation | MergeConsolidation | TaskMeanConsolidation, Field(discriminator="kind")
+]
