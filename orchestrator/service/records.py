@@ -126,7 +126,7 @@ class QuarantineRecord(Closed):
 
 
 class BatchDetail(BatchRecord):
-    """A batch with its quarantined rows and the versions that trained on it."""
+    """A batch with its quarantined rows and the versions that saw it, themselves or by an ancestor."""
 
     labels: tuple[str, ...]
     quarantine: tuple[QuarantineRecord, ...]

@@ -13,7 +13,6 @@ from strategies.chooser.probing import Probing
 from strategies.contract import Plan, Signals
 from strategies.errors import BadPlan
 from strategies.named import NAMED
-from strategies.named.rewarm_replay import REWARM_REPLAY
 from strategies.planning import refusals
 from strategies.settings import Closed, Json, Task, TrainingSettings
 from strategies.settings.composition import SCREWS, Composition, Named
@@ -154,7 +153,7 @@ def describe() -> list[Json]:
 
 def _usual(name: object) -> Composition:
     found = (one.composition for one in NAMED if one.name == name)
-    return next(found, REWARM_REPLAY.composition)
+    return next(found, auto.USUAL.composition)
 
 
 def _with_kind(value: Any, usual: Composition, screw: str) -> Any:

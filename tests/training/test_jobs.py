@@ -16,11 +16,11 @@ import pytest
 import torch
 import transformers
 
+from orchestrator.jobs.identity import handle_of
 from strategies.contract import EXIT_CANCELLED, EXIT_REFUSED, JobResult, JobSpec
 from strategies.errors import Refused
 from strategies.inference.encoding import Encoder
 from strategies.jobs.run import work
-from strategies.jobs.runtime import process_started
 from strategies.training import data
 from tests import models
 from tests.training import makers
@@ -236,7 +236,9 @@ def test_the_heart_beats_before_torch_is_there(tmp_path: Path, llama: Path) -> N
     wait_for(lambda: (directory / "heartbeat.json").exists(), directory)
     beat = json.loads((directory / "heartbeat.json").read_text())
     assert beat["phase"] == "starting"
-    assert (beat["pid"], beat["process_started"]) == (process.pid, process_started(process.pid))
+    found = handle_of(process.pid)
+    assert found is not None
+    assert (beat["boot_id"], beat["pid"], beat["process_started"]) == (found.boot_id, found.pid, found.started)
     assert "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text()
     wait_for(lambda: training(directory), directory)
     later = json.loads((directory / "heartbeat.json").read_text())
