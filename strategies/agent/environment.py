@@ -16,12 +16,15 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from strategies import schedule
 from strategies.agent.rollout import Mixture
 from strategies.agent.rows import Ids, RowDrawer, compact, frequent, similarities, token_counts, windows
 from strategies.agent.trajectories import Domain, Head, Provenance, versions
+from strategies.parts import CosineSchedule
 from strategies.settings import Json
 from strategies.settings.agent import ProxySettings
 from strategies.training.checkpoint import copied
+from strategies.training.decay import decay_groups
 
 EVAL_ROWS = 64
 
@@ -117,8 +120,10 @@ class ProxyEnvironment:
 
     def _begin(self, order: str, steps: int) -> None:
         self._drawer = RowDrawer([len(rows) for rows in self._rows], order)
-        self._optimizer = _optimizer(self._model, self.settings)
-        self._planned, self._done = steps * math.ceil(self._step_rows / self.settings.batch), 0
+        groups = decay_groups(self._model.parameters(), self.settings.weight_decay)
+        self._optimizer = torch.optim.AdamW(groups, lr=self.settings.learning_rate, betas=(0.9, 0.95))
+        self._schedule = _schedule(steps * math.ceil(self._step_rows / self.settings.batch), self.settings)
+        self._updates = 0
 
     @property
     def _step_rows(self) -> int:
@@ -138,9 +143,9 @@ class ProxyEnvironment:
         return rows.numel()
 
     def _update(self, batch: Tensor) -> None:
-        self._done += 1
+        self._updates += 1
         for group in self._optimizer.param_groups:
-            group["lr"] = self.settings.learning_rate * _factor(self._done, self._planned, self.settings)
+            group["lr"] = schedule.rate(self._schedule, self._updates)
         self._optimizer.zero_grad(set_to_none=True)
         self._losses(batch).mean().backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
@@ -187,20 +192,14 @@ def _model(settings: ProxySettings) -> Any:
         return LlamaForCausalLM(config)
 
 
-def _optimizer(model: Any, settings: ProxySettings) -> torch.optim.Optimizer:
-    matrices = [one for one in model.parameters() if one.ndim > 1]
-    vectors = [one for one in model.parameters() if one.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.95))
-
-
-def _factor(step: int, steps: int, settings: ProxySettings) -> float:
-    """Linear warm-up from the first step on, then cosine; ``step`` counts from 1."""
-    warm = math.ceil(settings.warmup * steps)
-    if step <= warm:
-        return step / warm
-    low = settings.min_learning_rate_ratio
-    return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+def _schedule(steps: int, settings: ProxySettings) -> CosineSchedule:
+    peak = settings.learning_rate
+    return CosineSchedule(
+        steps=steps,
+        warmup=math.ceil(settings.warmup * steps),
+        lr=peak,
+        min_lr=peak * settings.min_learning_rate_ratio,
+    )
 
 
 def _plain(config: Any) -> Json:

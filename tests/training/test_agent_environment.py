@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 
 import numpy as np
@@ -67,6 +68,17 @@ def test_a_run_says_where_it_comes_from(proxy: ProxyEnvironment) -> None:
     assert head.provenance.settings == json.loads(SETTINGS.model_dump_json())
     assert set(head.provenance.data) == {"ones", "threes"}
     assert {"torch", "transformers", "python"} <= set(head.provenance.versions)
+
+
+def test_every_run_has_the_whole_schedule(proxy: ProxyEnvironment) -> None:
+    for seed in (1, 2):
+        proxy.reset(seed)
+        rates = []
+        for _ in range(3):
+            proxy.step([0.5, 0.5])
+            rates.append(proxy._optimizer.param_groups[0]["lr"])
+        # Two updates a step: a warm-up of one, then a cosine over five that ends at a tenth.
+        assert rates == pytest.approx([1e-3 + 9e-3 * (1 + math.cos(math.pi * at / 5)) / 2 for at in (1, 3, 5)])
 
 
 def test_the_tokens_of_a_step_are_counted(proxy: ProxyEnvironment) -> None:
