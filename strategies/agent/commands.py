@@ -31,7 +31,7 @@ from strategies.agent.rollout import Chooser, Mixture, constant, rollout, script
 from strategies.agent.steering import Guarded
 from strategies.agent.texts import hashes, read_domains
 from strategies.agent.trajectories import Trajectory, append, read, versions
-from strategies.contract.regmix import FitSettings, MixtureSettings, ProxyRun
+from strategies.contract.regmix import FitSettings, ProxyRun
 from strategies.errors import BadState, Refused
 from strategies.fitting.regmix import fit
 from strategies.inference.precision import device_for
@@ -305,7 +305,7 @@ def _regmix(environment: ProxyEnvironment, request: Collect | Evaluate, tell: Te
     names = [domain.name for domain in tiny.domains]
     prior = {domain.name: domain.prior for domain in tiny.domains}
     runs = []
-    for at, weights in enumerate(candidates(prior, MixtureSettings(runs=request.regmix_runs), seed="regmix")):
+    for at, weights in enumerate(candidates(prior, request.regmix_runs, seed="regmix")):
         choose = constant([weights[name] for name in names])
         run = kept(f"regmix-tiny-{at}", partial(rollout, tiny, choose, seed=settings.seed))
         runs.append(ProxyRun(weights=weights, losses=dict(zip(names, run.steps[-1].losses, strict=True))))

@@ -109,7 +109,7 @@ def _walk(domains: Sequence[Domain], settings: ProposalSettings, number: int) ->
 def _dirichlet(draw: random.Random, strength: float, prior: Sequence[float]) -> list[float]:
     """Logarithms of a Dirichlet(strength * prior) draw before it is normalised.
 
-    In logarithms because a gamma variate of a small shape underflows: G(a) = G(a + 1) * U^(1/a).
+    As :func:`strategies.mixing.dirichlet.log_gammas`, without numpy, which requests and records do not bring.
     """
     shapes = [max(strength * share, 1e-6) for share in prior]
     return [math.log(draw.gammavariate(a + 1, 1)) + math.log(1 - draw.random()) / a for a in shapes]

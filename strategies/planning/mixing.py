@@ -9,7 +9,7 @@ from pathlib import Path
 from strategies.agent import TRIED
 from strategies.agent.folder import fingerprint
 from strategies.contract import Explained, FitTemplate, ProxyTemplate, Template, TrainTemplate
-from strategies.contract.regmix import FitSettings, MixtureSettings
+from strategies.contract.regmix import FitSettings
 from strategies.errors import BadPlan
 from strategies.mixing.regmix import candidates
 from strategies.mixing.skill_it import identity
@@ -173,7 +173,7 @@ def _regmix(
 ) -> tuple[dict[str, Template], str]:
     signals, found = stage.signals, stage.domains
     prior = domains.prior(found)
-    drawn = candidates(prior, MixtureSettings(runs=settings.runs), seed=f"regmix {stage.values['order'].value}")
+    drawn = candidates(prior, settings.runs, seed=f"regmix {stage.values['order'].value}")
     share_of = ceil(settings.runs / settings.jobs)
     proxy = ProxySettings(
         step_tokens=settings.tokens,
