@@ -26,7 +26,7 @@ from strategies.agent.learning import Learner
 from strategies.agent.learning import train as taught
 from strategies.agent.policy import Agent
 from strategies.agent.proposals import propose
-from strategies.agent.requests import Collect, Evaluate, Graph, Provenance, Report, Teach, estimate
+from strategies.agent.requests import Collect, CollectionCard, Evaluate, Graph, Report, Teach, estimate
 from strategies.agent.rollout import Chooser, Mixture, constant, rollout, scripted
 from strategies.agent.steering import Guarded
 from strategies.agent.texts import hashes, read_domains
@@ -213,14 +213,14 @@ def graph(request: Graph, tell: Tell) -> Json:
     return {"graph": found, "facts": {"data": hashes(request.domains), "versions": versions()}}
 
 
-def _card(out: Path, request: Collect) -> Provenance:
+def _card(out: Path, request: Collect) -> CollectionCard:
     """The collection's card, that of an earlier call if there was one; another one's is refused."""
-    card = Provenance(request=request, data=hashes(request.domains), versions=versions())
+    card = CollectionCard(request=request, data=hashes(request.domains), versions=versions())
     path = out / CARD
     if not path.is_file():
         return card
     try:
-        found = Provenance.model_validate_json(path.read_bytes())
+        found = CollectionCard.model_validate_json(path.read_bytes())
     except ValueError as error:
         raise BadState(f"{path} cannot be read; collect into a new folder") from error
     if _question(found) != _question(card):
@@ -228,7 +228,7 @@ def _card(out: Path, request: Collect) -> Provenance:
     return found
 
 
-def _question(card: Provenance) -> Json:
+def _question(card: CollectionCard) -> Json:
     """What makes two collections one: settings, domains and the bytes of their files, wherever they lie."""
     targets = [domain.target for domain in card.request.domains]
     settings = card.request.model_dump(mode="json", include={"proxy", "proposals", "regmix_runs", "regmix_tokens"})
@@ -310,7 +310,7 @@ def _regmix(environment: ProxyEnvironment, request: Collect | Evaluate, tell: Te
         run = kept(f"regmix-tiny-{at}", partial(rollout, tiny, choose, seed=settings.seed))
         runs.append(ProxyRun(weights=weights, losses=dict(zip(names, run.steps[-1].losses, strict=True))))
         tell(Report(text="regmix's tiny runs", step=len(runs), steps=request.regmix_runs))
-    sides = {side: tuple(domain.name for domain in tiny.domains if domain.target is side) for side in (True, False)}
+    sides = {new: tuple(domain.name for domain in tiny.domains if domain.new is new) for new in (True, False)}
     found = fit(
         runs,
         FitSettings(
@@ -328,7 +328,7 @@ def _regmix(environment: ProxyEnvironment, request: Collect | Evaluate, tell: Te
 def _skill_it(environment: ProxyEnvironment, request: Evaluate) -> Chooser:
     """Skill-It from the prior, each domain helping itself alone; a new window for every run."""
     names = [domain.name for domain in environment.domains]
-    prior = environment.head(0).prior
+    prior = environment.header(0).prior
     settings = SkillItReweighting(eta=request.eta, graph=identity(names))
 
     def choose(history: Trajectory) -> Mixture:
@@ -347,7 +347,7 @@ def _steered(agent: Agent, environment: ProxyEnvironment, given: Mapping[str, Mi
 
     def choose(history: Trajectory) -> Mixture:
         if not history.steps:
-            state["guarded"] = Guarded(agent, environment.head(0), given=given)
+            state["guarded"] = Guarded(agent, environment.header(0), given=given)
         return _limited(environment, history, state["guarded"].next(history))
 
     return choose

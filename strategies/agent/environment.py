@@ -19,7 +19,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from strategies import schedule
 from strategies.agent.rollout import Mixture
 from strategies.agent.rows import Ids, RowDrawer, compact, frequent, similarities, token_counts, windows
-from strategies.agent.trajectories import Domain, Head, Provenance, versions
+from strategies.agent.trajectories import Provenance, TrajectoryDomain, TrajectoryHeader, versions
 from strategies.parts import CosineSchedule
 from strategies.settings import Json
 from strategies.settings.agent import ProxySettings
@@ -34,7 +34,8 @@ class DomainTokens:
     """One domain's token ids, each one long row."""
 
     name: str
-    target: bool
+    new: bool
+    """Whether it is what the training is for."""
     train: Ids
     validation: Ids
 
@@ -43,8 +44,8 @@ class ProxyEnvironment:
     """A tiny Llama that every run re-warms from the same weights, under the same schedule of rates.
 
     ``name`` tells environments apart whose losses must not be compared. ``start`` is another environment's ``initial``
-    on the same data and settings; without it the shared start is trained here, on the sources by prior. The model and
-    what it reads are on ``device``, ``initial`` is in main memory.
+    on the same data and settings; without it the shared start is trained here, on the old domains by prior. The model
+    and what it reads are on ``device``, ``initial`` is in main memory.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class ProxyEnvironment:
         """Training speed so far, evaluations not counted."""
         return self.trained_tokens / self.trained_seconds if self.trained_seconds else 0.0
 
-    def head(self, seed: int) -> Head:
+    def header(self, seed: int) -> TrajectoryHeader:
         """What a trajectory under ``seed`` says before its first step."""
         provenance = Provenance(
             seeds={"data": seed, "start": self.settings.seed},
@@ -95,7 +96,9 @@ class ProxyEnvironment:
             data=self._hashes,
             versions=versions(),
         )
-        return Head(environment=self.name, domains=self.domains, total=self.settings.steps, provenance=provenance)
+        return TrajectoryHeader(
+            environment=self.name, domains=self.domains, total=self.settings.steps, provenance=provenance
+        )
 
     def reset(self, seed: int) -> tuple[float, ...]:
         """Back to the shared start; returns the losses of all domains."""
@@ -157,7 +160,7 @@ class ProxyEnvironment:
         return functional.cross_entropy(logits.transpose(1, 2), rows[:, 1:], reduction="none")
 
     def _pretrain(self) -> dict[str, Tensor]:
-        prior = [0.0 if domain.target else domain.prior for domain in self.domains]
+        prior = [0.0 if domain.new else domain.prior for domain in self.domains]
         mixture = prior if sum(prior) > 0 else [domain.prior for domain in self.domains]
         self._begin(f"start {self.settings.seed}", max(1, self.settings.initial_steps))
         for _ in range(self.settings.initial_steps):
@@ -165,11 +168,11 @@ class ProxyEnvironment:
         return copied(dict(self._model.named_parameters()))
 
 
-def _domains(data: Sequence[DomainTokens], vocabulary: int) -> tuple[Domain, ...]:
+def _domains(data: Sequence[DomainTokens], vocabulary: int) -> tuple[TrajectoryDomain, ...]:
     total = sum(len(one.train) for one in data)
-    near = similarities(token_counts([one.train for one in data]), [one.target for one in data], vocabulary)
+    near = similarities(token_counts([one.train for one in data]), [one.new for one in data], vocabulary)
     return tuple(
-        Domain(name=one.name, target=one.target, prior=len(one.train) / total, similarity=cosine)
+        TrajectoryDomain(name=one.name, new=one.new, prior=len(one.train) / total, similarity=cosine)
         for one, cosine in zip(data, near, strict=True)
     )
 

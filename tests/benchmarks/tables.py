@@ -441,14 +441,19 @@ def _spread(found: Record, policy: str) -> str:
     return f"{row['fall']:.3f} ± {row['fall_deviation']:.3f}"
 
 
+def _loss(row: Record, name: str, *, earlier: str) -> float:
+    """A figure of a result that may have been written under an earlier name."""
+    return float(row[name] if name in row else row[earlier])
+
+
 def _held_out(measured: Record, name: str, found: Record) -> str:
     world, lessons = found["world"], measured["agent"]["lessons"]
     rows = [
         (
             row["policy"],
             _spread(found, row["policy"]),
-            f"{row['source']:.4f}",
-            f"{row['target']:.4f}",
+            f"{_loss(row, 'old_loss', earlier='source'):.4f}",
+            f"{_loss(row, 'new_loss', earlier='target'):.4f}",
         )
         for row in found["rows"]
     ]

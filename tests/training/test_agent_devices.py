@@ -29,7 +29,7 @@ def silent(report: Report) -> None:
 
 def tokens(name: str, start: int) -> DomainTokens:
     ids = np.asarray((start + np.arange(400)) % 7, dtype=np.int64)
-    return DomainTokens(name=name, target=start > 0, train=ids, validation=ids[:80])
+    return DomainTokens(name=name, new=start > 0, train=ids, validation=ids[:80])
 
 
 def test_the_proxys_weights_and_rows_are_on_its_device_and_its_start_in_main_memory() -> None:
