@@ -9,10 +9,10 @@ import time
 from pydantic import ValidationError
 
 from strategies.agent.requests import REQUEST, Asked, Collect, Graph, Report, Teach
+from strategies.contract import EXIT_REFUSED
 from strategies.errors import StrategyError
 from strategies.settings import Json
 
-EXIT_REFUSED = 65
 EVERY_S = 0.2
 
 

@@ -30,11 +30,12 @@ from strategies.agent.requests import Collect, CollectionCard, Evaluate, Graph, 
 from strategies.agent.rollout import Chooser, Mixture, constant, rollout, scripted
 from strategies.agent.steering import Guarded
 from strategies.agent.texts import hashes, read_domains
-from strategies.agent.trajectories import Trajectory, append, read, versions
+from strategies.agent.trajectories import Trajectory, append, read
 from strategies.contract.regmix import FitSettings, ProxyRun
 from strategies.errors import BadState, Refused
 from strategies.fitting.regmix import fit
 from strategies.inference.precision import device_for
+from strategies.libraries import library_versions
 from strategies.mixing.regmix import candidates
 from strategies.mixing.simplex import caps, within
 from strategies.mixing.skill_it import SkillIt, identity
@@ -194,7 +195,7 @@ def evaluate(request: Evaluate, tell: Tell) -> Json:
         agent_minus_guard=None if own is None else own.fall - guard.fall,
         wins=wins,
         facts={"seeds": list(request.seeds), "tokens_a_run": found.outcomes[0].tokens, "data": hashes(request.domains),
-               "versions": versions()},
+               "versions": library_versions()},
     ).model_dump(mode="json")  # fmt: skip
 
 
@@ -210,12 +211,12 @@ def graph(request: Graph, tell: Tell) -> Json:
         weight=request.weight,
         done=lambda count: tell(Report(text="testing edges", step=count, steps=total)),
     )
-    return {"graph": found, "facts": {"data": hashes(request.domains), "versions": versions()}}
+    return {"graph": found, "facts": {"data": hashes(request.domains), "versions": library_versions()}}
 
 
 def _card(out: Path, request: Collect) -> CollectionCard:
     """The collection's card, that of an earlier call if there was one; another one's is refused."""
-    card = CollectionCard(request=request, data=hashes(request.domains), versions=versions())
+    card = CollectionCard(request=request, data=hashes(request.domains), versions=library_versions())
     path = out / CARD
     if not path.is_file():
         return card

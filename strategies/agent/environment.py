@@ -19,7 +19,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from strategies import schedule
 from strategies.agent.rollout import Mixture
 from strategies.agent.rows import Ids, RowDrawer, compact, frequent, similarities, token_counts, windows
-from strategies.agent.trajectories import Provenance, TrajectoryDomain, TrajectoryHeader, versions
+from strategies.agent.trajectories import Provenance, TrajectoryDomain, TrajectoryHeader
+from strategies.libraries import library_versions
 from strategies.parts import CosineSchedule
 from strategies.settings import Json
 from strategies.settings.agent import ProxySettings
@@ -94,7 +95,7 @@ class ProxyEnvironment:
             settings=self.settings.model_dump(mode="json"),
             model={"config": _plain(self._model.config), "start_sha256": self._start_sha256},
             data=self._hashes,
-            versions=versions(),
+            versions=library_versions(),
         )
         return TrajectoryHeader(
             environment=self.name, domains=self.domains, total=self.settings.steps, provenance=provenance

@@ -5,11 +5,9 @@ Every run that evaluates its domains while it trains leaves one, so that an agen
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import math
 import os
-import platform
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,7 +19,6 @@ from strategies.settings import Closed, Json
 
 FORMAT = 2
 MAX_LINE_BYTES = 64 << 20
-LIBRARIES = ("torch", "transformers", "safetensors", "tokenizers", "numpy")
 _TOLERANCE = 1e-6
 
 
@@ -175,17 +172,6 @@ def parse(value: object, *, where: str) -> Trajectory:
         return Trajectory.model_validate(value)
     except ValidationError as error:
         raise BadState(f"{where} is not a trajectory: {error.errors()[0]['msg']}; remove it") from error
-
-
-def versions() -> dict[str, str]:
-    """The libraries whose versions change numbers."""
-    found = {"python": platform.python_version()}
-    for name in LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def _json(line: bytes, where: str) -> object:

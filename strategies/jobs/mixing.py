@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from strategies.agent.steering import Steering
-from strategies.agent.trajectories import Provenance, Trajectory, TrajectoryDomain, TrajectoryHeader, append, versions
+from strategies.agent.trajectories import Provenance, Trajectory, TrajectoryDomain, TrajectoryHeader, append
 from strategies.contract import JobSpec, TrainWork
 from strategies.contract.domains import by_domain
 from strategies.errors import BadState
@@ -16,6 +16,7 @@ from strategies.inference.encoding import Encoder
 from strategies.inference.score import Scorer
 from strategies.jobs.dividing import classes_by
 from strategies.jobs.observe import SelectLosses
+from strategies.libraries import library_versions
 from strategies.mixing.exact import decimals, fraction, rounded
 from strategies.mixing.replay import ReplayMixer
 from strategies.mixing.samplers import mixer
@@ -169,7 +170,7 @@ def _header(spec: JobSpec, work: TrainWork, mixing: WeightedMixing, *, total: in
             seeds={"data": mixing.order, "job": spec.seed},
             settings=work.template.model_dump(mode="json", include={"schedule", "steps", "mixing"}),
             data={source.name: source.sha256 for source in work.sources},
-            versions=versions(),
+            versions=library_versions(),
         ),
     )
 

@@ -7,6 +7,6 @@ from numpy.typing import NDArray
 
 
 def log_gammas(shapes: NDArray[np.float64], random: np.random.Generator) -> NDArray[np.float64]:
-    """log G(a) = log G(a + 1) + log(U) / a for every shape a; the softmax over domains is a draw of Dirichlet(shapes)."""
+    """log G(a) = log G(a + 1) + log(U) / a for every shape a; their softmax is a draw of Dirichlet(shapes)."""
     variates = random.standard_gamma(shapes + 1)
     return np.asarray(np.log(variates) + np.log1p(-random.random(shapes.shape)) / shapes, dtype=np.float64)
