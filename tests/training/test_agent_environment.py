@@ -11,8 +11,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from strategies.agent.comparison import Comparison, baselines, compare
 from strategies.agent.environment import DomainTokens, ProxyEnvironment
-from strategies.agent.evaluate import Comparison, baselines, compare
 from strategies.agent.rollout import constant, rollout
 from strategies.agent.rows import OTHER, RowDrawer, compact, frequent, similarities, token_counts, windows
 from strategies.errors import BadPlan, Refused
