@@ -12,14 +12,14 @@ from strategies.agent.trajectories import Trajectory
 from strategies.mixing.simplex import caps, within
 from strategies.mixing.skill_it import SkillIt, identity
 from strategies.parts import SkillItReweighting
-from strategies.settings.mixing import MixtureLimits
+from strategies.settings.mixing import MixtureLimits, SkillItSettings
 
 
 def skill_it(environment: ProxyEnvironment, *, eta: float) -> Chooser:
     """Skill-It from the prior, each domain helping itself alone; a new window for every run."""
     header = environment.header(0)
     prior = dict(zip(header.names, header.prior, strict=True))
-    settings = SkillItReweighting(eta=eta, graph=identity(header.names))
+    settings = SkillItReweighting(eta=eta, window=SkillItSettings().window, graph=identity(header.names))
 
     def choose(history: Trajectory) -> Mixture:
         rule = SkillIt(settings, prior)

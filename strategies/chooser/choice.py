@@ -14,7 +14,7 @@ from strategies.contract import Plan, Signals
 from strategies.errors import BadPlan
 from strategies.named import NAMED
 from strategies.named.rewarm_replay import REWARM_REPLAY
-from strategies.planning import compose
+from strategies.planning import refusals
 from strategies.settings import Closed, Json, Task, TrainingSettings
 from strategies.settings.composition import SCREWS, Composition, Named
 from strategies.settings.consolidation import ConsolidationSettings
@@ -82,7 +82,7 @@ def check(settings: StrategySettings, training: TrainingSettings, task: Task) ->
     if settings.name == auto.NAME:
         auto.check(turned(settings), training, task)
     else:
-        compose.check(get(settings.name).composition.model_copy(update=turned(settings)), training, task)
+        refusals.check(get(settings.name).composition.model_copy(update=turned(settings)), training, task)
 
 
 def mixing_of(settings: StrategySettings) -> MixingSettings | None:

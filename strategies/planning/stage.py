@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from strategies import selection
 from strategies.contract import Explained, Signals, SourceFacts, TrainTemplate
 from strategies.parts import Consolidation, Mixing, Objective, ReplayMixing, Schedule, Selection
-from strategies.planning import domains, share
-from strategies.planning import values as resolve
+from strategies.planning import common, domains, share
 from strategies.planning.domains import Domain
 from strategies.settings import Json
 from strategies.settings.composition import SCREWS, Composition
@@ -88,10 +87,10 @@ def resolve_stage(
     shares["replay"], rate = _differ(refused, replay=shares["replay"], rate=rate, pinned=pinned)
     chosen, drawn = selection.resolve(signals, composition.selection)
     values = {
-        "strategy": Explained(value=strategy, origin=resolve.SETTINGS),
+        "strategy": Explained(value=strategy, origin=common.SETTINGS),
         **screws,
-        **resolve.common_values(signals, rate),
-        **resolve.cosine_values(signals, resolve.total_rows(_taught(composition, new, old))),
+        **common.common_values(signals, rate),
+        **common.cosine_values(signals, common.total_rows(_taught(composition, new, old))),
         **shares,
         **drawn,
     }
@@ -101,7 +100,7 @@ def resolve_stage(
         signals=signals,
         composition=composition,
         selection=chosen,
-        objective=resolve.objective(signals, composition.objective),
+        objective=common.objective(signals, composition.objective),
         new=new,
         old=old,
         values=values,
@@ -196,7 +195,7 @@ def train_job(
 def replay(stage: Stage, *, cursor: str | None) -> ReplayMixing:
     """The stage's old sources in place of its share of the new ones."""
     return ReplayMixing(
-        new=resolve.names(stage.new),
+        new=common.names(stage.new),
         old=share.weights(stage.old, stage.signals.anchor),
         share=stage.share,
         batch=stage.signals.training.train_batch_size,
@@ -221,7 +220,7 @@ def decay(consolidation: ConsolidationSettings, steps: int) -> dict[str, Explain
         return {}
     given = consolidation.decay is not None
     horizon = f"horizon of {counted(consolidation.horizon, 'stage')} of {counted(steps, 'step')}"
-    origin = resolve.SETTINGS if given else horizon
+    origin = common.SETTINGS if given else horizon
     return {"decay": Explained(value=consolidation.decay_over(steps), origin=origin)}
 
 

@@ -16,8 +16,8 @@ from strategies.contract.graph import ADAPTER
 from strategies.errors import BadPlan
 from strategies.mixing.replay import old_rows
 from strategies.parts import InfiniteSchedule, Mixing, ReplayMixing
-from strategies.planning import merging, mixing, share
-from strategies.planning import values as resolve
+from strategies.planning import common, merging, mixing, share
+from strategies.planning.reweighting import MIXTURE
 from strategies.planning.stage import (
     Stage,
     decay,
@@ -69,7 +69,7 @@ def _stage(
         obstacle = _too_fast(resumed)
         if obstacle is None:
             return resumed, None
-    rate = resolve.peak_rate(signals.training, signals.task)
+    rate = common.peak_rate(signals.training, signals.task)
     fresh = resolve_stage(signals, composition, strategy=strategy, new=new, old=old, rate=rate)
     return _with_constant_rate(fresh, settings), obstacle
 
@@ -97,7 +97,7 @@ def _too_fast(stage: Stage) -> str | None:
 
 def _trunks_peak(signals: Signals) -> Explained:
     if signals.training.learning_rate is not None:
-        return resolve.peak_rate(signals.training, signals.task)
+        return common.peak_rate(signals.training, signals.task)
     return Explained(value=float(signals.parent_settings["learning_rate"]), origin="the live version's trunk")
 
 
@@ -152,7 +152,7 @@ def _not_taken(stage: Stage) -> dict[str, int]:
 
     Rows that replay displaced from trunk and release alike are not among them: no schedule makes up for those.
     """
-    available = resolve.total_rows(stage.new)
+    available = common.total_rows(stage.new)
     after_trunk = max(0, available - _new_rows(stage, _trunk_steps(stage)))
     left = min(after_trunk, _new_rows(stage, _length(stage, "anneal")))
     return {source.name: math.ceil(left * source.rows / available) for source in stage.signals.new if left}
@@ -186,7 +186,7 @@ def _trunk(stage: Stage, settings: InfiniteSettings, *, resumed: bool) -> TrainT
         init="@live/state/trunk" if resumed else "@live/answer/model",
         optimizer="@live/state/optimizer" if resumed else None,
         steps=_trunk_steps(stage),
-        state=(*STATE, mixing.MIXTURE) if stage.domains else STATE,
+        state=(*STATE, MIXTURE) if stage.domains else STATE,
     )
     return made.model_copy(update={"consolidation": KeepConsolidation()})
 
@@ -220,7 +220,7 @@ def in_one(trunk: TrainTemplate, release: TrainTemplate) -> TrainTemplate:
 def _mixing(stage: Stage) -> Mixing:
     """The stage's mixing; of an earlier batch replay takes no more as new than its release alone took."""
     made = mixing.of(stage, cursor=parents_cursor(stage.signals), steps=_trunk_steps(stage))
-    own = resolve.names(stage.signals.new)
+    own = common.names(stage.signals.new)
     carried = {source.name: source.rows for source in stage.new if source.name not in own}
     return made.model_copy(update={"most": carried}) if isinstance(made, ReplayMixing) else made
 

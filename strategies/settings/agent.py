@@ -1,9 +1,8 @@
 """How a data mixing agent is built, taught and given runs to learn from (METHODS 4.1).
 
 Records more than settings: each is written down whole beside what was made by it (in an agent's card, a collection's,
-a plan), so that this can be loaded, gone on with and told from what other values made. Most fields are constants, which
-only tests set otherwise; each class says which a user can set. The numbers are this project's own: the paper names few
-and has no public code.
+a plan), so that this can be loaded, gone on with and told from what other values made. Most fields are constants; each
+class says which of them a user can set. The numbers are this project's own, as no code of the paper is public.
 """
 
 from __future__ import annotations

@@ -118,7 +118,6 @@ class RegMixSettings(Closed):
     tokens: int = Field(50_000, ge=1024, description="tokens of a tiny run")
     jobs: int = Field(4, ge=1, description="jobs that the tiny runs are dealt out to")
     old_weight: float = Field(0.5, ge=0, le=1, description="weight of the old domains' loss in what is minimised")
-    epochs_max: float = Field(4.0, gt=0, description="how often a domain may be repeated in the chosen mixture")
     hidden: int = Field(
         defaults.HIDDEN, ge=8, description=f"width of the tiny runs' model, a multiple of {2 * defaults.HEADS}"
     )

@@ -18,8 +18,8 @@ from strategies.contract.graph import batches_drawn, needs
 from strategies.errors import BadPlan, BadState
 from strategies.named.data_mixing import DATA_MIXING
 from strategies.parts import GroupDroObjective, SkillItReweighting, WeightedMixing
+from strategies.planning.common import total_rows
 from strategies.planning.stage import everything
-from strategies.planning.values import total_rows
 from strategies.settings import Json, TrainingSettings
 from strategies.settings.agent import ProxySettings
 from strategies.settings.mixing import RegMixSettings

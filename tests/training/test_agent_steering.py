@@ -81,6 +81,6 @@ def test_a_domain_without_a_loss_and_a_folder_without_an_agent_are_refused(folde
 def test_an_agent_that_took_the_place_of_the_planned_one_does_not_steer(folder: Path, tmp_path: Path) -> None:
     other = shutil.copytree(folder, tmp_path / "other")
     (other / CARD).write_text((other / CARD).read_text() + " ")
-    settings = AgentReweighting(folder=str(other), sha256=fingerprint(folder))
+    settings = AgentReweighting(folder=str(other), sha256=fingerprint(folder), patience=3)
     with pytest.raises(BadState, match="another agent than the plan was made with"):
         Steering(settings, TrajectoryHeader(environment="s", domains=DOMAINS, total=3))

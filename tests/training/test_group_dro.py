@@ -35,7 +35,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def objective(**changes: Any) -> GroupDro:
-    return GroupDro(GroupDroObjective(**{"prior": PRIOR, **changes}), DOMAINS)
+    return GroupDro(GroupDroObjective(**{"prior": PRIOR, "eta": 1.0, "smoothing": 1e-3, **changes}), DOMAINS)
 
 
 def robust(folder: Path, job: dict[str, Any], reference: Any, *, stop_at: int | None = None) -> Loop:
@@ -75,7 +75,7 @@ def by_hand(loop: Loop, reference: Any) -> tuple[dict[str, float], dict[str, tor
     behind = (losses.detach() - token_losses(reference, batch).detach()).clamp(min=0)
     rows = {"new": [0, 2, 3], "old": [1]}
     excess = {name: float(behind[at][counted[at]].mean()) for name, at in rows.items()}
-    alpha = adversary_step(PRIOR, excess)
+    alpha = adversary_step(PRIOR, excess, eta=1.0, smoothing=1e-3)
     weight = torch.tensor([alpha[DOMAINS[name]] / PRIOR[DOMAINS[name]] for name, _ in ROWS])[:, None] * counted
     loss = (losses * weight).sum() / weight.sum()
     found = torch.autograd.grad(loss, list(loop.run.parameters.values()))
@@ -187,11 +187,12 @@ def test_a_step_that_ran_out_of_memory_moves_alpha_once(loop: Loop, monkeypatch:
 
 
 def test_what_does_not_fit_is_refused(loop: Loop) -> None:
+    settings = GroupDroObjective(prior={"new": 1.0}, eta=1, smoothing=0)
     with pytest.raises(BadPlan, match="no prior weight"):
-        GroupDro(GroupDroObjective(prior={"new": 1.0}), DOMAINS)
+        GroupDro(settings, DOMAINS)
     (batch,) = loop.collate(ROWS)
     with pytest.raises(Refused, match="belongs to no domain"):
-        GroupDro(GroupDroObjective(prior={"new": 1.0}), {"batch-1": "new"}).gradients(loop.run, [batch])
+        GroupDro(settings, {"batch-1": "new"}).gradients(loop.run, [batch])
     loop.run.frozen_models.clear()
     with pytest.raises(Refused, match="frozen reference"):
         loop.objective.begin(loop.run)

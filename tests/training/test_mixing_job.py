@@ -120,7 +120,7 @@ def test_a_mixture_that_an_earlier_job_found_takes_the_place_of_the_weights_with
 
 def test_a_mixture_that_was_found_for_an_agents_guard_leaves_the_weights(tmp_path: Path, llama: Path) -> None:
     write_mixture(tmp_path / "found", {"new": 0.999, "old": 0.001})
-    agent = {"kind": "agent", "folder": "agent", "sha256": "0"}
+    agent = {"kind": "agent", "folder": "agent", "sha256": "0", "patience": 3}
     mixing = weighted(mixture="@fit/state/mixture", reweight=agent)
     spec = JobSpec.model_validate(job(tmp_path, llama, mixing=mixing, mixture=str(tmp_path / "found")))
     assert isinstance(spec.work, TrainWork)
@@ -137,7 +137,7 @@ def test_doremis_proxy_leaves_the_mean_of_its_weights(tmp_path: Path, llama: Pat
     other = makers.carry_out(tmp_path / "reference", job(tmp_path, llama, mixing=weighted(reweight=None)))
     made = job(tmp_path, llama, reference={"path": str(tmp_path / "reference" / other.artifacts["answer/model"])})
     made["work"]["template"] |= {
-        "objective": {"kind": "group-dro", "prior": {"new": 0.5, "old": 0.5}},
+        "objective": {"kind": "group-dro", "prior": {"new": 0.5, "old": 0.5}, "eta": 1.0, "smoothing": 1e-3},
         "reference": "@reference/answer/model",
         "state": ["state/mixture"],
         "mixing": weighted(reweight=None, observe_every=None),

@@ -363,7 +363,7 @@ def test_a_packed_row_gives_the_prompts_of_all_its_examples(tmp_path: Path, chat
         makers.dialogues(24),
         task="sft",
         training={"max_length": 64},
-        selection={"kind": "adapter", "name": "t1", "lora": banks.LORA},
+        selection={**banks.ADAPTER, "name": "t1"},
         consolidation={"kind": "task-mean"},
     )
     result = makers.carry_out(tmp_path / "job", job)
@@ -414,7 +414,7 @@ def test_a_routed_version_is_evaluated_like_any_other(tmp_path: Path, chat: Path
         chat,
         makers.dialogues(24),
         task="sft",
-        selection={"kind": "adapter", "name": "t1", "lora": banks.LORA},
+        selection={**banks.ADAPTER, "name": "t1"},
         consolidation={"kind": "task-mean"},
     )
     bank = banks.made(tmp_path / "train", job)
