@@ -13,7 +13,7 @@ from orchestrator.flow import circumstances, evaluation, records
 from orchestrator.settings import StreamSettings
 from storage import lineage, manifests
 from storage.tables import Batch, Decision, Job, Plan, Promotion, Stream, Version, VersionBatch
-from strategies.contract import Signals, SourceFacts
+from strategies.contract import Refusal, Resolved, Signals, SourceFacts
 from strategies.contract.graph import ANSWERS
 from strategies.scores import worsening
 
@@ -78,8 +78,8 @@ def _space(measured: Job) -> str | None:
     return None if manifest is None else f"manifest:{manifest}"
 
 
-def refusals(session: Session, stream_id: str, batches: Sequence[int]) -> list[dict[str, Any]]:
-    """Resolved settings of refused decisions that had one of these batches, oldest first."""
+def refusals(session: Session, stream_id: str, batches: Sequence[int]) -> list[Refusal]:
+    """What refused decisions that had one of these batches resolved, oldest first."""
     refused = session.execute(
         select(Decision, Plan)
         .join(Plan, Plan.decision_id == Decision.id)
@@ -87,11 +87,13 @@ def refusals(session: Session, stream_id: str, batches: Sequence[int]) -> list[d
         .order_by(Decision.id)
     ).all()
     return [
-        {
-            "strategy": decision.strategy,
-            "only_forgot": circumstances.only_forgot(session, decision),
-            **_values(plan),
-        }
+        Refusal.model_validate(
+            {
+                **_values(plan),
+                "strategy": decision.strategy,
+                "only_forgot": circumstances.only_forgot(session, decision),
+            }
+        )
         for decision, plan in refused
         if set(decision.batches) & set(batches)
     ]
@@ -101,9 +103,11 @@ def _values(plan: Plan) -> dict[str, Any]:
     return {name: one["value"] for name, one in plan.spec.get("values", {}).items()}
 
 
-def _resolved(session: Session, version: Version) -> dict[str, Any]:
+def _resolved(session: Session, version: Version) -> Resolved:
     plan = session.scalar(select(Plan).where(Plan.decision_id == version.decision_id)) if version.decision_id else None
-    return {} if plan is None else {"strategy": plan.spec.get("strategy"), **_values(plan)}
+    if plan is None:
+        return Resolved()
+    return Resolved.model_validate({**_values(plan), "strategy": plan.spec.get("strategy")})
 
 
 def _samples_seen(session: Session, parent: Version) -> dict[int, int]:

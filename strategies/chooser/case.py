@@ -46,7 +46,7 @@ class Case:
     @property
     def replayed(self) -> float:
         """Share of replay that the live version was trained with."""
-        return float(self.signals.parent_settings.get("replay") or 0.0)
+        return self.signals.parent_settings.replay or 0.0
 
     @cached_property
     def on_a_trunk(self) -> Json:

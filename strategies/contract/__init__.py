@@ -37,7 +37,7 @@ from strategies.contract.results import (
     Progress,
     Score,
 )
-from strategies.contract.signals import ClassFacts, Measured, Parameter, Signals, SourceFacts
+from strategies.contract.signals import ClassFacts, Measured, Parameter, Refusal, Resolved, Signals, SourceFacts
 from strategies.contract.work import (
     EvalFile,
     EvaluateWork,
@@ -83,6 +83,8 @@ __all__ = [
     "Progress",
     "ProxyTemplate",
     "ProxyWork",
+    "Refusal",
+    "Resolved",
     "SampleWork",
     "Score",
     "Signals",

@@ -50,7 +50,7 @@ def _init(stage: Stage) -> str:
 
 def _schedule(stage: Stage) -> CosineSchedule:
     start = stage.values["warmup_start"].value
-    last = stage.signals.parent_settings.get("last_learning_rate") if start == "last_lr" else None
+    last = stage.signals.parent_settings.last_learning_rate if start == "last_lr" else None
     return common.cosine(stage.values).model_copy(update={"warmup_start": start, "last_lr": last})
 
 
@@ -63,12 +63,12 @@ def _optimizer(signals: Signals, composition: Composition) -> Explained:
         return Explained(value="reset", origin="keep_optimizer, but the live version's moments are its trunk's")
     if grows(signals):
         return Explained(value="reset", origin="keep_optimizer, but there are no moments of the new classes")
-    if signals.parent_settings.get("tuner", signals.training.tuner) != signals.training.tuner:
+    if signals.parent_settings.tuner not in (None, signals.training.tuner):
         return Explained(value="reset", origin="keep_optimizer, but the live version's moments are of another tuner")
     return Explained(value="continued", origin="settings: keep_optimizer")
 
 
 def _warmup_start(signals: Signals, start: str) -> Explained:
-    if start == "last_lr" and signals.parent_settings.get("last_learning_rate") is None:
+    if start == "last_lr" and signals.parent_settings.last_learning_rate is None:
         return Explained(value="zero", origin="last_lr, but the live version has no last rate")
     return Explained(value=start, origin=common.SETTINGS if start != "zero" else common.DEFAULT)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from strategies import selection
-from strategies.contract import Explained, Signals, SourceFacts, TrainTemplate
+from strategies.contract import Explained, Refusal, Signals, SourceFacts, TrainTemplate
 from strategies.parts import Consolidation, Mixing, Objective, ReplayMixing, Schedule, Selection
 from strategies.planning import common, domains, share
 from strategies.planning.domains import Domain
-from strategies.settings import Json
 from strategies.settings.composition import SCREWS, Composition
 from strategies.settings.consolidation import (
     ConsolidationSettings,
@@ -142,15 +141,15 @@ def _kinds(composition: Composition) -> dict[str, str]:
     return {"start": composition.start, **{screw: getattr(composition, screw).kind for screw in SCREWS}}
 
 
-def _refused(signals: Signals, strategy: str, kinds: dict[str, str]) -> list[Json]:
-    """Settings of decisions on the same batches that the gate refused and that were composed alike."""
+def _refused(signals: Signals, strategy: str, kinds: dict[str, str]) -> list[Refusal]:
+    """Decisions on the same batches that the gate refused and that were composed alike."""
     alike = {"strategy": strategy, **kinds}
-    return [one for one in signals.refused if all(one.get(key, value) == value for key, value in alike.items())]
+    return [one for one in signals.refused if all(getattr(one, key) in (None, value) for key, value in alike.items())]
 
 
-def _differ(refused: list[Json], *, replay: Explained, rate: Explained, pinned: bool) -> tuple[Explained, Explained]:
+def _differ(refused: list[Refusal], *, replay: Explained, rate: Explained, pinned: bool) -> tuple[Explained, Explained]:
     stronger, lower = float(replay.value), float(rate.value)
-    before = [(one.get("replay", stronger), one.get("learning_rate")) for one in refused]
+    before = [(stronger if one.replay is None else one.replay, one.learning_rate) for one in refused]
     while (stronger, lower) in before:
         notch = None if pinned else share.next_notch(stronger)
         stronger, lower = (stronger, lower / 2) if notch is None else (notch, lower)

@@ -28,7 +28,6 @@ from strategies.planning.stage import (
     sources_of,
     train_job,
 )
-from strategies.settings import Json
 from strategies.settings.composition import Composition
 from strategies.settings.consolidation import KeepConsolidation
 from strategies.settings.schedule import InfiniteSettings
@@ -78,8 +77,8 @@ def _not_infinite(signals: Signals) -> str | None:
     parent = signals.parent_settings
     if not {"state/trunk", "state/optimizer"} <= set(signals.parent_state):
         return "the live version has no trunk"
-    same = parent.get("schedule") == "infinite" and parent.get("tuner") == signals.training.tuner
-    if not same or not {"learning_rate", "constant_learning_rate"} <= set(parent):
+    same = parent.schedule == "infinite" and parent.tuner == signals.training.tuner
+    if not same or parent.learning_rate is None or parent.constant_learning_rate is None:
         return "the live version was trained otherwise"
     if grows(signals):
         return "there are new classes, for which the trunk's optimizer has no moments"
@@ -90,7 +89,8 @@ def _not_infinite(signals: Signals) -> str | None:
 
 def _too_fast(stage: Stage) -> str | None:
     """Going on above the trunk's rate without warm-up would bring the loss spike back."""
-    trunks = float(stage.signals.parent_settings["constant_learning_rate"])
+    trunks = stage.signals.parent_settings.constant_learning_rate
+    assert trunks is not None
     rate = stage.rate("constant_learning_rate")
     return None if rate <= trunks else f"its rate {rate:g} is above the live trunk's {trunks:g}, which takes a warm-up"
 
@@ -98,13 +98,13 @@ def _too_fast(stage: Stage) -> str | None:
 def _trunks_peak(signals: Signals) -> Explained:
     if signals.training.learning_rate is not None:
         return common.peak_rate(signals.training, signals.task)
-    return Explained(value=float(signals.parent_settings["learning_rate"]), origin="the live version's trunk")
+    return Explained(value=signals.parent_settings.learning_rate, origin="the live version's trunk")
 
 
 def _carried(signals: Signals) -> tuple[SourceFacts, ...]:
     """Sources with left-over rows, as far as those go."""
-    left: Json = signals.parent_settings.get("left_over") or {}
-    return tuple(_only(one, int(left[one.name])) for one in share.replayable(signals) if left.get(one.name))
+    left = signals.parent_settings.left_over
+    return tuple(_only(one, left[one.name]) for one in share.replayable(signals) if left.get(one.name))
 
 
 def _only(source: SourceFacts, rows: int) -> SourceFacts:
