@@ -13,7 +13,7 @@ from torch import Tensor
 
 from strategies.agent import features
 from strategies.agent.features import FEATURES, Array, Standardisation
-from strategies.agent.trajectories import Trajectory
+from strategies.agent.trajectories import Trajectory, line
 from strategies.errors import Refused
 from strategies.settings import Closed
 from strategies.settings.agent import LearningSettings
@@ -36,7 +36,7 @@ class Lessons(Closed):
     def of(cls, trajectories: Sequence[Trajectory]) -> Lessons:
         digest = hashlib.sha256()
         for trajectory in trajectories:
-            digest.update(trajectory.model_dump_json().encode() + b"\n")
+            digest.update(line(trajectory))
         return cls(
             trajectories=len(trajectories),
             steps=sum(len(trajectory.steps) for trajectory in trajectories),

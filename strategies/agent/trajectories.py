@@ -138,11 +138,16 @@ def priors(domains: Sequence[TrajectoryDomain]) -> tuple[float, ...]:
     return tuple(share / total if total > 0 else 1 / len(shares) for share in shares)
 
 
+def line(trajectory: Trajectory) -> bytes:
+    """A trajectory as JSON on a line of its own."""
+    return trajectory.model_dump_json().encode() + b"\n"
+
+
 def append(path: Path, trajectories: Iterable[Trajectory]) -> None:
     """Add trajectories to a JSON-lines file, one a line."""
-    with path.open("a", encoding="utf-8") as file:
+    with path.open("ab") as file:
         for trajectory in trajectories:
-            file.write(trajectory.model_dump_json() + "\n")
+            file.write(line(trajectory))
         file.flush()
         os.fsync(file.fileno())
 
@@ -155,12 +160,12 @@ def read(path: Path) -> Iterator[Trajectory]:
     """
     with path.open("rb") as file:
         number = 0
-        while line := file.readline(MAX_LINE_BYTES + 1):
+        while data := file.readline(MAX_LINE_BYTES + 1):
             number += 1
             where = f"{path.name}, line {number},"
-            if len(line) > MAX_LINE_BYTES:
+            if len(data) > MAX_LINE_BYTES:
                 raise BadState(f"{where} is longer than {MAX_LINE_BYTES} bytes: it is not a trajectory")
-            yield parse(_json(line, where), where=where)
+            yield parse(_json(data, where), where=where)
 
 
 def parse(value: object, *, where: str) -> Trajectory:
@@ -174,9 +179,9 @@ def parse(value: object, *, where: str) -> Trajectory:
         raise BadState(f"{where} is not a trajectory: {error.errors()[0]['msg']}; remove it") from error
 
 
-def _json(line: bytes, where: str) -> object:
+def _json(data: bytes, where: str) -> object:
     try:
-        return json.loads(line)
+        return json.loads(data)
     except ValueError as error:
         raise BadState(f"{where} is not JSON: remove it") from error
 

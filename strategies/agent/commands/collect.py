@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
-from strategies.agent.commands.kept import read_kept, write_whole
+from storage.files import write_atomic
+from strategies.agent.commands.kept import read_kept
 from strategies.agent.commands.proxies import Tell, environment_of, regmix_mixture
 from strategies.agent.environment import ProxyEnvironment
 from strategies.agent.proposals import Mixture, propose
@@ -81,9 +82,9 @@ def _environment(out: Path, request: Collect, card: CollectionCard, tell: Tell) 
     proxy = request.proxy.model_copy(update={"steps": request.proposals.steps})
     name = f"collection/{out.resolve().name}"
     environment = environment_of(request.domains, proxy, tell, name=name, start=start)
-    write_whole(out / CARD, lambda path: path.write_text(card.model_dump_json(indent=1) + "\n"))
+    write_atomic(out / CARD, (card.model_dump_json(indent=1) + "\n").encode())
     if start is None:
-        write_whole(out / START, lambda path: save_file(environment.initial, path))
+        write_atomic(out / START, save(environment.initial))
     return environment
 
 
@@ -91,7 +92,7 @@ def _optimum(path: Path, environment: ProxyEnvironment, request: Collect, tell: 
     """RegMix's mixture, found once."""
     if not path.is_file():
         found = regmix_mixture(environment, request, tell, lambda _, make: make())
-        write_whole(path, lambda path: path.write_text(json.dumps(list(found))))
+        write_atomic(path, json.dumps(list(found)).encode())
     return read_kept(path, lambda path: tuple(map(float, json.loads(path.read_text()))))
 
 

@@ -7,8 +7,9 @@ import json
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
+from storage.files import write_atomic
 from strategies.agent.choosers import skill_it, steered
-from strategies.agent.commands.kept import read_kept, write_whole
+from strategies.agent.commands.kept import read_kept
 from strategies.agent.commands.proxies import Tell, environment_of, regmix_mixture
 from strategies.agent.comparison import Comparison, Summary, baselines, compare
 from strategies.agent.folder import fingerprint
@@ -16,7 +17,7 @@ from strategies.agent.policy import Agent
 from strategies.agent.requests import Evaluate, Report
 from strategies.agent.rollout import Chooser, Mixture, rollout
 from strategies.agent.texts import hashes
-from strategies.agent.trajectories import Trajectory, append, read
+from strategies.agent.trajectories import Trajectory, line, read
 from strategies.errors import Refused
 from strategies.libraries import library_versions
 from strategies.settings import Closed, Json
@@ -72,7 +73,7 @@ class KeptRuns:
         card, asked = self._folder / CARD, json.dumps(_question(request), indent=1) + "\n"
         if card.is_file() and card.read_text() != asked:
             raise Refused(f"{request.out} holds runs of other data or settings; compare in a new folder")
-        write_whole(card, lambda path: path.write_text(asked))
+        write_atomic(card, asked.encode())
 
     def run(self, key: str, make: Callable[[], Trajectory]) -> Trajectory:
         """The kept run of that name, or a new one."""
@@ -80,7 +81,7 @@ class KeptRuns:
             return make()
         path = self._folder / f"{key}.jsonl"
         if not path.is_file():
-            write_whole(path, lambda part: append(part, [make()]))
+            write_atomic(path, line(make()))
         return read_kept(path, lambda path: next(read(path)))
 
 

@@ -1,4 +1,4 @@
-"""Files that an interrupted command left, and another takes up: whole or not there, named where they are damaged."""
+"""Files that an interrupted command left and another takes up."""
 
 from __future__ import annotations
 
@@ -13,16 +13,8 @@ from strategies.errors import BadState
 Read = TypeVar("Read")
 
 
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file as a whole or not at all."""
-    part = path.with_suffix(".part")
-    part.unlink(missing_ok=True)
-    write(part)
-    part.replace(path)
-
-
 def read_kept(path: Path, read_it: Callable[[Path], Read]) -> Read:
-    """What :func:`write_whole` wrote.
+    """What ``read_it`` makes of a file that was kept.
 
     Raises:
         BadState: the file is damaged.
