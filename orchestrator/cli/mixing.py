@@ -58,8 +58,8 @@ COLUMNS = (
     ("POLICY", field("policy")),
     ("FALL", field("fall")),
     ("± SEEDS", field("fall_deviation")),
-    ("OLD LOSS", field("source")),
-    ("NEW LOSS", field("target")),
+    ("OLD LOSS", field("old_loss")),
+    ("NEW LOSS", field("new_loss")),
     ("SEEDS", field("seeds")),
 )
 

@@ -59,7 +59,7 @@ def run_proxies(spec: JobSpec, work: ProxyWork, runtime: Runtime) -> JobResult:
             "device": str(device),
             "tokens": environment.trained_tokens,
             "tokens_per_s": round(environment.tokens_per_s, 1),
-            "provenance": environment.head(spec.seed).provenance.model_dump(mode="json"),
+            "provenance": environment.header(spec.seed).provenance.model_dump(mode="json"),
         },
     )
 
@@ -118,14 +118,14 @@ def _data(spec: JobSpec, work: ProxyWork, runtime: Runtime) -> tuple[list[Domain
     return made, used
 
 
-def _domain(name: str, target: bool, train: Ids, validation: Ids, row: int) -> DomainTokens:
+def _domain(name: str, new: bool, train: Ids, validation: Ids, row: int) -> DomainTokens:
     """A domain whose eval sets do not fill a row is measured on the last eighth of its own tokens, not trained on."""
     if len(validation) < row:
         cut = len(train) - max(row, len(train) // 8)
         if cut < row:
             raise Refused(f"domain {name} has {len(train)} tokens, too few for tiny runs; wait for more data")
         train, validation = train[:cut], train[cut:]
-    return DomainTokens(name=name, target=target, train=train, validation=validation)
+    return DomainTokens(name=name, new=new, train=train, validation=validation)
 
 
 def _ids(documents: Mapping[str, Documents], encoder: Encoder, task: Task) -> tuple[Ids, dict[str, Documents]]:

@@ -18,6 +18,7 @@ from strategies.inference.names import ADAPTER_WEIGHTS, PEFT_PREFIX
 from strategies.parts import FullSelection, HalfSelection, LoraSelection, Schedule
 from strategies.parts import Selection as SelectionSettings
 from strategies.settings import LoraSettings, Task, TrainingSettings
+from strategies.training.decay import decay_groups
 from strategies.training.halves import freeze_adapters, freeze_half
 from strategies.training.lora import lora_config
 
@@ -102,15 +103,9 @@ def optimizer_for(
     parameters: Mapping[str, nn.Parameter], schedule: Schedule, settings: TrainingSettings
 ) -> torch.optim.AdamW:
     """Fused AdamW; weight decay acts on matrices only. Each group keeps its ``base_lr``."""
-    matrices = [parameter for parameter in parameters.values() if parameter.ndim >= 2]
-    others = [parameter for parameter in parameters.values() if parameter.ndim < 2]
-    groups = [(matrices, settings.weight_decay), (others, 0.0)]
+    groups = decay_groups(parameters.values(), settings.weight_decay)
     return torch.optim.AdamW(
-        [
-            {"params": members, "weight_decay": decay, "lr": schedule.lr, "base_lr": schedule.lr}
-            for members, decay in groups
-            if members
-        ],
+        [{**group, "lr": schedule.lr, "base_lr": schedule.lr} for group in groups],
         betas=(settings.adam_beta1, settings.adam_beta2),
         eps=settings.adam_epsilon,
         fused=True,

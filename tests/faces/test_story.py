@@ -282,7 +282,7 @@ def test_every_trained_version_has_a_trajectory_that_an_agent_can_learn_from(sto
     first, second = read(out)
     assert first == second
     scores = {one: story.data("version", "show", f"news/{one}")["scores"] for one in (1, 2)}
-    assert [one.name for one in first.domains if one.target] == [first.names[0]]
+    assert [one.name for one in first.domains if one.new] == [first.names[0]]
     assert first.names[1] == "anchor"
     assert first.total == 1
     assert first.steps[0].weights[0] > 0.5

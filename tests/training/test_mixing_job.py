@@ -61,7 +61,7 @@ def test_the_course_of_the_weights_is_kept_in_the_facts_and_as_evidence(tmp_path
     kept = (tmp_path / "job" / "out" / "mixture" / "mixture.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in kept] == course
     (run,) = read(tmp_path / "job" / "out" / "trajectory" / "trajectory.jsonl")
-    assert [one.name for one in run.domains if one.target] == ["new"]
+    assert [one.name for one in run.domains if one.new] == ["new"]
     assert [done.losses for done in run.steps] == [(p["losses"]["new"], p["losses"]["old"]) for p in course[1:]]
     assert {one.role for one in result.consumed} == {"trained", "replayed"}
 
