@@ -268,9 +268,9 @@ def test_exact_matches_are_what_greedy_decoding_gives(tmp_path: Path, llama: Pat
     import torch
     import transformers
 
-    from strategies.inference.encoding import Encoder
+    from strategies.inference.encoding import Encoder, messages_of
     from strategies.settings import TrainingSettings
-    from strategies.training.data import eval_side, messages_of
+    from strategies.training.data import eval_side
     from tests.benchmarks.exact import exact_matches
 
     data = worlds.sft_data(tmp_path / "data") / "sft"

@@ -314,7 +314,7 @@ def half(step: float, memory: float) -> dict[str, Any]:
 
 def test_the_agent_stands_beside_the_best_constant_mixture(tmp_path: Path) -> None:
     rows = [
-        {"policy": name, "fall": fall, "fall_deviation": 0.01, "source": 3.0, "target": 4.0}
+        {"policy": name, "fall": fall, "fall_deviation": 0.01, "old_loss": 3.0, "new_loss": 4.0}
         for name, fall in (("uniform", 1.5), ("agent", 1.25))
     ]
     found = {

@@ -316,6 +316,10 @@ def test_why_skill_it_is_the_default_is_what_was_measured(tried: Json) -> None:
     assert max(margins) > 0, "skill-it was ahead everywhere: say so"
 
 
+def test_what_was_measured_is_said_in_a_sentence_that_can_be_read() -> None:
+    assert max(len(said.split()) for said in (TRIED, UNTAUGHT)) <= 30
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [

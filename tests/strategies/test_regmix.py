@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import kstest
 from sklearn.neighbors import KNeighborsRegressor
 
-from strategies.contract.regmix import FitSettings, MixtureSettings, ProxyRun
+from strategies.contract.regmix import FitSettings, ProxyRun
 from strategies.errors import BadPlan, Refused
 from strategies.fitting import regmix as fitting
 from strategies.mixing import regmix
@@ -17,7 +17,7 @@ from strategies.settings import Json
 
 PRIOR = {"web": 0.7, "code": 0.2, "maths": 0.08, "news": 0.02}
 Mixture = dict[str, float]
-FEW = MixtureSettings(runs=64)
+FEW = 64
 
 
 @pytest.fixture(scope="module")
@@ -29,18 +29,10 @@ def table(mixtures: list[Mixture]) -> regmix.Table:
     return np.array([[mixture[name] for name in PRIOR] for mixture in mixtures])
 
 
-def test_what_is_not_set_is_what_was_published() -> None:
-    assert MixtureSettings().model_dump() == {
-        "runs": 512,
-        "temperature": 0.5,
-        "strengths": 15,
-        "least_strength": 0.1,
-        "greatest_strength": 5.0,
-        "most_over_prior": 15.0,
-        "grid": 2e-4,
-        "oversample": 100,
-        "near": 1e-5,
-    }
+def test_the_constants_are_those_that_were_published() -> None:
+    assert (regmix.TEMPERATURE, regmix.MOST_OVER_PRIOR, regmix.GRID) == (0.5, 15, 2e-4)
+    assert (regmix.OVERSAMPLE, regmix.NEAR) == (100, 1e-5)
+    assert list(regmix.STRENGTHS) == pytest.approx([0.1 * 50 ** (at / 14) for at in range(15)])
     plain = FitSettings(prior={"web": 1.0}, tokens={"web": 1.0}, budget=1.0)
     assert (plain.rounds, plain.learning_rate, plain.seed, plain.patience) == (1000, 0.01, 42, 3)
     assert (plain.simulated, plain.averaged) == (100_000, 128)
@@ -62,8 +54,9 @@ def test_weights_are_multiples_of_the_grid_over_their_sum(mixtures: list[Mixture
         assert min(np.abs(one - one.round()).max() for one in whole) < 1e-8
 
 
-def test_no_two_mixtures_are_near(mixtures: list[Mixture]) -> None:
-    found = table(regmix.candidates(PRIOR, MixtureSettings(runs=200, grid=0.05), seed="coarse"))
+def test_no_two_mixtures_are_near() -> None:
+    found = regmix._distinct(regmix._oversampled(PRIOR, 200, 0.05, regmix.generator("coarse")))
+    assert len(found) > 200
     apart = np.abs(found[:, None] - found[None]).sum(2) + np.eye(len(found))
     assert apart.min() > 1e-5
 
@@ -75,8 +68,8 @@ def test_the_same_seed_draws_the_same_mixtures(mixtures: list[Mixture]) -> None:
 
 def test_draws_spread_around_the_tempered_prior_as_their_fifteen_strengths_do() -> None:
     """Of strength c and mean m a Dirichlet's variance is m (1 - m) / (c + 1); the mean of 1 / (c + 1) is 0.564364."""
-    settings = MixtureSettings(runs=20_000, oversample=1, most_over_prior=1000)
-    drawn = regmix._oversampled(PRIOR, settings, settings.grid, regmix.generator("mean"))
+    prior, random = np.array(list(PRIOR.values())), regmix.generator("mean")
+    drawn = np.concatenate([regmix._block(prior, random) for _ in range(3)])
     assert drawn.mean(0) == pytest.approx([0.48981, 0.26181, 0.16559, 0.08279], abs=0.01)
     assert drawn.var(0) == pytest.approx([0.14103, 0.10907, 0.07798, 0.04286], abs=0.003)
 
@@ -95,7 +88,7 @@ def test_one_weight_of_a_flat_dirichlet_is_uniform() -> None:
 @pytest.mark.parametrize(("share", "runs"), [(5e-4, 64), (3e-4, 24), (3e-4, 64), (1e-4, 24)])
 def test_a_small_domain_is_tried_on_a_finer_grid(share: float, runs: int) -> None:
     prior = {"large": 1 - share, "small": share}
-    found = [one["small"] for one in regmix.candidates(prior, MixtureSettings(runs=runs), seed="small")]
+    found = [one["small"] for one in regmix.candidates(prior, runs, seed="small")]
     assert len(set(found)) == runs
     assert 0 < max(found) <= 15 * share * 1.02
 
@@ -103,16 +96,16 @@ def test_a_small_domain_is_tried_on_a_finer_grid(share: float, runs: int) -> Non
 def test_a_domain_too_small_for_any_grid_is_refused_by_name_with_what_to_do() -> None:
     prior = {"large": 1 - 1e-5, "small": 1e-5}
     with pytest.raises(BadPlan, match=r"domain small has only 1e-05 of all tokens; give it more data, or leave regmix"):
-        regmix.candidates(prior, MixtureSettings(runs=24), seed="small")
+        regmix.candidates(prior, 24, seed="small")
     with pytest.raises(BadPlan, match=r"fewer than 64 .*; ask for fewer runs \(24 at least\), give it more data, or"):
-        regmix.candidates(prior, MixtureSettings(runs=64), seed="small")
+        regmix.candidates(prior, 64, seed="small")
 
 
 def test_mixtures_that_all_go_beyond_their_limit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(regmix, "_MAX_BLOCKS", 3)
-    settings = MixtureSettings(runs=5, oversample=1, most_over_prior=1, least_strength=5)
+    monkeypatch.setattr(regmix, "MOST_OVER_PRIOR", 1.0)
     with pytest.raises(BadPlan, match="fewer than 5 different mixtures within its limits"):
-        regmix.candidates(dict.fromkeys("abcdef", 1.0), settings, seed="tests")
+        regmix.candidates(dict.fromkeys("abcdef", 1.0), 5, seed="tests")
 
 
 def runs(mixtures: list[Mixture], noise: float = 0.0) -> list[ProxyRun]:
@@ -178,7 +171,7 @@ def test_no_fit_has_seen_the_run_that_it_predicts(mixtures: list[Mixture], monke
 
 def test_a_curve_over_two_domains_is_not_left_to_a_line_that_can_only_choose_a_corner() -> None:
     prior = {"old": 0.5, "new": 0.5}
-    drawn = regmix.candidates(prior, MixtureSettings(runs=64), seed="two")
+    drawn = regmix.candidates(prior, 64, seed="two")
     noise = np.random.default_rng(7).normal(size=64) * 0.05
     made = [
         ProxyRun(weights=one, losses={"old": 6 + 2 * (one["old"] - 0.3) ** 2 + n, "new": 6.0})

@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from strategies.agent.commands import OPTIMUM, SAVE_EVERY, START, UNFINISHED, collect, evaluate, graph, teach
+from strategies.agent.commands.collect import OPTIMUM, START, collect
+from strategies.agent.commands.evaluate import evaluate
+from strategies.agent.commands.graph import graph
+from strategies.agent.commands.teach import SAVE_EVERY, UNFINISHED, teach
 from strategies.agent.folder import CARD as AGENT_CARD
 from strategies.agent.folder import WEIGHTS
 from strategies.agent.requests import Collect, DomainFile, Evaluate, Graph, Report, Teach, estimate

@@ -13,6 +13,7 @@ from strategies.contract import JobSpec, TrainWork
 from strategies.inference.precision import device_for
 from strategies.jobs.mixing import bound, read_mixture, write_mixture
 from strategies.jobs.runtime import Stopped
+from strategies.training import data
 from tests.training import makers
 
 SKILL = {"kind": "skill-it", "eta": 2.0, "window": 2, "graph": {"new": {"new": 1.0}, "old": {"old": 1.0}}}
@@ -60,7 +61,7 @@ def test_the_course_of_the_weights_is_kept_in_the_facts_and_as_evidence(tmp_path
     kept = (tmp_path / "job" / "out" / "mixture" / "mixture.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in kept] == course
     (run,) = read(tmp_path / "job" / "out" / "trajectory" / "trajectory.jsonl")
-    assert [one.name for one in run.domains if one.target] == ["new"]
+    assert [one.name for one in run.domains if one.new] == ["new"]
     assert [done.losses for done in run.steps] == [(p["losses"]["new"], p["losses"]["old"]) for p in course[1:]]
     assert {one.role for one in result.consumed} == {"trained", "replayed"}
 
@@ -151,7 +152,9 @@ def test_doremis_proxy_leaves_the_mean_of_its_weights(tmp_path: Path, llama: Pat
     assert sum(map(float, found.values())) == pytest.approx(1)
 
 
-def test_tiny_runs_go_on_where_an_earlier_attempt_ended_and_are_fitted(tmp_path: Path, llama: Path) -> None:
+def test_tiny_runs_go_on_where_an_earlier_attempt_ended_and_are_fitted(
+    tmp_path: Path, llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mixtures = [{"new": at / 23, "old": 1 - at / 23} for at in range(24)]
     plain = job(tmp_path, llama)
     template = {
@@ -164,7 +167,9 @@ def test_tiny_runs_go_on_where_an_earlier_attempt_ended_and_are_fitted(tmp_path:
     }
     work = {key: plain["work"][key] for key in ("sources", "forbidden", "select")}
     spec = {**plain, "work": {"kind": "proxy", "template": template, **work}}
+    hashed = makers.calls(monkeypatch, data, "sha256_file")
     whole = makers.carry_out(tmp_path / "whole", spec)
+    assert [hashed.count(Path(source["path"])) for source in work["sources"]] == [1, 1]
     lines = (tmp_path / "whole" / "out" / "runs" / "runs.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "torn" / "checkpoints").mkdir(parents=True)
     (tmp_path / "torn" / "checkpoints" / "runs.jsonl").write_text("".join(lines[:20]))
@@ -187,9 +192,7 @@ def test_tiny_runs_go_on_where_an_earlier_attempt_ended_and_are_fitted(tmp_path:
         "training": makers.training(),
     }
     runs = [str(tmp_path / "whole" / "out" / "runs")]
-    found = makers.carry_out(
-        tmp_path / "fit", {**plain, "work": {"kind": "regmix", "runs": runs, "template": template}}
-    )
+    found = makers.carry_out(tmp_path / "fit", {**plain, "work": {"kind": "fit", "runs": runs, "template": template}})
     assert sum(map(float, read_mixture(tmp_path / "fit" / "out" / "found").values())) == pytest.approx(1)
     kept = json.loads((tmp_path / "fit" / "out" / "regmix" / "regmix.json").read_text())
     ranks = {kind: kept["regressions"][kind]["spearman"] for kind in ("linear", "boosted")}

@@ -20,7 +20,7 @@ from strategies.errors import BadPlan, BadState, Refused
 from strategies.inference.bank import DomainBank
 from strategies.inference.bank.adapted import Answer
 from strategies.inference.bank.domains import OPENING
-from strategies.inference.bank.files import WEIGHTS, base_digest, read_manifest, stored_digest
+from strategies.inference.bank.files import ADAPTER_WEIGHTS, base_digest, read_manifest, stored_digest
 from strategies.inference.encoding import Encoder
 from strategies.inference.load import load_tokenizer
 from strategies.inference.statistics import read_statistics
@@ -61,7 +61,7 @@ def second_job(folder: Path, bert: Path, first: Path, **changes: Any) -> dict[st
 
 def test_an_adapter_starts_as_a_copy_of_the_task_before(tmp_path: Path, bert: Path, first: Path) -> None:
     loop = makers.loop(tmp_path / "job", second_job(tmp_path, bert, first))
-    stored = load_file(first / "adapters" / "t1" / WEIGHTS)
+    stored = load_file(first / "adapters" / "t1" / ADAPTER_WEIGHTS)
     live = {name: tensor for name, tensor in makers.weights(loop).items() if "lora_" in name}
     makers.assert_equal({name.removeprefix("body.").replace(".t2", ""): one for name, one in live.items()}, stored)
 
@@ -71,7 +71,7 @@ def test_an_adapter_without_a_start_is_drawn_anew_and_changes_nothing_at_first(
 ) -> None:
     loop = makers.loop(tmp_path / "job", second_job(tmp_path, bert, first, selection={"start": None}))
     live = {name.removeprefix("body.").replace(".t2", ""): one for name, one in makers.weights(loop).items()}
-    stored = load_file(first / "adapters" / "t1" / WEIGHTS)
+    stored = load_file(first / "adapters" / "t1" / ADAPTER_WEIGHTS)
     assert len(stored) == 24
     for name, tensor in stored.items():
         assert not live[name].any() if "lora_B" in name else not torch.equal(live[name], tensor)
@@ -89,7 +89,7 @@ def test_only_the_adapter_and_the_head_move_and_the_head_at_a_rate_of_its_own(
 
 
 def test_a_pooler_that_no_feature_reads_has_no_adapter(first: Path) -> None:
-    assert not [name for name in load_file(first / "adapters" / "t1" / WEIGHTS) if "pooler" in name]
+    assert not [name for name in load_file(first / "adapters" / "t1" / ADAPTER_WEIGHTS) if "pooler" in name]
 
 
 def test_the_head_grows_by_the_new_classes_and_keeps_the_rows_it_had(tmp_path: Path, bert: Path, first: Path) -> None:
@@ -190,7 +190,7 @@ def test_one_task_equals_plain_adapter_tuning_bit_for_bit(tmp_path: Path, bert: 
     body, head = plain(loop, job, bert, start, random)
     bank = tmp_path / "job/out/bank"
     tuned = {name.replace(".default", ""): one for name, one in body.named_parameters() if one.requires_grad}
-    makers.assert_equal(load_file(bank / "adapters/t1" / WEIGHTS), tuned)
+    makers.assert_equal(load_file(bank / "adapters/t1" / ADAPTER_WEIGHTS), tuned)
     makers.assert_equal(load_file(bank / "head.safetensors"), {"weight": head.weight, "bias": head.bias})
     assert result.facts["bank"]["align_losses"] == []
 
@@ -275,7 +275,7 @@ def test_means_of_earlier_classes_stand_with_the_batch(tmp_path: Path, bert: Pat
     run, objective, micro = step_of(tmp_path, bert, first, "one", objective={"orthogonality": 1.0})
     alone = Local(LocalObjective(orthogonality=0), own=(2, 3))
     features = run.model.features(micro[0].inputs)
-    means = torch.stack([one.mean.float() for one in read_statistics(first)[0].values()])
+    means = torch.stack([one.mean.float() for one in read_statistics(first).gaussians.values()])
     wanted = apart(torch.cat([means, features]), 0.8, normalise=True).detach()
     both = [float(one.gradients(run, micro)) for one in (objective, alone)]
     assert both[0] - both[1] == pytest.approx(float(wanted), rel=1e-4)
@@ -306,7 +306,7 @@ def test_a_second_task_is_pulled_towards_the_first_and_its_head_aligned(
     job = second_job(tmp_path, bert, first, consolidation=merge, **banks.hurried(14))
     facts = makers.carry_out(tmp_path / "job", job).facts["bank"]
     adapters = tmp_path / "job/out/bank/adapters"
-    makers.assert_equal(load_file(adapters / "t2" / WEIGHTS), load_file(adapters / "t1" / WEIGHTS))
+    makers.assert_equal(load_file(adapters / "t2" / ADAPTER_WEIGHTS), load_file(adapters / "t1" / ADAPTER_WEIGHTS))
     assert [one["step"] for one in facts["merges"]] == merged
     assert len(facts["align_losses"]) == 30
 
@@ -330,12 +330,12 @@ def test_prototypes_are_of_the_first_adapter_and_gaussians_of_the_tasks_own(
     bank = banks.opened_classes(bert, bank_at)
     texts = [row["text"] for row in banks.told(("red", "blue"), 24) if row["label"] == "red"]
     inputs = banks.classes(bank, texts)
-    gaussians, prototypes = read_statistics(bank_at)
+    found = read_statistics(bank_at)
     with torch.inference_mode():
         means = {name: bank.features(inputs, [name] * len(texts)).mean(0).double() for name in ("t1", "t2")}
-    torch.testing.assert_close(gaussians["red"].mean, means["t2"], atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(prototypes["red"][0], means["t1"], atol=1e-5, rtol=1e-4)
-    assert prototypes["red"][1] == len(texts)
+    torch.testing.assert_close(found.gaussians["red"].mean, means["t2"], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found.prototypes["red"].mean, means["t1"], atol=1e-5, rtol=1e-4)
+    assert found.prototypes["red"].count == len(texts)
 
 
 def test_a_class_that_comes_again_in_a_few_documents_keeps_its_adapter(tmp_path: Path, bert: Path, first: Path) -> None:
@@ -346,8 +346,8 @@ def test_a_class_that_comes_again_in_a_few_documents_keeps_its_adapter(tmp_path:
     bank = banks.made(tmp_path / "job", job)
     before, after = read_statistics(first), read_statistics(bank)
     assert read_manifest(bank).owners == (0, 0, 1)
-    assert torch.equal(before[0]["angry"].covariance, after[0]["angry"].covariance)
-    assert (before[1]["angry"][1], after[1]["angry"][1]) == (12, 14)
+    assert torch.equal(before.gaussians["angry"].covariance, after.gaussians["angry"].covariance)
+    assert (before.prototypes["angry"].count, after.prototypes["angry"].count) == (12, 14)
 
 
 def test_a_class_that_comes_again_belongs_to_the_newest_task(tmp_path: Path, bert: Path, first: Path) -> None:
@@ -357,8 +357,8 @@ def test_a_class_that_comes_again_belongs_to_the_newest_task(tmp_path: Path, ber
     bank = banks.made(tmp_path / "job", job)
     before, after = read_statistics(first), read_statistics(bank)
     assert read_manifest(bank).owners == (0, 1, 1)
-    assert torch.equal(before[0]["calm"].mean, after[0]["calm"].mean)
-    assert (before[1]["angry"][1], after[1]["angry"][1]) == (12, 24)
+    assert torch.equal(before.gaussians["calm"].mean, after.gaussians["calm"].mean)
+    assert (before.prototypes["angry"].count, after.prototypes["angry"].count) == (12, 24)
 
 
 def task_mean(loop: Loop) -> TaskMean:

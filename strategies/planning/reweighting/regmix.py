@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from math import ceil
 
 from strategies.contract import FitTemplate, ProxyTemplate, Template, TrainTemplate
-from strategies.contract.regmix import FitSettings, MixtureSettings
+from strategies.contract.regmix import FitSettings
 from strategies.mixing.regmix import candidates
 from strategies.parts import WeightedMixing
 from strategies.planning import common, domains, share
@@ -34,7 +34,7 @@ class RegMix(Method[RegMixSettings]):
 def search(settings: RegMixSettings, stage: Stage, main: TrainTemplate, mixing: WeightedMixing) -> Search:
     """The proxy jobs and the fit, for a stage's own mixture or for an agent's guard."""
     prior = domains.prior(stage.domains)
-    drawn = candidates(prior, MixtureSettings(runs=settings.runs), seed=f"regmix {stage.values['order'].value}")
+    drawn = candidates(prior, settings.runs, seed=f"regmix {stage.values['order'].value}")
     share_of = ceil(settings.runs / settings.jobs)
     proxies: dict[str, Template] = {
         f"proxy-{at + 1}": ProxyTemplate(
