@@ -15,6 +15,10 @@ from tests.acceptance.daemon import Daemon, write_jsonl
 pytestmark = pytest.mark.slow
 TRAINING = ("--set", "training.max_steps=12", "--set", "training.train_batch_size=8", "--set", "training.max_length=64")
 
+EMBEDDINGS, NORM, BLOCKS = 512 * 32, 32, 2 * (4 * 32 * 32 + 3 * 32 * 64 + 2 * 32)
+HALF_AND_SMALL_FILES = (EMBEDDINGS + NORM + BLOCKS / 2) / (EMBEDDINGS + NORM + BLOCKS) + 0.02
+"""The head is the embeddings' matrix."""
+
 
 def weights(daemon: Daemon, version: str, folder: Path) -> dict[str, torch.Tensor]:
     """The tensors of a version as a user gets them."""
@@ -43,7 +47,7 @@ def test_two_stages_freeze_other_halves_and_store_the_rest_once(daemon: Daemon, 
         assert same == frozen(daemon, shown["job"]), "what was frozen is what did not move"
         assert same
         new = shown["facts"]["new_bytes"]
-        assert 0 < new["share"] <= new["bound"]
+        assert 0 < new["share"] <= HALF_AND_SMALL_FILES
         halves.append(same)
         before = after
     assert halves[0] != halves[1], "the same half was frozen twice"

@@ -106,12 +106,13 @@ def test_in_one_directory_only_one_process_ever_starts(executor: LocalExecutor, 
     for thread in threads:
         thread.join()
     until_beating(directory)
-    time.sleep(0.5)
-    alive = [handle for handle in handles if is_alive(handle.pid)]
-    assert alive == [executor.find(directory)]
-    for handle in handles:
-        if handle not in alive:
-            assert os.waitstatus_to_exitcode(os.waitpid(handle.pid, 0)[1]) == launch.EXIT_NOT_STARTED
+    found = executor.find(directory)
+    assert found in handles
+    others = [handle for handle in handles if handle != found]
+    codes = [os.waitstatus_to_exitcode(os.waitpid(handle.pid, 0)[1]) for handle in others]
+    assert codes == [launch.EXIT_NOT_STARTED] * 3
+    assert found is not None
+    assert is_alive(found.pid)
 
 
 def test_a_voided_directory_never_starts_a_process(executor: LocalExecutor, directory: Path) -> None:

@@ -229,8 +229,17 @@ def test_the_delay_grows_to_a_cap_with_a_jitter_that_is_the_jobs_own() -> None:
     assert backoff(replace(job("running"), id=8), 1, LIMITS) != backoff(job("running"), 1, LIMITS)
 
 
-def test_at_most_five_attempts_start_in_an_hour() -> None:
-    assert sum(LIMITS.backoff_s * LIMITS.backoff_factor**n for n in range(3)) + 2 * LIMITS.backoff_cap_s > 3600
+@pytest.mark.parametrize("number", range(1, 40))
+def test_five_attempts_start_in_the_first_hour_of_a_job_that_fails_at_once(number: int) -> None:
+    starts = [NOW]
+    for failures in range(10):
+        record = job("running", failures=failures, max_attempts=99, attempt=replace(HERE, number=failures + 1))
+        *_, again = decide(replace(record, id=number), seen(process="gone", exit_code=1), starts[-1], LIMITS)
+        assert isinstance(again, do.Requeue)
+        starts.append(again.not_before)
+    assert sum(start < NOW + timedelta(hours=1) for start in starts) == 5
+    later = [start for start in starts if start >= NOW + timedelta(hours=1)]
+    assert all(after - before >= timedelta(minutes=30) for before, after in itertools.pairwise(later))
 
 
 def test_a_clock_put_back_does_not_put_a_job_off_for_ever() -> None:

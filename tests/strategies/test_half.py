@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 import pytest
@@ -50,25 +50,88 @@ def count(units: Iterable[Unit], selection: HalfSelection) -> int:
     return sum(kept(unit, selection) for unit in units)
 
 
-@pytest.mark.parametrize("depth", [1, 2, 5])
-@pytest.mark.parametrize("name", KNOWN)
-def test_half_of_each_category_stays_in_each_layer(name: str, depth: int) -> None:
-    read = layers(table(name, depth))
-    selection = drawn(table(name, depth))
-    assert [count(layer.attention, selection) for layer in read] == [2] * depth
-    whole = [layer for layer in read if len(layer.norms) % 2 == 0]
-    assert [count(layer.norms, selection) for layer in whole] == [len(layer.norms) // 2 for layer in whole]
-    feed_forward = sorted(count(layer.feed_forward, selection) for layer in read)
-    odd = len(read[0].feed_forward) == 3
-    assert feed_forward == ([1] * (depth - depth // 2) + [2] * (depth // 2) if odd else [1] * depth)
+LLAMA = (
+    "model.layers",
+    "self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.o_proj",
+    "mlp.gate_proj mlp.up_proj mlp.down_proj",
+    "input_layernorm post_attention_layernorm",
+)
+GEMMA2 = (*LLAMA[:3], f"{LLAMA[3]} pre_feedforward_layernorm post_feedforward_layernorm")
+BERT = (
+    "bert.encoder.layer",
+    "attention.self.query attention.self.key attention.self.value attention.output.dense",
+    "intermediate.dense output.dense",
+    "attention.output.LayerNorm output.LayerNorm",
+)
+NAMES: dict[str, tuple[str, str, str, str]] = {
+    **dict.fromkeys(("llama", "llama-gqa", "llama-tied", "mistral", "qwen2", "qwen3", "gemma"), LLAMA),
+    **dict.fromkeys(("gemma2", "gemma3"), GEMMA2),
+    "phi3": ("model.layers", "self_attn.qkv_proj self_attn.o_proj", "mlp.gate_up_proj mlp.down_proj", LLAMA[3]),
+    "phi": (
+        "model.layers",
+        "self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.dense",
+        "mlp.fc1 mlp.fc2",
+        "input_layernorm",
+    ),
+    "opt": (
+        "model.decoder.layers",
+        "self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.out_proj",
+        "fc1 fc2",
+        "self_attn_layer_norm final_layer_norm",
+    ),
+    "gpt2": ("transformer.h", "attn.c_attn attn.c_proj", "mlp.c_fc mlp.c_proj", "ln_1 ln_2"),
+    "bert": BERT,
+    "roberta": ("roberta.encoder.layer", *BERT[1:]),
+    "distilbert": (
+        "distilbert.transformer.layer",
+        "attention.q_lin attention.k_lin attention.v_lin attention.out_lin",
+        "ffn.lin1 ffn.lin2",
+        "sa_layer_norm output_layer_norm",
+    ),
+    "modernbert": ("model.layers", "attn.Wqkv attn.Wo", "mlp.Wi mlp.Wo", "attn_norm mlp_norm"),
+}
+"""Of each shape its stack of blocks, and the modules of a block's attention, feed-forward and norms."""
+FUSED = {"qkv_proj": (0, 16, 24, 32), "gate_up_proj": (0, 24, 48), "c_attn": (0, 16, 32, 48)}
+FUSED |= {"Wqkv": FUSED["c_attn"], "Wi": FUSED["gate_up_proj"]}
+"""Where the matrices of one module begin and end."""
 
 
-@pytest.mark.parametrize("name", KNOWN)
-def test_what_is_outside_the_blocks_always_moves(name: str) -> None:
-    inner = {parameter.name for block in blocks(table(name)) for parameter in block}
+def frozen_in(block: str, modules: str, selection: HalfSelection) -> int:
+    """How many matrices or norms of a block stay."""
+    found = 0
+    for module in modules.split():
+        name = f"{block}.{module}.weight"
+        edges = FUSED.get(module.rpartition(".")[2], (0, 1))
+        stays = {at for part in selection.slices.get(name, ()) for at in range(part.start, part.stop)}
+        found += sum(name in selection.frozen or {*range(*pair)} <= stays for pair in pairwise(edges))
+    return found
+
+
+@pytest.mark.parametrize("depth", range(1, 6))
+@pytest.mark.parametrize("name", NAMES)
+def test_half_of_each_category_stays_in_each_layer_and_nothing_outside(name: str, depth: int) -> None:
+    stack, *categories = NAMES[name]
     for stage in range(1, 4):
-        selection = drawn(table(name), stage=stage)
-        assert {*selection.frozen, *selection.slices} <= inner
+        selection = drawn(table(name, depth), stage=stage)
+        assert all(one.startswith(f"{stack}.") for one in (*selection.frozen, *selection.slices))
+        attention, feed_forward, norms = (
+            [frozen_in(f"{stack}.{at}", modules, selection) for at in range(depth)] for modules in categories
+        )
+        assert attention == [2] * depth
+        two = name in {"phi", "opt", "gpt2", "bert", "roberta", "distilbert"}
+        assert sorted(feed_forward) == ([1] * depth if two else [1] * (depth - depth // 2) + [2] * (depth // 2))
+        if name == "phi":
+            assert sum(norms) == depth // 2
+        elif name == "modernbert":
+            # Its first block has one norm alone.
+            assert norms[0] in {0, 1}
+            assert norms[1:] == [1] * (depth - 1)
+        else:
+            assert norms == [len(categories[2].split()) // 2] * depth
+
+
+def test_every_known_shape_is_counted_by_its_own_names() -> None:
+    assert set(NAMES) == set(KNOWN)
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 8])

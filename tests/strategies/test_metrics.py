@@ -99,20 +99,36 @@ def test_the_normalisers_of_backward_transfer_differ_by_one_task(scores: metrics
     assert by_all * tasks == pytest.approx(metrics.backward_transfer(scores) * (tasks - 1), abs=1e-12)
 
 
-def test_a_metric_that_touches_an_unevaluated_score_is_refused() -> None:
+Metric = Callable[[ArrayLike], object]
+AT_THE_END: tuple[Metric, ...] = (
+    metrics.average_performance,
+    metrics.average_over_time,
+    metrics.backward_transfer,
+    metrics.forgetting,
+    metrics.forgetting_by_task,
+    metrics.average,
+    metrics.stability_plasticity,
+)
+ONCE_LEARNED: tuple[Metric, ...] = (
+    metrics.plasticity,
+    metrics.stability_plasticity,
+    lambda scores: metrics.intransigence(scores, JOINT),
+)
+
+
+@pytest.mark.parametrize(("stage", "touching"), [(3, AT_THE_END), (1, ONCE_LEARNED)])
+def test_a_metric_that_touches_an_unevaluated_score_is_refused(stage: int, touching: tuple[Metric, ...]) -> None:
     holes = np.array(R)
-    holes[3, 1] = np.nan
-    of_matrix: tuple[Callable[[ArrayLike], object], ...] = (
-        metrics.average_performance,
-        metrics.average_over_time,
-        metrics.backward_transfer,
-        metrics.forgetting,
-        metrics.forgetting_by_task,
-        metrics.average,
-    )
-    for metric in of_matrix:
+    holes[stage, 1] = np.nan
+    for metric in touching:
         with pytest.raises(BadScores, match="NaN"):
             metric(holes)
+
+
+@pytest.mark.parametrize(("after", "before"), [([0.4, np.nan], [0.5, 0.7]), ([0.4, 0.5], [np.nan, 0.7])])
+def test_retention_of_an_unevaluated_score_is_refused(after: list[float], before: list[float]) -> None:
+    with pytest.raises(BadScores, match="NaN"):
+        metrics.zero_shot_retention(after, before)
 
 
 def test_a_metric_that_does_not_touch_it_is_not() -> None:

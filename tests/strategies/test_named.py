@@ -1,5 +1,10 @@
 """Named strategies: signals in, plan out."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from strategies.chooser import choice
@@ -18,10 +23,23 @@ from tests.strategies.makers import (
     values,
 )
 
+ROOT = Path(__file__).parents[2]
 
-@pytest.mark.parametrize("name", choice.NAMES)
-def test_the_same_signals_make_the_same_plan(name: str) -> None:
-    assert plan(name=name) == plan(name=name)
+
+PLANS = """
+from strategies.chooser import choice
+from tests.strategies.makers import plan
+
+for name in choice.NAMES:
+    print(plan(name=name).model_dump_json())
+"""
+
+
+@pytest.mark.parametrize("seed", ["1", "2"])
+def test_the_same_signals_make_the_same_plan_in_every_process(seed: str) -> None:
+    env = {**os.environ, "PYTHONHASHSEED": seed}
+    found = subprocess.check_output([sys.executable, "-c", PLANS], env=env, cwd=ROOT, text=True)
+    assert found.splitlines() == [plan(name=name).model_dump_json() for name in choice.NAMES]
 
 
 @pytest.mark.parametrize("name", choice.NAMES)

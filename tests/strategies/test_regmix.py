@@ -29,6 +29,15 @@ def table(mixtures: list[Mixture]) -> regmix.Table:
     return np.array([[mixture[name] for name in PRIOR] for mixture in mixtures])
 
 
+def test_the_constants_are_those_that_were_published() -> None:
+    assert (regmix.TEMPERATURE, regmix.MOST_OVER_PRIOR, regmix.GRID) == (0.5, 15, 2e-4)
+    assert (regmix.OVERSAMPLE, regmix.NEAR) == (100, 1e-5)
+    assert list(regmix.STRENGTHS) == pytest.approx([0.1 * 50 ** (at / 14) for at in range(15)])
+    plain = FitSettings(prior={"web": 1.0}, tokens={"web": 1.0}, budget=1.0)
+    assert (plain.rounds, plain.learning_rate, plain.seed, plain.patience) == (1000, 0.01, 42, 3)
+    assert (plain.simulated, plain.averaged) == (100_000, 128)
+
+
 def test_mixtures_sum_to_one_below_the_limit_and_without_traces(mixtures: list[Mixture]) -> None:
     found = table(mixtures)
     assert found.shape == (64, 4)
@@ -36,6 +45,13 @@ def test_mixtures_sum_to_one_below_the_limit_and_without_traces(mixtures: list[M
     assert (found[:, 3] <= 15 * 0.02 * 1.001).all()
     assert ((found == 0) | (found > 1.9e-4)).all()
     assert (found == 0).any()
+
+
+def test_weights_are_multiples_of_the_grid_over_their_sum(mixtures: list[Mixture]) -> None:
+    """Rounding four weights to 1/5000 moves their sum by two steps at most."""
+    for row in table(mixtures):
+        whole = [row * steps for steps in range(4998, 5003)]
+        assert min(np.abs(one - one.round()).max() for one in whole) < 1e-8
 
 
 def test_no_two_mixtures_are_near() -> None:
@@ -50,11 +66,12 @@ def test_the_same_seed_draws_the_same_mixtures(mixtures: list[Mixture]) -> None:
     assert regmix.candidates(PRIOR, FEW, seed="others") != mixtures
 
 
-def test_draws_centre_on_the_tempered_prior() -> None:
+def test_draws_spread_around_the_tempered_prior_as_their_fifteen_strengths_do() -> None:
+    """Of strength c and mean m a Dirichlet's variance is m (1 - m) / (c + 1); the mean of 1 / (c + 1) is 0.564364."""
     prior, random = np.array(list(PRIOR.values())), regmix.generator("mean")
     drawn = np.concatenate([regmix._block(prior, random) for _ in range(3)])
-    wanted = np.sqrt(list(PRIOR.values()))
-    assert drawn.mean(0) == pytest.approx(wanted / wanted.sum(), abs=0.01)
+    assert drawn.mean(0) == pytest.approx([0.48981, 0.26181, 0.16559, 0.08279], abs=0.01)
+    assert drawn.var(0) == pytest.approx([0.14103, 0.10907, 0.07798, 0.04286], abs=0.003)
 
 
 def test_simulated_mixtures_centre_on_the_plain_prior() -> None:
@@ -172,10 +189,22 @@ def test_no_domain_is_asked_for_more_often_than_its_epochs_allow(mixtures: list[
     assert sum(map(float, found.mixture.values())) == pytest.approx(1, abs=1e-12)
 
 
-def test_the_mean_of_the_best_is_taken_and_not_the_best_one(mixtures: list[Mixture]) -> None:
-    one, many = (fitting.fit(runs(mixtures), settings(averaged=count)) for count in (1, 128))
-    assert one.uncapped != many.uncapped
-    assert min(many.uncapped.values()) > 0
+class ByNews:
+    """Predicts a loss that is the weight of news."""
+
+    def predict(self, features: regmix.Table) -> regmix.Table:
+        return features[:, 2]
+
+
+def test_the_mean_of_the_best_is_taken_and_not_the_best_one(
+    mixtures: list[Mixture], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = [[0.1, 0.2, 0.3, 0.4], [0.7, 0.1, 0.1, 0.1], [0.2, 0.2, 0.5, 0.1], [0.1, 0.6, 0.2, 0.1], [0.4, 0.6, 0, 0]]
+    monkeypatch.setattr(regmix, "simulated", lambda *_: np.array(drawn))
+    for kind in fitting.MAKERS:
+        monkeypatch.setitem(fitting.MAKERS, kind, lambda *_: ByNews())
+    found = fitting.fit(runs(mixtures), settings(averaged=3))
+    assert found.uncapped == pytest.approx({"code": 0.4, "maths": 1.3 / 3, "news": 0.1, "web": 0.2 / 3})
 
 
 def test_the_record_holds_everything_by_value(mixtures: list[Mixture]) -> None:

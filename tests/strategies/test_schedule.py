@@ -71,6 +71,13 @@ def test_the_anneal_is_exponential(step: int) -> None:
     assert rate(INFINITE, step) == pytest.approx(expected, abs=1e-10)
 
 
+@pytest.mark.parametrize("schedule", [COSINE, *(INFINITE.model_copy(update={"style": style}) for style in STYLES)])
+def test_warm_up_is_a_straight_line_from_zero_to_the_peak(schedule: Schedule) -> None:
+    rates = [rate(schedule, step) for step in range(1, 11)]
+    assert rates == pytest.approx([3e-4 * step / 10 for step in range(1, 11)], abs=1e-10)
+    assert all(abs(after - before) <= 3e-5 * (1 + 1e-9) for before, after in pairwise(rates))
+
+
 def test_the_factor_is_the_rate_over_the_peak() -> None:
     assert factor(COSINE, 505) == pytest.approx(0.55, abs=1e-12)
 

@@ -60,8 +60,7 @@ def test_only_the_last_three_evaluations_count() -> None:
 
 def test_before_anything_was_trained_losses_count_as_one() -> None:
     found = skill_it().update(0, UNIFORM, losses([40, 1, 1]))
-    assert found == pytest.approx(weights(UNIFORM, GRAPH, [dict.fromkeys("xyz", 1.0)], 0.5))
-    assert found["x"] == found["y"] > found["z"]
+    assert list(found.values()) == pytest.approx([0.359867, 0.359867, 0.280265], abs=5e-7)
 
 
 def test_the_first_round_is_not_part_of_the_window() -> None:
@@ -75,7 +74,7 @@ def test_the_first_round_is_not_part_of_the_window() -> None:
 def test_target_skills_alone_count_by_their_mean_loss() -> None:
     graph = {"x": {"t": 1.0}, "y": {"t": 1.0, "u": 1.0}, "z": {}}
     found = skill_it(graph=graph, mean_loss=True).update(1, UNIFORM, {"t": 1.0, "u": 3.0})
-    assert found == pytest.approx(weights(UNIFORM, graph, [{"t": 2.0, "u": 2.0}], 0.5))
+    assert list(found.values()) == pytest.approx([0.244728, 0.665241, 0.090031], abs=5e-7)
 
 
 def test_great_losses_overflow_nothing() -> None:

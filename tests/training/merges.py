@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,25 @@ def folded(base: Path, folder: Path) -> dict[str, Tensor]:
     """The full model's weights under an adapter, as peft makes them."""
     model = transformers.AutoModelForCausalLM.from_pretrained(base)
     return dict(peft.PeftModel.from_pretrained(model, folder).merge_and_unload().state_dict())
+
+
+def changes(base: Path, folders: Iterable[Path]) -> Tensor:
+    """What adapters of q and v change of ``base``, as flat vectors (adapters, numbers)."""
+    plain, models = weights(base), [folded(base, folder) for folder in folders]
+    names = _adapted(plain)
+    return torch.stack([torch.cat([(one[name] - plain[name]).flatten() for name in names]) for one in models])
+
+
+def changed(base: Path, vector: Tensor) -> dict[str, Tensor]:
+    """The weights of q and v with such a vector added."""
+    plain = weights(base)
+    names = _adapted(plain)
+    parts = vector.split([plain[name].numel() for name in names])
+    return {name: plain[name] + part.view_as(plain[name]) for name, part in zip(names, parts, strict=True)}
+
+
+def _adapted(plain: dict[str, Tensor]) -> list[str]:
+    return [name for name in plain if "q_proj" in name or "v_proj" in name]
 
 
 def on(base: Path, folder: Path) -> dict[str, Any]:

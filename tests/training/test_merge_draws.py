@@ -71,13 +71,21 @@ def test_where_there_is_no_half_none_is_drawn(tmp_path: Path) -> None:
         settled(HalfResetMerge(), toys.inputs(tmp_path, model, [model]))
 
 
-def test_lines_may_follow_fisher(tmp_path: Path, llama: Path) -> None:
+def test_lines_scales_the_change_that_fisher_made(tmp_path: Path, llama: Path) -> None:
     parents = {}
     for number, role in enumerate(("one", "two"), 1):
         rows = makers.as_json(makers.source(tmp_path / f"{role}.parquet", makers.text_documents(3)))
         parents[role] = {"model": {"path": str(shifted(llama, tmp_path / role, seed=number))}, "rows": rows}
-    facts = merge(tmp_path, llama, parents, {"kind": "lines", "beta": 0.5, "after": {"kind": "fisher"}}).facts
+    fisher = {"kind": "fisher"}
+    merge(tmp_path / "fisher", llama, parents, fisher)
+    facts = merge(tmp_path, llama, parents, {"kind": "lines", "alpha": 0.2, "beta": 0.5, "after": fisher}).facts
     assert facts["estimators"] == {"one": "sampled", "two": "sampled"}
+    base, merged, found = (
+        weights(path) for path in (llama, tmp_path / "fisher/job/out/model", tmp_path / "job/out/model")
+    )
+    for name, tensor in found.items():
+        scale = 0.7 if "layers.1." in name else 0.2
+        assert torch.allclose(tensor - base[name], scale * (merged[name] - base[name]), atol=1e-6)
 
 
 @pytest.mark.parametrize(("size", "warned"), [(1e-3, []), (1e-2, ["two"])])

@@ -13,7 +13,7 @@ from strategies.merging.methods import maker_for
 from strategies.merging.ranks import find_places
 from strategies.settings.merging import PcbMerge
 from tests.training import makers, toys
-from tests.training.merges import adapter, folded, merge, on, weights
+from tests.training.merges import adapter, changed, changes, folded, merge, on, weights
 
 
 def pcb(tmp_path: Path, parents: list[dict[str, Tensor]], **settings: float) -> Tensor:
@@ -96,16 +96,15 @@ def test_a_number_that_is_not_finite_is_refused_by_name() -> None:
 
 def test_pcb_of_adapters_is_pcb_of_their_products(tmp_path: Path, llama: Path) -> None:
     """Counted over the adapted numbers alone; a rank as wide as the matrices cuts nothing off."""
-    parents = {
-        role: on(llama, adapter(llama, tmp_path / role, seed=n, r=32)) for n, role in enumerate(("one", "two"), 1)
-    }
+    paths = {role: adapter(llama, tmp_path / role, seed=n, r=32) for n, role in enumerate(("one", "two"), 1)}
     for into in ("model", "adapter"):
-        merge(tmp_path / into, llama, parents, {"kind": "pcb"}, into=into)
-    base, whole = weights(llama), weights(tmp_path / "model/job/out/model")
-    cut = folded(llama, tmp_path / "adapter/job/out/adapter")
-    assert all(torch.allclose(cut[name], one, atol=1e-5) for name, one in whole.items())
-    moved = {name for name in base if not torch.equal(base[name], whole[name])}
-    assert moved == {name for name in base if "q_proj" in name or "v_proj" in name}
+        merge(tmp_path / into, llama, {r: on(llama, path) for r, path in paths.items()}, {"kind": "pcb"}, into=into)
+    wanted = changed(llama, 1.2 * reference(changes(llama, paths.values()), ratio=0.1, clip=1e-4))
+    whole, cut = weights(tmp_path / "model/job/out/model"), folded(llama, tmp_path / "adapter/job/out/adapter")
+    for name, tensor in wanted.items():
+        assert torch.allclose(whole[name], tensor, atol=1e-5)
+        assert torch.allclose(cut[name], tensor, atol=1e-5)
+    assert {name for name, one in weights(llama).items() if not torch.equal(one, whole[name])} == wanted.keys()
 
 
 def test_a_job_merges_models_that_did_not_change_to_the_same_bits(tmp_path: Path, llama: Path) -> None:

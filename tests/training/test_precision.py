@@ -29,7 +29,9 @@ def test_bfloat16_trains_with_weights_and_moments_in_float32(tmp_path: Path, lla
         job = makers.train_job(tmp_path, llama, makers.text_documents(9), training={"bf16": bf16})
         loop = makers.loop(tmp_path / str(bf16), job)
         losses.append(loop.train().log.last)
-        assert {tensor.dtype for tensor in makers.weights(loop).values()} == {torch.float32}
+        moments = [tensor for state in loop.run.optimizer.state.values() for tensor in state.values()]
+        assert len(moments) == 3 * len(loop.run.parameters)
+        assert {tensor.dtype for tensor in (*makers.weights(loop).values(), *moments)} == {torch.float32}
     assert losses[0] != losses[1] == pytest.approx(losses[0], rel=1e-2)
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from strategies.jobs.runtime import Stopped
-from tests import models
 from tests.training import makers
 
 STEPS = 6
@@ -154,16 +154,30 @@ def test_moments_of_an_earlier_stage_are_continued_when_asked(tmp_path: Path, ll
     first = makers.carry_out(tmp_path / "first", job)
     saved = tmp_path / "first" / first.artifacts["state/optimizer"]
     job["work"] |= {"optimizer": str(saved), "cursor": str(tmp_path / "first" / first.artifacts["state/mixing"])}
-    second = makers.loop(tmp_path / "second", job)
-    name, parameter = next(iter(second.run.parameters.items()))
-    assert second.run.optimizer.state[parameter]["step"] == 6
-    assert (
-        second.run.optimizer.state[parameter]["exp_avg"]
-        == load_file(saved / "optimizer.safetensors")[f"{name}.exp_avg"]
-    ).all()
+    second, before = makers.loop(tmp_path / "second", job, stop_at=1), load_file(saved / "optimizer.safetensors")
     assert second.progress.mixing["sources"]["batch-1"]["cuts"][0][1] == 24
+    seen: dict[str, torch.Tensor] = {}
+    second.run.optimizer.register_step_pre_hook(
+        lambda *_: seen.update({name: makers.gradient(one).clone() for name, one in second.run.parameters.items()})
+    )
+    with pytest.raises(Stopped):
+        second.train()
+    for name, parameter in second.run.parameters.items():
+        state, gradient = second.run.optimizer.state[parameter], seen[name]
+        assert state["step"] == 6 + 1
+        mean, square = 0.9 * before[f"{name}.exp_avg"] + 0.1 * gradient, 0.95 * before[f"{name}.exp_avg_sq"]
+        torch.testing.assert_close(state["exp_avg"], mean, rtol=1e-5, atol=1e-9)
+        torch.testing.assert_close(state["exp_avg_sq"], square + 0.05 * gradient**2, rtol=1e-5, atol=1e-12)
 
 
-def test_training_is_the_same_whoever_asks(tmp_path: Path) -> None:
-    folders = [models.llama(tmp_path / name) for name in "ab"]
-    assert (folders[0] / "model.safetensors").read_bytes() == (folders[1] / "model.safetensors").read_bytes()
+def test_training_is_the_same_whoever_asks(tmp_path: Path, gpt2: Path) -> None:
+    files = []
+    for number, stream in enumerate(("news", "mail"), start=1):
+        (tmp_path / stream).mkdir()
+        job = makers.train_job(
+            tmp_path / stream, gpt2, makers.text_documents(20), job={"job": number, "stream": stream, "name": stream}
+        )
+        torch.manual_seed(number)
+        makers.carry_out(tmp_path / stream / "job", job)
+        files.append((tmp_path / stream / "job/out/model/model.safetensors").read_bytes())
+    assert files[0] == files[1]

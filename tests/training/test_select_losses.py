@@ -66,9 +66,13 @@ def test_classes_that_the_model_does_not_know_do_not_count(tmp_path: Path, bert:
     assert found[0]["both"] == pytest.approx(found[1]["known"], rel=1e-9)
 
 
-def test_only_the_first_documents_are_measured(tmp_path: Path, llama: Path) -> None:
-    file = makers.held(tmp_path / "set.parquet", makers.text_documents(12))
-    assert losses(llama, file, "causal-lm", documents=2)() != losses(llama, file, "causal-lm")()
+def test_only_the_documents_of_the_lowest_digests_are_measured(tmp_path: Path, llama: Path) -> None:
+    documents = makers.text_documents(12)
+    file = makers.held(tmp_path / "set.parquet", documents)
+    one, two = sorted(documents[1::2], key=makers.digest)[:2]
+    both = makers.held(tmp_path / "both.parquet", [documents[0], one, documents[2], two])
+    found = losses(llama, file, "causal-lm", documents=2)()
+    assert found["set"] == pytest.approx(losses(llama, both, "causal-lm")()["both"], rel=1e-6)
 
 
 def test_an_eval_set_without_a_select_half_is_refused(tmp_path: Path, llama: Path) -> None:
