@@ -294,8 +294,12 @@ def _key(name: str, request: Evaluate, given: Mapping[str, Mixture]) -> str:
     if name == "agent":
         return f"agent-{fingerprint(Path(str(request.agent)))[:12]}"
     if name in given:
-        return f"{name}-{hashlib.sha256(json.dumps(list(given[name])).encode()).hexdigest()[:12]}"
+        return f"{name}-{_digest(given[name])}"
     return name
+
+
+def _digest(mixture: Mixture) -> str:
+    return hashlib.sha256(json.dumps(list(mixture)).encode()).hexdigest()[:12]
 
 
 def _regmix(environment: ProxyEnvironment, request: Collect | Evaluate, tell: Tell, kept: Keep) -> Mixture:
@@ -306,8 +310,9 @@ def _regmix(environment: ProxyEnvironment, request: Collect | Evaluate, tell: Te
     prior = {domain.name: domain.prior for domain in tiny.domains}
     runs = []
     for at, weights in enumerate(candidates(prior, MixtureSettings(runs=request.regmix_runs), seed="regmix")):
-        choose = constant([weights[name] for name in names])
-        run = kept(f"regmix-tiny-{at}", partial(rollout, tiny, choose, seed=settings.seed))
+        mixture = [weights[name] for name in names]
+        key = f"regmix-tiny-{at}-{_digest(mixture)}"
+        run = kept(key, partial(rollout, tiny, constant(mixture), seed=settings.seed))
         runs.append(ProxyRun(weights=weights, losses=dict(zip(names, run.steps[-1].losses, strict=True))))
         tell(Report(text="regmix's tiny runs", step=len(runs), steps=request.regmix_runs))
     sides = {side: tuple(domain.name for domain in tiny.domains if domain.target is side) for side in (True, False)}

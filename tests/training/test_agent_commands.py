@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from strategies.agent import commands
 from strategies.agent.commands import OPTIMUM, SAVE_EVERY, START, UNFINISHED, collect, evaluate, graph, teach
 from strategies.agent.folder import CARD as AGENT_CARD
 from strategies.agent.folder import WEIGHTS
@@ -104,6 +105,18 @@ def test_an_agent_is_compared_with_everything_else_at_equal_tokens(
     assert not [one for one in again if one.text.startswith("comparing")], "a kept run was made again"
     with pytest.raises(Refused, match="runs of other data or settings"):
         evaluate(asked.model_copy(update={"seeds": (3,)}), silent)
+
+
+def test_kept_tiny_runs_are_taken_for_the_mixtures_that_they_were_run_on_alone(
+    tmp_path: Path, domains: tuple[DomainFile, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = tmp_path / "kept"
+    asked = Evaluate(domains=domains, out=str(kept), proxy=PROXY, seeds=(1,), regmix_runs=24, regmix_tokens=64)
+    evaluate(asked, silent)
+    drawn = commands.candidates
+    monkeypatch.setattr(commands, "candidates", lambda *given, **named: drawn(*given, **named)[::-1])
+    evaluate(asked, silent)
+    assert len(list(kept.glob("regmix-tiny-*"))) == 48
 
 
 def teaching(runs: Path, out: Path) -> Teach:
