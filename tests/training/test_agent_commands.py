@@ -19,6 +19,7 @@ from strategies.agent.folder import WEIGHTS
 from strategies.agent.requests import Collect, DomainFile, Evaluate, Graph, Report, Teach, estimate
 from strategies.agent.trajectories import append, read
 from strategies.errors import BadState, Refused
+from strategies.mixing.regmix import candidates
 from strategies.settings.agent import AgentSettings, LearningSettings, ProposalSettings, ProxySettings
 from tests.models import texts
 from tests.training.agent_worlds import runs as worlds
@@ -113,8 +114,7 @@ def test_kept_tiny_runs_are_taken_for_the_mixtures_that_they_were_run_on_alone(
     kept = tmp_path / "kept"
     asked = Evaluate(domains=domains, out=str(kept), proxy=PROXY, seeds=(1,), regmix_runs=24, regmix_tokens=64)
     evaluate(asked, silent)
-    drawn = commands.candidates
-    monkeypatch.setattr(commands, "candidates", lambda *given, **named: drawn(*given, **named)[::-1])
+    monkeypatch.setattr(commands, "candidates", lambda *given, **named: candidates(*given, **named)[::-1])
     evaluate(asked, silent)
     assert len(list(kept.glob("regmix-tiny-*"))) == 48
 
