@@ -12,7 +12,6 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from anyio import CapacityLimiter, to_thread
 from sqlalchemy import select
@@ -23,7 +22,7 @@ from orchestrator.errors import Forbidden, RekindleError, Unauthorised
 from orchestrator.service.translate import ours
 from storage import tokens
 from storage.errors import StorageError
-from storage.files import fsync_dir
+from storage.files import write_atomic
 from storage.tables import Token
 
 ROLES = ("reader", "operator", "admin")
@@ -120,19 +119,7 @@ def ensure_token_file(app: App) -> None:
         taken = set(session.scalars(select(Token.name).where(Token.name.like("local%"))))
         name = next(name for number in range(1, len(taken) + 2) if (name := f"local-{number}") not in taken)
         secret = tokens.create(session, name, "admin", None)
-    _write_private(path, f"{secret}\n")
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Write a file that nobody else could ever read, not even while it was written."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.unlink(missing_ok=True)
-    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-    fsync_dir(path.parent)
+    write_atomic(path, f"{secret}\n".encode(), mode=0o600)
 
 
 def _is_health(scope: Scope) -> bool:

@@ -34,11 +34,6 @@ class Background:
             self._running[key] = self._pool.submit(self._run, key, task)
             return True
 
-    def is_busy(self) -> bool:
-        """Whether any task is under way."""
-        with self._lock:
-            return bool(self._running)
-
     def close(self) -> None:
         """Wait for what runs; start nothing more."""
         self._pool.shutdown(wait=True, cancel_futures=True)

@@ -22,14 +22,18 @@ NVIDIA_SMI_S = 10
 class ServerSettings(Closed):
     """Where REST listens."""
 
-    host: str = Field("127.0.0.1", description="address; another than loopback needs allow_remote and allowed_hosts")
-    port: int = Field(7433, ge=0, le=65535, description="0: any that is free")
-    allow_remote: bool = Field(False, description="listen on an address that other machines reach")
-    allowed_hosts: tuple[str, ...] = Field((), description="names that requests may use for this daemon, as JSON list")
+    host: str = Field(
+        "127.0.0.1", description="address to listen on; one that is not loopback needs allow_remote and allowed_hosts"
+    )
+    port: int = Field(7433, ge=0, le=65535, description="port to listen on; 0: any that is free")
+    allow_remote: bool = Field(False, description="allow a host that other machines can reach")
+    allowed_hosts: tuple[str, ...] = Field(
+        (), description="names that requests may have in their Host header, as JSON list"
+    )
 
 
 class DatabaseSettings(Closed):
-    """Where the records are."""
+    """Where the records are kept."""
 
     url: str | None = Field(None, description="postgresql://… or sqlite:///…; default: rekindle.db in the home")
 
@@ -37,14 +41,18 @@ class DatabaseSettings(Closed):
 class ResourceSettings(Closed):
     """What all jobs together may take."""
 
-    cpus: int | None = Field(None, ge=1, description="cores; default: all of the machine's")
-    gpus: tuple[int, ...] | None = Field(None, description="indices of GPUs, as JSON list; default: all that are found")
+    cpus: int | None = Field(None, ge=1, description="cores that jobs may use; default: all")
+    gpus: tuple[int, ...] | None = Field(
+        None, description="indices of the GPUs that jobs may use, as JSON list; default: all that nvidia-smi finds"
+    )
 
 
 class LoggingSettings(Closed):
     """What the daemon writes down."""
 
-    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="of HOME/logs/daemon.log")
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="least severe messages that go to HOME/logs/daemon.log"
+    )
 
 
 class DaemonSettings(BaseSettings):

@@ -36,68 +36,69 @@ class SourceSettings(Closed):
     """Where batches come from. Without a source, batches are pushed with ``rekindle ingest`` or over HTTP."""
 
     uri: str | None = Field(
-        None, description="folder, glob or fsspec URL with a glob; hf://datasets/OWNER/NAME@REVISION"
+        None, description="file, folder, glob or fsspec URL with a glob; hf://datasets/OWNER/NAME@REVISION"
     )
-    poll_seconds: float = Field(5.0, ge=0.2, description="how often the source is looked at")
+    poll_seconds: float = Field(5.0, ge=0.2, description="seconds between two looks at the source")
     settle_seconds: float = Field(
-        2.0, ge=0, description="a file that changed within this time is still growing and waits"
+        2.0, ge=0, description="seconds without a change after which a file is taken as complete"
     )
     text_fields: dict[str, str] = Field(
-        default_factory=dict, description="task field -> column, where the columns have other names, e.g. text: body"
+        default_factory=dict,
+        description="column of each field of the task, where their names differ, e.g. {text: body}",
     )
     domain_field: str | None = Field(
-        "domain", description="column of the class that data mixing tells documents apart by; not required to be there"
+        "domain", description="column of the class that data mixing may tell documents apart by; need not be there"
     )
-    id_field: str | None = Field("id", description="column of the external id; not required to be there")
+    id_field: str | None = Field("id", description="column of an id of your own for each document; need not be there")
 
 
 class SplitSettings(Closed):
-    """How held-out rows are chosen."""
+    """How the documents are chosen that are held out of training, as the batch's eval set."""
 
-    heldout: float = Field(0.1, gt=0, lt=0.5, description="share of each batch that becomes its eval set")
+    heldout: float = Field(0.1, gt=0, lt=0.5, description="share of each batch that is held out")
     group_by: str | None = Field(
-        None, description="column whose equal values stay on one side; default: near-duplicates"
+        None, description="column; documents with the same value stay on one side. Default: near-duplicates do"
     )
 
 
 class IngestLimits(Closed):
-    """Caps that keep memory bounded whatever arrives."""
+    """Limits on what is read, which keep memory bounded."""
 
-    max_file_bytes: int = Field(8 << 30, ge=1, description="compressed or plain size of one file")
-    max_decompressed_bytes: int = Field(32 << 30, ge=1, description="bytes after decompression")
-    max_row_bytes: int = Field(16 << 20, ge=1, description="one row; longer rows are quarantined")
+    max_file_bytes: int = Field(8 << 30, ge=1, description="size of a file as it comes, compressed or not")
+    max_decompressed_bytes: int = Field(32 << 30, ge=1, description="size of a file after decompression")
+    max_row_bytes: int = Field(16 << 20, ge=1, description="size of a row; larger ones are quarantined")
     max_rows: int = Field(10_000_000, ge=1, description="rows in one batch")
-    max_nesting: int = Field(64, ge=1, description="JSON nesting depth of a row")
+    max_nesting: int = Field(64, ge=1, description="levels of nesting in a JSON row; deeper ones are quarantined")
 
 
 class CronTrigger(Closed):
-    """Five-field cron expression in the stream's time zone."""
+    """At the times of a cron expression in the stream's time zone, if new data is pending."""
 
-    kind: Literal["cron"] = "cron"
+    kind: Literal["cron"] = Field("cron", description="at the times of a cron expression")
     name: Name = Field("cron", description="name of the trigger")
-    cron: str = Field(description="minute hour day month weekday, e.g. 0 3 * * *")
+    cron: str = Field(description="minute, hour, day, month and weekday, e.g. 0 3 * * *")
     missed: Literal["run-once", "skip"] = Field(
-        "run-once", description="what to do with firings that nobody was up for"
+        "run-once", description="firings that were missed while the daemon was down: run once for all, or skip them"
     )
 
 
 class IntervalTrigger(Closed):
-    """Every so often, counted from the trigger's creation."""
+    """After every interval since the trigger was made, if new data is pending."""
 
-    kind: Literal["interval"] = "interval"
+    kind: Literal["interval"] = Field("interval", description="after every so many seconds")
     name: Name = Field("interval", description="name of the trigger")
     every_seconds: float = Field(ge=1, le=TEN_YEARS_S, description="seconds between firings")
     missed: Literal["run-once", "skip"] = Field(
-        "run-once", description="what to do with firings that nobody was up for"
+        "run-once", description="firings that were missed while the daemon was down: run once for all, or skip them"
     )
 
 
 class AmountTrigger(Closed):
     """As soon as enough new data is pending."""
 
-    kind: Literal["amount"] = "amount"
+    kind: Literal["amount"] = Field("amount", description="as soon as enough new data is pending")
     name: Name = Field("amount", description="name of the trigger")
-    documents: int = Field(ge=1, description="pending training documents that suffice")
+    documents: int = Field(ge=1, description="how many pending training documents are enough")
 
 
 TriggerSettings = Annotated[CronTrigger | IntervalTrigger | AmountTrigger, Field(discriminator="kind")]
@@ -107,25 +108,49 @@ class GateSettings(Closed):
     """When a candidate may go live."""
 
     mode: Literal["enforce", "record"] = Field(
-        "enforce", description="record: store the verdict, go live anyway, marked"
+        "enforce",
+        description="enforce: only what passes goes live; record: all candidates go live, marked with the verdict",
     )
     repair: bool = Field(
-        True, description="take a candidate that only forgot some steps back towards the live version, and judge that"
+        True, description="move a candidate that only forgot back towards the live version, and judge the result"
     )
-    confidence: float = Field(0.95, gt=0.5, lt=1, description="of the one-sided bounds")
-    resamples: int = Field(2000, ge=100, le=100_000, description="paired bootstrap resamples, by document")
-    new_data_margin: float = Field(0.01, ge=0, description="upper bound of the change on new data, relative for losses")
+    confidence: float = Field(
+        0.95, gt=0.5, lt=1, description="confidence of the lower and of the upper bound on each change, each one-sided"
+    )
+    resamples: int = Field(
+        2000,
+        ge=100,
+        le=100_000,
+        description="resamples of the documents that those bounds come from (paired bootstrap)",
+    )
+    new_data_margin: float = Field(
+        0.01,
+        ge=0,
+        description="new data, where the candidate has to be better: how much worse it may be by the upper bound, as a"
+        " share of the loss, or in accuracy (0.01 is one point)",
+    )
     tolerance_loss: float = Field(
-        0.05, ge=0, description="allowed relative rise of loss on older sets against the live version"
+        0.05, ge=0, description="older eval sets: relative rise of the loss that is allowed against the live version"
     )
-    tolerance_accuracy: float = Field(0.02, ge=0, description="allowed fall of accuracy against the live version")
-    best_tolerance_loss: float = Field(0.10, ge=0, description="the same against the best version that was ever live")
+    tolerance_accuracy: float = Field(
+        0.02, ge=0, description="older eval sets: fall of the accuracy that is allowed against the live version"
+    )
+    best_tolerance_loss: float = Field(
+        0.10, ge=0, description="as tolerance_loss, against the best version that was ever live"
+    )
     best_tolerance_accuracy: float = Field(
-        0.04, ge=0, description="the same against the best version that was ever live"
+        0.04, ge=0, description="as tolerance_accuracy, against the best version that was ever live"
     )
-    flip_rise: float = Field(0.10, ge=0, description="a document whose loss rises by more is a negative flip")
-    max_flips_loss: float = Field(0.10, ge=0, le=1, description="share of negative flips allowed, for loss")
-    max_flips_accuracy: float = Field(0.05, ge=0, le=1, description="share of negative flips allowed, for classes")
+    flip_rise: float = Field(0.10, ge=0, description="a document whose loss rises by a larger share is a negative flip")
+    max_flips_loss: float = Field(
+        0.10, ge=0, le=1, description="share of an older set's documents that may be negative flips"
+    )
+    max_flips_accuracy: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="classification: share of an older set's documents that may turn from right to wrong",
+    )
 
     def tolerance(self, metric: str, against: Literal["live", "best"] = "live") -> float:
         """How much worse an older set may be: the relative rise of a loss, or the fall of an accuracy."""
@@ -135,57 +160,63 @@ class GateSettings(Closed):
 
 
 class BudgetSettings(Closed):
-    """Limits on what one retrain may cost."""
+    """Limits on what one job may cost."""
 
-    max_hours: float = Field(24.0, gt=0, le=TEN_YEARS_S / 3600, description="wall-clock limit of one job")
-    max_attempts: int = Field(3, ge=1, le=10, description="attempts of one job")
+    max_hours: float = Field(24.0, gt=0, le=TEN_YEARS_S / 3600, description="hours that one attempt of a job may run")
+    max_attempts: int = Field(3, ge=1, le=10, description="times that a job is attempted before it counts as failed")
 
 
 class ResourceSettings(Closed):
     """What one job of this stream takes."""
 
-    cpus: int = Field(1, ge=1, le=4096, description="cores (and threads) of one job")
-    gpus: int = Field(0, ge=0, le=1024, description="GPUs of one job; 0: CPU")
-    priority: int = Field(0, ge=LAST, le=FIRST, description="higher runs first")
+    cpus: int = Field(1, ge=1, le=4096, description="cores, and threads, of one job")
+    gpus: int = Field(
+        0, ge=0, le=1024, description="GPUs that one job is given, of which it uses one; 0: it runs on the CPU"
+    )
+    priority: int = Field(0, ge=LAST, le=FIRST, description="jobs of streams with a higher priority start first")
 
 
 class PublishSettings(Closed):
     """Where the live model is published."""
 
-    enabled: bool = Field(True, description="false: the live model stays in the store, as a backtest's does")
-    directory: str | None = Field(None, description="folder of the live link; default: HOME/published/STREAM")
-    keep_hours: float = Field(24.0, ge=0, description="how long the previous folder stays")
+    enabled: bool = Field(True, description="false: the live model stays in the store and has no folder")
+    directory: str | None = Field(None, description="folder that has the link `live`; default: HOME/published/STREAM")
+    keep_hours: float = Field(24.0, ge=0, description="hours that the previous model's folder stays")
 
 
 class RetentionSettings(Closed):
     """What is kept."""
 
     evaluated_batches: int = Field(
-        8, ge=1, description="newest batches whose eval sets stay apart; older ones are pooled"
+        8, ge=1, description="newest batches that keep eval sets of their own; those of older ones are pooled"
     )
-    keep_rejected_days: float = Field(7.0, ge=0, description="how long the bytes of rejected candidates are kept")
+    keep_rejected_days: float = Field(7.0, ge=0, description="days that the weights of rejected candidates are kept")
 
 
 class StreamSettings(Closed):
     """A stream: where its data comes from, what it trains, when, how, and what may go live."""
 
-    format: Literal[1] = Field(1, description="format of these settings")
+    format: Literal[1] = Field(1, description="version of this format")
     name: Name = Field(description="name of the stream")
     task: Task = Field("causal-lm", description="what the model learns; fixed for the life of the stream")
     model: str = Field(description="folder or hub id of the base model")
     revision: str | None = Field(None, description="hub revision of the base model")
-    trust_remote_code: bool = Field(False, description="run code from the model's repository; only if you trust it")
+    trust_remote_code: bool = Field(False, description="run code that comes with the model; only if you trust it")
     source: SourceSettings = Field(default_factory=SourceSettings, description="where batches come from")
-    anchor: str | None = Field(None, description="file or glob that stands for what the base already knows")
-    evaluations: dict[str, str] = Field(default_factory=dict, description="fixed eval sets: name -> file or glob")
+    anchor: str | None = Field(None, description="file or glob of data that stands for what the base model knows")
+    evaluations: dict[str, str] = Field(
+        default_factory=dict, description="fixed eval sets, by name: file or glob of each"
+    )
     split: SplitSettings = Field(default_factory=SplitSettings, description="what is held out of each batch")
-    limits: IngestLimits = Field(default_factory=IngestLimits, description="caps on what is read")
-    triggers: tuple[TriggerSettings, ...] = Field((), description="when to retrain")
-    timezone: str = Field("UTC", description="IANA zone of cron triggers")
+    limits: IngestLimits = Field(default_factory=IngestLimits, description="limits on what is read")
+    triggers: tuple[TriggerSettings, ...] = Field(
+        (), description="when to retrain; without any, `rekindle retrain` alone does"
+    )
+    timezone: str = Field("UTC", description="time zone of cron triggers, by its IANA name")
     strategy: StrategySettings = Field(default_factory=StrategySettings, description="how to retrain")
     training: TrainingSettings = Field(default_factory=TrainingSettings, description="how a model is trained")
     gate: GateSettings = Field(default_factory=GateSettings, description="when a candidate may go live")
-    budget: BudgetSettings = Field(default_factory=BudgetSettings, description="limits of one retrain")
+    budget: BudgetSettings = Field(default_factory=BudgetSettings, description="limits of one job")
     resources: ResourceSettings = Field(default_factory=ResourceSettings, description="what one job takes")
     publish: PublishSettings = Field(default_factory=PublishSettings, description="where the live model goes")
     retention: RetentionSettings = Field(default_factory=RetentionSettings, description="what is kept")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -20,10 +20,8 @@ from storage.errors import ArtifactCorrupt, ArtifactRefused
 from storage.objects import CHUNK_BYTES, Adding, Objects, Stored
 
 FORMAT = 1
-Progress = Callable[[int, int], None]
-"""Called with bytes done and bytes in all."""
 
-__all__ = ["ArtifactStore", "Entry", "ManifestRecord", "Progress", "Stored"]
+__all__ = ["ArtifactStore", "Entry", "ManifestRecord", "Stored"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,16 +73,16 @@ class ArtifactStore:
         with self.objects.adding() as adding:
             return adding.add(partial(_read_file, path.parent, path.name, follow_links=True))
 
-    def add_folder(self, folder: Path, *, progress: Progress | None = None) -> ManifestRecord:
+    def add_folder(self, folder: Path) -> ManifestRecord:
         """Store a folder: the model's safetensors (whole or in shards) a tensor each, every other file as it is.
 
         Raises:
             ArtifactRefused: it is empty, has links or broken safetensors, or its weights are pickles only.
             ArtifactWriteFailed: the disk did not take it.
         """
-        return self._add(folders.survey(folder, follow_links=False), progress, follow_links=False)
+        return self._add(folders.survey(folder, follow_links=False), follow_links=False)
 
-    def add_model_folder(self, folder: Path, *, progress: Progress | None = None) -> ManifestRecord:
+    def add_model_folder(self, folder: Path) -> ManifestRecord:
         """Store a model that the user named; links to files are followed, because a hub cache is made of them.
 
         Raises:
@@ -93,24 +91,17 @@ class ArtifactStore:
         """
         if not (folder / "config.json").is_file():
             raise ArtifactRefused(f"{folder} is not a model: it has no config.json")
-        return self._add(folders.survey(folder, follow_links=True), progress, follow_links=True)
+        return self._add(folders.survey(folder, follow_links=True), follow_links=True)
 
-    def _add(self, contents: folders.Contents, progress: Progress | None, *, follow_links: bool) -> ManifestRecord:
+    def _add(self, contents: folders.Contents, *, follow_links: bool) -> ManifestRecord:
         entries: list[Entry] = []
-        report = _Counter(contents.bytes, progress)
         with self.objects.adding() as adding:
             for path in contents.files:
                 chunks = partial(_read_file, contents.folder, path, follow_links=follow_links)
                 stored = adding.add(chunks)
                 entries.append(Entry(kind="file", path=path, object_hash=stored.hash, bytes=stored.bytes))
-                report.add(stored.bytes)
             for path in contents.split:
-                header_bytes = (contents.folder / path).stat().st_size
-                for entry in _add_tensors(adding, contents.folder, path, follow_links=follow_links):
-                    entries.append(entry)
-                    report.add(entry.tensor_bytes)
-                    header_bytes -= entry.tensor_bytes
-                report.add(header_bytes)
+                entries += _add_tensors(adding, contents.folder, path, follow_links=follow_links)
         return self._add_manifest(entries, contents.skipped)
 
     def _add_manifest(self, entries: list[Entry], skipped: tuple[str, ...]) -> ManifestRecord:
@@ -156,20 +147,7 @@ class ArtifactStore:
         """
         self.objects.verify(name)
 
-    def verify_manifest(self, name: str, *, progress: Progress | None = None) -> None:
-        """Read a manifest and every object of it again.
-
-        Raises:
-            ArtifactMissing: an object is not there.
-            ArtifactCorrupt: bytes changed.
-        """
-        record = self.read_manifest(name)
-        report = _Counter(record.bytes, progress)
-        for entry in record.entries:
-            self.objects.verify(entry.object_hash)
-            report.add(entry.bytes)
-
-    def materialise(self, name: str, target: Path, *, progress: Progress | None = None) -> Path:
+    def materialise(self, name: str, target: Path) -> Path:
         """Build the folder of a manifest at ``target``, whole or not at all; one that is there already is kept.
 
         Raises:
@@ -177,18 +155,16 @@ class ArtifactStore:
             ArtifactCorrupt: the manifest changed, or an object has another size.
             ArtifactRefused: something else stands at ``target``.
         """
-        return self.materialise_all([name], target, progress=progress)
+        return self.materialise_all([name], target)
 
-    def materialise_all(
-        self, names: Sequence[str], target: Path, *, progress: Progress | None = None, replace: bool = False
-    ) -> Path:
+    def materialise_all(self, names: Sequence[str], target: Path, *, replace: bool = False) -> Path:
         """Like :meth:`materialise`, several manifests in one folder; files of later ones replace those of earlier.
 
         With ``replace`` it takes the place of a folder that was built here from other manifests.
         """
         from storage import building
 
-        return building.build(self, names, target, building.Manner(progress=progress, replace=replace))
+        return building.build(self, names, target, building.Manner(replace=replace))
 
     def copy_out(self, name: str, target: Path) -> Path:
         """Like :meth:`materialise`, but copies that share nothing with the store and may be written to.
@@ -199,20 +175,6 @@ class ArtifactStore:
         from storage import building
 
         return building.build(self, [name], target, building.Manner(copied=True))
-
-
-class _Counter:
-    """Adds up what a progress callback wants to know."""
-
-    def __init__(self, total: int, progress: Progress | None) -> None:
-        self._total = total
-        self._done = 0
-        self._progress = progress
-
-    def add(self, size: int) -> None:
-        self._done += size
-        if self._progress is not None:
-            self._progress(self._done, self._total)
 
 
 def _read_file(folder: Path, path: str, *, follow_links: bool) -> Iterator[bytes]:

@@ -22,7 +22,7 @@ from storage.files import CHUNK_BYTES, fsync_dir, read_json, sha256_file, write_
 from storage.folders import INDEX, MARKER, manifests_in
 
 if TYPE_CHECKING:
-    from storage.artifacts import ArtifactStore, Entry, Progress
+    from storage.artifacts import ArtifactStore, Entry
 
 ADAPTER = "adapter_config.json"
 BANK = "router.json"
@@ -36,7 +36,6 @@ NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP)
 class Manner:
     """How a folder is built: by read-only links into the store or as copies, and what may stand there before."""
 
-    progress: Progress | None = None
     copied: bool = False
     """Files of its own that anybody may write, so that nothing done to them reaches the store."""
     replace: bool = False
@@ -127,8 +126,6 @@ def _size(path: Path) -> int | None:
 
 
 def _fill(store: ArtifactStore, folder: Path, files: dict[str, Entry], manner: Manner) -> None:
-    total = sum(entry.bytes for entry in files.values())
-    done = 0
     folder.mkdir()
     made = {folder}
     for path, entry in files.items():
@@ -140,9 +137,6 @@ def _fill(store: ArtifactStore, folder: Path, files: dict[str, Entry], manner: M
             _copy(source, place, entry, mode=0o644)
         else:
             _link_or_copy(source, place, entry)
-        done += entry.bytes
-        if manner.progress is not None:
-            manner.progress(done, total)
     for parent in sorted(made, reverse=True):
         fsync_dir(parent)
 

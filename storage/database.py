@@ -191,16 +191,6 @@ def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     connection.execute(f"PRAGMA journal_mode = {mode}").close()
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
-    connection.create_function("get_bit", 2, _get_bit, deterministic=True)
-
-
-def _get_bit(data: bytes | None, position: int | None) -> int | None:
-    """PostgreSQL's ``get_bit(bytea, n)``: least significant bit first; outside the bytes is an error."""
-    if data is None or position is None:
-        return None
-    if not 0 <= position < 8 * len(data):
-        raise ValueError("bit index out of range")
-    return data[position >> 3] >> (position & 7) & 1
 
 
 def _begin_sqlite(connection: Connection) -> None:

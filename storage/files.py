@@ -59,11 +59,8 @@ def _write_once(path: Path, data: bytes, mode: int) -> None:
 
 def sha256_file(path: Path) -> str:
     """Hex sha256 of a file's bytes, read in bounded memory."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_json(path: Path) -> Any:

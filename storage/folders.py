@@ -6,7 +6,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -30,7 +30,6 @@ class Contents:
     files: tuple[str, ...]
     split: tuple[str, ...]
     skipped: tuple[str, ...]
-    bytes: int = field(repr=False)
 
 
 def survey(folder: Path, *, follow_links: bool) -> Contents:
@@ -39,16 +38,16 @@ def survey(folder: Path, *, follow_links: bool) -> Contents:
     Raises:
         ArtifactRefused: it is empty, holds links or devices, or its weights are pickles only.
     """
-    sizes = dict(_walk(folder, follow_links=follow_links))
-    pickles = {path for path in sizes if path.lower().endswith(PICKLES)}
-    if pickles and not any(path.endswith(".safetensors") for path in sizes):
+    paths = set(_walk(folder, follow_links=follow_links))
+    pickles = {path for path in paths if path.lower().endswith(PICKLES)}
+    if pickles and not any(path.endswith(".safetensors") for path in paths):
         raise ArtifactRefused(
             f"{folder} has no safetensors file but {min(pickles)}, and pickles are never stored or loaded; "
             "write the model with save_pretrained(…, safe_serialization=True)"
         )
-    split, replaced = _weights(folder, set(sizes))
+    split, replaced = _weights(folder, paths)
     skipped = pickles | replaced
-    files = sorted(sizes.keys() - skipped - split)
+    files = sorted(paths - skipped - split)
     if not files and not split:
         raise ArtifactRefused(f"{folder} holds nothing to store")
     _check_names(folder, files, split)
@@ -57,7 +56,6 @@ def survey(folder: Path, *, follow_links: bool) -> Contents:
         files=tuple(files),
         split=tuple(sorted(split)),
         skipped=tuple(sorted(skipped - {INDEX})),
-        bytes=sum(sizes[path] for path in [*files, *split]),
     )
 
 
@@ -96,7 +94,7 @@ def check_path(path: str) -> str:
     return path
 
 
-def _walk(folder: Path, *, follow_links: bool) -> Iterator[tuple[str, int]]:
+def _walk(folder: Path, *, follow_links: bool) -> Iterator[str]:
     if not folder.is_dir():
         raise ArtifactRefused(f"{folder} is not a folder")
     found = 0
@@ -111,7 +109,7 @@ def _walk(folder: Path, *, follow_links: bool) -> Iterator[tuple[str, int]]:
             found += 1
             if found > MAX_FILES:
                 raise ArtifactRefused(f"{folder} holds more than {MAX_FILES} files; give a model's own folder")
-            yield check_path(path.relative_to(folder).as_posix()), status.st_size
+            yield check_path(path.relative_to(folder).as_posix())
 
 
 def _weights(folder: Path, paths: set[str]) -> tuple[set[str], set[str]]:

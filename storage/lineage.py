@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import CTE, ColumnElement, case, func, select
+from sqlalchemy import CTE, ColumnElement, select
 from sqlalchemy.orm import Session
 
-from storage.tables import Batch, Document, Promotion, Version, VersionBatch, VersionParent
+from storage.tables import Batch, Promotion, Version, VersionBatch, VersionParent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,24 +68,10 @@ def batches_only_behind(session: Session, abandoned_ids: Sequence[int], target_i
 
 
 def versions_that_saw_batch(session: Session, batch_id: int) -> list[int]:
-    """Ids of the versions that consumed rows of a batch, and of all that came from them, oldest first."""
+    """Numbers of the versions that consumed rows of a batch, and of all that came from them, oldest first."""
     first = select(VersionBatch.version_id.label("id")).where(VersionBatch.batch_id == batch_id)
     line = _downward(first.cte("line", recursive=True))
-    return list(session.scalars(select(line.c.id).order_by(line.c.id)))
-
-
-def versions_that_saw_document(session: Session, document_id: int) -> list[int]:
-    """Ids of the versions that consumed this very document, and of all that came from them, oldest first."""
-    consumed = case(
-        (Document.row < 8 * func.length(VersionBatch.rows), func.get_bit(VersionBatch.rows, Document.row)), else_=0
-    )
-    first = (
-        select(VersionBatch.version_id.label("id"))
-        .join(Document, Document.batch_id == VersionBatch.batch_id)
-        .where(Document.id == document_id, consumed == 1)
-    )
-    line = _downward(first.cte("line", recursive=True))
-    return list(session.scalars(select(line.c.id).order_by(line.c.id)))
+    return list(session.scalars(select(Version.number).join(line, line.c.id == Version.id).order_by(Version.number)))
 
 
 def live_version(session: Session, stream_id: str) -> Version | None:

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from storage.artifacts import ArtifactStore, Progress
+from storage.artifacts import ArtifactStore
 from storage.errors import StorageError
 from storage.files import fsync_dir
 from storage.folders import manifests_in
@@ -23,14 +23,7 @@ Folder = tuple[str, tuple[str, ...]]
 _VERSION = re.compile(r"v\d+")
 
 
-def publish(
-    store: ArtifactStore,
-    manifest_hashes: Mapping[str, str],
-    directory: Path,
-    name: str,
-    *,
-    progress: Progress | None = None,
-) -> Path:
+def publish(store: ArtifactStore, manifest_hashes: Mapping[str, str], directory: Path, name: str) -> Path:
     """Build ``directory/name`` from a version's answer, role to manifest; the link is left alone.
 
     Where roles have a file in common, the model's own gives way, so an adapter's tokenizer stands in for the base's.
@@ -42,7 +35,7 @@ def publish(
         ArtifactRefused: something that was not published here stands there.
         StorageError: ``name`` cannot be a folder's name.
     """
-    return store.materialise_all(in_order(manifest_hashes), directory / _plain(name), progress=progress, replace=True)
+    return store.materialise_all(in_order(manifest_hashes), directory / _plain(name), replace=True)
 
 
 def in_order(manifest_hashes: Mapping[str, str]) -> tuple[str, ...]:

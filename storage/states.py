@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 STREAM_STATES = ("registering", "active", "paused", "failed", "archived")
 BATCH_STATES = ("pending", "trained", "held", "erased")
 TRIGGER_STATES = ("active", "paused", "removed")
 DECISION_STATES = ("measuring", "decided", "closed")
+DecisionResult = Literal["promoted", "refused", "inconclusive", "failed", "cancelled", "stale"]
+"""How a decision ended; ``promoted``: what it made went live, whether the gate passed it or not."""
+DECISION_RESULTS: tuple[DecisionResult, ...] = get_args(DecisionResult)
+JUDGED: tuple[DecisionResult, ...] = ("promoted", "refused", "inconclusive")
+"""Of decisions whose plan made a version that was judged."""
 PLAN_STATES = ("open", "succeeded", "failed", "cancelled", "stale")
+JobKind = Literal["measure", "train", "proxy", "fit", "merge", "probe", "evaluate"]
+"""What a job does: the same word in its row, in what it is told and in what it answers."""
+JOB_KINDS: tuple[JobKind, ...] = get_args(JobKind)
 JOB_STATES = ("queued", "submitted", "running", "succeeded", "failed", "lost", "cancelled")
 JOB_UNFINISHED = ("queued", "submitted", "running")
 JOB_GAVE_UP = ("failed", "cancelled")

@@ -26,12 +26,15 @@ from sqlalchemy.orm import Mapped, mapped_column
 from storage.columns import Base, BigId, one_of, unique_where
 from storage.documents import Arrival, Batch, Document, DocumentBand, DocumentSketch, Quarantine
 from storage.states import (
+    DECISION_RESULTS,
     DECISION_STATES,
+    JOB_KINDS,
     JOB_STATES,
     PLAN_STATES,
     STREAM_STATES,
     TRIGGER_STATES,
     VERSION_STATES,
+    DecisionResult,
 )
 
 __all__ = [
@@ -160,7 +163,10 @@ class Firing(Base):
 
 
 class Decision(Base):
-    """The recorded choice of strategy, data and settings."""
+    """The recorded choice of strategy, data and settings.
+
+    ``result`` is how it ended, which other decisions go by; ``outcome`` says it to people.
+    """
 
     __tablename__ = "decisions"
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
@@ -176,6 +182,7 @@ class Decision(Base):
     settings: Mapped[dict[str, Any]]
     reason: Mapped[str] = mapped_column(Text)
     alternatives: Mapped[list[Any]]
+    result: Mapped[DecisionResult | None] = mapped_column(String(16))
     outcome: Mapped[str | None] = mapped_column(Text)
     actor: Mapped[str] = mapped_column(String(255))
     created_at: Mapped[datetime]
@@ -183,6 +190,7 @@ class Decision(Base):
     closed_at: Mapped[datetime | None]
     __table_args__ = (
         one_of("state", DECISION_STATES),
+        one_of("result", DECISION_RESULTS),
         # A second retrain returns the queued decision: only one is open.
         unique_where("uq_decisions_open", "stream_id", where="closed_at IS NULL"),
     )
@@ -206,7 +214,7 @@ class Plan(Base):
 
 
 class Job(Base):
-    """One run of the job process: measure, train, fit, generate or evaluate. ``key`` makes queueing idempotent."""
+    """One run of the job process; ``kind`` is its work's, ``key`` makes queueing idempotent."""
 
     __tablename__ = "jobs"
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
@@ -216,7 +224,6 @@ class Job(Base):
     version_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id", use_alter=True), index=True)
     kind: Mapped[str] = mapped_column(String(16))
     name: Mapped[str] = mapped_column(String(63))
-    position: Mapped[int] = mapped_column(default=0)
     key: Mapped[str] = mapped_column(String(255), unique=True)
     state: Mapped[str] = mapped_column(String(16))
     attempt: Mapped[int] = mapped_column(default=0)
@@ -238,8 +245,8 @@ class Job(Base):
     finished_at: Mapped[datetime | None]
     __table_args__ = (
         one_of("state", JOB_STATES),
-        one_of("kind", ("measure", "train", "fit", "generate", "evaluate")),
-        UniqueConstraint("plan_id", "name", "position"),
+        one_of("kind", JOB_KINDS),
+        UniqueConstraint("plan_id", "name"),
         Index("ix_jobs_state", "state", "priority", "id"),
     )
 

@@ -45,7 +45,7 @@ class SkillItReweighting(Closed):
 
     kind: Literal["skill-it"] = "skill-it"
     eta: float = Field(gt=0)
-    window: int = Field(3, ge=1)
+    window: int = Field(ge=1)
     graph: dict[str, dict[str, float]]
     mean_loss: bool = False
     """With target skills only: the mean of the sets' losses takes the place of each one's own."""
@@ -61,7 +61,7 @@ class AgentReweighting(Closed):
     kind: Literal["agent"] = "agent"
     folder: str
     sha256: str
-    patience: int = Field(3, ge=1)
+    patience: int = Field(ge=1)
     """Steps in a row that a constant mixture must promise more before it takes over."""
     found: dict[str, float] = Field(default_factory=dict)
     """A constant mixture that an earlier job of the plan found, for the guard to compare with too; empty: none."""
@@ -108,6 +108,12 @@ class WeightedMixing(Closed):
     @property
     def sources(self) -> tuple[str, ...]:
         return tuple(source for sources in self.domains.values() for source in sources)
+
+    @property
+    def first_weights(self) -> dict[str, float]:
+        """The first weight of every domain, ``rest`` last."""
+        weights = {name: float(weight) for name, weight in self.weights.items()}
+        return {**weights, self.rest: 1 - sum(weights.values())}
 
 
 Mixing = Annotated[ReplayMixing | WeightedMixing, Field(discriminator="kind")]
@@ -159,9 +165,9 @@ class AdapterSelection(Closed):
     name: str
     start: str | None = None
     lora: LoraSettings
-    head_rate: float = Field(10.0, gt=0)
+    head_rate: float = Field(gt=0)
     """The head's learning rate over the adapter's."""
-    pooling: Literal["mean", "cls", "last"] = "mean"
+    pooling: Literal["mean", "cls", "last"]
     """Which hidden states make a text's feature: all of them, the first token's, or the last token's."""
 
 
@@ -210,8 +216,8 @@ class GroupDroObjective(Closed):
     kind: Literal["group-dro"] = "group-dro"
     prior: dict[str, float]
     """Weight that each domain is sampled with; the first weights of the objective too."""
-    eta: float = Field(1.0, gt=0)
-    smoothing: float = Field(1e-3, ge=0, lt=1)
+    eta: float = Field(gt=0)
+    smoothing: float = Field(ge=0, lt=1)
 
 
 Objective = Annotated[TaskObjective | LocalObjective | GroupDroObjective, Field(discriminator="kind")]

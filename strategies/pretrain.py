@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,10 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from strategies import schedule
+from strategies.parts import CosineSchedule
+from strategies.training.decay import decay_groups
 
 END = "<|endoftext|>"
 PAD = "<|pad|>"
@@ -39,10 +42,8 @@ class Recipe:
 
     def rate(self, step: int) -> float:
         """Learning rate of a step counted from 1: linear warm-up, cosine to a tenth of the peak."""
-        if step <= self.warmup:
-            return self.peak * step / self.warmup
-        done = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return self.peak * (0.55 + 0.45 * math.cos(math.pi * done))
+        cosine = CosineSchedule(steps=self.steps, warmup=self.warmup, lr=self.peak, min_lr=self.peak / 10)
+        return schedule.rate(cosine, step)
 
 
 def train_tokenizer(texts: list[str], recipe: Recipe) -> PreTrainedTokenizerFast:
@@ -93,10 +94,7 @@ def pack(tokenizer: PreTrainedTokenizerFast, texts: list[str], length: int) -> t
 
 def train(model: LlamaForCausalLM, rows: torch.Tensor, recipe: Recipe) -> None:
     """Adam with decay on matrices, over shuffled passes of the rows."""
-    matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
-    vectors = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=recipe.peak, betas=(0.9, 0.95))
+    optimizer = torch.optim.AdamW(decay_groups(model.parameters(), 0.1), lr=recipe.peak, betas=(0.9, 0.95))
     generator = torch.Generator().manual_seed(recipe.seed)
     order = torch.empty(0, dtype=torch.long)
     model.train()

@@ -6,22 +6,22 @@ from pathlib import Path
 
 from strategies.agent.learning import Learner
 from strategies.agent.policy import Agent
-from strategies.agent.trajectories import Domain, Head, Trajectory
+from strategies.agent.trajectories import TrajectoryDomain, TrajectoryHeader
 from strategies.settings.agent import AgentSettings, LearningSettings
 
 PRIOR = {"old": 0.75, "new": 0.25}
 DOMAINS = tuple(
-    Domain(name=name, target=name == "new", prior=share, similarity=0.5 if name == "old" else 1.0)
+    TrajectoryDomain(name=name, new=name == "new", prior=share, similarity=0.5 if name == "old" else 1.0)
     for name, share in PRIOR.items()
 )
 
 
 def taught(folder: Path) -> Path:
     """The folder, with an agent of two runs on two domains."""
-    head = Head(environment="proxy", domains=DOMAINS, total=3)
+    header = TrajectoryHeader(environment="proxy", domains=DOMAINS, total=3)
     runs = []
     for share in (0.2, 0.8):
-        run = Trajectory(**{name: getattr(head, name) for name in Head.model_fields}, start=(3.0, 5.0))
+        run = header.begun((3.0, 5.0))
         for step in range(3):
             run = run.after(weights=(share, 1 - share), losses=(3.0 - share * step, 5.0 - step), tokens=64)
         runs.append(run)

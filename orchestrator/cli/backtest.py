@@ -42,20 +42,24 @@ def add_to(streams: typer.Typer) -> None:
 
 
 def backtest(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the recorded stream.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the stream to replay.")],
     assign: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="What differs; repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY.PATH=VALUE", help="A setting to replay with instead of the recorded one; repeatable."
+        ),
     ] = None,
-    until: Annotated[int | None, typer.Option(metavar="BATCH", help="The last batch that is replayed.")] = None,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave the scratch stream for a closer look.")] = False,
+    until: Annotated[int | None, typer.Option(metavar="BATCH", help="The last batch to replay.")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the scratch stream for a closer look.")] = False,
 ) -> None:
-    """Replay the recorded batches under another policy and show both side by side; the live version stays as it is.
+    """Replay the recorded batches with other settings and show both outcomes; the live version stays as it is.
 
-    Without --set it comes to the recorded scores again, unless settings, rollbacks or held batches came in between.
+    Without --set the recorded scores come out again, unless changed settings, rollbacks or held batches came in
+    between.
 
-    After Ctrl-C, or where the command or the daemon died, the same command goes on; the scratch stream stays until it
-    has ended, or `rekindle stream remove SCRATCH --purge`. Exit 1 where a retrain of the replay failed; it stays then,
-    too.
+    The replay takes place in a scratch stream, which is removed at the end. After Ctrl-C or a crash the same command
+    goes on with it; `rekindle stream remove SCRATCH --purge` discards it. Where a retrain of the replay fails, the exit
+    code is 1 and the scratch stream is kept.
     """
     changes = dict(configuration.read_assignment(one) for one in assign or [])
     body = {"changes": changes, "until": until, "caller": os.urandom(8).hex()}

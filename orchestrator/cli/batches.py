@@ -10,9 +10,10 @@ from orchestrator.cli.base import command, group
 from orchestrator.cli.client import get, post
 from orchestrator.cli.output import field, is_json, print_json, print_table, say, show_one, text, time_field, when
 from orchestrator.cli.paging import Before, Limit, show_page
+from storage.states import BATCH_STATES
 
 Id = Annotated[int, typer.Argument(metavar="ID", help="Number of the batch.")]
-batches = group("See what arrived, and hold it back.")
+batches = group("See which batches arrived; hold them back or release them.")
 COLUMNS = (
     ("ID", field("id")),
     ("STREAM", field("stream")),
@@ -33,8 +34,8 @@ def add_to(app: typer.Typer) -> None:
 
 @command(batches, "list", "rekindle batch list news", "rekindle batch list news --state held --output json")
 def list_batches(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only this stream's.")] = None,
-    state: Annotated[str | None, typer.Option(help="Only pending, trained, held or erased ones.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only this stream's batches.")] = None,
+    state: Annotated[str | None, typer.Option(help=f"Only batches in this state: {', '.join(BATCH_STATES)}.")] = None,
     limit: Limit = 100,
     before: Before = None,
 ) -> None:
@@ -45,7 +46,7 @@ def list_batches(
 
 @command(batches, "show", "rekindle batch show 7")
 def show_batch(batch: Id) -> None:
-    """Show a batch: what was kept, what was not and why, which versions trained on it."""
+    """Show a batch: what was kept, what was not and why, which versions saw it, themselves or by an ancestor."""
     found = get(f"/batches/{batch}")
     show_one(
         found,
@@ -76,7 +77,7 @@ def show_batch(batch: Id) -> None:
 
 @command(batches, "hold", 'rekindle batch hold 7 --reason "the crawler broke"')
 def hold_batch(
-    batch: Id, reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; it is kept for good.")]
+    batch: Id, reason: Annotated[str, typer.Option(metavar="TEXT", help="The reason, which is kept for good.")]
 ) -> None:
     """Keep a batch out of training and replay."""
     _tell(post(f"/batches/{batch}/hold", {"reason": reason}))

@@ -72,24 +72,22 @@ def keys(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 def resolve_paths(settings: dict[str, Any], base: Path) -> dict[str, Any]:
     """The settings in their long form, every relative path made absolute: the daemon works elsewhere."""
-    settings = {**settings}
-    for key, value in list(settings.items()):
-        if isinstance(value, str) and key in SHORT_FORMS:
-            settings[key] = {SHORT_FORMS[key]: resolve(f"{key}.{SHORT_FORMS[key]}", value, base)}
-        else:
-            settings[key] = _resolved(key, value, base)
-    return settings
-
-
-def _resolved(key: str, value: Any, base: Path) -> Any:
-    if isinstance(value, dict):
-        return {name: _resolved(f"{key}.{name}", one, base) for name, one in value.items()}
-    return resolve(key, value, base)
+    found = {key: resolve(key, value, base) for key, value in settings.items()}
+    return {
+        key: {SHORT_FORMS[key]: value} if key in SHORT_FORMS and isinstance(value, str) else value
+        for key, value in found.items()
+    }
 
 
 def resolve(key: str, value: Any, base: Path) -> Any:
-    """One value: made absolute where its key names a path and it is not a URL or a hub id."""
-    if not isinstance(value, str) or not (key in PATHS or key.startswith("evaluations.")):
+    """The value, with what names a path made absolute where it is not a URL or a hub id.
+
+    It may be a mapping, or the word that stands for one.
+    """
+    if isinstance(value, dict):
+        return {name: resolve(f"{key}.{name}", one, base) for name, one in value.items()}
+    named = f"{key}.{SHORT_FORMS[key]}" if key in SHORT_FORMS else key
+    if not isinstance(value, str) or not (named in PATHS or named.startswith("evaluations.")):
         return value
     if "://" in value:
         return value

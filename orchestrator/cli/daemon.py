@@ -13,7 +13,12 @@ from orchestrator.cli.client import LONG_S, post
 from orchestrator.cli.output import is_json, note, print_json, say, size
 from orchestrator.errors import BadInput, RekindleError, Unavailable
 
-Url = Annotated[str | None, typer.Option("--database-url", metavar="URL", help="postgresql://… or sqlite:///…")]
+Url = Annotated[
+    str | None,
+    typer.Option(
+        "--database-url", metavar="URL", help="postgresql://… or sqlite:///…; default: SQLite in the home folder."
+    ),
+]
 db = group("Look after the database.")
 
 
@@ -29,14 +34,19 @@ def add_to(app: typer.Typer) -> None:
 
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on; default 127.0.0.1.")] = None,
-    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port; default 7433, 0: any.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port to listen on; default 7433; 0: any free one.")
+    ] = None,
     database_url: Url = None,
-    allow_remote: Annotated[bool, typer.Option("--allow-remote", help="Let other machines reach --host.")] = False,
+    allow_remote: Annotated[
+        bool, typer.Option("--allow-remote", help="Allow a --host that other machines can reach.")
+    ] = False,
     allowed_host: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Name that requests may use for this daemon; repeatable.")
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Host name that requests may use for this daemon; repeatable."),
     ] = None,
 ) -> None:
-    """Run the daemon until it is interrupted; jobs that run outlive it and are adopted by the next."""
+    """Run the daemon until it is interrupted; running jobs go on, and the next daemon adopts them."""
     from orchestrator import daemon_settings
 
     settings = daemon_settings.load(
@@ -73,7 +83,7 @@ def serve(
 def demo(keep: Annotated[bool, typer.Option("--keep", help="Leave the daemon running at the end.")] = False) -> None:
     """Tell the whole story on real text: register, retrain, gate, promote, roll back.
 
-    Its folder stays, unless Ctrl-C ends it.
+    Its folder is kept for a look around; after Ctrl-C it is removed.
     """
     from orchestrator.demo import run
 
@@ -82,10 +92,10 @@ def demo(keep: Annotated[bool, typer.Option("--keep", help="Leave the daemon run
 
 def doctor(
     check: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Only this check; repeatable. `jobs` imports torch.")
+        list[str] | None, typer.Option(metavar="NAME", help="Run only this check; repeatable. `jobs` imports torch.")
     ] = None,
 ) -> None:
-    """Look for what is wrong: home, database, records, artifacts, daemon, disk, job environment."""
+    """Look for problems: home, database, records, artifacts, daemon, disk, job environment."""
     from orchestrator.cli.doctor import examine
 
     findings = examine(OPTIONS.place, check or ())
@@ -101,7 +111,7 @@ def doctor(
 
 @command(db, "upgrade", "rekindle db upgrade", "rekindle db upgrade --database-url postgresql://host/rekindle")
 def upgrade(database_url: Url = None) -> None:
-    """Bring the database to this Rekindle's schema; an embedded one is copied first. The daemon must not run."""
+    """Bring the database's schema up to date; SQLite is backed up first. The daemon must be stopped."""
     from orchestrator import daemon_settings
     from orchestrator.service.translate import translated
     from storage.database import Database
@@ -134,8 +144,10 @@ def backup(directory: Annotated[Path, typer.Argument(metavar="DIR", help="A new 
         note("the database is PostgreSQL; copy it with pg_dump")
 
 
-def collect(dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False) -> None:
-    """Delete what nothing needs any more; it is marked first and goes an hour later."""
+def collect(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be deleted.")] = False,
+) -> None:
+    """Delete what nothing needs any more: first it is marked, and an hour later it is deleted."""
     done = post("/gc", {"dry_run": dry_run}, timeout_s=LONG_S)
     if is_json():
         print_json(done)

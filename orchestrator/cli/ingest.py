@@ -23,9 +23,12 @@ def add_to(app: typer.Typer) -> None:
 
 def ingest(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the stream.")],
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="JSONL, Parquet, CSV, text; also .gz, .zst.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE...", help="JSONL, JSON, Parquet, CSV, TSV or text; plain, .gz or .zst."),
+    ],
 ) -> None:
-    """Push files as batches; prints what was kept, dropped as duplicate, quarantined."""
+    """Push files as batches, and print what was kept, dropped as duplicate or quarantined."""
     for file in files:
         if file.is_dir():
             raise BadInput(

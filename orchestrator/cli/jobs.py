@@ -26,10 +26,10 @@ from orchestrator.cli.output import (
 )
 from orchestrator.cli.paging import Before, Limit, show_page
 from orchestrator.cli.progress import POLL_S
-from storage.states import JOB_ENDED
+from storage.states import JOB_ENDED, JOB_UNFINISHED
 
 Id = Annotated[int, typer.Argument(metavar="ID", help="Number of the job.")]
-jobs = group("See what runs; read logs, cancel, try again.")
+jobs = group("See what runs; read logs, cancel, retry.")
 
 
 def _how_far(row: Row) -> str:
@@ -58,8 +58,10 @@ def add_to(app: typer.Typer) -> None:
 
 @command(jobs, "list", "rekindle job list", "rekindle job list news --state running --output json")
 def list_jobs(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only this stream's.")] = None,
-    state: Annotated[str | None, typer.Option(help="Only jobs in this state.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only this stream's jobs.")] = None,
+    state: Annotated[
+        str | None, typer.Option(help=f"Only jobs in this state: {', '.join((*JOB_UNFINISHED, *JOB_ENDED))}.")
+    ] = None,
     limit: Limit = 100,
     before: Before = None,
 ) -> None:
@@ -98,12 +100,14 @@ def show_job(job: Id) -> None:
 @command(jobs, "logs", "rekindle job logs 31", "rekindle job logs -f 31")
 def job_logs(
     job: Id,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Follow the log until the job has ended, over all its attempts.")
+    ] = False,
     attempt: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Of this attempt; default: the newest.")
+        int | None, typer.Option(min=1, metavar="N", help="The log of this attempt; default: the newest.")
     ] = None,
 ) -> None:
-    """Print a job's log; with -f that of each attempt, until the job has ended."""
+    """Print a job's log."""
     written: list[str] = []
     for piece in _pieces(job, attempt, follow=follow):
         written.append(piece["text"])
@@ -133,13 +137,13 @@ def _pieces(job: int, attempt: int | None, *, follow: bool) -> Iterator[dict[str
 
 @command(jobs, "cancel", "rekindle job cancel 31")
 def cancel_job(job: Id) -> None:
-    """Cancel a job; one that runs writes a checkpoint first."""
+    """Cancel a job; a running one writes a checkpoint first."""
     _tell(post(f"/jobs/{job}/cancel"), "is being cancelled")
 
 
 @command(jobs, "retry", "rekindle job retry 31")
 def retry_job(job: Id) -> None:
-    """Try a failed or cancelled job once more; it goes on from its last checkpoint."""
+    """Retry a failed or cancelled job, from its last checkpoint."""
     _tell(post(f"/jobs/{job}/retry"), "is tried again")
 
 

@@ -44,25 +44,28 @@ def merge(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the method; repeatable.")
     ] = None,
     weight: Annotated[
-        list[float] | None, typer.Option(metavar="W", help="Once a version, in order; equal without.")
+        list[float] | None, typer.Option(metavar="W", help="Repeat once per version, in order; default: equal.")
     ] = None,
     base: Annotated[
-        int | None, typer.Option(metavar="N", help="Count changes from this version, not the common ancestor.")
+        int | None,
+        typer.Option(metavar="N", help="Version that changes are counted from; default: the nearest common ancestor."),
     ] = None,
     into: Annotated[
         Form | None,
-        typer.Option(help="Make a full model, or an adapter of the first version's rank, of adapters only."),
+        typer.Option(help="model, or adapter (only if all versions are adapters)."),
     ] = None,
-    wait_for_it: Annotated[bool, typer.Option("--wait", help="Wait for the end; exit 3 if the gate refused.")] = False,
+    wait_for_it: Annotated[
+        bool, typer.Option("--wait", help="Wait for the end; exit code 3 if the gate refuses or cannot tell.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be merged.")] = False,
 ) -> None:
     """Merge versions into a new one, without training; it goes live only if the gate passes it.
 
-    Of adapters on one model an adapter is made, by singular values cut to the rank, unless the method is of full
-    models (fisher, greedy-soup); of anything else a full model. --into says which.
+    Adapters on one model become an adapter of the first one's rank, by singular values, unless the method needs full
+    models (fisher, greedy-soup); anything else becomes a full model. --into chooses otherwise.
 
-    Changes are counted from the nearest version that all of them came from. For interpolate, half-reset and lines
-    without `after`, the first version is the one gone back to, and the second the one that goes back.
+    Changes are counted from the versions' nearest common ancestor. For interpolate, half-reset and lines without
+    `after`, name two versions: the second is taken back towards the first.
     """
     named = [parse_numbered(one) for one in versions]
     stream = named[0][0]

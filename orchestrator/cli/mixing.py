@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -16,45 +13,53 @@ from orchestrator.cli.base import command, group
 from orchestrator.cli.client import get, version_path
 from orchestrator.cli.output import field, is_json, note, print_json, say, show_list, show_one
 from orchestrator.cli.progress import Status, showing
-from orchestrator.errors import BadInput, RekindleError
+from orchestrator.errors import BadInput
 from orchestrator.service.names import parse_version_name
 from storage.files import write_atomic
 from strategies import defaults
 from strategies.defaults import ENOUGH
 
-if TYPE_CHECKING:
-    from strategies.agent.requests import Asked
-
-mixing = group("Learn how to mix domains: collect runs of a tiny proxy, train an agent on them, compare it.")
+mixing = group(
+    "Learn how to mix domains: collect runs of a tiny model, train an agent on them, compare it with other ways."
+)
 Domains = Annotated[
-    list[str], typer.Option("--domain", metavar="NAME=FILE", help="A domain not to be forgotten, and its text.")
+    list[str],
+    typer.Option(
+        "--domain", metavar="NAME=FILE", help="A domain that must not be forgotten, and its text; repeatable."
+    ),
 ]
 Targets = Annotated[
-    list[str] | None, typer.Option("--target", metavar="NAME=FILE", help="A domain that training is for.")
+    list[str] | None,
+    typer.Option("--target", metavar="NAME=FILE", help="A domain that training is for, and its text; repeatable."),
 ]
 Out = Annotated[
-    Path, typer.Option(metavar="DIR", file_okay=False, help="Where it goes; what was interrupted goes on there.")
+    Path, typer.Option(metavar="DIR", file_okay=False, help="Folder to write to; an interrupted run goes on there.")
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what it would cost, and do nothing.")]
-Steps = Annotated[int, typer.Option(min=1, help="Re-weighting steps in a run.")]
-StepTokens = Annotated[int, typer.Option(min=512, help="Training tokens in a re-weighting step.")]
-EvalTokens = Annotated[int, typer.Option(min=64, help="Tokens a domain in every evaluation.")]
-Hidden = Annotated[int, typer.Option("--proxy-hidden", min=8, help="Width of the proxy, a multiple of 8.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what it would cost.")]
+Steps = Annotated[int, typer.Option(min=1, help="Re-weighting steps per run.")]
+StepTokens = Annotated[int, typer.Option(min=512, help="Training tokens per re-weighting step.")]
+EvalTokens = Annotated[int, typer.Option(min=64, help="Tokens per domain in each evaluation.")]
+Hidden = Annotated[
+    int, typer.Option("--proxy-hidden", min=8, help="Width of the proxy, the tiny model; a multiple of 8.")
+]
 Layers = Annotated[int, typer.Option("--proxy-layers", min=1, help="Layers of the proxy.")]
 Most = Annotated[
-    int, typer.Option("--proxy-max-parameters", min=1, help="Most parameters of the proxy beside its embeddings.")
+    int,
+    typer.Option(
+        "--proxy-max-parameters", min=1, help="Most parameters that the proxy may have, its embeddings aside."
+    ),
 ]
 RegMixRuns = Annotated[
-    int, typer.Option(min=0, help="Tiny runs of RegMix, whose mixture is one of the constant ones; 0: without it.")
+    int, typer.Option(min=0, help="Runs that RegMix fits its mixture to, one of the constant ones; 0: without RegMix.")
 ]
-RegMixTokens = Annotated[int, typer.Option(min=512, help="Tokens of a tiny run.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of all draws.")]
+RegMixTokens = Annotated[int, typer.Option(min=512, help="Tokens per run of RegMix.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of all random draws.")]
 COLUMNS = (
     ("POLICY", field("policy")),
     ("FALL", field("fall")),
     ("± SEEDS", field("fall_deviation")),
-    ("OLD LOSS", field("source")),
-    ("NEW LOSS", field("target")),
+    ("OLD LOSS", field("old_loss")),
+    ("NEW LOSS", field("new_loss")),
     ("SEEDS", field("seeds")),
 )
 
@@ -74,7 +79,7 @@ def collect(
     domain: Domains,
     out: Out,
     target: Targets = None,
-    trajectories: Annotated[int, typer.Option(min=1, help="Runs.")] = ENOUGH,
+    trajectories: Annotated[int, typer.Option(min=1, help="Number of runs.")] = ENOUGH,
     steps: Steps = defaults.STEPS,
     step_tokens: StepTokens = defaults.STEP_TOKENS,
     eval_tokens: EvalTokens = defaults.EVAL_TOKENS,
@@ -86,21 +91,19 @@ def collect(
     seed: Seed = defaults.SEED,
     dry_run: DryRun = False,
 ) -> None:
-    """Make trajectories: runs of a tiny model on many mixtures, each step with its losses."""
-    request = _request(
-        {
-            "kind": "collect",
-            "domains": _files(domain, target),
-            "out": str(out.absolute()),
-            "proxy": {
-                **_proxy(steps, step_tokens, eval_tokens, proxy_hidden, proxy_layers, proxy_max_parameters),
-                "seed": seed,
-            },
-            "proposals": {"trajectories": trajectories, "steps": steps, "seed": seed},
-            "regmix_runs": regmix_runs,
-            "regmix_tokens": regmix_tokens,
-        }
-    )
+    """Collect trajectories: runs of a tiny model on many mixtures, with the losses of each step."""
+    request = {
+        "kind": "collect",
+        "domains": _files(domain, target),
+        "out": str(out.absolute()),
+        "proxy": {
+            **_proxy(steps, step_tokens, eval_tokens, proxy_hidden, proxy_layers, proxy_max_parameters),
+            "seed": seed,
+        },
+        "proposals": {"trajectories": trajectories, "steps": steps, "seed": seed},
+        "regmix_runs": regmix_runs,
+        "regmix_tokens": regmix_tokens,
+    }
     done = _carried_out(request, dry_run=dry_run)
     if done is not None:
         show_one(done, [("trajectories", done["trajectories"]), ("made now", done["made"]), ("in", done["out"])])
@@ -109,28 +112,28 @@ def collect(
 @command(mixing, "train", "rekindle mixing train runs more-runs --out agent")
 def train(
     trajectories: Annotated[
-        list[Path], typer.Argument(metavar="DIR_OR_FILE...", help="What was collected or exported.")
+        list[Path], typer.Argument(metavar="DIR_OR_FILE...", help="What `mixing collect` or `mixing export` wrote.")
     ],
     out: Out,
-    updates: Annotated[int, typer.Option(min=0, help="Updates of conservative Q-learning.")] = defaults.UPDATES,
+    updates: Annotated[
+        int, typer.Option(min=0, help="Number of updates by conservative Q-learning.")
+    ] = defaults.UPDATES,
     warm_updates: Annotated[
-        int, typer.Option(min=0, help="Updates of the supervised warm start.")
+        int, typer.Option(min=0, help="Number of updates of the supervised warm start before.")
     ] = defaults.WARM_UPDATES,
     conservative: Annotated[
-        float, typer.Option(min=0, help="beta: how far unseen mixtures are pressed down.")
+        float, typer.Option(min=0, help="beta: how much the value of untried mixtures is lowered.")
     ] = defaults.CONSERVATIVE,
     seed: Seed = defaults.SEED,
     dry_run: DryRun = False,
 ) -> None:
-    """Teach an agent from trajectories; leaves agent.json and agent.safetensors."""
-    request = _request(
-        {
-            "kind": "train",
-            "trajectories": [str(path.absolute()) for path in trajectories],
-            "out": str(out.absolute()),
-            "learning": {"steps": updates, "warm_steps": warm_updates, "conservative": conservative, "seed": seed},
-        }
-    )
+    """Train an agent on trajectories; writes agent.json and agent.safetensors."""
+    request = {
+        "kind": "train",
+        "trajectories": [str(path.absolute()) for path in trajectories],
+        "out": str(out.absolute()),
+        "learning": {"steps": updates, "warm_steps": warm_updates, "conservative": conservative, "seed": seed},
+    }
     done = _carried_out(request, dry_run=dry_run)
     if done is not None:
         lessons = done["lessons"]
@@ -151,11 +154,14 @@ def train(
 def evaluate(
     domain: Domains,
     target: Targets = None,
-    agent: Annotated[Path | None, typer.Option(metavar="DIR", help="What `mixing train` left.")] = None,
+    agent: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder that `mixing train` wrote.")] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Keep finished runs there: an interrupted comparison goes on.")
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Folder to keep finished runs in, so that an interrupted comparison can go on."
+        ),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Runs of every policy.")] = defaults.SEEDS,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of runs of each policy.")] = defaults.SEEDS,
     steps: Steps = defaults.STEPS,
     step_tokens: StepTokens = defaults.STEP_TOKENS,
     eval_tokens: EvalTokens = defaults.EVAL_TOKENS,
@@ -164,26 +170,24 @@ def evaluate(
     proxy_max_parameters: Most = defaults.MAX_PARAMETERS,
     regmix_runs: RegMixRuns = defaults.REGMIX_RUNS,
     regmix_tokens: RegMixTokens = defaults.REGMIX_TOKENS,
-    eta: Annotated[float, typer.Option(help="How strongly Skill-It's weights follow losses.")] = defaults.ETA,
+    eta: Annotated[float, typer.Option(help="How strongly Skill-It's weights follow the losses.")] = defaults.ETA,
     dry_run: DryRun = False,
 ) -> None:
     """Compare an agent with constant mixtures, Skill-It and RegMix at equal tokens.
 
-    FALL is how far the losses fell, in standard deviations over all runs, old and new domains weighing the same.
+    FALL is how far the losses fell, in standard deviations over all runs; old and new domains count the same.
     """
-    request = _request(
-        {
-            "kind": "evaluate",
-            "domains": _files(domain, target),
-            "agent": None if agent is None else str(agent.absolute()),
-            "out": None if out is None else str(out.absolute()),
-            "proxy": _proxy(steps, step_tokens, eval_tokens, proxy_hidden, proxy_layers, proxy_max_parameters),
-            "seeds": list(range(1, seeds + 1)),
-            "regmix_runs": regmix_runs,
-            "regmix_tokens": regmix_tokens,
-            "eta": eta,
-        }
-    )
+    request = {
+        "kind": "evaluate",
+        "domains": _files(domain, target),
+        "agent": None if agent is None else str(agent.absolute()),
+        "out": None if out is None else str(out.absolute()),
+        "proxy": _proxy(steps, step_tokens, eval_tokens, proxy_hidden, proxy_layers, proxy_max_parameters),
+        "seeds": list(range(1, seeds + 1)),
+        "regmix_runs": regmix_runs,
+        "regmix_tokens": regmix_tokens,
+        "eta": eta,
+    }
     done = _carried_out(request, dry_run=dry_run)
     if done is not None and is_json():
         print_json(done)
@@ -201,7 +205,7 @@ def evaluate(
 def graph(
     domain: Domains,
     target: Targets = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Runs of every domain and of every pair.")] = defaults.SEEDS,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of runs of each domain and of each pair.")] = defaults.SEEDS,
     steps: Steps = defaults.GRAPH_STEPS,
     step_tokens: StepTokens = defaults.STEP_TOKENS,
     eval_tokens: EvalTokens = defaults.EVAL_TOKENS,
@@ -210,23 +214,24 @@ def graph(
     proxy_max_parameters: Most = defaults.MAX_PARAMETERS,
     improvement: Annotated[
         bool,
-        typer.Option("--improvement", help=f"Weigh an edge by how much lower the loss ends; else {defaults.EDGE:g}."),
+        typer.Option(
+            "--improvement", help=f"Weigh each edge by how much lower the loss ends, not by {defaults.EDGE:g}."
+        ),
     ] = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Find which domain helps which, for Skill-It: a tiny model trained on pairs ends lower than on one alone.
+    """Find which domain helps which, for Skill-It.
 
-    What it prints goes below `strategy.mixing.reweight` of a stream whose domains have these names.
+    One helps another where training a tiny model on both ends at a lower loss on the other than training on that other
+    alone. The output belongs under `strategy.mixing.reweight` of a stream whose domains have these names.
     """
-    request = _request(
-        {
-            "kind": "graph",
-            "domains": _files(domain, target),
-            "proxy": _proxy(steps, step_tokens, eval_tokens, proxy_hidden, proxy_layers, proxy_max_parameters),
-            "seeds": list(range(1, seeds + 1)),
-            "weight": None if improvement else defaults.EDGE,
-        }
-    )
+    request = {
+        "kind": "graph",
+        "domains": _files(domain, target),
+        "proxy": _proxy(steps, step_tokens, eval_tokens, proxy_hidden, proxy_layers, proxy_max_parameters),
+        "seeds": list(range(1, seeds + 1)),
+        "weight": None if improvement else defaults.EDGE,
+    }
     done = _carried_out(request, dry_run=dry_run)
     if done is not None and is_json():
         print_json(done)
@@ -242,9 +247,11 @@ def graph(
 )
 def export(
     names: Annotated[list[str], typer.Argument(metavar="NAME[/N|@live]...", help="Versions that were trained.")],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="Where they go, a line each; a file there is replaced.")],
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="File to write, a line per version; an existing one is replaced.")
+    ],
 ) -> None:
-    """Write what versions' mixtures did to their losses, for train to learn from."""
+    """Write the recorded mixtures and losses of versions, as input for `mixing train`."""
     place = out.expanduser().absolute()
     if place.is_dir() or not place.parent.is_dir():
         raise BadInput(f"{out} is no file that can be written; give --out a file in a folder that is there")
@@ -301,52 +308,20 @@ def _file(given: str, *, target: bool) -> dict[str, Any]:
     return {"name": name, "path": str(Path(path).expanduser().absolute()), "target": target}
 
 
-def _request(values: dict[str, Any]) -> Asked:
-    from pydantic import ValidationError
+def _carried_out(values: dict[str, Any], *, dry_run: bool) -> dict[str, Any] | None:
+    """The result of what is asked for; None where only the cost was, which is printed."""
+    from orchestrator.service.mixing import carry_out, checked
+    from strategies.agent.requests import Report, estimate
 
-    from strategies.agent.requests import REQUEST
-
-    try:
-        return REQUEST.validate_python(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"][1:]))
-        said = first["msg"].removeprefix("Value error, ")
-        raise BadInput(f"{place}: {said}" if place else said) from error
-
-
-def _carried_out(request: Asked, *, dry_run: bool) -> dict[str, Any] | None:
-    """The result of a process that does it; None where only the cost was asked for, which is printed."""
+    request = checked(values)
     if dry_run:
-        from strategies.agent.requests import estimate
-
         cost = estimate(request).model_dump(mode="json")
         lines = [(name.replace("_", " "), value) for name, value in cost.items() if value]
         show_one(cost, lines)
         return None
-    environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-P", "-m", "strategies.agent"]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    ) as process:
-        assert process.stdin is not None
-        assert process.stderr is not None
-        process.stdin.write(request.model_dump_json())
-        process.stdin.close()
-        found = _followed(process)
-        said = process.stderr.read().strip()
-    if process.returncode != 0 or found is None:
-        raise RekindleError(said.splitlines()[-1] if said else f"it ended with exit code {process.returncode}")
-    return found
-
-
-def _followed(process: subprocess.Popen[str]) -> dict[str, Any] | None:
-    """Show the process's reports until it says its result."""
-    assert process.stdout is not None
     with showing() as show:
-        for line in process.stdout:
-            told: dict[str, Any] = json.loads(line)
-            if "result" in told:
-                return dict(told["result"])
-            show(Status(text=told["text"], step=told["step"], steps=told["steps"]))
-    return None
+
+        def tell(report: Report) -> None:
+            show(Status(text=report.text, step=report.step, steps=report.steps))
+
+        return carry_out(request, tell)

@@ -9,8 +9,8 @@ import typer
 
 from orchestrator.cli.output import Column, note, show_list
 
-Limit = Annotated[int, typer.Option(min=1, max=1000, metavar="N", help="At most this many, the newest.")]
-Before = Annotated[int | None, typer.Option(min=1, metavar="ID", help="Only those older than this one.")]
+Limit = Annotated[int, typer.Option(min=1, max=1000, metavar="N", help="Show at most this many, the newest.")]
+Before = Annotated[int | None, typer.Option(min=1, metavar="ID", help="Show only those older than this one.")]
 
 
 def show_page(

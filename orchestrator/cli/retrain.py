@@ -45,11 +45,15 @@ def add_to(app: typer.Typer) -> None:
 
 def retrain(
     name: Name,
-    strategy: Annotated[str | None, typer.Option(help="How to retrain, instead of the stream's own way.")] = None,
-    wait_for_it: Annotated[bool, typer.Option("--wait", help="Wait for the end; exit 3 if the gate refused.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the decision.")] = False,
+    strategy: Annotated[
+        str | None, typer.Option(help="Strategy to use this once, instead of the stream's own.")
+    ] = None,
+    wait_for_it: Annotated[
+        bool, typer.Option("--wait", help="Wait for the end; exit code 3 if the gate refuses or cannot tell.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the decision that would be made.")] = False,
 ) -> None:
-    """Retrain on the batches that are pending; a second call returns the open decision."""
+    """Retrain on the pending batches; while a decision is open, return that one."""
     body = {"strategy": strategy, "dry_run": dry_run}
     path = f"/streams/{part(name)}/retrain"
     if dry_run:
@@ -68,10 +72,12 @@ def retrain(
 
 def rollback(
     name: Name,
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; it is kept for good.")],
-    to: Annotated[int | None, typer.Option(metavar="N", help="Return to this version, not the one before.")] = None,
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="The reason, which is kept for good.")],
+    to: Annotated[
+        int | None, typer.Option(metavar="N", help="Version to return to; default: the one that was live before.")
+    ] = None,
 ) -> None:
-    """Return to the version that was live before, or to any that was."""
+    """Return to the version that was live before this one, or to any that was ever live."""
     done = post(f"/streams/{part(name)}/rollback", {"to": to, "reason": reason}, timeout_s=600)
     if is_json():
         print_json(done)
@@ -83,7 +89,7 @@ def rollback(
 
 @command(decisions, "list", "rekindle decision list news", "rekindle decision list --output json")
 def list_decisions(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only this stream's.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only this stream's decisions.")] = None,
     limit: Limit = 100,
     before: Before = None,
 ) -> None:
@@ -94,7 +100,7 @@ def list_decisions(
 
 @command(decisions, "show", "rekindle decision show 12")
 def show_decision(decision: Annotated[int, typer.Argument(metavar="ID", help="Number of the decision.")]) -> None:
-    """Show a decision: the signals, the choice, the reason, what was turned down."""
+    """Show a decision: what was measured, what was chosen and why, what was turned down."""
     found = get(f"/decisions/{decision}")
     verdict = found["verdict"] or {}
     show_one(

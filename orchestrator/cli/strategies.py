@@ -10,7 +10,7 @@ from orchestrator.cli.base import command, group
 from orchestrator.cli.client import get, part
 from orchestrator.cli.output import Row, field, show_list, show_one, text
 
-strategies = group("See which ways of retraining there are.")
+strategies = group("See which strategies for retraining there are.")
 
 
 def _screws(row: Row) -> str:
@@ -29,13 +29,13 @@ def add_to(app: typer.Typer) -> None:
 
 @command(strategies, "list", "rekindle strategy list")
 def list_strategies() -> None:
-    """List strategies with what each is composed of."""
+    """List the strategies and what each is composed of."""
     show_list(get("/strategies"), COLUMNS, empty="no strategies")
 
 
 @command(strategies, "show", "rekindle strategy show rewarm-replay", "rekindle strategy show naive --output json")
 def show_strategy(name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the strategy.")]) -> None:
-    """Show a strategy screw by screw; in a stream's YAML any screw can be turned otherwise."""
+    """Show what a strategy is composed of; a stream's settings can change any part of it."""
     found = get(f"/strategies/{part(name)}")
     screws = found["composition"] or {"composition": "chosen at each retrain from what was measured"}
     lines = [(key, _in_words(value)) for key, value in screws.items()]

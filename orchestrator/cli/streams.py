@@ -27,9 +27,12 @@ from orchestrator.cli.progress import Status, wait
 from orchestrator.errors import BadInput, RekindleError
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the stream.")]
-Config = Annotated[Path | None, typer.Option("--config", metavar="FILE.yaml", help="Settings as YAML.")]
-Assign = Annotated[list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="One setting; repeatable.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only check, and show what it would come to.")]
+Config = Annotated[Path | None, typer.Option("--config", metavar="FILE.yaml", help="YAML file of settings.")]
+Assign = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY.PATH=VALUE", help="One setting; overrides --config; repeatable."),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only check, and show the settings that would result.")]
 FLAG_KEYS = {"--model": "model", "--task": "task", "--source": "source.uri", "--strategy": "strategy.name"}
 streams = group("Register streams and look after them.")
 COLUMNS = (
@@ -61,16 +64,18 @@ def add_stream(
     name: Name,
     model: Annotated[str | None, typer.Option(metavar="PATH_OR_HUB_ID", help="The base model.")] = None,
     task: Annotated[str | None, typer.Option(help="causal-lm, sft or classification.")] = None,
-    source: Annotated[str | None, typer.Option(metavar="URI", help="Folder, glob or URL of the batches.")] = None,
-    cron: Annotated[str | None, typer.Option(help='Retrain at these times, e.g. "0 3 * * *".')] = None,
-    every: Annotated[str | None, typer.Option(help="Retrain every so often: 90s, 30m, 6h, 1d.")] = None,
-    strategy: Annotated[str | None, typer.Option(help="How to retrain; default: auto.")] = None,
+    source: Annotated[
+        str | None, typer.Option(metavar="URI", help="Folder, glob or URL that batches arrive at.")
+    ] = None,
+    cron: Annotated[str | None, typer.Option(help='Retrain at these times, as in a crontab: "0 3 * * *".')] = None,
+    every: Annotated[str | None, typer.Option(help="Retrain at this interval: 90s, 30m, 6h or 1d.")] = None,
+    strategy: Annotated[str | None, typer.Option(help="Strategy to retrain with; default: auto.")] = None,
     config: Config = None,
     assign: Assign = None,
     wait_for_it: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the base model is stored.")] = True,
     dry_run: DryRun = False,
 ) -> None:
-    """Register a stream; its base model becomes version 1, live at once."""
+    """Register a stream; its base model becomes version 1 and is live at once."""
     flags = {"--model": model, "--task": task, "--source": source, "--strategy": strategy}
     settings, origins = assemble(name, flags, cron=cron, every=every, config=config, assign=assign or [])
     body = {"settings": settings, "origins": origins}
@@ -92,7 +97,7 @@ def add_stream(
 
 @command(streams, "list", "rekindle stream list", "rekindle stream list --all --output json")
 def list_streams(
-    everything: Annotated[bool, typer.Option("--all", help="Archived streams too.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Include archived streams.")] = False,
 ) -> None:
     """List the streams."""
     rows = get("/streams", archived=everything)
@@ -101,7 +106,7 @@ def list_streams(
 
 @command(streams, "show", "rekindle stream show news", "rekindle stream show news --output json")
 def show_stream(name: Name) -> None:
-    """Show a stream: settings with their origin, triggers, live version, what waits."""
+    """Show a stream: its settings and what set them, triggers, live version, waiting batches."""
     found = get(f"/streams/{part(name)}")
     if is_json():
         print_json(found)
@@ -132,7 +137,7 @@ def set_stream(
     assign: Assign = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Change settings; this makes a new revision, and running jobs keep theirs."""
+    """Change settings, in a new revision; jobs that already run keep the old one."""
     changes, origins = _changes(config, [*(assignments or []), *(assign or [])])
     if not changes:
         raise BadInput("nothing to set; write KEY.PATH=VALUE, e.g. training.learning_rate=1e-4")
@@ -153,9 +158,9 @@ def set_stream(
 def rebase_stream(
     name: Name,
     model: Annotated[str, typer.Option(metavar="PATH_OR_HUB_ID", help="The new base model.")],
-    revision: Annotated[str | None, typer.Option(help="Hub revision of the model.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Revision of the model on the hub.")] = None,
 ) -> None:
-    """Put the stream on another base model: a new root version, gated like any candidate."""
+    """Put the stream on another base model: a new root version, which the gate judges like any candidate."""
     body = {"model": configuration.resolve("model", model, Path.cwd()), "revision": revision}
     version = post(f"/streams/{part(name)}/rebase", body, timeout_s=3600)
     if is_json():
@@ -166,22 +171,24 @@ def rebase_stream(
 
 @command(streams, "pause", "rekindle stream pause news")
 def pause_stream(name: Name) -> None:
-    """Stop triggers and retrains; jobs that run go on."""
+    """Stop triggers and retrains; running jobs go on."""
     _tell(post(f"/streams/{part(name)}/pause"))
 
 
 @command(streams, "resume", "rekindle stream resume news")
 def resume_stream(name: Name) -> None:
-    """Let a paused stream go on."""
+    """Let a paused stream retrain again."""
     _tell(post(f"/streams/{part(name)}/resume"))
 
 
 @command(streams, "remove", "rekindle stream remove news", "rekindle stream remove news --purge")
 def remove_stream(
     name: Name,
-    purge: Annotated[bool, typer.Option("--purge", help="Delete its models and data too; lineage stays.")] = False,
+    purge: Annotated[
+        bool, typer.Option("--purge", help="Delete its models and data, too; the lineage is kept.")
+    ] = False,
 ) -> None:
-    """Archive a stream; its name is free again."""
+    """Archive a stream, and free its name."""
     _tell(call("DELETE", f"/streams/{part(name)}", query={"purge": purge}))
 
 
@@ -190,9 +197,9 @@ def remove_stream(
 )
 def release_batches(
     name: Name,
-    batch: Annotated[list[int] | None, typer.Option(metavar="ID", help="Only this batch; repeatable.")] = None,
+    batch: Annotated[list[int] | None, typer.Option(metavar="ID", help="Release only this batch; repeatable.")] = None,
 ) -> None:
-    """Let held batches feed training again, all of them unless some are named."""
+    """Let held batches feed training again: all of them, or those named by --batch."""
     released = post(f"/streams/{part(name)}/release-batches", {"batches": batch or []})
     columns = (("BATCH", field("id")), ("NAME", field("name")), ("STATE", field("state")))
     show_list(released, columns, empty=f"stream {name} holds no batch")

@@ -11,7 +11,7 @@ from orchestrator.cli.client import call, get, part, post
 from orchestrator.cli.configuration import read_interval
 from orchestrator.cli.output import Row, field, is_json, print_json, say, show_list, time_field
 
-tokens = group("Make and revoke keys to the daemon.")
+tokens = group("Create and revoke tokens, which give access to the daemon.")
 
 
 def _state(row: Row) -> str:
@@ -34,13 +34,13 @@ def add_to(app: typer.Typer) -> None:
 
 @command(tokens, "create", "rekindle token create ci --role operator --expires 30d")
 def create_token(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the key, as it will stand in the log.")],
-    role: Annotated[str, typer.Option(help="reader, operator or admin.")] = "operator",
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the token, as the log will show it.")],
+    role: Annotated[str, typer.Option(help="What it allows: reader, operator or admin.")] = "operator",
     expires: Annotated[
-        str | None, typer.Option(metavar="30d", help="How long it is valid; else until revoked.")
+        str | None, typer.Option(metavar="30d", help="How long it is valid; default: until it is revoked.")
     ] = None,
 ) -> None:
-    """Make a key; its secret is printed this once."""
+    """Create a token; its secret is shown only now."""
     expires_in_s = None if expires is None else read_interval(expires)
     made = post("/tokens", {"name": name, "role": role, "expires_in_s": expires_in_s})
     if is_json():
@@ -51,13 +51,13 @@ def create_token(
 
 @command(tokens, "list", "rekindle token list")
 def list_tokens() -> None:
-    """List keys, without their secrets."""
+    """List tokens, without their secrets."""
     show_list(get("/tokens"), COLUMNS, empty="no tokens")
 
 
 @command(tokens, "revoke", "rekindle token revoke ci")
-def revoke_token(name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the key.")]) -> None:
-    """End a key at once and for good."""
+def revoke_token(name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the token.")]) -> None:
+    """Revoke a token at once and for good."""
     done = call("DELETE", f"/tokens/{part(name)}")
     if is_json():
         print_json(done)

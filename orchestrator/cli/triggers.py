@@ -12,7 +12,7 @@ from orchestrator.cli.output import field, show_list, time_field, when
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the stream.")]
 Which = Annotated[str | None, typer.Argument(metavar="[TRIGGER]", help="One trigger; default: all of the stream's.")]
-triggers = group("See when streams retrain; pause and try triggers.")
+triggers = group("See when streams retrain; pause, resume and test triggers.")
 COLUMNS = (
     ("STREAM", field("stream")),
     ("TRIGGER", field("name")),
@@ -38,16 +38,16 @@ def add_to(app: typer.Typer) -> None:
 
 @command(triggers, "list", "rekindle trigger list", "rekindle trigger list news --output json")
 def list_triggers(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only this stream's.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only this stream's triggers.")] = None,
 ) -> None:
-    """List triggers with their next fire and last verdict."""
+    """List triggers with their next firing and last verdict."""
     rows = get("/triggers", stream=name)
     show_list(rows, COLUMNS, empty="no triggers; `rekindle stream add --every 6h` or a settings file brings one")
 
 
 @command(triggers, "pause", "rekindle trigger pause news", "rekindle trigger pause news cron")
 def pause_trigger(name: Name, trigger: Which = None) -> None:
-    """Stop a trigger from firing."""
+    """Stop a trigger from firing until it is resumed."""
     show_list(post(f"/streams/{part(name)}/triggers/pause", trigger=trigger), COLUMNS, empty="no triggers")
 
 
@@ -59,6 +59,6 @@ def resume_trigger(name: Name, trigger: Which = None) -> None:
 
 @command(triggers, "test", "rekindle trigger test news")
 def try_trigger(name: Name, trigger: Which = None) -> None:
-    """Show what a trigger would say now and when it fires next; nothing is started."""
+    """Show what a trigger would decide now and when it fires next; nothing is started."""
     rows = get(f"/streams/{part(name)}/triggers/test", trigger=trigger)
     show_list(rows, TEST_COLUMNS, empty="no triggers")

@@ -33,9 +33,13 @@ from orchestrator.service.names import parse_numbered, parse_version_name
 from storage.states import JOB_ENDED
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the stream.")]
-Which = Annotated[str, typer.Argument(metavar="NAME[/N|@live]", help="A version; without a number the live one.")]
-Numbered = Annotated[str, typer.Argument(metavar="NAME/N", help="A version by its number.")]
-versions = group("See the lineage; compare, promote, export.")
+Line = Annotated[
+    str,
+    typer.Argument(metavar="NAME[/N|@live]", help="A stream; or a version, with its ancestors and descendants alone."),
+]
+Which = Annotated[str, typer.Argument(metavar="NAME[/N|@live]", help="A version; without a number, the live one.")]
+Numbered = Annotated[str, typer.Argument(metavar="NAME/N", help="A version, by its number.")]
+versions = group("See versions and their lineage; compare, promote and export them.")
 COLUMNS = (
     ("VERSION", field("number")),
     ("STATE", field("state")),
@@ -64,7 +68,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 @command(versions, "list", "rekindle version list news", "rekindle version list news --output json")
-def list_versions(name: Which, limit: Limit = 100, before: Before = None) -> None:
+def list_versions(name: Name, limit: Limit = 100, before: Before = None) -> None:
     """List a stream's versions, the newest last."""
     stream = parse_version_name(name).stream
     rows = get(f"/streams/{part(stream)}/versions", limit=limit, before=before)
@@ -109,7 +113,7 @@ def show_version(name: Which) -> None:
 
 
 @command(versions, "lineage", "rekindle version lineage news", "rekindle version lineage news/3 --output json")
-def version_lineage(name: Which) -> None:
+def version_lineage(name: Line) -> None:
     """Show which version came from which, as a tree."""
     wanted = parse_version_name(name)
     path = f"/streams/{part(wanted.stream)}/lineage" if name == wanted.stream else f"{version_path(wanted)}/lineage"
@@ -121,8 +125,8 @@ def version_lineage(name: Which) -> None:
 
 
 @command(versions, "matrix", "rekindle version matrix news", "rekindle version matrix news --output json")
-def version_matrix(name: Which, limit: Limit = 100, before: Before = None) -> None:
-    """Print all scores: eval sets down, versions across. As JSON, one object an evaluation."""
+def version_matrix(name: Name, limit: Limit = 100, before: Before = None) -> None:
+    """Print all scores: eval sets down, versions across. As JSON, one object per evaluation."""
     stream = parse_version_name(name).stream
     rows = get(f"/streams/{part(stream)}/matrix", limit=limit, before=before)
     if is_json():
@@ -136,7 +140,7 @@ def version_matrix(name: Which, limit: Limit = 100, before: Before = None) -> No
 
 @command(versions, "compare", "rekindle version compare news/2 news/3")
 def compare_versions(a: Numbered, b: Numbered) -> None:
-    """Compare two versions: data, settings, scores, and documents they differ on."""
+    """Compare two versions: data, settings, scores, and the documents on which they differ."""
     (stream, first), (other, second) = parse_numbered(a), parse_numbered(b)
     if stream != other:
         raise BadInput(f"{a} and {b} are of different streams; compare versions of one stream")
@@ -150,10 +154,10 @@ def compare_versions(a: Numbered, b: Numbered) -> None:
 @command(versions, "promote", 'rekindle version promote news/3 --force --reason "checked by hand"')
 def promote_version(
     name: Numbered,
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; it is kept for good.")],
-    force: Annotated[bool, typer.Option("--force", help="Even if the gate refused it.")] = False,
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="The reason, which is kept for good.")],
+    force: Annotated[bool, typer.Option("--force", help="Promote it even if the gate refuses it.")] = False,
 ) -> None:
-    """Make a version live; exits 3 where the gate refuses."""
+    """Make a version live; exit code 3 if the gate refuses it or cannot tell."""
     stream, number = parse_numbered(name)
     body = {"force": force, "reason": reason}
     done = post(f"/streams/{part(stream)}/versions/{number}/promote", body, timeout_s=600)
@@ -172,9 +176,9 @@ def promote_version(
 def export_version(
     name: Which,
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")],
-    as_adapter: Annotated[bool, typer.Option("--as-adapter", help="The adapters alone, as peft writes them.")] = False,
+    as_adapter: Annotated[bool, typer.Option("--as-adapter", help="Write the adapters alone, as PEFT does.")] = False,
 ) -> None:
-    """Write a version as a plain Hugging Face folder, adapters merged in, or a bank that routes by itself."""
+    """Write a version as a plain Hugging Face folder, with adapters merged in; a bank of adapters routes by itself."""
     body = {"directory": str(directory.expanduser().absolute()), "as_adapter": as_adapter}
     done = post(f"{version_path(parse_version_name(name))}/export", body, timeout_s=LONG_S)
     if is_json():
@@ -185,10 +189,12 @@ def export_version(
 
 def evaluate(
     name: Which,
-    data: Annotated[Path | None, typer.Option(metavar="FILE", help="Measure it on these documents, too.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Measure it on the documents of this file instead.")
+    ] = None,
     wait_for_it: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the scores.")] = True,
 ) -> None:
-    """Measure a version and print its scores."""
+    """Measure a version on its stream's eval sets, and print the scores."""
     if data is not None and not data.is_file():
         raise BadInput(f"there is no file {data}")
     body = {"data": None if data is None else str(data.absolute())}

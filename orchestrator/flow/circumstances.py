@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -96,9 +95,11 @@ def _result(session: Session, decision: Decision, left: Mapping[int, Promotion])
         if stands is None:
             return "rolled back", left[found[0].id].reason
         return ("repaired" if stands.strategy == repair.JOB else "promoted"), said
-    if said.startswith(records.REFUSED):
-        return "refused", said
-    return ("inconclusive" if said.startswith(records.INCONCLUSIVE) else "failed"), said
+    match decision.result:
+        case "refused" | "inconclusive" as judged:
+            return judged, said
+        case _:
+            return "failed", said
 
 
 def only_forgot(session: Session, decision: Decision) -> bool:
@@ -115,9 +116,9 @@ def only_forgot(session: Session, decision: Decision) -> bool:
 
 
 def _speed(session: Session, stream: Stream) -> float | None:
-    query = select(Job.result).where(Job.stream_id == stream.id, Job.kind == "train", Job.state == "succeeded")
-    found: dict[str, Any] | None = session.scalar(query.order_by(Job.id.desc()).limit(1))
-    return None if found is None else found.get("facts", {}).get("tokens_per_s")
+    query = select(Job).where(Job.stream_id == stream.id, Job.kind == "train", Job.state == "succeeded")
+    found = session.scalar(query.order_by(Job.id.desc()).limit(1))
+    return None if found is None else records.result_of(found).facts.get("tokens_per_s")
 
 
 def _memory_gib() -> float | None:

@@ -24,8 +24,8 @@ from storage.tables import Batch, Decision, Job, Plan, Stream, Version
 from strategies.chooser import choice
 from strategies.chooser.choice import StrategySettings
 from strategies.chooser.evidence import in_words
+from strategies.contract import MeasureWork, Signals
 from strategies.contract import Plan as PlanRecord
-from strategies.contract import Signals
 from strategies.contract.graph import batches_drawn
 from strategies.errors import StrategyError
 from strategies.settings import Closed
@@ -169,7 +169,7 @@ def _key(session: Session, stream: Stream, live: Version, batches: Sequence[Batc
         }
     )[:KEY_CHARACTERS]
     earlier = session.scalars(select(Decision).where(Decision.key.startswith(question)).order_by(Decision.id)).all()
-    unjudged = [one for one in earlier if not (one.outcome or "").startswith(records.INCONCLUSIVE)]
+    unjudged = [one for one in earlier if one.result != "inconclusive"]
     return f"{question}-{len(unjudged)}"
 
 
@@ -179,22 +179,18 @@ def queue_measure(
     """The measure job of these batches under this version: one for equal questions, dry run or not."""
     old = signals.old_batches(session, stream, exclude=[batch.id for batch in batches])
     sources = [job.source_file(batch, "new") for batch in batches] + [job.source_file(batch, "old") for batch in old]
-    question = records.fingerprint([[one["batch"], one["sha256"]] for one in sources])
-    training = settings.training.model_dump(mode="json")
+    question = records.fingerprint([[one.batch, one.sha256] for one in sources])
     division = _division(session, parent, settings)
-    told = f":{records.fingerprint(division)[:16]}" if division else ""
+    work = MeasureWork(sources=tuple(sources), training=settings.training, **division)
+    training, divided = work.training.model_dump(mode="json"), work.model_dump(mode="json", include={*division})
+    told = f":{records.fingerprint(divided)[:16]}" if division else ""
     return queue.queue(
         session,
         share=queue.share_of(settings),
         stream_id=stream.id,
-        kind="measure",
         name="measure",
         key=f"measure:{parent.id}:{question[:24]}:{records.fingerprint(training)[:16]}{told}",
-        spec=queue.spec(
-            settings,
-            model=evaluation.model_of(session, parent, settings),
-            work={"kind": "measure", "sources": sources, "training": training, **division},
-        ),
+        spec=queue.spec(settings, model=evaluation.model_of(session, parent, settings), work=work),
     )
 
 
@@ -207,8 +203,7 @@ def _division(session: Session, parent: Version, settings: StreamSettings) -> di
         return {"divide": "column"}
     known = records.artifacts_of(session, parent.id).get("state/domains")
     usable = known is not None and manifests.is_available(session, known)
-    clusters = mixing.domains.clusters.model_dump(mode="json")
-    return {"divide": "clusters", "clusters": clusters, "space": f"manifest:{known}" if usable else None}
+    return {"divide": "clusters", "clusters": mixing.domains.clusters, "space": f"manifest:{known}" if usable else None}
 
 
 def _with_strategy(settings: StreamSettings, strategy: str | None) -> StreamSettings:
@@ -281,7 +276,7 @@ def _end_as_stale(app: App, session: Session, decision: Decision, reason: str) -
     )
     for candidate in candidates:
         move(session, candidate, "rejected", actor="daemon", reason=reason, epoch=app.epoch)
-    evaluation.close_decision(app, session, decision.id, plan_state="stale", outcome=reason)
+    evaluation.close_decision(app, session, decision.id, result="stale", outcome=reason)
     return True
 
 
@@ -296,7 +291,7 @@ def _measure_or_decide(app: App, session: Session, decision: Decision, stream: S
         outcome = (
             f"measuring failed: {measured.error or measured.state}; `rekindle job retry {measured.id}`, then retrain"
         )
-        evaluation.close_decision(app, session, decision.id, plan_state="failed", outcome=outcome)
+        evaluation.close_decision(app, session, decision.id, result="failed", outcome=outcome)
         return True
     if measured.state != "succeeded":
         return False
@@ -306,7 +301,7 @@ def _measure_or_decide(app: App, session: Session, decision: Decision, stream: S
     try:
         probed = probe.advance(session, decision, evidence, settings)
     except StrategyError as error:
-        evaluation.close_decision(app, session, decision.id, plan_state="failed", outcome=str(error))
+        evaluation.close_decision(app, session, decision.id, result="failed", outcome=str(error))
         return True
     return probed is not None and _decide(app, session, decision, probed, settings)
 
@@ -315,7 +310,7 @@ def _end_if_hopeless(app: App, session: Session, decision: Decision, stream: Str
     outcome = _hopeless(session, stream, session.get_one(Version, decision.parent_version_id))
     if outcome is None:
         return False
-    evaluation.close_decision(app, session, decision.id, plan_state="failed", outcome=outcome)
+    evaluation.close_decision(app, session, decision.id, result="failed", outcome=outcome)
     return True
 
 
@@ -331,7 +326,7 @@ def _decide(app: App, session: Session, decision: Decision, evidence: Signals, s
     try:
         plan = _plan(evidence, settings.strategy)
     except BadInput as error:
-        evaluation.close_decision(app, session, decision.id, plan_state="failed", outcome=error.message)
+        evaluation.close_decision(app, session, decision.id, result="failed", outcome=error.message)
         return True
     row = Plan(
         stream_id=decision.stream_id,

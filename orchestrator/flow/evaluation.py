@@ -17,8 +17,9 @@ from orchestrator.settings import StreamSettings
 from storage import chain, lineage, manifests
 from storage.artifacts import Stored
 from storage.moves import move
-from storage.states import JOB_GAVE_UP, JOB_UNFINISHED
+from storage.states import JOB_GAVE_UP, JOB_UNFINISHED, JUDGED, DecisionResult
 from storage.tables import Decision, EvalSet, Evaluation, Job, Plan, Stream, Version
+from strategies.contract import EvalFile, EvaluateWork, JobResult, ModelFiles, QueuedSpec
 from strategies.contract.graph import ADAPTER, BANK, MODEL
 
 Progress = Literal["complete", "waiting", "failed"]
@@ -65,7 +66,6 @@ def ensure(
         session,
         share=queue.share_of(settings, priority=priority),
         stream_id=stream.id,
-        kind="evaluate",
         name="evaluate",
         key=_key(version, missing, settings),
         spec=_spec(session, version=version, sets=missing, settings=settings),
@@ -84,38 +84,36 @@ def _is_being_measured(session: Session, version: Version) -> bool:
     return session.scalar(under_way.limit(1)) is not None
 
 
-def _spec(session: Session, *, version: Version, sets: Sequence[EvalSet], settings: StreamSettings) -> dict[str, Any]:
-    labels = _compared_labels(session, version)
-    work = {
-        "kind": "evaluate",
-        "sets": [eval_file(one) for one in sets],
-        "training": settings.training.model_dump(mode="json"),
-        "known_labels": {labels_name(known): known for known in labels},
-    }
+def _spec(session: Session, *, version: Version, sets: Sequence[EvalSet], settings: StreamSettings) -> QueuedSpec:
+    work = EvaluateWork(
+        sets=tuple(eval_file(one) for one in sets),
+        training=settings.training,
+        known_labels={labels_name(known): known for known in _compared_labels(session, version)},
+    )
     return queue.spec(settings, model=model_of(session, version, settings), work=work)
 
 
-def model_of(session: Session, version: Version, settings: StreamSettings) -> dict[str, Any]:
+def model_of(session: Session, version: Version, settings: StreamSettings) -> ModelFiles:
     """The symbolic model of a job: its folder, the adapter or bank on top if it has one, the classes it knows."""
     answer = {role: f"manifest:{one}" for role, one in records.artifacts_of(session, version.id).items()}
-    return {
-        "path": answer[MODEL],
-        "adapter": answer.get(ADAPTER),
-        "bank": answer.get(BANK),
-        "trust_remote_code": settings.trust_remote_code,
-        "labels": records.known_labels(session, version),
-    }
+    return ModelFiles(
+        path=answer[MODEL],
+        adapter=answer.get(ADAPTER),
+        bank=answer.get(BANK),
+        trust_remote_code=settings.trust_remote_code,
+        labels=tuple(records.known_labels(session, version)),
+    )
 
 
-def eval_file(one: EvalSet) -> dict[str, Any]:
+def eval_file(one: EvalSet) -> EvalFile:
     """The symbolic file of an eval set."""
-    return {
-        "id": one.id,
-        "name": one.name,
-        "path": f"object:{one.content_hash}",
-        "sha256": one.content_hash,
-        "labels": list(one.labels),
-    }
+    return EvalFile(
+        id=one.id,
+        name=one.name,
+        path=f"object:{one.content_hash}",
+        sha256=one.content_hash,
+        labels=tuple(one.labels),
+    )
 
 
 def labels_name(labels: Sequence[str]) -> str:
@@ -233,7 +231,7 @@ def _has_work(session: Session, stream_id: str) -> bool:
 def _advance_candidate(app: App, session: Session, stream: Stream, candidate: Version, live: Version) -> bool:
     progress = ensure_judgeable(session, stream=stream, candidate=candidate, live=live)
     if progress == "failed":
-        return reject(app, session, candidate, "its evaluation, or the live version's, failed for good")
+        return reject(app, session, candidate)
     if progress == "waiting":
         return False
     reason = f"measured on {len(judged_sets(session, candidate))} eval sets"
@@ -241,25 +239,26 @@ def _advance_candidate(app: App, session: Session, stream: Stream, candidate: Ve
     return True
 
 
-def reject(app: App, session: Session, candidate: Version, reason: str) -> bool:
+def reject(app: App, session: Session, candidate: Version) -> bool:
     """A candidate that cannot be measured cannot go live; its decision ends."""
+    reason = "its evaluation, or the live version's, failed for good"
     move(session, candidate, "rejected", actor="daemon", reason=reason, epoch=app.epoch)
     if candidate.decision_id is not None:
-        close_decision(app, session, candidate.decision_id, plan_state="failed", outcome=reason)
+        close_decision(app, session, candidate.decision_id, result="failed", outcome=reason)
     return True
 
 
-def close_decision(app: App, session: Session, decision_id: int, *, plan_state: str, outcome: str) -> None:
-    """End a decision and its plan, with what became of it."""
+def close_decision(app: App, session: Session, decision_id: int, *, result: DecisionResult, outcome: str) -> None:
+    """End a decision and its plan, with what became of it and the sentence that says so."""
     decision = session.get_one(Decision, decision_id)
     plan = session.scalar(select(Plan).where(Plan.decision_id == decision_id))
     at = app.clock.now()
     if plan is not None and plan.state == "open":
-        move(session, plan, plan_state, actor="daemon", reason=outcome, epoch=app.epoch, closed_at=at)
+        state = "succeeded" if result in JUDGED else result
+        move(session, plan, state, actor="daemon", reason=outcome, epoch=app.epoch, closed_at=at)
     if decision.state != "closed":
-        move(
-            session, decision, "closed", actor="daemon", reason=outcome, epoch=app.epoch, closed_at=at, outcome=outcome
-        )
+        ended: dict[str, Any] = {"closed_at": at, "result": result, "outcome": outcome}
+        move(session, decision, "closed", actor="daemon", reason=outcome, epoch=app.epoch, **ended)
 
 
 def _record_finished(app: App) -> bool:
@@ -276,44 +275,50 @@ def _record_finished(app: App) -> bool:
 
 
 def _record(app: App, session: Session, job: Job) -> bool:
-    measured_with = _settings_hash(job.spec["task"], job.spec["work"]["training"]["max_length"])
+    work, result = records.work_of(job, EvaluateWork), records.result_of(job)
+    measured_with = _settings_hash(records.spec_of(job).task, work.training.max_length)
     version_id = job.version_id or 0
     have = records.evaluations_of(session, version_id, measured_with)
-    scores = {score["sha256"]: score for score in (job.result or {}).get("scores", [])}
+    scores = {score.sha256: score for score in result.scores}
     fresh = [score for digest, score in scores.items() if digest not in have]
     for score in fresh:
-        manifests.register_object(session, _stored(app, score["results"]))
+        manifests.register_object(session, _stored(app, score.results))
         chain.append(
             session,
             Evaluation(
                 version_id=version_id,
-                eval_set_id=score["eval_set"],
-                eval_set_hash=score["sha256"],
+                eval_set_id=score.eval_set,
+                eval_set_hash=score.sha256,
                 settings_hash=measured_with,
-                metric=score["metric"],
-                value=score["value"],
-                value_select=score["value_select"],
-                value_judge=score["value_judge"],
-                examples=score["examples"],
-                details={"tokens": score["tokens"], "bytes": score["bytes"], **score["details"]},
-                results_hash=score["results"],
+                metric=score.metric,
+                value=score.value,
+                value_select=score.value_select,
+                value_judge=score.value_judge,
+                examples=score.examples,
+                details={"tokens": score.tokens, "bytes": score.bytes, **score.details},
+                results_hash=score.results,
                 job_id=job.id,
                 created_at=app.clock.now(),
             ),
         )
-    return _retire_unscored(session, job) or bool(fresh)
+    return _retire(session, job.stream_id, unscored(result)) or bool(fresh)
 
 
-def _retire_unscored(session: Session, job: Job) -> bool:
+def unscored(result: JobResult) -> Sequence[str]:
+    """Names of the eval sets in which a measurement found nothing to score."""
+    found: Sequence[str] = result.facts.get("unscored", ())
+    return found
+
+
+def _retire(session: Session, stream_id: str, names: Sequence[str]) -> bool:
     """A set in which nothing could be scored tells nothing about any version: it is put aside, and says so."""
-    names = (job.result or {}).get("facts", {}).get("unscored", [])
     sets = session.scalars(
-        select(EvalSet).where(EvalSet.stream_id == job.stream_id, EvalSet.name.in_(names), EvalSet.active)
+        select(EvalSet).where(EvalSet.stream_id == stream_id, EvalSet.name.in_(names), EvalSet.active)
     ).all()
     for one in sets:
         one.active = False
         reason = f"eval set {one.name} has no document that could be scored; it is put aside"
-        alerts.write(session, stream_id=job.stream_id, subject="eval_set", subject_id=str(one.id), reason=reason)
+        alerts.write(session, stream_id=stream_id, subject="eval_set", subject_id=str(one.id), reason=reason)
     return bool(sets)
 
 
@@ -326,10 +331,10 @@ def _key(version: Version, missing: Sequence[EvalSet], settings: StreamSettings)
     return f"evaluate:{version.id}:{settings_hash(settings)[:16]}:{sets[:24]}"
 
 
-def _compared_labels(session: Session, version: Version) -> list[list[str]]:
+def _compared_labels(session: Session, version: Version) -> list[tuple[str, ...]]:
     """The distinct class sets that this version may be compared within: those of versions that were live."""
     others = session.scalars(
         select(Version).where(Version.stream_id == version.stream_id, Version.state.in_(("live", "retired")))
     )
     distinct = {tuple(records.known_labels(session, one)) for one in others}
-    return [list(labels) for labels in sorted(distinct) if labels]
+    return [labels for labels in sorted(distinct) if labels]

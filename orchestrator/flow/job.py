@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -15,7 +15,7 @@ from orchestrator.flow import evaluation, records
 from orchestrator.jobs import queue
 from orchestrator.settings import StreamSettings
 from storage import chain, manifests
-from storage.states import JOB_GAVE_UP, JOB_UNFINISHED
+from storage.states import JOB_GAVE_UP, JOB_UNFINISHED, DecisionResult
 from storage.tables import (
     Attempt,
     Batch,
@@ -28,21 +28,21 @@ from storage.tables import (
     VersionBatch,
     VersionParent,
 )
-from strategies.contract import EvalFile, ModelFiles, SourceFile, Template, TrainTemplate
+from strategies.contract import Consumed, EvalFile, ModelFiles, QueuedSpec, SourceFile, Template
 from strategies.contract import Plan as PlanRecord
 from strategies.contract.graph import Artifact, along, needs, order, parse_reference
 from strategies.planning.resolution import resolve
 
 
-def source_file(batch: Batch, role: str) -> dict[str, Any]:
+def source_file(batch: Batch, role: Literal["new", "old"]) -> SourceFile:
     """The symbolic snapshot of a batch."""
-    return {
-        "name": records.source_name(batch),
-        "batch": batch.id,
-        "path": f"object:{batch.snapshot_hash}",
-        "sha256": batch.snapshot_hash,
-        "role": role,
-    }
+    return SourceFile(
+        name=records.source_name(batch),
+        batch=batch.id,
+        path=f"object:{batch.snapshot_hash}",
+        sha256=batch.snapshot_hash,
+        role=role,
+    )
 
 
 def queue_plan(
@@ -92,9 +92,8 @@ def _queue_job(
         session,
         share=queue.share_of(settings),
         stream_id=decision.stream_id,
-        kind="train" if isinstance(template, TrainTemplate) else "fit",
         name=name,
-        key=f"plan:{plan.id}:{name}:0",
+        key=f"plan:{plan.id}:{name}",
         spec=_spec(session, decision, template, settings),
         needs=needs(record, name),
         decision_id=decision.id,
@@ -102,16 +101,15 @@ def _queue_job(
     )
 
 
-def _spec(session: Session, decision: Decision, template: Template, settings: StreamSettings) -> dict[str, Any]:
+def _spec(session: Session, decision: Decision, template: Template, settings: StreamSettings) -> QueuedSpec:
     model, work = resolve(template, SymbolicFiles(session, decision, settings))
-    told = {"model": model.model_dump(mode="json"), "work": work.model_dump(mode="json")}
-    return queue.spec(settings, **told, seed=template.training.seed)
+    return queue.spec(settings, model=model, work=work, seed=template.training.seed)
 
 
-def forbidden(session: Session, stream_id: str) -> list[dict[str, Any]]:
+def forbidden(session: Session, stream_id: str) -> tuple[EvalFile, ...]:
     """Eval sets that no training row may be in: all but pools, whose rows stand in the batches' own sets."""
     query = select(EvalSet).where(EvalSet.stream_id == stream_id, EvalSet.kind != "pool").order_by(EvalSet.id)
-    return [evaluation.eval_file(one) for one in session.scalars(query)]
+    return tuple(evaluation.eval_file(one) for one in session.scalars(query))
 
 
 @dataclass(frozen=True)
@@ -128,7 +126,7 @@ class SymbolicFiles:
 
     def version(self, owner: str) -> ModelFiles:
         origin = _origin(self.session, self.decision, owner)
-        return ModelFiles.model_validate(evaluation.model_of(self.session, origin, self.settings))
+        return evaluation.model_of(self.session, origin, self.settings)
 
     def artifact(self, artifact: Artifact) -> str:
         if artifact.is_job:
@@ -146,16 +144,14 @@ class SymbolicFiles:
             )
         )
         named = {records.source_name(batch): batch for batch in found}
-        return {
-            name: SourceFile.model_validate(source_file(batch, "old")) for name, batch in named.items() if name in names
-        }
+        return {name: source_file(batch, "old") for name, batch in named.items() if name in names}
 
     def sets(self, names: Collection[str]) -> tuple[EvalFile, ...]:
         active = records.active_sets(self.session, self.decision.stream_id)
-        return tuple(EvalFile.model_validate(evaluation.eval_file(one)) for one in active if one.name in names)
+        return tuple(evaluation.eval_file(one) for one in active if one.name in names)
 
     def forbidden(self) -> tuple[EvalFile, ...]:
-        return tuple(EvalFile.model_validate(one) for one in forbidden(self.session, self.decision.stream_id))
+        return forbidden(self.session, self.decision.stream_id)
 
 
 def _origin(session: Session, decision: Decision, owner: str) -> Version:
@@ -171,8 +167,8 @@ def _give_up(app: App, session: Session, decision: Decision, jobs: Sequence[Job]
     for job in jobs:
         if job.state in JOB_UNFINISHED:
             queue.cancel(session, job, actor="daemon", reason=f"job {ended.id} {ended.state}")
-    state = "cancelled" if ended.state == "cancelled" else "failed"
-    evaluation.close_decision(app, session, decision.id, plan_state=state, outcome=outcome)
+    result: DecisionResult = "cancelled" if ended.state == "cancelled" else "failed"
+    evaluation.close_decision(app, session, decision.id, result=result, outcome=outcome)
     return True
 
 
@@ -234,10 +230,9 @@ def _init_version(session: Session, decision: Decision, record: PlanRecord) -> V
 
 def _facts(answering: Job, jobs: Sequence[Job]) -> dict[str, Any]:
     """How to make the version again, and what it knows."""
-    result = answering.result or {}
     return {
-        "labels": result.get("labels", []),
-        "jobs": {job.name: (job.result or {}).get("facts", {}) for job in jobs},
+        "labels": list(records.result_of(answering).labels),
+        "jobs": {job.name: records.result_of(job).facts for job in jobs},
     }
 
 
@@ -259,25 +254,25 @@ def _remember_rows(session: Session, version: Version, record: PlanRecord, jobs:
     taken: dict[tuple[int, str], dict[str, int]] = {}
     for job in jobs:
         directory = directory_of(session, job)
-        for one in (job.result or {}).get("consumed", []):
-            key = one["batch"], one["role"]
-            bits = (directory / one["bitmap"]).read_bytes()
+        for one in records.result_of(job).consumed:
+            key: tuple[int, str] = (one.batch, one.role)
+            bits = (directory / one.bitmap).read_bytes()
             row = kept.setdefault(key, _untaken(version, one, len(bits)))
             row.rows = bytes(left | right for left, right in zip(row.rows, bits, strict=True))
             row.documents = sum(byte.bit_count() for byte in row.rows)
-            taken.setdefault(key, {})[job.name] = one["samples"]
+            taken.setdefault(key, {})[job.name] = one.samples
     for key, row in kept.items():
         row.samples = along(record, taken[key])
     session.add_all(kept.values())
 
 
-def _untaken(version: Version, consumed: Mapping[str, Any], size_bytes: int) -> VersionBatch:
+def _untaken(version: Version, consumed: Consumed, size_bytes: int) -> VersionBatch:
     """A row of the version for a job's ``consumed``, with no document in it yet."""
     return VersionBatch(
         version_id=version.id,
-        batch_id=consumed["batch"],
-        role=consumed["role"],
-        snapshot_hash=consumed["sha256"],
+        batch_id=consumed.batch,
+        role=consumed.role,
+        snapshot_hash=consumed.sha256,
         rows=bytes(size_bytes),
         documents=0,
         samples=0,

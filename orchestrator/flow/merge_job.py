@@ -18,15 +18,9 @@ from orchestrator.jobs import queue
 from orchestrator.settings import StreamSettings
 from storage import chain, lineage
 from storage.tables import EvalSet, Evaluation, Job, Stream, Version, VersionArtifact, VersionParent
-from strategies.settings.merging import (
-    FisherMerge,
-    GreedySoupMerge,
-    Merge,
-    SoupMerge,
-    TaskArithmeticMerge,
-    combining,
-    share_gone_back,
-)
+from strategies.contract import MergeParent, MergeSet, MergeWork, QueuedSpec, SourceFile
+from strategies.merging.shares import base_share, shares
+from strategies.settings.merging import FisherMerge, GreedySoupMerge, Merge, RepairMerge, combining
 
 MERGED = "merged"
 """Role of the lineage's edges to what was merged."""
@@ -45,42 +39,32 @@ class Wanted:
     members: Sequence[Version]
     weights: Sequence[float]
     into: Form
-    sets: Sequence[Mapping[str, Any]] = ()
-    """:class:`~strategies.contract.MergeSet` records, symbolic."""
-    rows: Sequence[Mapping[str, Any] | None] = ()
-    """A symbolic source file for each member whose Fisher information is to be estimated."""
+    sets: Sequence[MergeSet] = ()
+    rows: Sequence[SourceFile | None] = ()
+    """Of each member, where its Fisher information is to be estimated."""
 
 
-def spec_of(session: Session, wanted: Wanted, settings: StreamSettings) -> dict[str, Any]:
+def spec_of(session: Session, wanted: Wanted, settings: StreamSettings) -> QueuedSpec:
     """The job that carries the merge out."""
     rows = wanted.rows or [None] * len(wanted.members)
-    return queue.spec(
-        settings,
-        model=evaluation.model_of(session, wanted.base, settings),
-        work={
-            "kind": "merge",
-            "base": _role(wanted.base),
-            "method": wanted.method.model_dump(mode="json"),
-            "parents": [
-                {
-                    "role": _role(one),
-                    "model": evaluation.model_of(session, one, settings),
-                    "weight": weight,
-                    "rows": source,
-                }
-                for one, weight, source in zip(wanted.members, wanted.weights, rows, strict=True)
-            ],
-            "into": wanted.into,
-            "sets": list(wanted.sets),
-            "training": settings.training.model_dump(mode="json"),
-        },
+    work = MergeWork(
+        base=_role(wanted.base),
+        method=wanted.method,
+        parents=tuple(
+            MergeParent(role=_role(one), model=evaluation.model_of(session, one, settings), weight=weight, rows=source)
+            for one, weight, source in zip(wanted.members, wanted.weights, rows, strict=True)
+        ),
+        into=wanted.into,
+        sets=tuple(wanted.sets),
+        training=settings.training,
     )
+    return queue.spec(settings, model=evaluation.model_of(session, wanted.base, settings), work=work)
 
 
 def queue_merge(
     session: Session,
     stream: Stream,
-    spec: dict[str, Any],
+    spec: QueuedSpec,
     settings: StreamSettings,
     *,
     name: str,
@@ -92,7 +76,6 @@ def queue_merge(
         session,
         share=queue.share_of(settings),
         stream_id=stream.id,
-        kind="fit",
         name=name,
         key=key,
         spec=spec,
@@ -164,10 +147,11 @@ def make_version(
 
     ``carried`` are further artifacts by role, taken over from what was merged.
     """
-    result = job.result or {}
+    result = records.result_of(job)
     artifacts = {**(carried or {}), **(job.artifacts or {})}
     if "answer/model" not in artifacts:
-        artifacts["answer/model"] = job.spec["work"]["parents"][0]["model"]["path"].removeprefix("manifest:")
+        stands_on = records.work_of(job, MergeWork).parents[0].model.path
+        artifacts["answer/model"] = stands_on.removeprefix("manifest:")
     answer = {role: one for role, one in artifacts.items() if role.startswith("answer/")}
     version = chain.append(
         session,
@@ -179,7 +163,7 @@ def make_version(
             decision_id=job.decision_id,
             job_id=job.id,
             model_hash=records.fingerprint(answer),
-            facts={"labels": result.get("labels", []), "jobs": {job.name: result.get("facts", {})}},
+            facts={"labels": list(result.labels), "jobs": {job.name: result.facts}},
             pinned=False,
             created_at=app.clock.now(),
         ),
@@ -197,15 +181,16 @@ def _role(version: Version) -> str:
 
 
 def _add_edges(session: Session, version: Version, job: Job) -> None:
-    work, facts = job.spec["work"], (job.result or {}).get("facts", {})
-    weights = _shares(work, facts)
-    parents = {role: _by_role(session, version.stream_id, role) for role in {work["base"], *weights}}
-    base = parents[work["base"]]
-    members = [parents[one["role"]] for one in work["parents"]]
+    work, facts = records.work_of(job, MergeWork), records.result_of(job).facts
+    method, weights = _method(work, facts), {one.role: one.weight for one in work.parents}
+    kept = facts["kept"] if isinstance(method, GreedySoupMerge) else ()
+    edges = shares(method, base=work.base, weights=weights, kept=kept)
+    parents = {role: _by_role(session, version.stream_id, role) for role in {work.base, *edges}}
+    base = parents[work.base]
     # What is behind a base that all members came from is behind them already.
-    if not all(base.id in lineage.ancestors(session, one.id) for one in members):
-        weights.setdefault(work["base"], _base_share(work, facts))
-    for role, weight in weights.items():
+    if not all(base.id in lineage.ancestors(session, parents[role].id) for role in weights):
+        edges.setdefault(work.base, base_share(method, weights.values()))
+    for role, weight in edges.items():
         session.add(VersionParent(child_id=version.id, parent_id=parents[role].id, role=MERGED, weight=weight))
 
 
@@ -215,36 +200,9 @@ def _by_role(session: Session, stream_id: str, role: str) -> Version:
     return version
 
 
-def _shares(work: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, float]:
-    """Role -> how much of it is in the result: shares of a mean; else the weight it was given."""
-    weights = {one["role"]: float(one["weight"]) for one in work["parents"]}
-    method = _method(work, facts)
-    back = share_gone_back(method)
-    if back is not None:
-        (candidate,) = weights
-        return {work["base"]: back, candidate: 1 - back}
-    if isinstance(method, GreedySoupMerge):
-        kept = facts["kept"]
-        return {role: 1 / len(kept) if role in kept else 0.0 for role in weights}
-    total = sum(weights.values()) if isinstance(combining(method), SoupMerge) else 1.0
-    return {role: weight / total for role, weight in weights.items()}
-
-
-def _base_share(work: Mapping[str, Any], facts: Mapping[str, Any]) -> float:
-    """How much of a base that is no member is in the result: 1 less the factors on the members' changes.
-
-    0 for means of the members; 1 where changes are chosen or scaled number by number and added to the whole base.
-    """
-    method = combining(_method(work, facts))
-    if method.mean:
-        return 0.0
-    if isinstance(method, TaskArithmeticMerge):
-        return 1 - method.lam * sum(float(one["weight"]) for one in work["parents"])
-    return 1.0
-
-
-def _method(work: Mapping[str, Any], facts: Mapping[str, Any]) -> Merge:
+def _method(work: MergeWork, facts: Mapping[str, Any]) -> Merge:
     """The merge that was carried out; of a repair the trial that was chosen."""
-    raw = facts["trials"][facts["chosen"]]["method"] if work["method"]["kind"] == "repair" else work["method"]
-    method: Merge = TypeAdapter(Merge).validate_python(raw)
+    if not isinstance(work.method, RepairMerge):
+        return work.method
+    method: Merge = TypeAdapter(Merge).validate_python(facts["trials"][facts["chosen"]]["method"])
     return method

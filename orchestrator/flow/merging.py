@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -17,6 +16,7 @@ from orchestrator.flow.merge_job import Form, Wanted
 from storage import lineage, manifests
 from storage.states import JOB_GAVE_UP
 from storage.tables import Batch, Job, Stream, Version
+from strategies.contract import MergeSet, MergeWork, SourceFile
 from strategies.settings.merging import (
     FisherMerge,
     GreedySoupMerge,
@@ -62,7 +62,7 @@ def request(app: App, stream_name: str, question: Question) -> Job:
         stream = records.stream_by_name(session, stream_name)
         settings = records.settings_of(session, stream.id)
         spec = merge_job.spec_of(session, resolve(session, stream, question), settings)
-        key = f"{JOB}:{stream.id}:{records.fingerprint(spec)}"
+        key = f"{JOB}:{stream.id}:{records.fingerprint(spec.model_dump(mode='json'))}"
         job = merge_job.queue_merge(session, stream, spec, settings, name=JOB, key=key)
         if job.state in JOB_GAVE_UP:
             raise Conflict(f"this merge {job.state} before: {job.error}; `rekindle job retry {job.id}` tries it again")
@@ -77,7 +77,7 @@ def step(app: App) -> bool:
             return False
     with app.database.write() as session:
         for job in _finished(session):
-            merge_job.make_version(app, session, job, strategy=f"{JOB} {job.spec['work']['method']['kind']}")
+            merge_job.make_version(app, session, job, strategy=f"{JOB} {records.work_of(job, MergeWork).method.kind}")
     return True
 
 
@@ -107,7 +107,7 @@ def resolve(session: Session, stream: Stream, question: Question) -> Wanted:
 
 def _finished(session: Session) -> Sequence[Job]:
     made = select(Version.job_id).where(Version.job_id.is_not(None))
-    mine = select(Job).where(Job.kind == "fit", Job.name == JOB, Job.plan_id.is_(None), Job.state == "succeeded")
+    mine = select(Job).where(Job.kind == "merge", Job.name == JOB, Job.plan_id.is_(None), Job.state == "succeeded")
     return session.scalars(mine.where(Job.id.not_in(made)).order_by(Job.id)).all()
 
 
@@ -183,16 +183,16 @@ def _check_names(session: Session, question: Question, members: Sequence[Version
         raise BadInput(f"half-reset names {unknown[0]}, which is no tensor of version {members[0].number}")
 
 
-def _sets(session: Session, members: Sequence[Version]) -> list[dict[str, Any]]:
+def _sets(session: Session, members: Sequence[Version]) -> list[MergeSet]:
     """What a greedy soup chooses by: every set that one of its members is judged on."""
     judged = {one.id: one for member in members for one in evaluation.judged_sets(session, member)}
     found = merge_job.with_select(session, judged.values())
     if not found:
         raise BadInput("greedy-soup chooses by select documents of eval sets, and there are none; choose soup")
-    return [{"file": evaluation.eval_file(one)} for one in found]
+    return [MergeSet(file=evaluation.eval_file(one)) for one in found]
 
 
-def _rows(session: Session, stream: Stream, version: Version) -> dict[str, Any]:
+def _rows(session: Session, stream: Stream, version: Version) -> SourceFile:
     """Rows to estimate Fisher information from: of the newest batch that was trained, else of the anchor."""
     behind = evaluation.data_behind(session, version)
     usable = select(Batch).where(Batch.id.in_(behind), Batch.state.in_(("pending", "trained")))

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -16,7 +13,7 @@ from storage.states import JOB_GAVE_UP
 from storage.tables import Batch, Decision, EvalSet, Job, Version
 from strategies.chooser import choice
 from strategies.chooser.probing import Probing
-from strategies.contract import Signals
+from strategies.contract import ModelFiles, ProbeWork, QueuedSpec, Signals, SourceFile, TrialStart
 from strategies.contract.probe import ProbeResult
 from strategies.planning.resolution import Files, start
 
@@ -35,8 +32,8 @@ def advance(session: Session, decision: Decision, evidence: Signals, settings: S
             return _with(evidence, ProbeResult(chosen=None, reason=probing.reason))
         job = _queue(session, decision, evidence, settings, probing)
     if job.state == "succeeded":
-        facts = (job.result or {}).get("facts", {})
-        return _with(evidence, ProbeResult.model_validate({**facts["probe"], "job": job.id}))
+        found = records.result_of(job).facts["probe"]
+        return _with(evidence, ProbeResult.model_validate({**found, "job": job.id}))
     if job.state in JOB_GAVE_UP:
         reason = f"the probe {job.state} ({job.error}); `rekindle job logs {job.id}` shows why"
         return _with(evidence, ProbeResult(job=job.id, chosen=None, reason=reason))
@@ -57,7 +54,6 @@ def _queue(session: Session, decision: Decision, evidence: Signals, settings: St
         session,
         share=queue.share_of(settings),
         stream_id=decision.stream_id,
-        kind="fit",
         name="probe",
         key=_key(decision),
         spec=_spec(session, decision, evidence, settings, probing),
@@ -67,53 +63,47 @@ def _queue(session: Session, decision: Decision, evidence: Signals, settings: St
 
 def _spec(
     session: Session, decision: Decision, evidence: Signals, settings: StreamSettings, probing: Probing
-) -> dict[str, Any]:
+) -> QueuedSpec:
     parent = session.get_one(Version, decision.parent_version_id)
     sets = evaluation.sets_about(session, decision.stream_id, decision.batches)
-    model = {**evaluation.model_of(session, parent, settings), "labels": list(evidence.labels)}
-    return queue.spec(
-        settings,
-        model=model,
-        work={
-            "kind": "probe",
-            "trials": {
-                label: [one.model_dump(mode="json") for one in templates] for label, templates in probing.trials.items()
-            },
-            "starts": _starts(evidence, probing, SymbolicFiles(session, decision, settings)),
-            "sizes": [one.candidates for one in probing.rounds],
-            "slices": probing.slices,
-            "incumbent": probing.incumbent,
-            "sources": _sources(session, decision, evidence),
-            "forbidden": forbidden(session, decision.stream_id),
-            "sets": [evaluation.eval_file(one) for one in sets],
-            "new": [one.name for one in sets if _is_new(one, decision)],
-            "known": records.known_labels(session, parent),
-            "documents": probing.documents,
-            "training": settings.training.model_dump(mode="json"),
-        },
+    work = ProbeWork(
+        trials=probing.trials,
+        starts=_starts(evidence, probing, SymbolicFiles(session, decision, settings)),
+        sizes=tuple(one.candidates for one in probing.rounds),
+        slices=probing.slices,
+        incumbent=probing.incumbent,
+        sources=_sources(session, decision, evidence),
+        forbidden=forbidden(session, decision.stream_id),
+        sets=tuple(evaluation.eval_file(one) for one in sets),
+        new=tuple(one.name for one in sets if _is_new(one, decision)),
+        known=tuple(records.known_labels(session, parent)),
+        documents=probing.documents,
+        training=settings.training,
+    )
+    return queue.spec(settings, model=_knowing(evidence, evaluation.model_of(session, parent, settings)), work=work)
+
+
+def _starts(evidence: Signals, probing: Probing, files: Files) -> tuple[TrialStart, ...]:
+    """What each candidate starts from, as its retrain would."""
+    found = {label: start(templates[0], files) for label, templates in probing.trials.items()}
+    return tuple(
+        TrialStart(candidate=label, model=_knowing(evidence, model), optimizer=optimizer)
+        for label, (model, optimizer) in found.items()
     )
 
 
-def _starts(evidence: Signals, probing: Probing, files: Files) -> list[dict[str, Any]]:
-    """What each candidate starts from, as its retrain would."""
-    found = {label: start(templates[0], files) for label, templates in probing.trials.items()}
-    return [
-        {
-            "candidate": label,
-            "model": {**model.model_dump(mode="json"), "labels": list(evidence.labels)},
-            "optimizer": optimizer,
-        }
-        for label, (model, optimizer) in found.items()
-    ]
+def _knowing(evidence: Signals, model: ModelFiles) -> ModelFiles:
+    """The model with every class that the version to be made must know."""
+    return model.model_copy(update={"labels": evidence.labels})
 
 
 def _is_new(one: EvalSet, decision: Decision) -> bool:
     return one.batch_id in decision.batches
 
 
-def _sources(session: Session, decision: Decision, evidence: Signals) -> Sequence[dict[str, Any]]:
+def _sources(session: Session, decision: Decision, evidence: Signals) -> tuple[SourceFile, ...]:
     """Every source that a trial may draw from; each trial takes those that its mixing names."""
     anchor = [] if evidence.anchor is None else [evidence.anchor]
     ids = [one.batch for one in (*evidence.new, *evidence.old, *anchor)]
     found: dict[int, Batch] = records.batches_by_id(session, ids)
-    return [source_file(batch, "new" if batch.id in decision.batches else "old") for batch in found.values()]
+    return tuple(source_file(batch, "new" if batch.id in decision.batches else "old") for batch in found.values())

@@ -149,7 +149,7 @@ def _advance(app: App, version_id: int) -> bool:
         live = records.live_of(session, stream)
         progress = evaluation.ensure_judgeable(session, stream=stream, candidate=version, live=live)
         if progress == "failed":
-            return evaluation.reject(app, session, version, "its evaluation, or the live version's, failed for good")
+            return evaluation.reject(app, session, version)
         if progress == "waiting":
             return False
         verdict = _known_verdict(session, version.id, live.id)
@@ -199,7 +199,7 @@ def _end_decision(app: App, session: Session, stream: Stream, version: Version, 
     if decision is not None and decision.closed_at is None:
         repair.drop(session, decision, reason)
         outcome = f"{stream.name}/{version.number} is live {how}"
-        evaluation.close_decision(app, session, decision.id, plan_state="succeeded", outcome=outcome)
+        evaluation.close_decision(app, session, decision.id, result="promoted", outcome=outcome)
 
 
 def _known_verdict(session: Session, version_id: int, live_id: int) -> Verdict | None:
@@ -251,8 +251,8 @@ def _decline(app: App, session: Session, version: Version, live: Version, verdic
     """Inconclusive: the candidate stays, the batches wait for the next. Failed: it is repaired, or rejected."""
     if verdict.outcome == "inconclusive":
         if version.decision_id is not None:
-            outcome = f"{records.INCONCLUSIVE}: {verdict.reason}"
-            evaluation.close_decision(app, session, version.decision_id, plan_state="succeeded", outcome=outcome)
+            outcome = f"inconclusive: {verdict.reason}"
+            evaluation.close_decision(app, session, version.decision_id, result="inconclusive", outcome=outcome)
         return True
     repaired = repair.advance(app, session, candidate=version, live=live, verdict=verdict)
     if repaired is not None and repaired.waiting:
@@ -270,8 +270,8 @@ def _refuse(app: App, session: Session, version: Version, reason: str) -> None:
         return
     decision = session.get_one(Decision, version.decision_id)
     _count_refusal(app, session, decision, reason)
-    outcome = f"{records.REFUSED}: {reason}"
-    evaluation.close_decision(app, session, decision.id, plan_state="succeeded", outcome=outcome)
+    outcome = f"refused by the gate: {reason}"
+    evaluation.close_decision(app, session, decision.id, result="refused", outcome=outcome)
 
 
 def _count_refusal(app: App, session: Session, decision: Decision, reason: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -24,11 +24,9 @@ from storage.tables import (
     Version,
     VersionArtifact,
 )
+from strategies.contract import JobResult, QueuedSpec, Work
 
-REFUSED = "refused by the gate"
-"""How the outcome of a refused decision begins."""
-INCONCLUSIVE = "inconclusive"
-"""How the outcome of a decision begins that the gate could not judge."""
+OneWork = TypeVar("OneWork", bound=Work)
 ROOTS = ("base", "rebase")
 """Strategies of versions without parents."""
 
@@ -154,6 +152,23 @@ def evaluations_of(session: Session, version_id: int, settings_hash: str) -> dic
 def jobs_of_plan(session: Session, plan_id: int) -> Sequence[Job]:
     """The jobs of a plan in their order."""
     return session.scalars(select(Job).where(Job.plan_id == plan_id).order_by(Job.id)).all()
+
+
+def spec_of(job: Job) -> QueuedSpec:
+    """What a job was told."""
+    return QueuedSpec.model_validate(job.spec)
+
+
+def work_of(job: Job, kind: type[OneWork]) -> OneWork:
+    """The work that a job of that kind was given."""
+    work = spec_of(job).work
+    assert isinstance(work, kind)
+    return work
+
+
+def result_of(job: Job) -> JobResult:
+    """What a job answered that has succeeded."""
+    return JobResult.model_validate(job.result)
 
 
 def fingerprint(value: Any) -> str:

@@ -29,7 +29,7 @@ from storage.moves import move
 from storage.tables import EvalSet, Job, Stream, Version, VersionArtifact
 from strategies.agent.folder import fingerprint
 from strategies.chooser import choice
-from strategies.contract import SampleWork
+from strategies.contract import MeasureWork, SampleWork
 from strategies.errors import BadPlan, BadState
 from strategies.settings.mixing import AgentMixSettings, WeightedSettings
 
@@ -302,9 +302,10 @@ def _stand_in(app: App, stream_id: str) -> bool:
         if live is None:
             return False
         job = _queue_samples(session, stream, live, settings)
-        if job.state != "succeeded" or not job.result or not job.result.get("samples"):
+        left = records.result_of(job).samples if job.state == "succeeded" else None
+        if left is None:
             return False
-        samples = directory_of(session, job) / job.result["samples"]
+        samples = directory_of(session, job) / left
     return app.background.start(f"stand-in:{stream_id}", lambda: _read_samples(app, stream, samples))
 
 
@@ -318,17 +319,11 @@ def _queue_samples(session: Session, stream: Stream, live: Version, settings: St
         session,
         share=queue.share_of(settings),
         stream_id=stream.id,
-        kind="measure",
         name="sample",
         key=f"sample:{stream.id}",
         spec=queue.spec(
             settings,
             model=evaluation.model_of(session, live, settings),
-            work={
-                "kind": "measure",
-                "sources": [],
-                "training": settings.training.model_dump(mode="json"),
-                "sample": SampleWork().model_dump(mode="json"),
-            },
+            work=MeasureWork(sources=(), training=settings.training, sample=SampleWork()),
         ),
     )

@@ -7,7 +7,6 @@ which the ordinary gate judges on ``judge``. A candidate is repaired once, and w
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -18,6 +17,7 @@ from orchestrator.jobs import queue
 from orchestrator.settings import GateSettings
 from storage.states import JOB_GAVE_UP, JOB_UNFINISHED
 from storage.tables import Decision, EvalSet, Job, Stream, Verdict, Version
+from strategies.contract import MergeSet
 from strategies.settings.merging import RepairMerge
 
 JOB = "repair"
@@ -68,7 +68,7 @@ def _begin(
     if not wanted or candidate.decision_id is None or not _is_repairable(session, candidate, live):
         return None
     sets = _sets(session, candidate, settings.gate)
-    if not any(one["role"] == "new" for one in sets):
+    if not any(one.role == "new" for one in sets):
         return None
     method = RepairMerge()
     asked = merge_job.Wanted(
@@ -91,24 +91,24 @@ def _is_repairable(session: Session, candidate: Version, live: Version) -> bool:
     return not banks and not merge_job.was_merged(session, candidate)
 
 
-def _sets(session: Session, candidate: Version, gate: GateSettings) -> list[dict[str, Any]]:
+def _sets(session: Session, candidate: Version, gate: GateSettings) -> list[MergeSet]:
     """What the gate judged the candidate on, as a repair looks at it."""
     new = evaluation.own_batches(session, candidate)
     settings = records.settings_of(session, candidate.stream_id)
     scored = records.evaluations_of(session, candidate.id, evaluation.settings_hash(settings))
 
-    def record(one: EvalSet) -> dict[str, Any]:
+    def record(one: EvalSet) -> MergeSet:
         file = evaluation.eval_file(one)
         if one.batch_id in new:
-            return {"file": file, "role": "new"}
-        return {"file": file, "role": "old", "tolerance": MARGIN * gate.tolerance(scored[one.content_hash].metric)}
+            return MergeSet(file=file, role="new")
+        return MergeSet(file=file, role="old", tolerance=MARGIN * gate.tolerance(scored[one.content_hash].metric))
 
     found = merge_job.with_select(session, evaluation.judged_sets(session, candidate))
     return [record(one) for one in found if one.content_hash in scored]
 
 
 def _end(app: App, session: Session, candidate: Version, job: Job) -> Outcome:
-    facts = (job.result or {}).get("facts", {})
+    facts = records.result_of(job).facts
     if not job.artifacts:
         count = len(facts.get("trials", ()))
         return Outcome(reason=f"none of {count} steps back by repair job {job.id} gained without forgetting")

@@ -13,7 +13,7 @@ from orchestrator.flow import circumstances, evaluation, records
 from orchestrator.settings import StreamSettings
 from storage import lineage, manifests
 from storage.tables import Batch, Decision, Job, Plan, Promotion, Stream, Version, VersionBatch
-from strategies.contract import Signals, SourceFacts
+from strategies.contract import Measured, Refusal, Resolved, Signals, SourceFacts
 from strategies.contract.graph import ANSWERS
 from strategies.scores import worsening
 
@@ -42,7 +42,8 @@ def gather(
     measured: Job,
 ) -> Signals:
     """Everything that a strategy may look at."""
-    found = {one["name"]: one for one in (measured.result or {}).get("measured", [])}
+    result = records.result_of(measured)
+    found = {one.name: one for one in result.measured}
     seen = _samples_seen(session, parent)
     old = old_batches(session, stream, exclude=[batch.id for batch in batches])
     anchor = next((batch for batch in old if batch.kind == "anchor"), None)
@@ -64,7 +65,7 @@ def gather(
         anchor_tolerance=settings.gate.tolerance("loss"),
         refused=tuple(refusals(session, stream.id, [batch.id for batch in batches])),
         stage=promotions_made(session, stream),
-        parameters=tuple((measured.result or {}).get("parameters", ())),
+        parameters=result.parameters,
         pools=tuple(one.name for one in records.active_sets(session, stream.id) if one.kind == "pool"),
         space=_space(measured),
         circumstances=circumstances.gather(
@@ -78,20 +79,22 @@ def _space(measured: Job) -> str | None:
     return None if manifest is None else f"manifest:{manifest}"
 
 
-def refusals(session: Session, stream_id: str, batches: Sequence[int]) -> list[dict[str, Any]]:
-    """Resolved settings of refused decisions that had one of these batches, oldest first."""
+def refusals(session: Session, stream_id: str, batches: Sequence[int]) -> list[Refusal]:
+    """What refused decisions that had one of these batches resolved, oldest first."""
     refused = session.execute(
         select(Decision, Plan)
         .join(Plan, Plan.decision_id == Decision.id)
-        .where(Decision.stream_id == stream_id, Decision.outcome.startswith(records.REFUSED))
+        .where(Decision.stream_id == stream_id, Decision.result == "refused")
         .order_by(Decision.id)
     ).all()
     return [
-        {
-            "strategy": decision.strategy,
-            "only_forgot": circumstances.only_forgot(session, decision),
-            **_values(plan),
-        }
+        Refusal.model_validate(
+            {
+                **_values(plan),
+                "strategy": decision.strategy,
+                "only_forgot": circumstances.only_forgot(session, decision),
+            }
+        )
         for decision, plan in refused
         if set(decision.batches) & set(batches)
     ]
@@ -101,9 +104,11 @@ def _values(plan: Plan) -> dict[str, Any]:
     return {name: one["value"] for name, one in plan.spec.get("values", {}).items()}
 
 
-def _resolved(session: Session, version: Version) -> dict[str, Any]:
+def _resolved(session: Session, version: Version) -> Resolved:
     plan = session.scalar(select(Plan).where(Plan.decision_id == version.decision_id)) if version.decision_id else None
-    return {} if plan is None else {"strategy": plan.spec.get("strategy"), **_values(plan)}
+    if plan is None:
+        return Resolved()
+    return Resolved.model_validate({**_values(plan), "strategy": plan.spec.get("strategy")})
 
 
 def _samples_seen(session: Session, parent: Version) -> dict[int, int]:
@@ -117,10 +122,12 @@ def _samples_seen(session: Session, parent: Version) -> dict[int, int]:
     return {batch_id: int(samples) for batch_id, samples in rows}
 
 
-def _facts(batch: Batch, found: dict[str, Any], seen_rows: int | None, apart: Mapping[int | None, str]) -> SourceFacts:
+def _facts(
+    batch: Batch, found: Mapping[str, Measured], seen_rows: int | None, apart: Mapping[int | None, str]
+) -> SourceFacts:
     one = found[records.source_name(batch)]
-    seen = one["rows"] if seen_rows is None else seen_rows
-    return SourceFacts.model_validate({**one, "seen_rows": seen, "eval_set": apart.get(batch.id)})
+    seen = one.rows if seen_rows is None else seen_rows
+    return SourceFacts(**one.model_dump(), seen_rows=seen, eval_set=apart.get(batch.id))
 
 
 def _labels(session: Session, parent: Version, batches: Sequence[Batch]) -> list[str]:

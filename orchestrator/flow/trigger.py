@@ -46,12 +46,6 @@ def facts_of(session: Session, stream: Stream) -> Facts:
     return Facts(pending_batches=len(pending), pending_documents=sum(batch.train_documents for batch in pending))
 
 
-def opinion_of(session: Session, trigger: Trigger) -> Opinion:
-    """What the trigger would say now: for `trigger test`, nothing is recorded."""
-    stream = session.get_one(Stream, trigger.stream_id)
-    return _built(trigger).judge(facts_of(session, stream))
-
-
 def _active(session: Session) -> Sequence[Trigger]:
     return session.scalars(
         select(Trigger)

@@ -22,7 +22,7 @@ from orchestrator.ingest import commit, readers, snapshots, sources, split, spoo
 from orchestrator.ingest.commit import Coming, Moved
 from orchestrator.ingest.gather import Counts, Gatherer
 from orchestrator.ingest.normalise import Normaliser, Unusable
-from orchestrator.ingest.records import IngestApp, IngestReport, Kind, Outcome, Progress, Refused, escape
+from orchestrator.ingest.records import IngestApp, IngestReport, Kind, Outcome, Refused, escape
 from orchestrator.ingest.scratch import Scratch
 from orchestrator.ingest.snapshots import Writer
 from orchestrator.ingest.spool import Fetched
@@ -45,7 +45,6 @@ class _Ingest:
     folder: Path
     files: Sequence[Fetched]
     coming: Coming
-    progress: Progress
 
 
 def ingest(
@@ -58,8 +57,6 @@ def ingest(
     actor: str,
     synthetic: bool = False,
     ad_hoc: bool = False,
-    progress: Progress | None = None,
-    lock_timeout_s: float = LOCK_TIMEOUT_S,
 ) -> IngestReport:
     """Ingest one file (for the anchor and fixed eval sets also a glob or several) in this process.
 
@@ -76,7 +73,7 @@ def ingest(
     try:
         with spool.disk_trouble(app.home.root), spool.work_folder(app.home.spool) as folder:
             files = sources.fetch_all(path, folder, name=name, kind=kind, max_bytes=settings.limits.max_file_bytes)
-            with spool.stream_lock(app.home.spool, stream_id, lock_timeout_s):
+            with spool.stream_lock(app.home.spool, stream_id, LOCK_TIMEOUT_S):
                 spool.sweep(app.home.spool)
                 coming = _coming(stream_id, settings, files, name=name, kind=kind, actor=actor)
                 coming = replace(coming, synthetic=synthetic, ad_hoc=ad_hoc)
@@ -87,7 +84,6 @@ def ingest(
                     folder=folder,
                     files=files,
                     coming=coming,
-                    progress=progress or (lambda _: None),
                 )
                 return _compare_and_commit(job)
     except (DatabaseUnavailable, ArtifactWriteFailed) as error:
@@ -168,7 +164,6 @@ def _read_and_record(job: _Ingest, scratch: Scratch, counts: Counts) -> IngestRe
     working_copy = job.folder / "attempt.parquet"
     _read(job, scratch, working_copy, counts)
     counts.leaked += _split(job, scratch)
-    job.progress({"rows": counts.rows, "quarantined": counts.quarantined, "stage": "storing"})
     files = commit.store_files(job.app.store, scratch, working_copy, job.folder, job.coming.task)
     if not files.train + files.heldout:
         return _nothing_new(job, scratch, counts)
@@ -194,7 +189,6 @@ def _read(job: _Ingest, scratch: Scratch, working_copy: Path, counts: Counts) ->
             scratch=scratch,
             writer=writer,
             counts=counts,
-            progress=job.progress,
         )
         for file in job.files:
             records = readers.read(file.path, name=file.name, limits=settings.limits, normaliser=normaliser)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from typing import NamedTuple
 
 from orchestrator.ingest import earlier, sketches
 from orchestrator.ingest.normalise import Normal, Normaliser, Unusable, no_column
-from orchestrator.ingest.records import Bad, Kind, Progress, Refused, Row, excerpt
+from orchestrator.ingest.records import Bad, Kind, Refused, Row, excerpt
 from orchestrator.ingest.scratch import Scratch, Staged
 from orchestrator.ingest.snapshots import Writer
 from storage.database import Database
@@ -18,7 +17,6 @@ from strategies.contract.domains import CLASS_COLUMN
 
 CHUNK_ROWS = 256
 CHUNK_BYTES = 4 << 20
-PROGRESS_S = 0.5
 
 
 class Pending(NamedTuple):
@@ -63,7 +61,6 @@ class Gatherer:
         scratch: Scratch,
         writer: Writer,
         counts: Counts,
-        progress: Progress,
     ) -> None:
         self._database = database
         self._stream_id = stream_id
@@ -73,8 +70,6 @@ class Gatherer:
         self._max_rows = max_rows
         self._scratch = scratch
         self._writer = writer
-        self._progress = progress
-        self._told_at = time.monotonic()
         self._pending: list[Pending] = []
         self._pending_bytes = 0
         self.counts = counts
@@ -93,7 +88,6 @@ class Gatherer:
                 self._quarantine(file, record)
             else:
                 self._take_row(file, record)
-            self._tell()
 
     def finish(self) -> None:
         """Lay down what is still pending.
@@ -193,11 +187,6 @@ class Gatherer:
         self.counts.near_duplicates += bool(near or match.near)
         self.counts.staged += 1
         self._writer.add({"row": row, **normal.fields, CLASS_COLUMN: normal.domain})
-
-    def _tell(self) -> None:
-        if time.monotonic() - self._told_at >= PROGRESS_S:
-            self._told_at = time.monotonic()
-            self._progress({"rows": self.counts.rows, "quarantined": self.counts.quarantined})
 
     def _why_nothing(self) -> str:
         counts = self.counts

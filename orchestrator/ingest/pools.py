@@ -16,7 +16,6 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from orchestrator.errors import BadInput, NotFound
 from orchestrator.ingest import snapshots
 from orchestrator.ingest.snapshots import Writer
 from orchestrator.ingest.split import keyed
@@ -43,37 +42,6 @@ def maintain_pools(
     keeper.take_in([found for found in older if found.batch_id not in covered])
     keeper.merge_surplus()
     return [pool for pool in keeper.made if pool.active]
-
-
-def pool_with_next(
-    session: Session, store: ArtifactStore, earlier_eval_set_ids: Sequence[int], new_eval_set_id: int
-) -> EvalSet:
-    """One eval set of a new batch's held-out documents and those of earlier batches whose verdict was inconclusive.
-
-    It takes the place of the sets that it holds.
-
-    Raises:
-        NotFound: an eval set does not exist.
-        BadInput: they are not of one stream.
-    """
-    new = _get(session, new_eval_set_id)
-    sets = [*(_get(session, number) for number in sorted(set(earlier_eval_set_ids) - {new.id})), new]
-    if len({found.stream_id for found in sets}) > 1:
-        raise BadInput("eval sets of different streams cannot be pooled; give those of one stream")
-    if len(sets) == 1:
-        return new
-    pooled = EvalSet(
-        stream_id=new.stream_id,
-        name=f"{new.name}-pooled",
-        kind="batch",
-        batch_id=new.batch_id,
-        members=sorted({batch for found in sets for batch in found.members}),
-    )
-    pooled = _add(session, store, pooled, _task(session, new), _documents(session, store, sets))
-    for found in sets:
-        found.active = found.id == pooled.id
-    session.flush()
-    return pooled
 
 
 class _Keeper:
@@ -135,13 +103,6 @@ class _Keeper:
         )
 
 
-def _get(session: Session, number: int) -> EvalSet:
-    found = session.get(EvalSet, number)
-    if found is None:
-        raise NotFound(f"there is no eval set {number}")
-    return found
-
-
 def _batch_sets(session: Session, stream_id: str) -> list[EvalSet]:
     """Each trained data batch's own eval set, in the order of the batches; others are not yet old."""
     query = (
@@ -150,11 +111,10 @@ def _batch_sets(session: Session, stream_id: str) -> list[EvalSet]:
         .where(EvalSet.stream_id == stream_id, EvalSet.kind == "batch", Batch.kind == "data", Batch.state == "trained")
         .order_by(EvalSet.batch_id, EvalSet.id)
     )
-    return [found for found in session.scalars(query) if len(found.members) == 1]
+    return list(session.scalars(query))
 
 
 def _deactivate_older(session: Session, stream_id: str, older: set[int | None]) -> None:
-    """A set that holds several batches' documents goes with the newest of them."""
     query = select(EvalSet).where(EvalSet.stream_id == stream_id, EvalSet.kind == "batch", EvalSet.active)
     for found in session.scalars(query):
         found.active = found.batch_id not in older

@@ -17,6 +17,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from orchestrator.ingest import parquet
@@ -27,12 +28,14 @@ from orchestrator.ingest.strict_json import JsonProblem, parse
 from orchestrator.settings import IngestLimits
 
 TEXT_DOCUMENT_BYTES = 4096
+PACKED = (".gz", ".gzip", ".zst", ".zstd")
 _BLANK = b" \t\r"
 _JSON_BLANK = b" \t\r\n"
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{},]|[^"\[\]{},]++', re.DOTALL)
 
 Records = Iterator[Row | Bad]
 Lines = Iterator[tuple[int, bytes, bool]]
+Reader = Callable[[Iterator[bytes], IngestLimits], Records]
 
 
 def read(path: Path, *, name: str, limits: IngestLimits, normaliser: Normaliser) -> Records:
@@ -50,27 +53,26 @@ def read(path: Path, *, name: str, limits: IngestLimits, normaliser: Normaliser)
     return reader(opened.blocks, limits)
 
 
+def knows(name: str) -> bool:
+    """Whether a file of this name has a reader, packed or not."""
+    return _suffix(name) in READERS
+
+
 def _suffix(name: str) -> str:
     suffixes = [suffix.lower() for suffix in PurePosixPath(name).suffixes[-3:]]
-    while suffixes and suffixes[-1] in (".gz", ".gzip", ".zst", ".zstd"):
+    while suffixes and suffixes[-1] in PACKED:
         suffixes.pop()
     return suffixes[-1] if suffixes else ""
 
 
-def _reader(name: str, head: bytes) -> Callable[[Iterator[bytes], IngestLimits], Records]:
-    suffix = _suffix(name)
-    first = head.lstrip(b"\xef\xbb\xbf\xff\xfe\x00 \t\r\n")[:1]
-    if suffix in (".jsonl", ".ndjson"):
-        return json_lines
-    if suffix in (".csv", ".tsv"):
-        return tab_separated if suffix == ".tsv" else comma_separated
-    if suffix in (".txt", ".text", ".md"):
-        return text
-    if suffix == ".parquet":
-        raise Refused("the file is named .parquet but is not Parquet; write it again")
-    if suffix == ".json" or first in (b"{", b"["):
-        return json_array if first == b"[" else json_lines
-    raise Refused("the file is of no known kind; name it .jsonl, .json, .parquet, .csv, .tsv or .txt (also .gz, .zst)")
+def _reader(name: str, head: bytes) -> Reader:
+    """By the name; under a name that says nothing, JSON is known by its first character."""
+    found = READERS.get(_suffix(name))
+    if found is None and head.lstrip(b"\xef\xbb\xbf\xff\xfe\x00 \t\r\n")[:1] in (b"{", b"["):
+        found = any_json
+    if found is None:
+        raise Refused(f"the file is of no known kind; name it {', '.join(READERS)} (also {', '.join(PACKED)})")
+    return found
 
 
 def lines(blocks: Iterator[bytes], limit: int) -> Lines:
@@ -88,6 +90,13 @@ def lines(blocks: Iterator[bytes], limit: int) -> Lines:
             tail, cut = tail[:1024], True
     if tail:
         yield number, tail, not cut
+
+
+def any_json(blocks: Iterator[bytes], limits: IngestLimits) -> Records:
+    """An array if it begins as one, else one object a line."""
+    first = next(blocks, b"")
+    reader = json_array if first.lstrip(_JSON_BLANK).startswith(b"[") else json_lines
+    return reader(chain((first,), blocks), limits)
 
 
 def json_lines(blocks: Iterator[bytes], limits: IngestLimits) -> Records:
@@ -292,3 +301,22 @@ def _paragraphs(source: Lines, limit: int) -> Iterator[tuple[int, bytes]]:
             paragraph = bytearray()
     if paragraph:
         yield start, bytes(paragraph)
+
+
+def misnamed_parquet(_blocks: Iterator[bytes], _limits: IngestLimits) -> Records:
+    """What is named Parquet and is not: Parquet itself is known by its first bytes, whatever its name."""
+    raise Refused("the file is named .parquet but is not Parquet; write it again")
+
+
+READERS: dict[str, Reader] = {
+    ".jsonl": json_lines,
+    ".ndjson": json_lines,
+    ".json": any_json,
+    ".parquet": misnamed_parquet,
+    ".csv": comma_separated,
+    ".tsv": tab_separated,
+    ".txt": text,
+    ".text": text,
+    ".md": text,
+}
+"""What a file's name says of it, lower case and without the suffix of a packing."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from pydantic import Field
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 
 Outcome = Literal["accepted", "copy", "refused"]
 Kind = Literal["data", "anchor", "fixed"]
-Progress = Callable[[dict[str, Any]], None]
 
 EXCERPT_CHARACTERS = 200
 

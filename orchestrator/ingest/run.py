@@ -1,6 +1,6 @@
 """Ingest in a process of its own: what the daemon uses, so that no file can hurt it.
 
-The child gets a spec file, bounds its memory, writes progress as JSON lines to stdout, last the report or the error.
+The child gets a spec file, bounds its memory and time, and writes the report or the error to stdout as a line of JSON.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 from orchestrator.errors import BadInput, Conflict, NotFound, RekindleError, Unavailable
 from orchestrator.home import Home
-from orchestrator.ingest.records import IngestApp, IngestReport, Kind, Progress, Refused, escape
+from orchestrator.ingest.records import IngestApp, IngestReport, Kind, Refused, escape
 from orchestrator.ingest.spool import disk_trouble
 from storage.artifacts import ArtifactStore
 from storage.database import Database
@@ -52,9 +52,6 @@ def spawn(
     actor: str,
     synthetic: bool = False,
     ad_hoc: bool = False,
-    progress: Progress | None = None,
-    memory_bytes: int = MEMORY_BYTES,
-    timeout_s: float = TIMEOUT_S,
 ) -> IngestReport:
     """Like :func:`orchestrator.ingest.arrival.ingest`, in a child process.
 
@@ -75,18 +72,18 @@ def spawn(
         "actor": actor,
         "synthetic": synthetic,
         "ad_hoc": ad_hoc,
-        "memory_bytes": memory_bytes,
-        "timeout_s": timeout_s,
+        "memory_bytes": MEMORY_BYTES,
+        "timeout_s": TIMEOUT_S,
     }
     with disk_trouble(app.home.spool):
         app.home.spool.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=app.home.spool, prefix=".spec-", suffix=".json") as file:
             json.dump(spec, file)
             file.flush()
-            return _run(Path(file.name), progress or (lambda _: None), timeout_s)
+            return _run(Path(file.name))
 
 
-def _run(spec: Path, progress: Progress, timeout_s: float) -> IngestReport:
+def _run(spec: Path) -> IngestReport:
     command = [sys.executable, "-P", "-m", "orchestrator.ingest", str(spec)]
     with subprocess.Popen(
         command,
@@ -97,10 +94,10 @@ def _run(spec: Path, progress: Progress, timeout_s: float) -> IngestReport:
         env=_environment(),
         start_new_session=True,
     ) as child:
-        timer = threading.Timer(timeout_s, child.kill)
+        timer = threading.Timer(TIMEOUT_S, child.kill)
         timer.start()
         try:
-            last, noise = _listen(child.stdout or (), progress)
+            last, noise = _listen(child.stdout or ())
         finally:
             timer.cancel()
             if child.poll() is None and sys.exc_info()[0] is not None:
@@ -116,19 +113,14 @@ def _environment() -> dict[str, str]:
     return kept | {"OMP_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "2"}
 
 
-def _listen(lines: Iterable[bytes], progress: Progress) -> tuple[dict[str, Any], list[str]]:
+def _listen(lines: Iterable[bytes]) -> tuple[dict[str, Any], list[str]]:
     last: dict[str, Any] = {}
     noise: deque[str] = deque(maxlen=5)
     for line in lines:
         try:
-            message = json.loads(line)
+            last = json.loads(line)
         except ValueError:
             noise.append(escape(line.decode("utf-8", "replace").strip()))
-            continue
-        if "progress" in message:
-            progress(message["progress"])
-        else:
-            last = message
     return last, list(noise)
 
 
@@ -184,7 +176,6 @@ def _carry_out(spec: dict[str, Any], ingest: Callable[..., IngestReport]) -> Ing
         actor=spec["actor"],
         synthetic=spec["synthetic"],
         ad_hoc=spec["ad_hoc"],
-        progress=lambda progress: _say({"progress": progress}),
     )
 
 

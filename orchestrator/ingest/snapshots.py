@@ -15,6 +15,7 @@ from strategies.settings import Task
 
 MAX_GROUP_ROWS = 10_000
 MAX_GROUP_BYTES = 8 << 20
+ROWS_AT_ONCE = 64
 TASK_COLUMNS: dict[Task, tuple[str, ...]] = {
     "causal-lm": ("text",),
     "sft": ("messages",),
@@ -92,10 +93,10 @@ class Writer:
             self._rows, self._bytes = [], 0
 
 
-def read_rows(path: Path, *, at_once: int = 64) -> Iterator[dict[str, Any]]:
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a file that :class:`Writer` wrote."""
     with pq.ParquetFile(path, pre_buffer=False) as file:
-        for batch in file.iter_batches(batch_size=at_once, use_threads=False):
+        for batch in file.iter_batches(batch_size=ROWS_AT_ONCE, use_threads=False):
             yield from batch.to_pylist()
 
 

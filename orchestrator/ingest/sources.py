@@ -14,19 +14,19 @@ import json
 import os
 import stat
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from orchestrator.errors import BadInput, Unavailable
-from orchestrator.ingest import spool
+from orchestrator.ingest import readers, spool
 from orchestrator.ingest.records import Kind, Refused, escape
 from orchestrator.ingest.spool import Fetched
 from storage import files
 
 MAX_FILES = 100_000
 UNFINISHED = (".tmp", ".part", ".partial", ".crdownload", ".swp", "~")
-DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".tsv", ".txt")
-PACKED_SUFFIXES = (".gz", ".zst")
+CARD = "readme.md"
+"""The page of a dataset on the hub."""
 
 
 class Found(NamedTuple):
@@ -162,9 +162,7 @@ def _listing(system: Any, path: str, uri: str) -> list[dict[str, Any]]:
 
 def _is_data(name: str) -> bool:
     """A dataset's repository holds other things too; scripts and pickles among them are never read."""
-    for suffix in PACKED_SUFFIXES:
-        name = name.removesuffix(suffix)
-    return name.endswith(DATA_SUFFIXES)
+    return readers.knows(name) and PurePosixPath(name).name.lower() != CARD
 
 
 def _remote_file(protocol: str, root: str, details: dict[str, Any]) -> Found:

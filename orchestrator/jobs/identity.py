@@ -1,47 +1,17 @@
-"""Which process is meant: boot id, pid and start time, and signals that can only reach that one."""
+"""Processes by their identity: found again, and sent signals that can only reach the one that is meant."""
 
 from __future__ import annotations
 
 import os
 import signal
 import time
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from orchestrator.jobs.executors.contract import Handle
+from strategies.processes import Process, boot_id, look
 
 PIDFD_SIGNAL_PROCESS_GROUP = 4
 """Linux 6.9: the pidfd names the whole process group."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Process:
-    """A process as the kernel shows it; ``started`` counts clock ticks since boot on Linux, else milliseconds."""
-
-    started: int
-    zombie: bool
-
-
-@cache
-def boot_id() -> str:
-    """Another one after every boot of this machine."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-    except OSError:
-        import psutil
-
-        return f"boot-{psutil.boot_time():.0f}"
-
-
-def look(pid: int) -> Process | None:
-    """The process with this pid now, whoever it is."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return None if Path("/proc/self/stat").exists() else _look_portably(pid)
-    fields = stat[stat.rindex(b")") + 2 :].split()
-    return Process(started=int(fields[19]), zombie=fields[0] in (b"Z", b"X"))
 
 
 def handle_of(pid: int) -> Handle | None:
@@ -111,13 +81,3 @@ def _send_by_pid(handle: Handle, number: signal.Signals, *, group: bool) -> bool
     except ProcessLookupError:
         return False
     return True
-
-
-def _look_portably(pid: int) -> Process | None:
-    import psutil
-
-    try:
-        process = psutil.Process(pid)
-        return Process(started=int(process.create_time() * 1000), zombie=process.status() == psutil.STATUS_ZOMBIE)
-    except psutil.Error:
-        return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from storage.database import now
 from storage.moves import move
 from storage.states import JOB_GAVE_UP, JOB_UNFINISHED
 from storage.tables import Decision, Job, Plan
+from strategies.contract import ModelFiles, QueuedSpec, Work
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +36,9 @@ def queue(
     session: Session,
     *,
     stream_id: str,
-    kind: str,
     name: str,
     key: str,
-    spec: dict[str, Any],
+    spec: QueuedSpec,
     needs: Sequence[str] = (),
     decision_id: int | None = None,
     plan_id: int | None = None,
@@ -51,15 +51,14 @@ def queue(
         return existing
     job = Job(
         stream_id=stream_id,
-        kind=kind,
+        kind=spec.work.kind,
         name=name,
         key=key,
-        spec=spec,
+        spec=spec.model_dump(mode="json"),
         needs=list(needs),
         decision_id=decision_id,
         plan_id=plan_id,
         version_id=version_id,
-        position=0,
         **asdict(share or Share()),
         state="queued",
         attempt=0,
@@ -69,25 +68,23 @@ def queue(
     )
     session.add(job)
     session.flush()
-    _record(session, job, action="queue", actor="daemon", reason=f"{kind} job {name}")
+    _record(session, job, action="queue", actor="daemon", reason=f"{job.kind} job {name}")
     return job
 
 
-def spec(
-    settings: StreamSettings, *, model: Mapping[str, Any], work: Mapping[str, Any], seed: int | None = None
-) -> dict[str, Any]:
+def spec(settings: StreamSettings, *, model: ModelFiles, work: Work, seed: int | None = None) -> QueuedSpec:
     """What a job of the stream is told: its symbolic files and its work, in what the settings say of every job.
 
     ``seed`` is the settings' own unless another is given.
     """
-    return {
-        "task": settings.task,
-        "seed": settings.training.seed if seed is None else seed,
-        "threads": settings.resources.cpus,
-        "device": "cuda" if settings.resources.gpus else "auto",
-        "model": dict(model),
-        "work": dict(work),
-    }
+    return QueuedSpec(
+        task=settings.task,
+        seed=settings.training.seed if seed is None else seed,
+        threads=settings.resources.cpus,
+        device="cuda" if settings.resources.gpus else "auto",
+        model=model,
+        work=work,
+    )
 
 
 def share_of(settings: StreamSettings, *, priority: int = 0) -> Share:

@@ -34,11 +34,11 @@ from orchestrator.policies.bounds import bounds, resampled_sums, share_lower_bou
 from orchestrator.policies.evidence import Comparison, Evidence, SetEvidence, Values, cleaned, joined
 from orchestrator.policies.verdict import Change, Flip, Flips, GateVerdict, Outcome, SetVerdict, worst
 from orchestrator.settings import GateSettings
+from strategies.scores import LEAST_LOSS
 
 Against = Literal["live", "best"]
 MIN_DOCUMENTS = 2
 EXAMPLES = 5
-TINY = 1e-12
 ORDER = {"anchor": 0, "fixed": 1, "batch": 2, "pool": 3}
 
 
@@ -175,10 +175,10 @@ def _totals(one: SetEvidence, compared: Comparison) -> Values:
 
 
 def _worsening(one: SetEvidence, sums: Values) -> Values:
-    """Relative rise of the loss, or fall of the accuracy, of each row of sums."""
+    """:func:`strategies.scores.worsening` of each row of sums."""
     candidate, reference, weight = sums.T
     if one.metric == "loss":
-        rise: Values = candidate / np.maximum(reference, TINY) - 1
+        rise: Values = (candidate - reference) / np.maximum(reference, LEAST_LOSS)
         return rise
     fall: Values = (reference - candidate) / weight
     return fall
@@ -227,7 +227,7 @@ def _examples(one: SetEvidence, flipped: NDArray[np.bool_]) -> tuple[Flip, ...]:
     """The flips that got worst, at most five."""
     scale = one.weights if one.metric == "loss" else np.ones_like(one.weights)
     before, after = one.live.reference / scale, one.live.candidate / scale
-    rise = np.where(flipped, np.abs(after - before) / np.maximum(before, TINY), -1.0)
+    rise = np.where(flipped, np.abs(after - before) / np.maximum(before, LEAST_LOSS), -1.0)
     chosen = [at for at in np.argsort(-rise, kind="stable")[:EXAMPLES] if flipped[at]]
     return tuple(Flip(digest=one.digests[at], before=before[at], after=after[at]) for at in chosen)
 

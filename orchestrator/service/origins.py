@@ -8,7 +8,6 @@ from typing import Any
 from orchestrator.assignments import SHORT_FORMS
 from strategies.chooser import auto
 from strategies.chooser.choice import StrategySettings
-from strategies.named.rewarm_replay import REWARM_REPLAY
 
 DEFAULT = "default"
 CHOSEN = "chosen at each retrain"
@@ -50,7 +49,7 @@ def strategy_origin(key: str, chosen: StrategySettings, shown: Mapping[str, Any]
         return origins.get(key, DEFAULT)
     if getattr(chosen, field) is None:
         return CHOSEN if chosen.name == auto.NAME else f"strategy {chosen.name}"
-    usual = REWARM_REPLAY.name if chosen.name == auto.NAME else chosen.name
+    usual = auto.USUAL.name if chosen.name == auto.NAME else chosen.name
     return origins.get(key) or _inherited(key, shown, origins) or f"strategy {usual}"
 
 

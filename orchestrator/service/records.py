@@ -126,7 +126,7 @@ class QuarantineRecord(Closed):
 
 
 class BatchDetail(BatchRecord):
-    """A batch with its quarantined rows and the versions that trained on it."""
+    """A batch with its quarantined rows and the versions that saw it, themselves or by an ancestor."""
 
     labels: tuple[str, ...]
     quarantine: tuple[QuarantineRecord, ...]
@@ -380,7 +380,7 @@ class Comparison(Closed):
 
 
 class DecisionRecord(Closed):
-    """A decision in a list; ``result`` is how it ended: promoted, refused, inconclusive, failed or nothing."""
+    """A decision in a list; ``result`` is how it ended, ``nothing`` where that was before a strategy was chosen."""
 
     id: int
     stream: str

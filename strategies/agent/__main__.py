@@ -9,10 +9,10 @@ import time
 from pydantic import ValidationError
 
 from strategies.agent.requests import REQUEST, Asked, Collect, Graph, Report, Teach
+from strategies.contract import EXIT_REFUSED
 from strategies.errors import StrategyError
 from strategies.settings import Json
 
-EXIT_REFUSED = 65
 EVERY_S = 0.2
 
 
@@ -28,15 +28,18 @@ def main(text: str) -> int:
 
 
 def _carry_out(request: Asked, tell: _Teller) -> Json:
-    from strategies.agent import commands
+    from strategies.agent.commands.collect import collect
+    from strategies.agent.commands.evaluate import evaluate
+    from strategies.agent.commands.graph import graph
+    from strategies.agent.commands.teach import teach
 
     if isinstance(request, Collect):
-        return commands.collect(request, tell)
+        return collect(request, tell)
     if isinstance(request, Teach):
-        return commands.teach(request, tell)
+        return teach(request, tell)
     if isinstance(request, Graph):
-        return commands.graph(request, tell)
-    return commands.evaluate(request, tell)
+        return graph(request, tell)
+    return evaluate(request, tell)
 
 
 class _Teller:

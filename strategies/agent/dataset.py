@@ -13,7 +13,7 @@ from torch import Tensor
 
 from strategies.agent import features
 from strategies.agent.features import FEATURES, Array, Standardisation
-from strategies.agent.trajectories import Trajectory
+from strategies.agent.trajectories import Trajectory, line
 from strategies.errors import Refused
 from strategies.settings import Closed
 from strategies.settings.agent import LearningSettings
@@ -36,7 +36,7 @@ class Lessons(Closed):
     def of(cls, trajectories: Sequence[Trajectory]) -> Lessons:
         digest = hashlib.sha256()
         for trajectory in trajectories:
-            digest.update(trajectory.model_dump_json().encode() + b"\n")
+            digest.update(line(trajectory))
         return cls(
             trajectories=len(trajectories),
             steps=sum(len(trajectory.steps) for trajectory in trajectories),
@@ -46,8 +46,8 @@ class Lessons(Closed):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
-    """One trajectory of n steps and K domains."""
+class TrajectoryArrays:
+    """One trajectory of n steps and K domains, as numbers."""
 
     states: Array
     """[n + 1, K, FEATURES]"""
@@ -104,7 +104,7 @@ class Dataset:
         rewarded = [features.rewards(one, features.deviations(one, standardisation)) for one in used]
         kept = kept_steps(used, rewarded, settings)
         self.runs = [
-            Run(
+            TrajectoryArrays(
                 states=features.tokens(one, standardisation),
                 mixtures=features.weight_table(one),
                 rewards=reward,
@@ -130,7 +130,7 @@ class Dataset:
         stacked = {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]}
         return Batch(**{name: one.bool() if name == "present" else one.float() for name, one in stacked.items()})
 
-    def _row(self, run: Run, begin: int, end: int, window: int) -> dict[str, Array]:
+    def _row(self, run: TrajectoryArrays, begin: int, end: int, window: int) -> dict[str, Array]:
         end = min(end, len(run.rewards))
         domains = run.mixtures.shape[1]
         row = {name: np.zeros(window) for name in ("rewards", "last", "kept", "real")}

@@ -1,13 +1,12 @@
-"""Dirichlet draws and densities in logarithms, over mixtures padded to one number of domains.
-
-Shapes of a small parameter underflow where they are drawn plainly: log G(a) = log G(a + 1) + log(U) / a.
-"""
+"""Dirichlet draws and densities in logarithms, over mixtures padded to one number of domains."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from strategies.mixing.dirichlet import log_gammas
 
 LEAST = 1e-3
 """Smallest parameter: below it draws are on a corner of the simplex as far as numbers can tell."""
@@ -16,8 +15,7 @@ LEAST = 1e-3
 def draw(parameters: Tensor, present: Tensor, rng: np.random.Generator) -> Tensor:
     """Logarithms of one draw for each row of ``parameters`` [..., K] (float64); -inf where not ``present``."""
     shapes = parameters.detach().double().clamp_min(LEAST).cpu().numpy()
-    logs = np.log(rng.standard_gamma(shapes + 1)) + np.log1p(-rng.random(shapes.shape)) / shapes
-    loose = torch.from_numpy(logs).to(present.device).masked_fill(~present, -torch.inf)
+    loose = torch.from_numpy(log_gammas(shapes, rng)).to(present.device).masked_fill(~present, -torch.inf)
     return torch.log_softmax(loose, -1)
 
 

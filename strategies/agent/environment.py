@@ -16,12 +16,16 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from strategies import schedule
 from strategies.agent.rollout import Mixture
 from strategies.agent.rows import Ids, RowDrawer, compact, frequent, similarities, token_counts, windows
-from strategies.agent.trajectories import Domain, Head, Provenance, versions
+from strategies.agent.trajectories import Provenance, TrajectoryDomain, TrajectoryHeader
+from strategies.libraries import library_versions
+from strategies.parts import CosineSchedule
 from strategies.settings import Json
 from strategies.settings.agent import ProxySettings
 from strategies.training.checkpoint import copied
+from strategies.training.decay import decay_groups
 
 EVAL_ROWS = 64
 
@@ -31,7 +35,8 @@ class DomainTokens:
     """One domain's token ids, each one long row."""
 
     name: str
-    target: bool
+    new: bool
+    """Whether it is what the training is for."""
     train: Ids
     validation: Ids
 
@@ -40,8 +45,8 @@ class ProxyEnvironment:
     """A tiny Llama that every run re-warms from the same weights, under the same schedule of rates.
 
     ``name`` tells environments apart whose losses must not be compared. ``start`` is another environment's ``initial``
-    on the same data and settings; without it the shared start is trained here, on the sources by prior. The model and
-    what it reads are on ``device``, ``initial`` is in main memory.
+    on the same data and settings; without it the shared start is trained here, on the old domains by prior. The model
+    and what it reads are on ``device``, ``initial`` is in main memory.
     """
 
     def __init__(
@@ -83,16 +88,18 @@ class ProxyEnvironment:
         """Training speed so far, evaluations not counted."""
         return self.trained_tokens / self.trained_seconds if self.trained_seconds else 0.0
 
-    def head(self, seed: int) -> Head:
+    def header(self, seed: int) -> TrajectoryHeader:
         """What a trajectory under ``seed`` says before its first step."""
         provenance = Provenance(
             seeds={"data": seed, "start": self.settings.seed},
             settings=self.settings.model_dump(mode="json"),
             model={"config": _plain(self._model.config), "start_sha256": self._start_sha256},
             data=self._hashes,
-            versions=versions(),
+            versions=library_versions(),
         )
-        return Head(environment=self.name, domains=self.domains, total=self.settings.steps, provenance=provenance)
+        return TrajectoryHeader(
+            environment=self.name, domains=self.domains, total=self.settings.steps, provenance=provenance
+        )
 
     def reset(self, seed: int) -> tuple[float, ...]:
         """Back to the shared start; returns the losses of all domains."""
@@ -117,8 +124,10 @@ class ProxyEnvironment:
 
     def _begin(self, order: str, steps: int) -> None:
         self._drawer = RowDrawer([len(rows) for rows in self._rows], order)
-        self._optimizer = _optimizer(self._model, self.settings)
-        self._planned, self._done = steps * math.ceil(self._step_rows / self.settings.batch), 0
+        groups = decay_groups(self._model.parameters(), self.settings.weight_decay)
+        self._optimizer = torch.optim.AdamW(groups, lr=self.settings.learning_rate, betas=(0.9, 0.95))
+        self._schedule = _schedule(steps * math.ceil(self._step_rows / self.settings.batch), self.settings)
+        self._updates = 0
 
     @property
     def _step_rows(self) -> int:
@@ -138,9 +147,9 @@ class ProxyEnvironment:
         return rows.numel()
 
     def _update(self, batch: Tensor) -> None:
-        self._done += 1
+        self._updates += 1
         for group in self._optimizer.param_groups:
-            group["lr"] = self.settings.learning_rate * _factor(self._done, self._planned, self.settings)
+            group["lr"] = schedule.rate(self._schedule, self._updates)
         self._optimizer.zero_grad(set_to_none=True)
         self._losses(batch).mean().backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
@@ -152,7 +161,7 @@ class ProxyEnvironment:
         return functional.cross_entropy(logits.transpose(1, 2), rows[:, 1:], reduction="none")
 
     def _pretrain(self) -> dict[str, Tensor]:
-        prior = [0.0 if domain.target else domain.prior for domain in self.domains]
+        prior = [0.0 if domain.new else domain.prior for domain in self.domains]
         mixture = prior if sum(prior) > 0 else [domain.prior for domain in self.domains]
         self._begin(f"start {self.settings.seed}", max(1, self.settings.initial_steps))
         for _ in range(self.settings.initial_steps):
@@ -160,11 +169,11 @@ class ProxyEnvironment:
         return copied(dict(self._model.named_parameters()))
 
 
-def _domains(data: Sequence[DomainTokens], vocabulary: int) -> tuple[Domain, ...]:
+def _domains(data: Sequence[DomainTokens], vocabulary: int) -> tuple[TrajectoryDomain, ...]:
     total = sum(len(one.train) for one in data)
-    near = similarities(token_counts([one.train for one in data]), [one.target for one in data], vocabulary)
+    near = similarities(token_counts([one.train for one in data]), [one.new for one in data], vocabulary)
     return tuple(
-        Domain(name=one.name, target=one.target, prior=len(one.train) / total, similarity=cosine)
+        TrajectoryDomain(name=one.name, new=one.new, prior=len(one.train) / total, similarity=cosine)
         for one, cosine in zip(data, near, strict=True)
     )
 
@@ -187,20 +196,14 @@ def _model(settings: ProxySettings) -> Any:
         return LlamaForCausalLM(config)
 
 
-def _optimizer(model: Any, settings: ProxySettings) -> torch.optim.Optimizer:
-    matrices = [one for one in model.parameters() if one.ndim > 1]
-    vectors = [one for one in model.parameters() if one.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.95))
-
-
-def _factor(step: int, steps: int, settings: ProxySettings) -> float:
-    """Linear warm-up from the first step on, then cosine; ``step`` counts from 1."""
-    warm = math.ceil(settings.warmup * steps)
-    if step <= warm:
-        return step / warm
-    low = settings.min_learning_rate_ratio
-    return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+def _schedule(steps: int, settings: ProxySettings) -> CosineSchedule:
+    peak = settings.learning_rate
+    return CosineSchedule(
+        steps=steps,
+        warmup=math.ceil(settings.warmup * steps),
+        lr=peak,
+        min_lr=peak * settings.min_learning_rate_ratio,
+    )
 
 
 def _plain(config: Any) -> Json:

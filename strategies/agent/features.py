@@ -44,7 +44,7 @@ class Standardisation(Closed):
     def of(self, environment: str, name: str) -> tuple[Statistic, float]:
         """What is known of a domain before its first loss, and how many observations that counts for.
 
-        Elsewhere a domain keeps the mean of its statistics, so that a target model begins with those of the proxy.
+        Elsewhere a domain keeps the mean of its statistics, so that a large model begins with those of the proxy.
         """
         known = self.environments.get(environment, {}).get(name)
         if known is not None:
@@ -92,7 +92,7 @@ def tokens(trajectory: Trajectory, standardisation: Standardisation) -> Array:
     losses, prior = loss_table(trajectory), np.array(trajectory.prior)
     level, change = _standardised(losses, trajectory, standardisation)
     weights = np.concatenate([prior[None], weight_table(trajectory)])
-    fixed = [prior, _relative(prior), [float(d.target) for d in trajectory.domains], _similarities(trajectory)]
+    fixed = [prior, _relative(prior), [float(d.new) for d in trajectory.domains], _similarities(trajectory)]
     static = np.broadcast_to(np.stack([np.asarray(one) for one in fixed], -1), (*losses.shape, len(fixed)))
     progress = np.broadcast_to((np.arange(len(losses)) / trajectory.total)[:, None, None], (*losses.shape, 1))
     moving = np.stack([weights, _relative(weights), level, change], -1)
@@ -100,15 +100,15 @@ def tokens(trajectory: Trajectory, standardisation: Standardisation) -> Array:
 
 
 def rewards(trajectory: Trajectory, deviations: Sequence[float]) -> Array:
-    """r_t = sum_e w_e (e_{t-1} - e_t) / sigma_e [steps]; the weights of sources and of targets each add up to 1."""
+    """r_t = sum_e w_e (e_{t-1} - e_t) / sigma_e [steps]; the weights of old and of new domains each add up to 1."""
     falls = -np.diff(loss_table(trajectory), axis=0) / np.asarray(deviations, dtype=np.float64)
     return np.asarray(falls @ reward_weights(trajectory), dtype=np.float64)
 
 
 def reward_weights(trajectory: Trajectory) -> Array:
-    """w_e [domains]: equal within the sources and within the targets."""
-    targets = np.array([domain.target for domain in trajectory.domains])
-    counts = np.where(targets, targets.sum(), (~targets).sum())
+    """w_e [domains]: equal within the old and within the new domains."""
+    new = np.array([domain.new for domain in trajectory.domains])
+    counts = np.where(new, new.sum(), (~new).sum())
     return np.asarray(1.0 / counts, dtype=np.float64)
 
 

@@ -80,7 +80,7 @@ class Learner:
     def advance(self) -> dict[str, float]:
         """One update of the phase that is due; returns its losses, each a mean over the batch's steps."""
         batch = self.dataset.batch(self._rng, size=self.learning.batch, window=self.agent.window).to(self.device)
-        found = self._warm(batch) if self.done < self.learning.warm_steps else self._q(batch)
+        found = self._warm_update(batch) if self.done < self.learning.warm_steps else self._q_update(batch)
         self.done += 1
         return found
 
@@ -124,7 +124,7 @@ class Learner:
     def _state(self) -> Json:
         return dict(self._rng.bit_generator.state)
 
-    def _warm(self, batch: Batch) -> dict[str, float]:
+    def _warm_update(self, batch: Batch) -> dict[str, float]:
         logs = self.policy(batch.states, batch.present)[:, :-1]
         wanted = (batch.kept * cross_entropy(batch.mixtures, logs, batch.present)).sum() / batch.kept.sum().clamp_min(1)
         self._actor.zero_grad(set_to_none=True)
@@ -132,27 +132,27 @@ class Learner:
         self._actor.step()
         return {"clone": wanted.item()}
 
-    def _q(self, batch: Batch) -> dict[str, float]:
+    def _q_update(self, batch: Batch) -> dict[str, float]:
         settings = self.learning
         for optimizer in self._optimizers().values():
             optimizer.zero_grad(set_to_none=True)
         steps = batch.real.sum()
         facts: dict[str, float] = {}
-        for piece in batch.split(_rows(batch, settings.proposals)):
-            for name, value in self._piece(piece, steps).items():
+        for piece in batch.split(_rows_at_once(batch, settings.proposals)):
+            for name, value in self._q_gradients(piece, steps).items():
                 facts[name] = facts.get(name, 0.0) + value.item()
         for optimizer in self._optimizers().values():
             optimizer.step()
-        self._follow()
-        self._tune(0.5 * (facts["gap_0"] + facts["gap_1"]))
+        self._follow_critics()
+        self._tune_conservative(0.5 * (facts["gap_0"] + facts["gap_1"]))
         return {**facts, "conservative": self.conservative}
 
-    def _piece(self, batch: Batch, steps: Tensor) -> dict[str, Tensor]:
+    def _q_gradients(self, batch: Batch, steps: Tensor) -> dict[str, Tensor]:
         """Gradients of all losses at the parameters before the update: the piece's part of means over ``steps``."""
         here, present = batch.states[:, :-1], batch.present
         logs = self.policy(batch.states, present)
         proposals = self._proposals(logs.detach(), batch)
-        y = self._goal(logs.detach().exp(), batch)
+        y = self._td_targets(logs.detach().exp(), batch)
         values: list[Tensor] = []
         facts: dict[str, Tensor] = {}
         for index, critic in enumerate(self.critics.both):
@@ -167,7 +167,7 @@ class Learner:
             facts[f"gap_{index}"] = batch.mean(taken - proposed.mean(-1), steps)
         worth = -batch.mean(torch.minimum(*values), steps)
         clone = batch.mean(batch.kept * cross_entropy(batch.mixtures, logs[:, :-1], present), steps)
-        (worth + self._cloning() * clone).backward()  # type: ignore[no-untyped-call]
+        (worth + self._clone_weight() * clone).backward()  # type: ignore[no-untyped-call]
         return {
             **{name: value.detach() for name, value in facts.items()},
             "worth": worth.detach(),
@@ -175,10 +175,10 @@ class Learner:
         }
 
     @torch.no_grad()
-    def _goal(self, mixtures: Tensor, batch: Batch) -> Tensor:
+    def _td_targets(self, mixtures: Tensor, batch: Batch) -> Tensor:
         """y [B, T]: the policy's mixtures [B, T + 1, K] valued one step ahead by the target critics."""
         ahead = self.targets(batch.states, mixtures[:, :, None], batch.present)[:, 1:, 0]
-        return goal(batch.rewards, batch.last, ahead, self.learning.discount)
+        return td_targets(batch.rewards, batch.last, ahead, self.learning.discount)
 
     @torch.no_grad()
     def _proposals(self, logs: Tensor, batch: Batch) -> Proposals:
@@ -194,24 +194,24 @@ class Learner:
             densities.append(dirichlet.log_density(drawn[-1], spread, present))
         return Proposals(mixtures=torch.cat(drawn, 2).exp().float(), log_densities=torch.cat(densities, 2).float())
 
-    def _tune(self, gap: float) -> None:
+    def _tune_conservative(self, gap: float) -> None:
         """beta rises while logged mixtures are valued below proposals, and falls back while they are valued above."""
         least, haste = self.learning.conservative, HASTE if gap < 0 else 1.0
         moved = self.conservative * math.exp(-self.learning.tuning_rate * haste * max(-1.0, min(1.0, gap)))
         self.conservative = max(least, min(moved, MOST_CONSERVATIVE * least))
 
-    def _cloning(self) -> float:
+    def _clone_weight(self) -> float:
         """lambda, linear from ``clone_start`` to ``clone_end`` over the updates of Q-learning."""
         spot = (self.done - self.learning.warm_steps) / max(1, self.learning.steps - 1)
         return self.learning.clone_start + (self.learning.clone_end - self.learning.clone_start) * spot
 
     @torch.no_grad()
-    def _follow(self) -> None:
+    def _follow_critics(self) -> None:
         for target, critic in zip(self.targets.parameters(), self.critics.parameters(), strict=True):
             target.lerp_(critic, self.learning.target_rate)
 
 
-def goal(rewards: Tensor, last: Tensor, ahead: Tensor, discount: float) -> Tensor:
+def td_targets(rewards: Tensor, last: Tensor, ahead: Tensor, discount: float) -> Tensor:
     """y = r + gamma * min_j Qbar_j(s', pi(s')), without bootstrap at the last step of a run; all [B, T]."""
     return rewards + discount * (1 - last) * ahead
 
@@ -226,7 +226,7 @@ def cross_entropy(mixtures: Tensor, logs: Tensor, present: Tensor) -> Tensor:
     return -(mixtures * logs.masked_fill(~present[:, None], 0)).sum(-1)
 
 
-def _rows(batch: Batch, proposals: int) -> int:
+def _rows_at_once(batch: Batch, proposals: int) -> int:
     return max(1, MAX_JOINED // (batch.mixtures[0].numel() * proposals))
 
 

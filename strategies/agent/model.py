@@ -90,7 +90,7 @@ class Critic(nn.Module):
         super().__init__()
         width = settings.critic_width
         self.trunk = Trunk(settings)
-        self.head = Head(settings.width, width)
+        self.head = ValueHead(settings.width, width)
 
     def forward(self, states: Tensor, mixtures: Tensor, present: Tensor) -> Tensor:
         """States [B, T, K, F] and mixtures [B, T, N, K] -> values [B, T, N]."""
@@ -114,7 +114,7 @@ class Twins(nn.Module):
         return torch.minimum(*(critic(states, mixtures, present) for critic in self.both))
 
 
-class Head(nn.Module):
+class ValueHead(nn.Module):
     """Joins embedded states [B, T, K, width] with mixtures [B, T, N, K]; cheap, so that N can be large."""
 
     def __init__(self, width: int, joined: int) -> None:

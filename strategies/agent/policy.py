@@ -18,8 +18,9 @@ from strategies.agent.features import Standardisation, tokens
 from strategies.agent.folder import CARD, WEIGHTS, read_card, read_weights
 from strategies.agent.learning import Learner
 from strategies.agent.model import Policy, Twins
-from strategies.agent.trajectories import Trajectory, versions
+from strategies.agent.trajectories import Trajectory
 from strategies.errors import BadPlan, BadState
+from strategies.libraries import library_versions
 from strategies.settings import Closed
 from strategies.settings.agent import AgentSettings, LearningSettings
 
@@ -71,7 +72,7 @@ class Agent:
             settings=learner.agent,
             standardisation=learner.standardisation,
             origin=Origin(
-                lessons=learner.lessons, learning=learner.learning, updates=learner.done, versions=versions()
+                lessons=learner.lessons, learning=learner.learning, updates=learner.done, versions=library_versions()
             ),
             tensors={f"{name}.{key}": one for name in ("policy", "critics") for key, one in groups[name].items()},
         )

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, TypeAdapter, model_validator
 
 from strategies import defaults
 from strategies.agent.proposals import constants
-from strategies.agent.trajectories import Domain
+from strategies.agent.trajectories import TrajectoryDomain
 from strategies.contract.regmix import LEAST_RUNS
 from strategies.settings import Closed
 from strategies.settings.agent import (
@@ -46,7 +46,7 @@ class DomainFile(Closed):
     name: Annotated[str, AfterValidator(_printable)]
     path: str
     target: bool = False
-    """What training is for; all others are what must not be forgotten."""
+    """What training is for, a new domain; all others are old and must not be forgotten."""
 
 
 class _OnDomains(Closed):
@@ -176,12 +176,12 @@ def _runs(request: Collect | Evaluate | Graph) -> tuple[int, int]:
         return comb(len(request.domains) + 1, 2) * len(request.seeds), 0
     if isinstance(request, Collect):
         return request.proposals.trajectories, request.regmix_runs * request.regmix_tokens
-    domains = [Domain(name=str(at), target=one.target, prior=0) for at, one in enumerate(request.domains)]
+    domains = [TrajectoryDomain(name=str(at), new=one.target, prior=0) for at, one in enumerate(request.domains)]
     policies = len(constants(domains, REPLAY)) + 1 + (request.regmix_runs > 0) + (request.agent is not None)
     return policies * len(request.seeds), request.regmix_runs * request.regmix_tokens
 
 
-class Provenance(Closed):
+class CollectionCard(Closed):
     """``collection.json``: what the trajectories beside it were made of; a collection goes on only with the same."""
 
     format: Literal[1] = 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from strategies.agent.trajectories import Domain, Head, Trajectory
+from strategies.agent.trajectories import Trajectory, TrajectoryDomain, TrajectoryHeader
 
 Mixture = Sequence[float]
 Chooser = Callable[[Trajectory], Mixture]
@@ -16,9 +16,9 @@ class Environment(Protocol):
     """Trains one re-weighting step at a time from one shared start, whatever was done before the ``reset``."""
 
     @property
-    def domains(self) -> tuple[Domain, ...]: ...
+    def domains(self) -> tuple[TrajectoryDomain, ...]: ...
 
-    def head(self, seed: int) -> Head:
+    def header(self, seed: int) -> TrajectoryHeader:
         """What a trajectory under ``seed`` says before its first step."""
 
     def reset(self, seed: int) -> Sequence[float]:
@@ -30,9 +30,7 @@ class Environment(Protocol):
 
 def rollout(environment: Environment, choose: Chooser, *, seed: int) -> Trajectory:
     """One whole run, each mixture chosen from the history before it."""
-    head = environment.head(seed)
-    fields = {name: getattr(head, name) for name in Head.model_fields}
-    history = Trajectory(**fields, start=tuple(environment.reset(seed)))
+    history = environment.header(seed).begun(environment.reset(seed))
     while not history.complete:
         mixture = tuple(choose(history))
         losses, tokens = environment.step(mixture)

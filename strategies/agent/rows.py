@@ -81,16 +81,16 @@ def token_counts(ids: Sequence[Ids]) -> Ids:
     return np.stack([np.bincount(one, minlength=size) for one in ids])
 
 
-def similarities(counts: Ids, targets: Sequence[bool], vocabulary: int) -> list[float]:
-    """Cosine of every domain's token frequencies to the mean of the targets'; 0 where there are no targets.
+def similarities(counts: Ids, new: Sequence[bool], vocabulary: int) -> list[float]:
+    """Cosine of every domain's token frequencies to the mean of the new ones'; 0 where none is ``new``.
 
     ``counts`` are :func:`token_counts`. Of all tokens the ``vocabulary`` - 1 most frequent ones count, as those are
     what a proxy tells apart: that two domains have rare tokens does not make them alike.
     """
-    if not any(targets):
+    if not any(new):
         return [0.0] * len(counts)
     kept = np.argsort(-counts.sum(0), kind="stable")[: vocabulary - 1]
     shares = counts[:, kept] / np.maximum(1, counts.sum(1, keepdims=True))
-    centre = shares[np.asarray(targets)].mean(0)
+    centre = shares[np.asarray(new)].mean(0)
     norms = np.linalg.norm(shares, axis=1) * np.linalg.norm(centre)
     return [float(one) for one in np.clip(shares @ centre / np.maximum(norms, 1e-12), -1, 1)]

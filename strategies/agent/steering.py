@@ -8,7 +8,7 @@ from pathlib import Path
 from strategies.agent.folder import fingerprint
 from strategies.agent.policy import Agent
 from strategies.agent.proposals import constants
-from strategies.agent.trajectories import Head, Trajectory, parse
+from strategies.agent.trajectories import Trajectory, TrajectoryHeader, parse
 from strategies.errors import BadPlan, BadState
 from strategies.mixing.simplex import Guard
 from strategies.parts import AgentReweighting
@@ -26,11 +26,16 @@ class Guarded:
     """
 
     def __init__(
-        self, agent: Agent, head: Head, *, patience: int = 3, given: Mapping[str, Sequence[float]] | None = None
+        self,
+        agent: Agent,
+        header: TrajectoryHeader,
+        *,
+        patience: int = 3,
+        given: Mapping[str, Sequence[float]] | None = None,
     ) -> None:
         self._agent = agent
-        self._names = head.names
-        self._constants = constants(head.domains, REPLAY, given)
+        self._names = header.names
+        self._constants = constants(header.domains, REPLAY, given)
         mixtures = {name: self.named(mixture) for name, mixture in self._constants.items()}
         self.guard = Guard(mixtures, patience=patience)
 
@@ -47,24 +52,24 @@ class Guarded:
 
 
 class Steering:
-    """Re-weights a run as a :class:`Guarded` agent says; ``head.total`` is how many mixtures it is planned for.
+    """Re-weights a run as a :class:`Guarded` agent says; ``header.total`` is how many mixtures it is planned for.
 
     Raises:
         BadState: the folder no longer holds the agent that the plan was made with.
     """
 
-    def __init__(self, settings: AgentReweighting, head: Head) -> None:
+    def __init__(self, settings: AgentReweighting, header: TrajectoryHeader) -> None:
         folder = Path(settings.folder)
         if fingerprint(folder) != settings.sha256:
             raise BadState(f"{folder} holds another agent than the plan was made with; ask for the retrain again")
-        self._head = head
-        given = {"regmix": [settings.found[name] for name in head.names]} if settings.found else {}
-        self._guarded = Guarded(Agent.load(folder), head, patience=settings.patience, given=given)
+        self._header = header
+        given = {"regmix": [settings.found[name] for name in header.names]} if settings.found else {}
+        self._guarded = Guarded(Agent.load(folder), header, patience=settings.patience, given=given)
         self._history: Trajectory | None = None
 
     def update(self, step: int, before: Mapping[str, float], losses: Mapping[str, float]) -> dict[str, float]:
         """The mixture after ``step``, at which the domains had ``losses``; ``before`` was in force until then."""
-        if set(losses) != set(self._head.names):
+        if set(losses) != set(self._header.names):
             raise BadPlan("the agent needs the loss of every domain; give each an eval set")
         history = self._history = self._after(before, losses)
         return dict(before) if history.complete else self._guarded.next(history)
@@ -80,7 +85,7 @@ class Steering:
         self._guarded.guard.load_state_dict(state["guard"])
 
     def _after(self, before: Mapping[str, float], losses: Mapping[str, float]) -> Trajectory:
-        seen = tuple(losses[name] for name in self._head.names)
+        seen = tuple(losses[name] for name in self._header.names)
         if self._history is None:
-            return Trajectory(**{name: getattr(self._head, name) for name in Head.model_fields}, start=seen)
-        return self._history.after(weights=[before[name] for name in self._head.names], losses=seen, tokens=0)
+            return self._header.begun(seen)
+        return self._history.after(weights=[before[name] for name in self._header.names], losses=seen, tokens=0)

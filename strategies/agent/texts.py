@@ -36,9 +36,7 @@ def read_domains(files: Sequence[DomainFile], *, vocabulary: int, row: int) -> l
         return np.asarray(found, dtype=np.int64)
 
     made = [
-        DomainTokens(
-            name=one.name, target=one.target, train=ids(sides[one.name][0]), validation=ids(sides[one.name][1])
-        )
+        DomainTokens(name=one.name, new=one.target, train=ids(sides[one.name][0]), validation=ids(sides[one.name][1]))
         for one in files
     ]
     for one in made:

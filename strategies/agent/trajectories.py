@@ -5,36 +5,41 @@ Every run that evaluates its domains while it trains leaves one, so that an agen
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import math
 import os
-import platform
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from strategies.errors import BadState
 from strategies.settings import Closed, Json
 
-FORMAT = 1
+FORMAT = 2
 MAX_LINE_BYTES = 64 << 20
-LIBRARIES = ("torch", "transformers", "safetensors", "tokenizers", "numpy")
 _TOLERANCE = 1e-6
 
 
-class Domain(Closed):
+class TrajectoryDomain(Closed):
     """One domain of the data and what is known of it before training."""
 
     name: str
-    target: bool
-    """Whether it is what the training is for; all others are what must not be forgotten."""
+    new: bool
+    """Whether it is what the training is for; all others are old and must not be forgotten."""
     prior: float = Field(ge=0, le=1)
     """Its share of all tokens."""
     similarity: float = Field(0.0, ge=-1, le=1)
-    """Cosine of its centroid to the centroid of the targets; 0 where it was not measured."""
+    """Cosine of its token frequencies to the mean of the new domains'; 0 where it was not measured."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_format_1(cls, raw: Any) -> Any:
+        """There, what is new was called a target."""
+        if not isinstance(raw, dict):
+            return raw
+        return {"new" if key == "target" else key: value for key, value in raw.items()}
 
 
 class Provenance(Closed):
@@ -66,19 +71,19 @@ class MixtureStep(Closed):
         return self
 
 
-class Head(Closed):
+class TrajectoryHeader(Closed):
     """What is known of a trajectory before its first step."""
 
     environment: str
     """Trajectories of one environment have comparable losses: a collection's (same model, start, data and schedule),
     or all runs of a stream."""
-    domains: tuple[Domain, ...] = Field(min_length=1)
+    domains: tuple[TrajectoryDomain, ...] = Field(min_length=1)
     total: int = Field(ge=1)
     """Re-weighting steps that the run is planned for."""
     provenance: Provenance = Provenance()
 
     @model_validator(mode="after")
-    def _told_apart(self) -> Head:
+    def _told_apart(self) -> TrajectoryHeader:
         if len(set(self.names)) != len(self.domains):
             raise ValueError("two domains have the same name")
         return self
@@ -89,16 +94,18 @@ class Head(Closed):
 
     @property
     def prior(self) -> tuple[float, ...]:
-        """Token shares that add up to 1; equal ones where none is known."""
-        shares = [domain.prior for domain in self.domains]
-        total = sum(shares)
-        return tuple(share / total if total > 0 else 1 / len(shares) for share in shares)
+        return priors(self.domains)
+
+    def begun(self, start: Sequence[float]) -> Trajectory:
+        """The trajectory before its first step, at which the domains have losses ``start``."""
+        return Trajectory(**{name: getattr(self, name) for name in TrajectoryHeader.model_fields}, start=tuple(start))
 
 
-class Trajectory(Head):
+class Trajectory(TrajectoryHeader):
     """A run as an agent sees it; shorter than ``total`` while it is under way or where it was ended early."""
 
-    format: Literal[1] = 1
+    format: Annotated[Literal[2], BeforeValidator(lambda found: FORMAT if found == 1 else found)] = 2
+    """What was read of format 1 is of this one."""
     start: tuple[float, ...]
     """Losses before the first step."""
     steps: tuple[MixtureStep, ...] = ()
@@ -124,11 +131,23 @@ class Trajectory(Head):
         return Trajectory(**{**fields, "steps": (*self.steps, done)})
 
 
+def priors(domains: Sequence[TrajectoryDomain]) -> tuple[float, ...]:
+    """Token shares that add up to 1; equal ones where none is known."""
+    shares = [domain.prior for domain in domains]
+    total = sum(shares)
+    return tuple(share / total if total > 0 else 1 / len(shares) for share in shares)
+
+
+def line(trajectory: Trajectory) -> bytes:
+    """A trajectory as JSON on a line of its own."""
+    return trajectory.model_dump_json().encode() + b"\n"
+
+
 def append(path: Path, trajectories: Iterable[Trajectory]) -> None:
     """Add trajectories to a JSON-lines file, one a line."""
-    with path.open("a", encoding="utf-8") as file:
+    with path.open("ab") as file:
         for trajectory in trajectories:
-            file.write(trajectory.model_dump_json() + "\n")
+            file.write(line(trajectory))
         file.flush()
         os.fsync(file.fileno())
 
@@ -141,12 +160,12 @@ def read(path: Path) -> Iterator[Trajectory]:
     """
     with path.open("rb") as file:
         number = 0
-        while line := file.readline(MAX_LINE_BYTES + 1):
+        while data := file.readline(MAX_LINE_BYTES + 1):
             number += 1
             where = f"{path.name}, line {number},"
-            if len(line) > MAX_LINE_BYTES:
+            if len(data) > MAX_LINE_BYTES:
                 raise BadState(f"{where} is longer than {MAX_LINE_BYTES} bytes: it is not a trajectory")
-            yield parse(_json(line, where), where=where)
+            yield parse(_json(data, where), where=where)
 
 
 def parse(value: object, *, where: str) -> Trajectory:
@@ -160,20 +179,9 @@ def parse(value: object, *, where: str) -> Trajectory:
         raise BadState(f"{where} is not a trajectory: {error.errors()[0]['msg']}; remove it") from error
 
 
-def versions() -> dict[str, str]:
-    """The libraries whose versions change numbers."""
-    found = {"python": platform.python_version()}
-    for name in LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def _json(line: bytes, where: str) -> object:
+def _json(data: bytes, where: str) -> object:
     try:
-        return json.loads(line)
+        return json.loads(data)
     except ValueError as error:
         raise BadState(f"{where} is not JSON: remove it") from error
 

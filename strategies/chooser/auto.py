@@ -14,14 +14,16 @@ from strategies.chooser.rules import PROBED, RULES, Choice, Rule
 from strategies.contract import Explained, Plan, Signals, TrainTemplate
 from strategies.errors import BadPlan
 from strategies.named.rewarm_replay import REWARM_REPLAY
-from strategies.planning import compose
-from strategies.planning.values import SETTINGS
+from strategies.planning import refusals
+from strategies.planning.common import SETTINGS
 from strategies.settings import Json, Task, TrainingSettings
 from strategies.settings.composition import SCREWS
 
 NAME = "auto"
 SUMMARY = "choose a strategy from what was measured, and say why"
 SOURCES = ("arXiv 2403.08763", "arXiv 2404.18466", "arXiv 2412.09441")
+USUAL = REWARM_REPLAY
+"""What a screw is completed from that the user turned in part, before anything is chosen."""
 
 
 def plan(signals: Signals, turned: Json) -> Plan:
@@ -54,7 +56,7 @@ def rules() -> list[dict[str, str]]:
 
 def check(turned: Json, training: TrainingSettings, task: Task) -> None:
     """Refuse turned screws that contradict each other or the task; raises BadPlan."""
-    compose.check(REWARM_REPLAY.composition.model_copy(update=turned), training, task)
+    refusals.check(USUAL.composition.model_copy(update=turned), training, task)
 
 
 def choose(signals: Signals, turned: Json) -> Choice:

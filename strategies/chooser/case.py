@@ -8,8 +8,7 @@ from functools import cached_property
 from strategies.chooser.candidates import INFINITE, candidates
 from strategies.contract import Signals, SourceFacts
 from strategies.errors import BadPlan
-from strategies.planning import share
-from strategies.planning import values as resolve
+from strategies.planning import common, share
 from strategies.planning.stage import everything
 from strategies.settings import Json
 from strategies.settings.mixing import ReplaySettings
@@ -30,12 +29,12 @@ class Case:
 
     @property
     def new_rows(self) -> int:
-        return resolve.total_rows(self.signals.new)
+        return common.total_rows(self.signals.new)
 
     @property
     def old_rows(self) -> int:
         """With the anchor's."""
-        return resolve.total_rows(everything(self.signals)) - self.new_rows
+        return common.total_rows(everything(self.signals)) - self.new_rows
 
     @property
     def share(self) -> float:
@@ -47,7 +46,7 @@ class Case:
     @property
     def replayed(self) -> float:
         """Share of replay that the live version was trained with."""
-        return float(self.signals.parent_settings.get("replay") or 0.0)
+        return self.signals.parent_settings.replay or 0.0
 
     @cached_property
     def on_a_trunk(self) -> Json:
@@ -68,12 +67,12 @@ class Case:
         """Of a stage on a trunk, which takes up what only the last release saw; else of the new rows alone."""
         if not self.new_rows:
             return 0
-        return int(self.on_a_trunk.get("steps") or resolve.steps(self.signals.training, self.new_rows).value)
+        return int(self.on_a_trunk.get("steps") or common.steps(self.signals.training, self.new_rows).value)
 
     def over_budget(self, rows: float) -> str | None:
         """How long a job of ``rows`` rows takes, if that is more than it may; where no speed is known, that."""
         around, sources = self.signals.circumstances, everything(self.signals)
-        have = resolve.total_rows(sources)
+        have = common.total_rows(sources)
         if not around.max_hours or not have:
             return None
         if not around.tokens_per_s:

@@ -13,8 +13,7 @@ from strategies.chooser.probing import Probing
 from strategies.contract import Plan, Signals
 from strategies.errors import BadPlan
 from strategies.named import NAMED
-from strategies.named.rewarm_replay import REWARM_REPLAY
-from strategies.planning import compose
+from strategies.planning import refusals
 from strategies.settings import Closed, Json, Task, TrainingSettings
 from strategies.settings.composition import SCREWS, Composition, Named
 from strategies.settings.consolidation import ConsolidationSettings
@@ -28,17 +27,33 @@ NAMES: tuple[str, ...] = (auto.NAME, *(one.name for one in NAMED))
 
 
 class StrategySettings(Closed):
-    """A named strategy, of which any screw can be turned otherwise."""
+    """How to retrain: a named strategy, and what is set otherwise than it has it."""
 
-    name: Literal[NAMES] = Field(auto.NAME, description="how to retrain; auto chooses and says why")  # type: ignore[valid-type]
-    start: Literal["live", "base"] | None = Field(None, description="which model training starts from")
-    mixing: MixingSettings | None = Field(None, description="which rows, in which proportion")
-    selection: SelectionSettings | None = Field(None, description="which parameters move")
-    schedule: ScheduleSettings | None = Field(None, description="how fast they move")
-    objective: ObjectiveSettings | None = Field(None, description="what is minimised")
-    consolidation: ConsolidationSettings | None = Field(None, description="how the result joins what came before")
-    keep_optimizer: bool | None = Field(None, description="continue the parent's optimizer moments")
-    probe: ProbeSettings | None = Field(None, description="try the best few compositions before auto chooses")
+    name: Literal[NAMES] = Field(auto.NAME, description="strategy; auto chooses one at each retrain and says why")  # type: ignore[valid-type]
+    start: Literal["live", "base"] | None = Field(
+        None, description="which model training starts from; default: as the strategy has it"
+    )
+    mixing: MixingSettings | None = Field(
+        None, description="which rows are trained on, in which proportion; default: as the strategy has it"
+    )
+    selection: SelectionSettings | None = Field(
+        None, description="which parameters move; default: as the strategy has it"
+    )
+    schedule: ScheduleSettings | None = Field(
+        None, description="the learning rate over the stage; default: as the strategy has it"
+    )
+    objective: ObjectiveSettings | None = Field(
+        None, description="which loss is minimised; default: as the strategy has it"
+    )
+    consolidation: ConsolidationSettings | None = Field(
+        None, description="how the result joins what came before; default: as the strategy has it"
+    )
+    keep_optimizer: bool | None = Field(
+        None, description="go on with the optimizer's moments; default: as the strategy has it"
+    )
+    probe: ProbeSettings | None = Field(
+        None, description="auto: try the best few compositions in short runs before it chooses; default: none is tried"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -82,7 +97,7 @@ def check(settings: StrategySettings, training: TrainingSettings, task: Task) ->
     if settings.name == auto.NAME:
         auto.check(turned(settings), training, task)
     else:
-        compose.check(get(settings.name).composition.model_copy(update=turned(settings)), training, task)
+        refusals.check(get(settings.name).composition.model_copy(update=turned(settings)), training, task)
 
 
 def mixing_of(settings: StrategySettings) -> MixingSettings | None:
@@ -138,7 +153,7 @@ def describe() -> list[Json]:
 
 def _usual(name: object) -> Composition:
     found = (one.composition for one in NAMED if one.name == name)
-    return next(found, REWARM_REPLAY.composition)
+    return next(found, auto.USUAL.composition)
 
 
 def _with_kind(value: Any, usual: Composition, screw: str) -> Any:

@@ -10,7 +10,7 @@ from strategies.contract import Plan, Signals, SourceFacts, TrainTemplate
 from strategies.contract.probe import Round, rounds, steps_of
 from strategies.errors import BadPlan
 from strategies.parts import ReplayMixing
-from strategies.planning import values as resolve
+from strategies.planning import common
 from strategies.planning.stage import everything
 from strategies.planning.trunk import in_one
 from strategies.settings import Closed, Json
@@ -94,7 +94,7 @@ def _budget_steps(signals: Signals, budget: float, stage_steps: int) -> int:
     if budget <= 1:
         return int(budget * stage_steps)
     sources = everything(signals)
-    per_row = sum(one.tokens for one in sources) / max(1, resolve.total_rows(sources))
+    per_row = sum(one.tokens for one in sources) / max(1, common.total_rows(sources))
     return int(budget / max(1.0, per_row * signals.training.train_batch_size))
 
 

@@ -110,10 +110,12 @@ def short_of_retraining(case: Case) -> str | None:
 
 
 def _replay_failed(case: Case) -> str | None:
-    refused = [one for one in case.signals.refused if one.get("strategy") == REWARM_REPLAY.name]
-    strong = [one for one in refused if one.get("only_forgot") and float(one.get("replay") or 0.0) >= share.STRONG]
+    refused = [one for one in case.signals.refused if one.strategy == REWARM_REPLAY.name]
+    strong = [
+        one.replay for one in refused if one.only_forgot and one.replay is not None and one.replay >= share.STRONG
+    ]
     if strong:
-        return f"the gate refused these batches with {float(strong[-1]['replay']):.0%} of replay for forgetting"
+        return f"the gate refused these batches with {strong[-1]:.0%} of replay for forgetting"
     return _losing_streak(case)
 
 

@@ -1,21 +1,27 @@
-"""How the result joins what came before: one file a consolidation, made here from its settings."""
+"""How the result joins what came before: one file a consolidation, listed here."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 from strategies.consolidation.ema import Ema
 from strategies.consolidation.keep import Keep
 from strategies.consolidation.task_mean import TaskMean
-from strategies.contract import TrainTemplate
-from strategies.settings.consolidation import EmaConsolidation
+from strategies.training.materials import Materials
 from strategies.training.seams import Part
 
-
-def consolidation_for(template: TrainTemplate) -> Part:
-    """The consolidation of a train job that leaves one model; a bank's needs its adapters and is made with them."""
-    settings = template.consolidation
-    if isinstance(settings, EmaConsolidation):
-        return Ema(settings.decay_over(template.steps))
-    return Keep()
+CONSOLIDATIONS: dict[str, Callable[[Any, Materials], Part]] = {
+    "keep": Keep.of,
+    "ema": Ema.of,
+    "task-mean": TaskMean.of,
+}
 
 
-__all__ = ["Ema", "Keep", "TaskMean", "consolidation_for"]
+def consolidation_of(materials: Materials) -> Part:
+    """The consolidation that a job's template names."""
+    settings = materials.template.consolidation
+    return CONSOLIDATIONS[settings.kind](settings, materials)
+
+
+__all__ = ["CONSOLIDATIONS", "TaskMean", "consolidation_of"]

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from strategies.settings.consolidation import EmaConsolidation
+from strategies.training.materials import Materials
 from strategies.training.seams import Part, PartState, Run
 
 
@@ -16,6 +18,11 @@ class Ema(Part):
     A low-rank adapter's factors are averaged as they are: they are one adapter at different steps, so they share a
     basis, which adapters that began independently do not.
     """
+
+    @classmethod
+    def of(cls, settings: EmaConsolidation, materials: Materials) -> Ema:
+        """With the decay for so many steps."""
+        return cls(settings.decay_over(materials.template.steps))
 
     def __init__(self, decay: float) -> None:
         self.decay = decay

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from strategies.errors import BadPlan
+from strategies.errors import BadPlan, Refused
+from strategies.inference.names import PEFT_PREFIX
+from strategies.merging.low_rank import LowRank, factor_gap, relative_norm, stacked, truncated
 from strategies.settings import Json
 from strategies.settings.consolidation import TaskMeanConsolidation
 from strategies.training.lora import Predecessor
+from strategies.training.materials import Materials
 from strategies.training.seams import Part, PartState, Run
 
 Factors = tuple[Tensor, Tensor]
 """A (r, in) and B (out, r) of one module's adapter; its update is scale * B @ A."""
+MAX_MERGES = 200
+"""The last merges that are remembered, however many epochs there are."""
 
 
 class TaskMean(Part):
@@ -48,6 +54,21 @@ class TaskMean(Part):
         self.delta = settings.space == "delta"
         self.merged_at = 0
         self.log: list[Json] = []
+
+    @classmethod
+    def of(cls, settings: TaskMeanConsolidation, materials: Materials) -> TaskMean:
+        """Over the bank's adapters; an epoch is a pass over the new rows."""
+        adaptation, mixing = materials.adaptation, materials.template.mixing
+        if adaptation is None:
+            raise Refused("task-mean joins adapters, but the job trains none; give it an adapter selection")
+        rows = sum(len(materials.rows[name]) for name in mixing.new)
+        return cls(
+            settings,
+            adaptation.predecessors,
+            adapter=adaptation.selection.name,
+            scale=adaptation.scale,
+            epoch_steps=-(-rows // mixing.batch),
+        )
 
     def begin(self, run: Run) -> None:
         device = run.precision.device
@@ -83,7 +104,7 @@ class TaskMean(Part):
     @property
     def facts(self) -> Json:
         """What happened, for the facts of the job."""
-        return {"merges": self.log[-200:], "space": "delta" if self.delta else "factor"}
+        return {"merges": list(self.log), "space": "delta" if self.delta else "factor"}
 
     def _measure(self, run: Run, step: int) -> None:
         """Log how far the product of means is from the mean of products; too far: average products from now on.
@@ -96,6 +117,7 @@ class TaskMean(Part):
             gap = relative_gap([self._adapters(pair) for pair in self._pairs(run)], [self.scale, *self._scales()])
         self.delta = self.settings.space == "auto" and gap > self.settings.gap
         self.log.append({"step": step, "gap": gap, "space": "delta" if self.delta else "factor"})
+        del self.log[:-MAX_MERGES]
 
     @torch.no_grad()
     def _merge(self, run: Run, step: int) -> None:
@@ -137,7 +159,7 @@ class TaskMean(Part):
             before, found, after = name.partition(f".lora_A.{self.adapter}.")
             if found:
                 up: nn.Parameter = run.parameters[f"{before}.lora_B.{self.adapter}.{after}"]
-                yield before[before.index("base_model.") :], (down, up)
+                yield before[before.index(PEFT_PREFIX) :], (down, up)
 
     def _adapters(self, module: tuple[str, Factors]) -> list[Factors]:
         """Live factors of a module, then those of every predecessor."""
@@ -159,39 +181,23 @@ def truncated_mean(
 ) -> Factors:
     """Factors of the best approximation of ``sum w s B A`` by an update of the first adapter's rank and ``scale``.
 
-    Stacked factors have the exact sum as their product; QR of both and an SVD of the small core give its singular
-    values without ever making the (out, in) matrix: O((in + out) R^2) for R ranks in all, in float64
-    (METHODS 3.6). Best in the Frobenius norm (Eckart and Young 1936).
+    In float64, and best in the Frobenius norm (METHODS 3.6; Eckart and Young 1936).
     """
-    rank = adapters[0][0].shape[0]
-    ups = torch.cat([w * s * b.double() for w, s, (_, b) in zip(weights, scales, adapters, strict=True)], dim=1)
-    downs = torch.cat([a.double() for a, _ in adapters])
-    left, upper = torch.linalg.qr(ups)
-    right, lower = torch.linalg.qr(downs.T)
-    u, values, v = torch.linalg.svd(upper @ lower.T, full_matrices=False)
-    roots = (values[:rank] / scale).sqrt()
-    b, a = (left @ u[:, :rank]) * roots, roots[:, None] * (v[:rank] @ right.T)
-    missing = rank - len(roots)
-    if missing > 0:
-        a, b = nn.functional.pad(a, (0, 0, 0, missing)), nn.functional.pad(b, (0, missing))
-    return a, b
+    terms = [(weight, _change(one, s)) for weight, s, one in zip(weights, scales, adapters, strict=True)]
+    nearest, _ = truncated(stacked(terms), adapters[0][0].shape[0])
+    root = math.sqrt(scale)
+    return nearest.a / root, nearest.b / root
 
 
-def relative_gap(modules: Sequence[Sequence[Factors]], scales: Sequence[float]) -> float:
-    """``|| s mean(B) mean(A) - mean(s B A) || / || mean(s B A) ||`` over all modules together (METHODS 3.6).
+def relative_gap(modules: Iterable[Sequence[Factors]], scales: Sequence[float]) -> float:
+    """``|| mean(s B) mean(A) - mean(s B A) || / || mean(s B A) ||`` over all modules together, in float64.
 
-    0 for equal factors; near 1 for adapters that were started independently.
+    0 for equal factors; near 1 for adapters that were started independently (METHODS 3.6).
     """
-    apart, size = 0.0, 0.0
-    for adapters in modules:
-        ups = [s * b.double() / len(adapters) for s, (_, b) in zip(scales, adapters, strict=True)]
-        downs = [a.double() for a, _ in adapters]
-        mean_up, mean_down = torch.stack(ups).sum(0), torch.stack(downs).mean(0)
-        size += _squared(torch.cat(ups, 1), torch.cat(downs))
-        apart += _squared(torch.cat([mean_up, *(-up for up in ups)], 1), torch.cat([mean_down, *downs]))
-    return (apart / size) ** 0.5 if size > 0 else 0.0
+    changes = ([_change(one, s) for s, one in zip(scales, adapters, strict=True)] for adapters in modules)
+    return relative_norm(map(factor_gap, changes))
 
 
-def _squared(left: Tensor, right: Tensor) -> float:
-    """Squared Frobenius norm of ``left @ right`` (out, R) x (R, in), by its small Gram matrices; never below 0."""
-    return max(0.0, float(((left.T @ left) * (right @ right.T)).sum()))
+def _change(adapter: Factors, scale: float) -> LowRank:
+    a, b = adapter
+    return LowRank(b=scale * b.double(), a=a.double())

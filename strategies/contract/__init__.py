@@ -19,6 +19,7 @@ The job directory
 
 from __future__ import annotations
 
+from storage.states import JobKind
 from strategies.contract.plans import (
     Explained,
     FitTemplate,
@@ -37,7 +38,7 @@ from strategies.contract.results import (
     Progress,
     Score,
 )
-from strategies.contract.signals import ClassFacts, Measured, Parameter, Signals, SourceFacts
+from strategies.contract.signals import ClassFacts, Measured, Parameter, Refusal, Resolved, Signals, SourceFacts
 from strategies.contract.work import (
     EvalFile,
     EvaluateWork,
@@ -50,6 +51,7 @@ from strategies.contract.work import (
     ModelFiles,
     ProbeWork,
     ProxyWork,
+    QueuedSpec,
     SampleWork,
     SourceFile,
     TrainWork,
@@ -68,6 +70,7 @@ __all__ = [
     "Explained",
     "FitTemplate",
     "FitWork",
+    "JobKind",
     "JobResult",
     "JobSpec",
     "MeasureWork",
@@ -83,6 +86,9 @@ __all__ = [
     "Progress",
     "ProxyTemplate",
     "ProxyWork",
+    "QueuedSpec",
+    "Refusal",
+    "Resolved",
     "SampleWork",
     "Score",
     "Signals",

@@ -51,7 +51,7 @@ class ProxyTemplate(Closed):
 class FitTemplate(Closed):
     """RegMix's regression over the tiny runs of earlier jobs, and the mixture that it chooses."""
 
-    kind: Literal["regmix"] = "regmix"
+    kind: Literal["fit"] = "fit"
     init: Reference
     runs: tuple[Reference, ...] = Field(min_length=1)
     fit: FitSettings
@@ -96,5 +96,3 @@ class Plan(Closed):
     result: str
     reason: str
     values: dict[str, Explained] = Field(default_factory=dict)
-    parents: dict[str, float] = Field(default_factory=dict)
-    """Roles of further parents; the decision's parent is always one, role ``init`` when training starts from it."""

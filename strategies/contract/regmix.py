@@ -10,24 +10,6 @@ LEAST_RUNS = 24
 """Fewer leave nothing to choose the regression by."""
 
 
-class MixtureSettings(Closed):
-    """How the mixtures of the tiny runs are drawn; the defaults are the paper's."""
-
-    runs: int = Field(512, ge=1)
-    temperature: float = Field(0.5, gt=0, le=1)
-    """Power of the prior that the draws centre on: below 1, small domains come up more often."""
-    strengths: int = Field(15, ge=1)
-    least_strength: float = Field(0.1, gt=0)
-    greatest_strength: float = Field(5.0, gt=0)
-    most_over_prior: float = Field(15.0, ge=1)
-    """A mixture with a weight above this many times the prior is rejected."""
-    grid: float = Field(2e-4, gt=0, lt=0.1)
-    """Weights below it become 0, the others its multiples; made finer until enough mixtures differ."""
-    oversample: int = Field(100, ge=1)
-    near: float = Field(1e-5, ge=0)
-    """Mixtures that are no further apart (sum of absolutes) are one."""
-
-
 class ProxyRun(Closed):
     """One tiny run: its mixture, and the losses it ended with, by eval set."""
 
@@ -36,7 +18,11 @@ class ProxyRun(Closed):
 
 
 class FitSettings(Closed):
-    """What the fit aims at and keeps to; the defaults are the published code's."""
+    """What the fit aims at and keeps to.
+
+    ``rounds`` and what follows are constants of the published code, which no setting changes. A plan has them by value,
+    so that one that was made by another version is carried out and shown as it was made.
+    """
 
     prior: dict[str, float]
     tokens: dict[str, float]
@@ -50,10 +36,14 @@ class FitSettings(Closed):
     """w of ``w * L_old + (1 - w) * L_new``; ``old`` and ``new`` are the names of the eval sets."""
     seed: int = 42
     rounds: int = Field(1000, ge=1)
+    """Of boosting, at most."""
     learning_rate: float = Field(0.01, gt=0)
     patience: int = Field(3, ge=1)
+    """Rounds without a better loss after which boosting ends."""
     simulated: int = Field(100_000, ge=1)
+    """Mixtures whose loss is predicted."""
     averaged: int = Field(128, ge=1)
+    """So many of the best of them."""
 
     @model_validator(mode="after")
     def _fits(self) -> FitSettings:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from storage.states import JobKind
 from strategies.contract.signals import Measured, Parameter
 from strategies.scores import Metric
 from strategies.settings import Closed
@@ -68,7 +69,7 @@ class JobResult(Closed):
     """``result.json``. Paths are relative to the job directory."""
 
     format: Literal[1] = 1
-    kind: Literal["train", "fit", "measure", "evaluate", "merge", "probe"]
+    kind: JobKind
     artifacts: dict[str, str] = Field(default_factory=dict)
     """Role (``answer/model``, ``answer/adapter``, ``state/trunk``, ``state/optimizer``, …) -> folder under out/."""
     consumed: tuple[Consumed, ...] = ()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from strategies.contract.circumstances import Circumstances
 from strategies.settings import Closed, Task, TrainingSettings
@@ -65,6 +64,43 @@ class SourceFacts(Measured):
     """The eval set made of its own held-out documents, while it is kept apart."""
 
 
+class Resolved(Closed):
+    """What an earlier decision resolved, as far as later ones ask for it: ``Plan.values`` by value, the rest left out.
+
+    A value is None where the decision had none.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    strategy: str | None = None
+    start: str | None = None
+    mixing: str | None = None
+    selection: str | None = None
+    schedule: str | None = None
+    objective: str | None = None
+    consolidation: str | None = None
+    tuner: str | None = None
+    learning_rate: float | None = None
+    constant_learning_rate: float | None = None
+    last_learning_rate: float | None = None
+    replay: float | None = None
+    """Share of old rows in every step."""
+    replay_raise: int = 0
+    """Notches by which that share was raised for the anchor's sake."""
+    anchor_rise: float = 0.0
+    """What the anchor's loss had risen by then, where that was above half its tolerance."""
+    adapter: str | None = None
+    left_over: dict[str, int] = Field(default_factory=dict)
+    """Source -> rows that a trunk left to its next stage."""
+
+
+class Refusal(Resolved):
+    """What a refused decision resolved, and why it was refused."""
+
+    only_forgot: bool = False
+    """Whether the gate found its candidate better on the new data and worse on the old."""
+
+
 class Signals(Closed):
     """Everything a strategy may look at. Sources: ``new`` are the decision's batches, ``old`` earlier trained ones."""
 
@@ -83,13 +119,13 @@ class Signals(Closed):
     """Classes that documents of the sources have: all that a model which starts from the base can learn."""
     parent_state: tuple[str, ...] = ()
     """Roles of the live version's ``state/*`` artifacts, such as ``state/trunk``."""
-    parent_settings: dict[str, Any] = Field(default_factory=dict)
-    """What the decision that made the parent resolved (``Plan.values`` by value): last peak rate, replay notch …"""
+    parent_settings: Resolved = Resolved()
+    """What the decision that made the parent resolved."""
     anchor_rise: float | None = None
     """Relative rise of the anchor's loss from version 1 to the live version."""
     anchor_tolerance: float = 0.05
-    refused: tuple[dict[str, Any], ...] = ()
-    """Resolved settings of earlier refused decisions on the same batches; the next must differ."""
+    refused: tuple[Refusal, ...] = ()
+    """Earlier refused decisions on the same batches; the next must differ."""
     stage: int = 1
     """Promotions made so far, the first version's among them and rollbacks left out. Draws go by it, so a retrain that
     follows a refused one draws the same again."""

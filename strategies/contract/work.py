@@ -85,7 +85,7 @@ class ProxyWork(Closed):
 class FitWork(Closed):
     """A regression as a plan's template says; ``runs`` are the folders that its proxies left."""
 
-    kind: Literal["regmix"] = "regmix"
+    kind: Literal["fit"] = "fit"
     template: FitTemplate
     runs: tuple[Place, ...]
 
@@ -209,7 +209,18 @@ Work = Annotated[
 ]
 
 
-class JobSpec(Closed):
+class QueuedSpec(Closed):
+    """What a queued job is told, its files as symbols; the same for every attempt."""
+
+    task: Task
+    seed: int
+    threads: int
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    model: ModelFiles
+    work: Work
+
+
+class JobSpec(QueuedSpec):
     """``job.json``: all that the job process knows."""
 
     format: Literal[1] = 1
@@ -217,12 +228,6 @@ class JobSpec(Closed):
     attempt: int
     stream: str
     name: str
-    task: Task
-    seed: int
-    threads: int
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    model: ModelFiles
-    work: Work
     resume_from: tuple[str, ...] = ()
     """Directories of earlier attempts, newest first; their checkpoints are read, never written."""
     orphan_after_s: float = 600.0

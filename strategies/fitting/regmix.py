@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
-from scipy.stats import rankdata
+from scipy.stats import spearmanr
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import LinearRegression
 
@@ -125,7 +125,7 @@ def _spearman(predicted: Table, found: Table) -> float:
     """Rank correlation; -1 where nothing was told apart."""
     if np.ptp(predicted) == 0 or np.ptp(found) == 0:
         return -1.0
-    return float(np.corrcoef(rankdata(predicted), rankdata(found))[0, 1])
+    return float(spearmanr(predicted, found).statistic)
 
 
 def _best(model: _Model, domains: Sequence[str], settings: FitSettings) -> dict[str, float]:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from strategies.errors import Refused
+from strategies.inference.names import ADAPTER_CONFIG
 
-CONFIGS = ("config.json", "tokenizer_config.json", "generation_config.json", "adapter_config.json")
+CONFIGS = ("config.json", "tokenizer_config.json", "generation_config.json", ADAPTER_CONFIG)
 MAX_CONFIG_BYTES = 64 << 20
 PRIVATE_KEYS = frozenset(
     {

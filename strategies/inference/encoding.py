@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 from strategies.errors import Refused
 from strategies.inference.bank.rendering import Renderer
+from strategies.settings import Task
 
 IGNORED = -100
 """Target of a token whose prediction does not count."""
 Example = tuple[list[int], list[int]]
 """Token ids, and for each of them the target that it predicts (the next token, or :data:`IGNORED`)."""
+
+
+class Columns(Protocol):
+    """Documents by what they have in common: ``text``, ``messages`` as JSON, ``label``."""
+
+    def column(self, name: str) -> list[Any]: ...
 
 
 class Encoder(Renderer):
@@ -22,6 +30,20 @@ class Encoder(Renderer):
     def __init__(self, tokenizer: Any, max_length: int) -> None:
         super().__init__(tokenizer)
         self.max_length = max_length
+
+    def examples(self, documents: Columns, task: Task, labels: Sequence[str] = ()) -> list[list[Example]]:
+        """What each document is scored by: the windows of a text, a dialogue, or a text whose one target is its class.
+
+        The class is its place in ``labels``, or :data:`IGNORED` if it is none of them.
+        """
+        if task == "sft":
+            return [[example] for example in self.dialogues(messages_of(documents.column("messages")))]
+        texts = documents.column("text")
+        if task == "causal-lm":
+            return [windows(self.opening, ids, self.max_length) for ids in self.texts(texts)]
+        place = {label: index for index, label in enumerate(labels)}
+        targets = [place.get(label, IGNORED) for label in documents.column("label")]
+        return [[(ids, [target])] for ids, target in zip(self.classified(texts), targets, strict=True)]
 
     def documents(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text as training sees it: opened as the tokenizer does, closed by the end token."""
@@ -52,3 +74,23 @@ class Encoder(Renderer):
         ids = [*prompt, *answer]
         targets = [IGNORED] * (len(prompt) - 1) + answer + [IGNORED]
         return ids, targets
+
+
+def windows(opening: int, ids: Sequence[int], length: int) -> list[Example]:
+    """A text in windows of ``length`` tokens; each begins with the token before it, so each token counts once."""
+    stream = [opening, *ids]
+    return [
+        (stream[start : start + length][: len(target)], list(target))
+        for start in range(0, len(ids), length)
+        if (target := stream[start + 1 : start + 1 + length])
+    ]
+
+
+def with_targets(documents: Iterable[Sequence[Example]]) -> list[Example]:
+    """The examples of all documents that have a target: not those of a class that the model does not know."""
+    return [example for own in documents for example in own if any(target != IGNORED for target in example[1])]
+
+
+def messages_of(values: Sequence[str]) -> list[list[dict[str, str]]]:
+    """Dialogues from their JSON."""
+    return [json.loads(value) for value in values]

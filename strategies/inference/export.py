@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from strategies.contract import ModelFiles
 from strategies.errors import Refused
-from strategies.inference.load import LABELS_FILE, WEIGHTS, load
+from strategies.inference.load import load
+from strategies.inference.names import ADAPTER_CONFIG, LABELS_FILE, WEIGHT_FILES
 from strategies.settings import Task
 
 TOKENIZER_FILES = (
@@ -53,7 +54,7 @@ def _name_as(parent: Path, folder: Path, *, prefix: str) -> None:
     short = {name: name.removeprefix(prefix) for name in own}
     if known >= own or not set(short.values()) <= known:
         return
-    for file in folder.glob(WEIGHTS):
+    for file in folder.glob(WEIGHT_FILES):
         named = {short[name]: tensor for name, tensor in load_file(file).items()}
         save_file(named, file, metadata={"format": "pt"})
     for file in folder.glob("*.index.json"):
@@ -65,7 +66,7 @@ def _name_as(parent: Path, folder: Path, *, prefix: str) -> None:
 def _names(folder: Path) -> set[str]:
     """Names of all tensors of a folder's weights; none of a model that is elsewhere."""
     found: set[str] = set()
-    for file in folder.glob(WEIGHTS):
+    for file in folder.glob(WEIGHT_FILES):
         with safe_open(file, "pt") as tensors:
             found.update(tensors.keys())
     return found
@@ -92,7 +93,7 @@ def save_adapter(model: Any, folder: Path, *, labels: tuple[str, ...]) -> None:
 def plain_adapter(folder: Path) -> None:
     """Make a folder that peft wrote the same bytes whenever the same adapter is written, without a base by path."""
     (folder / "README.md").unlink(missing_ok=True)
-    path = folder / "adapter_config.json"
+    path = folder / ADAPTER_CONFIG
     config = {**json.loads(path.read_bytes()), "base_model_name_or_path": None}
     # peft writes sets in the order of the moment; the same adapter must be the same bytes.
     sets = {name: sorted(value) for name, value in config.items() if name in SETS and isinstance(value, list)}

@@ -20,12 +20,9 @@ from strategies.errors import Refused
 from strategies.inference.bank import BadBank, Manifest, open_bank, read_manifest
 from strategies.inference.bank.files import ADAPTERS
 from strategies.inference.checks import check_folder
+from strategies.inference.names import LABELS_FILE, WEIGHT_FILES
 from strategies.settings import Task
 
-LABELS_FILE = "labels.json"
-"""Beside an adapter: the classes in the order of its head's rows."""
-WEIGHTS = "model*.safetensors"
-"""The files of a folder's weights, one or several."""
 HEADS = ("classifier", "score", "out_proj")
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
@@ -173,10 +170,11 @@ def own_labels(files: ModelFiles, config: Any) -> tuple[str, ...]:
     kept = read_bank(Path(files.bank)).labels if files.bank else kept
     found: dict[int, str] = config.id2label or {}
     stored = tuple(str(found[index]) for index in sorted(found))
-    return kept or (tuple(files.labels) or stored if _unnamed(stored) else stored)
+    return kept or (tuple(files.labels) or stored if unnamed(stored) else stored)
 
 
-def _unnamed(labels: tuple[str, ...]) -> bool:
+def unnamed(labels: tuple[str, ...]) -> bool:
+    """Whether classes are called as transformers calls those of a head that was never trained."""
     return labels == tuple(f"LABEL_{index}" for index in range(len(labels)))
 
 
@@ -200,7 +198,7 @@ def _read(kind: Any, path: str, *, options: dict[str, Any]) -> Any:
 def stored_dtype(folder: Path) -> torch.dtype | None:
     """The floating-point dtype of most numbers in a folder's weights; None where there is no such file."""
     sizes: Counter[torch.dtype] = Counter()
-    for file in sorted(folder.glob(WEIGHTS)):
+    for file in sorted(folder.glob(WEIGHT_FILES)):
         with safe_open(file, "pt") as tensors:
             found = [(FLOATS.get(one.get_dtype()), one.get_shape()) for one in map(tensors.get_slice, tensors.keys())]
             sizes.update({dtype: math.prod(shape) for dtype, shape in found if dtype is not None})

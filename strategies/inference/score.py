@@ -60,6 +60,14 @@ class Scorer:
         self._each(list(map(len, texts)), 1, forward)
         return out
 
+    def mean_loss(self, examples: Sequence[Example], *, classes: int = 0) -> float:
+        """Mean loss of all targets: of tokens, or of the texts of a classifier that has ``classes``."""
+        if classes:
+            logits = self.logits([ids for ids, _ in examples], classes)
+            return float(class_losses(logits, np.array([target for _, (target,) in examples])).mean())
+        sums, counts = self.losses(examples)
+        return float(sums.sum() / counts.sum())
+
     def _each(self, lengths: list[int], width: int, forward: Callable[[Sequence[int]], None]) -> None:
         """Call ``forward`` with the places of like lengths together, the longest first."""
         order = sorted(range(len(lengths)), key=lambda place: (-lengths[place], place))
@@ -80,11 +88,9 @@ class Scorer:
             self.tick(len(places))
 
 
-def windows(opening: int, ids: Sequence[int], length: int) -> list[Example]:
-    """A text in windows of ``length`` tokens; each begins with the token before it, so each token counts once."""
-    stream = [opening, *ids]
-    return [
-        (stream[start : start + length][: len(target)], list(target))
-        for start in range(0, len(ids), length)
-        if (target := stream[start + 1 : start + 1 + length])
-    ]
+def class_losses(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Cross-entropy of each row in nats; NaN where the label is unknown (-100)."""
+    top = logits.max(1)
+    total = top + np.log(np.exp(logits - top[:, None]).sum(1))
+    chosen = logits[np.arange(len(logits)), np.maximum(labels, 0)]
+    return np.where(labels == IGNORED, np.nan, total - chosen)

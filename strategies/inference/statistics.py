@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -103,27 +103,39 @@ def factor_of(covariance: Tensor) -> Tensor:
     raise BadState("a class covariance has no Cholesky factor; make the statistics anew")
 
 
-Prototypes = Mapping[str, tuple[Tensor, int]]
-"""Class -> mean feature (d,) under the first adapter, and of how many samples."""
+@dataclass(frozen=True, kw_only=True)
+class Prototype:
+    """A class's mean feature (d,) under the first adapter, of ``count`` samples; float64."""
+
+    mean: Tensor
+    count: int
 
 
-def write_statistics(folder: Path, gaussians: Mapping[str, Gaussian], prototypes: Prototypes) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Statistics:
+    """What a bank remembers of its classes for training the next task, by class."""
+
+    gaussians: Mapping[str, Gaussian] = field(default_factory=dict)
+    prototypes: Mapping[str, Prototype] = field(default_factory=dict)
+
+
+def write_statistics(folder: Path, statistics: Statistics) -> None:
     """``statistics.json`` and ``statistics.safetensors``."""
-    tensors = {f"prototype.{at}": tensor for at, (tensor, _) in enumerate(prototypes.values())}
-    for at, gaussian in enumerate(gaussians.values()):
+    tensors = {f"prototype.{at}": one.mean for at, one in enumerate(statistics.prototypes.values())}
+    for at, gaussian in enumerate(statistics.gaussians.values()):
         tensors |= {f"mean.{at}": gaussian.mean, f"covariance.{at}": gaussian.covariance}
     save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, folder / TENSORS)
     values = {
         "format": FORMAT,
-        "counts": {name: gaussian.count for name, gaussian in gaussians.items()},
-        "prototypes": {name: count for name, (_, count) in prototypes.items()},
+        "counts": {name: gaussian.count for name, gaussian in statistics.gaussians.items()},
+        "prototypes": {name: one.count for name, one in statistics.prototypes.items()},
         "sha256": file_digest(folder / TENSORS),
     }
     (folder / FILE).write_text(json.dumps(values, indent=2, ensure_ascii=False))
 
 
-def read_statistics(folder: Path) -> tuple[dict[str, Gaussian], dict[str, tuple[Tensor, int]]]:
-    """What :func:`write_statistics` wrote: Gaussians and prototypes by name.
+def read_statistics(folder: Path) -> Statistics:
+    """What :func:`write_statistics` wrote.
 
     Raises:
         BadState: a file is missing, changed, or of a newer format.
@@ -137,10 +149,11 @@ def read_statistics(folder: Path) -> tuple[dict[str, Gaussian], dict[str, tuple[
             name: Gaussian(mean=tensors[f"mean.{at}"], covariance=tensors[f"covariance.{at}"], count=int(count))
             for at, (name, count) in enumerate(values["counts"].items())
         }
-        prototypes = values["prototypes"].items()
-        return gaussians, {
-            name: (tensors[f"prototype.{at}"], int(count)) for at, (name, count) in enumerate(prototypes)
+        prototypes = {
+            name: Prototype(mean=tensors[f"prototype.{at}"], count=int(count))
+            for at, (name, count) in enumerate(values["prototypes"].items())
         }
+        return Statistics(gaussians=gaussians, prototypes=prototypes)
     except (OSError, ValueError, KeyError) as error:
         raise BadState(f"the statistics in {folder} cannot be used: {error}") from error
 

@@ -41,6 +41,8 @@ from strategies.inference.precision import Precision
 from strategies.inference.score import MAX_LOGITS
 from strategies.inference.statistics import (
     Gaussian,
+    Prototype,
+    Statistics,
     align,
     gather,
     is_diagonal,
@@ -103,7 +105,7 @@ def _save(adaptation: Adaptation, folder: Path) -> Entry:
 
 def _write_classes(trained: Trained, entries: tuple[Entry, ...], folder: Path) -> Json:
     adaptation, model, settings = trained.adaptation, trained.adaptation.model, trained.settings
-    before = read_statistics(adaptation.bank) if adaptation.bank else ({}, {})
+    before = read_statistics(adaptation.bank) if adaptation.bank else Statistics()
     first, own = entries[0].name, adaptation.selection.name
     if first != own:
         model.body.load_adapter(str(folder / ADAPTERS / first), adapter_name=first, torch_device="cpu")
@@ -112,20 +114,22 @@ def _write_classes(trained: Trained, entries: tuple[Entry, ...], folder: Path) -
     found = gather(_features(trained, own), diagonal=diagonal)
     under_first = found if first == own else gather(_features(trained, first), diagonal=True)
     made = {trained.labels[at]: moments.gaussian() for at, moments in sorted(found.items())}
-    taken = [label for label, one in made.items() if label not in before[0] or one.count >= before[0][label].count]
-    gaussians = before[0] | {label: made[label] for label in taken}
-    prototypes = dict(before[1])
+    kept = {label: one.count for label, one in before.gaussians.items()}
+    taken = [label for label, one in made.items() if one.count >= kept.get(label, 0)]
+    gaussians = {**before.gaussians, **{label: made[label] for label in taken}}
+    prototypes = dict(before.prototypes)
     for at, moments in sorted(under_first.items()):
-        prototypes[trained.labels[at]] = _joined(prototypes.get(trained.labels[at]), moments.mean, moments.count)
+        label = trained.labels[at]
+        prototypes[label] = _joined(prototypes.get(label), Prototype(mean=moments.mean, count=moments.count))
     losses = _align(trained, gaussians) if len(entries) > 1 else []
     owners = _owners(trained, taken, len(entries) - 1)
-    rows = [prototypes[label][0] if label in prototypes else torch.zeros(model.classifier.in_features).double()
+    rows = [prototypes[label].mean if label in prototypes else torch.zeros(model.classifier.in_features).double()
             for label in trained.labels]  # fmt: skip
     files = {
         HEAD: write_tensors(folder / HEAD, model.classifier.state_dict()),
         VECTORS: write_tensors(folder / VECTORS, {PROTOTYPE: torch.stack(rows)}),
     }
-    write_statistics(folder, gaussians, prototypes)
+    write_statistics(folder, Statistics(gaussians=gaussians, prototypes=prototypes))
     manifest = Manifest(
         kind="classes",
         base=adaptation.base,
@@ -141,12 +145,12 @@ def _write_classes(trained: Trained, entries: tuple[Entry, ...], folder: Path) -
     return {"align_losses": losses, "classes": {name: one.count for name, one in gaussians.items()}}
 
 
-def _joined(before: tuple[Tensor, int] | None, mean: Tensor, count: int) -> tuple[Tensor, int]:
+def _joined(before: Prototype | None, now: Prototype) -> Prototype:
     """A class that comes again: its mean over all its samples, all of them under the first adapter."""
     if before is None:
-        return mean, count
-    total = before[1] + count
-    return before[0] + (mean - before[0]) * (count / total), total
+        return now
+    total = before.count + now.count
+    return Prototype(mean=before.mean + (now.mean - before.mean) * (now.count / total), count=total)
 
 
 def _owners(trained: Trained, own: Sequence[str], place: int) -> tuple[int, ...]:

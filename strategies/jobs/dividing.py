@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol, Self, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from strategies.contract.domains import CLASS_COLUMN, by_column, part
 from strategies.errors import Refused
+from strategies.inference.encoding import messages_of
 from strategies.settings import Task
-from strategies.training.data import Documents, messages_of
+from strategies.training.data import Documents
 
 Classes = Callable[[Documents], list[str]]
 """The class of each document."""
@@ -31,7 +33,16 @@ def classes_by(how: Literal["column", "clusters"] | None, space: str | None, tas
     return lambda documents: found.assign(texts_of(documents, task))
 
 
-def divide(documents: Documents, domains: Sequence[str]) -> dict[str, Documents]:
+class Divisible(Protocol):
+    """Documents, as they are or as tokens."""
+
+    def where(self, chosen: NDArray[np.bool_]) -> Self: ...
+
+
+Some = TypeVar("Some", bound=Divisible)
+
+
+def divide(documents: Some, domains: Sequence[str]) -> dict[str, Some]:
     """The documents of each domain, in their order, given the domain of each document."""
     assigned = np.array(domains)
     return {name: documents.where(assigned == name) for name in sorted(set(domains))}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,40 +17,33 @@ from strategies.contract import EvalFile, EvaluateWork, JobResult, JobSpec, Scor
 from strategies.errors import BadState, Diverged
 from strategies.inference import precision as precisions
 from strategies.inference.bank import ClassBank, DomainBank
-from strategies.inference.encoding import IGNORED, Encoder, Example
+from strategies.inference.encoding import Encoder, messages_of
 from strategies.inference.load import Loaded, load
 from strategies.inference.precision import Precision
-from strategies.inference.score import Scorer, windows
+from strategies.inference.score import Scorer, class_losses
 from strategies.jobs.facts import common
-from strategies.jobs.measure import class_losses
 from strategies.jobs.runtime import Runtime
-from strategies.training.data import Documents, eval_side, messages_of
+from strategies.scores import Metric
+from strategies.training.data import Documents, eval_side
 
 Columns = dict[str, Any]
-Metric = Literal["accuracy", "loss"]
+Flags = NDArray[np.bool_]
 Parts = dict[str, tuple[Metric, float | None, float | None]]
 """Eval set -> metric, and the value on each of two parts of its ``select`` documents."""
 
 
 def evaluate(spec: JobSpec, work: EvaluateWork, runtime: Runtime) -> JobResult:
     """One score an eval set; those without anything to score are named in the fact ``unscored``."""
-    loaded, precision, encoder, scorer = _opened(spec, work, runtime)
+    opened = _open(spec, work, runtime)
     scores, unscored = [], []
-    for file in work.sets:
-        documents = eval_side(file, spec.task)
-        if not len(documents):
-            unscored.append(file.name)
-            continue
-        runtime.enter(f"evaluating {file.name}", step=0, steps=len(documents))
-        columns = _columns(documents, spec=spec, work=work, encoder=encoder, scorer=scorer, labels=loaded.labels)
-        value = _value(columns, _metric(columns), np.ones(len(documents), np.bool_))
+    for one in _scored(opened):
+        value = one.value()
         if value is None:
-            unscored.append(file.name)
+            unscored.append(one.file.name)
         else:
-            scores.append(_score(file, documents, columns, runtime.directory, value=value))
-    _unchanged(loaded)
-    facts = {**common(spec, precision), "unscored": unscored}
-    return JobResult(kind="evaluate", scores=tuple(scores), labels=loaded.labels, facts=facts)
+            scores.append(_score(one, runtime.directory, value=value))
+    facts = {**common(spec, opened.precision), "unscored": unscored}
+    return JobResult(kind="evaluate", scores=tuple(scores), labels=opened.loaded.labels, facts=facts)
 
 
 def selected(
@@ -59,15 +53,8 @@ def selected(
 
     ``within`` names classes by eval set: argmax is taken among those alone, as the gate judges older sets.
     """
-    loaded, _, encoder, scorer = _opened(spec, work, runtime)
-    found: dict[str, tuple[Metric, float | None]] = {}
-    for file in work.sets:
-        documents = eval_side(file, spec.task, half="select")
-        runtime.enter(f"scoring {file.name}", step=0, steps=len(documents))
-        columns = _columns_within(documents, spec, work, encoder, scorer, loaded, within.get(file.name, ()))
-        found[file.name] = (_metric(columns), _value(columns, _metric(columns), np.ones(len(documents), np.bool_)))
-    _unchanged(loaded)
-    return found
+    found = _scored(_open(spec, work, runtime), half="select", within=within)
+    return {one.file.name: (one.metric, one.value()) for one in found}
 
 
 def selected_parts(
@@ -79,39 +66,51 @@ def selected_parts(
     within: Mapping[str, tuple[str, ...]],
 ) -> Parts:
     """As :func:`selected`, for at most ``documents`` of each set, which every other document parts in two."""
-    loaded, _, encoder, scorer = _opened(spec, work, runtime)
-    found: Parts = {}
-    for file in work.sets:
-        chosen = eval_side(file, spec.task, half="select").first(documents)
-        runtime.enter(f"scoring {file.name}", step=0, steps=len(chosen))
-        columns = _columns_within(chosen, spec, work, encoder, scorer, loaded, within.get(file.name, ()))
-        even = np.arange(len(chosen)) % 2 == 0
-        metric = _metric(columns)
-        found[file.name] = (metric, _value(columns, metric, even), _value(columns, metric, ~even))
-    _unchanged(loaded)
-    return found
+    parts: Parts = {}
+    for one in _scored(_open(spec, work, runtime), half="select", first=documents, within=within):
+        even = np.arange(len(one.documents)) % 2 == 0
+        parts[one.file.name] = (one.metric, one.value(even), one.value(~even))
+    return parts
 
 
-def _columns_within(
-    documents: Documents,
-    spec: JobSpec,
-    work: EvaluateWork,
-    encoder: Encoder,
-    scorer: Scorer,
-    loaded: Loaded,
-    within: tuple[str, ...],
-) -> Columns:
-    """Argmax is taken among the classes ``within`` alone, where any are named."""
-    one = work.model_copy(update={"known_labels": {"within": within} if within else {}})
-    columns = _columns(documents, spec=spec, work=one, encoder=encoder, scorer=scorer, labels=loaded.labels)
-    return columns | ({"correct": columns["correct_in:within"]} if "correct_in:within" in columns else {})
+@dataclass(frozen=True, kw_only=True)
+class _Opened:
+    """A job with its model opened."""
+
+    spec: JobSpec
+    work: EvaluateWork
+    runtime: Runtime
+    loaded: Loaded
+    precision: Precision
+    encoder: Encoder
+    scorer: Scorer
 
 
-def _opened(spec: JobSpec, work: EvaluateWork, runtime: Runtime) -> tuple[Loaded, Precision, Encoder, Scorer]:
+@dataclass(frozen=True, kw_only=True)
+class _ScoredSet:
+    """An eval set's documents and what the model makes of each."""
+
+    file: EvalFile
+    documents: Documents
+    columns: Columns
+
+    @property
+    def metric(self) -> Metric:
+        return "accuracy" if "correct" in self.columns else "loss"
+
+    def value(self, chosen: Flags | None = None) -> float | None:
+        """Share of right answers, or nats a token over all tokens; None where there is nothing to divide by."""
+        chosen = np.ones(len(self.documents), np.bool_) if chosen is None else chosen
+        if self.metric == "accuracy":
+            return float(self.columns["correct"][chosen].mean()) if chosen.any() else None
+        tokens = int(self.columns["tokens"][chosen].sum())
+        return float(self.columns["loss"][chosen].sum() / tokens) if tokens else None
+
+
+def _open(spec: JobSpec, work: EvaluateWork, runtime: Runtime) -> _Opened:
     runtime.enter("loading model")
     loaded = load(spec.model, spec.task, device=precisions.device_for(spec.device), seed=spec.seed)
     precision = precisions.choose(loaded.model, work.training.bf16)
-    encoder = Encoder(loaded.tokenizer, work.training.max_length)
     scorer = Scorer(
         model=loaded.model,
         precision=precision,
@@ -119,14 +118,15 @@ def _opened(spec: JobSpec, work: EvaluateWork, runtime: Runtime) -> tuple[Loaded
         rows=work.training.per_device_eval_batch_size,
         tick=lambda done: _tick(runtime, done),
     )
-    return loaded, precision, encoder, scorer
-
-
-def _unchanged(loaded: Loaded) -> None:
-    """Refuse scores of a bank whose adapters something wrote to while it was scored: they are of no stored version."""
-    changed = loaded.model.changed() if isinstance(loaded.model, ClassBank | DomainBank) else ()
-    if changed:
-        raise BadState(f"adapter {changed[0]} changed while it was evaluated; its scores are refused: evaluate again")
+    return _Opened(
+        spec=spec,
+        work=work,
+        runtime=runtime,
+        loaded=loaded,
+        precision=precision,
+        encoder=Encoder(loaded.tokenizer, work.training.max_length),
+        scorer=scorer,
+    )
 
 
 def _tick(runtime: Runtime, done: int) -> None:
@@ -135,65 +135,77 @@ def _tick(runtime: Runtime, done: int) -> None:
     runtime.check()
 
 
-def _columns(
-    documents: Documents,
+def _scored(
+    opened: _Opened,
     *,
-    spec: JobSpec,
-    work: EvaluateWork,
-    encoder: Encoder,
-    scorer: Scorer,
-    labels: tuple[str, ...],
-) -> Columns:
-    if spec.task == "classification":
-        return _classes(documents, work, encoder, scorer, labels)
-    if spec.task == "sft":
-        dialogues = messages_of(documents.column("messages"))
-        sums, counts = scorer.losses(encoder.dialogues(dialogues))
-        return {"tokens": counts, "bytes": _sizes([dialogue[-1]["content"] for dialogue in dialogues]), "loss": sums}
-    texts = documents.column("text")
-    sums, counts = _texts(texts, encoder, scorer)
-    return {"tokens": counts, "bytes": _sizes(texts), "loss": sums}
+    half: Literal["select"] | None = None,
+    first: int | None = None,
+    within: Mapping[str, tuple[str, ...]] | None = None,
+) -> Iterator[_ScoredSet]:
+    """Each eval set in turn, or the ``first`` documents of one half of it.
+
+    Raises:
+        BadState: something wrote to a bank's adapters while it was scored, so that the scores are of no stored version.
+    """
+    for file in opened.work.sets:
+        documents = eval_side(file, opened.spec.task, half=half)
+        documents = documents if first is None else documents.first(first)
+        opened.runtime.enter(f"scoring {file.name}", step=0, steps=len(documents))
+        columns = _columns(opened, documents, (within or {}).get(file.name, ()))
+        yield _ScoredSet(file=file, documents=documents, columns=columns)
+    model = opened.loaded.model
+    changed = model.changed() if isinstance(model, ClassBank | DomainBank) else ()
+    if changed:
+        raise BadState(f"adapter {changed[0]} changed while it was evaluated; its scores are refused: evaluate again")
 
 
-def _texts(texts: list[str], encoder: Encoder, scorer: Scorer) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Summed loss and tokens of each text; a long one is read in several windows."""
-    examples: list[Example] = []
-    owners: list[int] = []
-    for place, ids in enumerate(encoder.texts(texts)):
-        found = windows(encoder.opening, ids, encoder.max_length)
-        examples += found
-        owners += [place] * len(found)
-    sums, counts = scorer.losses(examples)
-    totals = np.bincount(owners, sums, len(texts)).astype(np.float64)
-    return totals, np.bincount(owners, counts, len(texts)).astype(np.int64)
+def _columns(opened: _Opened, documents: Documents, within: tuple[str, ...]) -> Columns:
+    if opened.spec.task == "classification":
+        return _classes(opened, documents, within)
+    if opened.spec.task == "sft":
+        said = [dialogue[-1]["content"] for dialogue in messages_of(documents.column("messages"))]
+    else:
+        said = documents.column("text")
+    sums, counts = _totals(opened, documents)
+    return {"tokens": counts, "bytes": _sizes(said), "loss": sums}
 
 
-def _classes(
-    documents: Documents, work: EvaluateWork, encoder: Encoder, scorer: Scorer, labels: tuple[str, ...]
-) -> Columns:
+def _totals(opened: _Opened, documents: Documents) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Summed loss and tokens of each document; a long text is read in several windows."""
+    found = opened.encoder.examples(documents, opened.spec.task)
+    sums, counts = opened.scorer.losses([example for own in found for example in own])
+    owners = [place for place, own in enumerate(found) for _ in own]
+    totals = np.bincount(owners, sums, len(found)).astype(np.float64)
+    return totals, np.bincount(owners, counts, len(found)).astype(np.int64)
+
+
+def _classes(opened: _Opened, documents: Documents, within: tuple[str, ...]) -> Columns:
     """A label that the model does not know counts as wrong and has no loss."""
-    texts, wanted = documents.column("text"), documents.column("label")
-    logits = scorer.logits(encoder.classified(texts), len(labels))
-    place = {label: index for index, label in enumerate(labels)}
-    truth = np.array([place.get(label, IGNORED) for label in wanted])
-    columns: Columns = {
-        "tokens": np.ones(len(texts), np.int64),
-        "bytes": _sizes(texts),
+    labels = opened.loaded.labels
+    examples = [example for (example,) in opened.encoder.examples(documents, "classification", labels)]
+    logits = opened.scorer.logits([ids for ids, _ in examples], len(labels))
+    truth = np.array([target for _, (target,) in examples], dtype=np.int64)
+    restricted = opened.work.known_labels.items()
+    return {
+        "tokens": np.ones(len(documents), np.int64),
+        "bytes": _sizes(documents.column("text")),
         "loss": class_losses(logits, truth),
-        "label": wanted,
+        "label": documents.column("label"),
         "predicted": [labels[index] for index in logits.argmax(1)],
-        "correct": logits.argmax(1) == truth,
+        "correct": _correct(logits, truth, labels, among=within or labels),
+        **{f"correct_in:{version}": _correct(logits, truth, labels, among=known) for version, known in restricted},
     }
-    for version, known in work.known_labels.items():
-        inside = [place[label] for label in known if label in place]
-        columns[f"correct_in:{version}"] = _correct_in(logits, truth, inside)
-    return columns
 
 
-def _correct_in(logits: NDArray[np.float64], truth: NDArray[np.int64], inside: list[int]) -> NDArray[np.bool_]:
+def _correct(
+    logits: NDArray[np.float64], truth: NDArray[np.int64], labels: tuple[str, ...], *, among: Collection[str]
+) -> Flags:
+    """Whether the likeliest class of those ``among`` all is the right one; never, where the model knows none."""
+    chosen = frozenset(among)
+    inside = [place for place, label in enumerate(labels) if label in chosen]
     if not inside:
         return np.zeros(len(truth), np.bool_)
-    found: NDArray[np.bool_] = np.array(inside)[logits[:, inside].argmax(1)] == truth
+    found: Flags = np.array(inside)[logits[:, inside].argmax(1)] == truth
     return found
 
 
@@ -201,45 +213,33 @@ def _sizes(texts: list[str]) -> NDArray[np.int64]:
     return np.array([len(text.encode()) for text in texts], dtype=np.int64)
 
 
-def _metric(columns: Columns) -> Metric:
-    return "accuracy" if "correct" in columns else "loss"
-
-
-def _score(file: EvalFile, documents: Documents, columns: Columns, directory: Path, *, value: float) -> Score:
+def _score(one: _ScoredSet, directory: Path, *, value: float) -> Score:
+    file, columns = one.file, one.columns
     if not math.isfinite(value):
         raise Diverged(f"the model's loss on eval set {file.name} is not finite; it cannot be judged")
-    halves = np.array(documents.column("half"))
-    metric = _metric(columns)
+    halves = np.array(one.documents.column("half"))
     results = f"out/eval-{file.id}.parquet"
     (directory / "out").mkdir(exist_ok=True)
-    table = pa.table({"digest": documents.digests, "half": halves, **{k: _arrow(v) for k, v in columns.items()}})
+    table = pa.table({"digest": one.documents.digests, "half": halves, **{k: _arrow(v) for k, v in columns.items()}})
     pq.write_table(table, directory / results, compression="zstd", row_group_size=10_000)
     return Score(
         eval_set=file.id,
         name=file.name,
         sha256=file.sha256,
-        metric=metric,
+        metric=one.metric,
         value=value,
-        value_select=_value(columns, metric, halves == "select"),
-        value_judge=_value(columns, metric, halves == "judge"),
-        examples=len(documents),
+        value_select=one.value(halves == "select"),
+        value_judge=one.value(halves == "judge"),
+        examples=len(one.documents),
         tokens=int(columns["tokens"].sum()),
         bytes=int(columns["bytes"].sum()),
         results=results,
-        details=_details(columns, metric, halves == "select"),
+        details=_details(columns, one.metric, halves == "select"),
     )
 
 
 def _arrow(values: Any) -> Any:
     return pa.array(values, from_pandas=True)
-
-
-def _value(columns: Columns, metric: str, chosen: NDArray[np.bool_]) -> float | None:
-    """Share of right answers, or nats a token over all tokens; None where there is nothing to divide by."""
-    if metric == "accuracy":
-        return float(columns["correct"][chosen].mean()) if chosen.any() else None
-    tokens = int(columns["tokens"][chosen].sum())
-    return float(columns["loss"][chosen].sum() / tokens) if tokens else None
 
 
 def _details(columns: Columns, metric: str, selected: NDArray[np.bool_]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -13,7 +13,6 @@ from strategies.errors import Refused
 from strategies.inference import precision as precisions
 from strategies.inference.encoding import Encoder, Example
 from strategies.inference.load import load
-from strategies.inference.score import windows
 from strategies.jobs.runtime import Runtime
 from strategies.merging.fisher import (
     Estimator,
@@ -26,7 +25,7 @@ from strategies.merging.fisher import (
 )
 from strategies.settings import TrainingSettings
 from strategies.settings.merging import FisherMerge
-from strategies.training.data import Documents, messages_of, training_side
+from strategies.training.data import Documents, training_side
 
 
 def importance_of(
@@ -50,15 +49,17 @@ def importance_of(
     loaded = load(parent.model, spec.task, device=device, seed=spec.seed)
     model = loaded.model.merge_and_unload() if parent.model.adapter else loaded.model
     model.requires_grad_(True)
-    encoder = Encoder(loaded.tokenizer, training.max_length)
     found = _documents(parent.rows, spec, settings.documents)
+    # One example a document: of a text its first window.
+    documents = Encoder(loaded.tokenizer, training.max_length).examples(found, spec.task, loaded.labels)
+    examples = [own[0] for own in documents if own]
     estimator: Estimator = "exact" if spec.task == "classification" else settings.estimator
     if estimator == "exact":
-        tensors = exact_fisher(model, _texts(found, encoder, device, runtime))
+        tensors = exact_fisher(model, _texts(examples, device, runtime))
     elif estimator == "sampled":
-        tensors = sampled_fisher(model, _tokens(found, spec, encoder, device, runtime), seed=spec.seed)
+        tensors = sampled_fisher(model, _tokens(examples, device, runtime), seed=spec.seed)
     else:
-        tensors = empirical_fisher(model, _tokens(found, spec, encoder, device, runtime))
+        tensors = empirical_fisher(model, _tokens(examples, device, runtime))
     save_importance(folder, tensors, estimator=estimator, examples=len(found))
     return load_importance(folder)
 
@@ -70,24 +71,16 @@ def _documents(source: SourceFile, spec: JobSpec, count: int) -> Documents:
     return found
 
 
-def _texts(found: Documents, encoder: Encoder, device: torch.device, runtime: Runtime) -> Iterator[dict[str, Tensor]]:
-    for ids in encoder.classified(found.column("text")):
+def _texts(examples: Sequence[Example], device: torch.device, runtime: Runtime) -> Iterator[dict[str, Tensor]]:
+    for ids, _ in examples:
         runtime.check()
         row = torch.tensor([ids], device=device)
         yield {"input_ids": row, "attention_mask": torch.ones_like(row)}
 
 
 def _tokens(
-    found: Documents, spec: JobSpec, encoder: Encoder, device: torch.device, runtime: Runtime
+    examples: Sequence[Example], device: torch.device, runtime: Runtime
 ) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
-    for ids, targets in _examples(found, spec, encoder):
+    for ids, targets in examples:
         runtime.check()
         yield {"input_ids": torch.tensor([ids], device=device)}, torch.tensor([targets], device=device)
-
-
-def _examples(found: Documents, spec: JobSpec, encoder: Encoder) -> list[Example]:
-    """One example a document: a dialogue, or the first window of a text."""
-    if spec.task == "sft":
-        return encoder.dialogues(messages_of(found.column("messages")))
-    texts = encoder.texts(found.column("text"))
-    return [windows(encoder.opening, ids, encoder.max_length)[0] for ids in texts if ids]

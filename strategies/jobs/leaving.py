@@ -157,7 +157,7 @@ def _facts(spec: JobSpec, work: TrainWork, prepared: Prepared, loop: Loop) -> Js
         "skipped_steps": progress.bad,
         "resumed_from": progress.resumed_from,
         "micro_batch": loop.collate.micro,
-        "packing": prepared.packing,
+        "packing": prepared.packing.facts(),
         "eval_documents_compared": prepared.compared,
         "fingerprint": loop.store.fingerprint,
         "sources": {

@@ -6,7 +6,7 @@ import itertools
 import json
 import shutil
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,44 +16,52 @@ from strategies.contract.domains import batch_of, part
 from strategies.errors import Refused
 from strategies.inference import precision as precisions
 from strategies.inference.bank import DomainBank
-from strategies.inference.encoding import IGNORED, Encoder
+from strategies.inference.encoding import Encoder, Example, with_targets
 from strategies.inference.load import Loaded, load
 from strategies.inference.precision import Precision
 from strategies.inference.sample import sample
-from strategies.inference.score import Scorer, windows
-from strategies.jobs.dividing import Classes, classes_by, parts, texts_of
+from strategies.inference.score import Scorer
+from strategies.jobs.dividing import Classes, classes_by, divide, texts_of
 from strategies.jobs.facts import common
 from strategies.jobs.runtime import Runtime
 from strategies.settings.agent import ProxySettings
-from strategies.training.data import Documents, messages_of, training_side
-from strategies.training.packing import probe
-from strategies.training.rows import Rows, encode_rows
+from strategies.training.data import Documents, training_side
+from strategies.training.packing import Packing, probe
+from strategies.training.rows import Encoded, Rows, encode, lay_out
 from strategies.training.table import parameter_table
 
 
 def measure(spec: JobSpec, work: MeasureWork, runtime: Runtime) -> JobResult:
     """Documents, tokens, rows and loss of each source; the model's parameters; texts sampled from it if asked for."""
+    runtime.enter("reading data")
+    documents = [training_side(source, spec.task) for source in work.sources]
     runtime.enter("loading model")
     loaded = load(spec.model, spec.task, device=precisions.device_for(spec.device), seed=spec.seed)
     precision = precisions.choose(loaded.model, work.training.bf16)
     packing = can_pack(spec, loaded, precision, wanted=work.training.packing)
-    space = _space(spec, work, runtime)
-    classes = classes_by(work.divide, space and str(runtime.directory / space), spec.task)
+    space = _space(spec, work, documents, runtime)
+    bench = _Bench(
+        spec=spec,
+        work=work,
+        runtime=runtime,
+        loaded=loaded,
+        precision=precision,
+        packing=packing,
+        classes=classes_by(work.divide, space and str(runtime.directory / space), spec.task),
+        counts=Counts({source.name for source in work.sources if source.role == "new"}),
+    )
     measured = []
-    counts = Counts({source.name for source in work.sources if source.role == "new"})
-    for index, source in enumerate(work.sources):
-        runtime.enter(f"measuring {source.name}", step=index, steps=len(work.sources))
-        found = _one(source, spec, work, loaded, precision, counts, packing=packing["passed"], runtime=runtime)
-        held = _classes(source, spec, work, loaded, counts, classes, packing=packing["passed"], runtime=runtime)
-        measured.append(found.model_copy(update={"classes": held}))
+    for index, (source, own) in enumerate(zip(work.sources, documents, strict=True)):
+        runtime.enter(f"measuring {source.name}", step=index, steps=len(documents))
+        measured.append(bench.measured(source, own))
     return JobResult(
         kind="measure",
         artifacts={} if space is None else {"state/domains": space},
-        measured=counts.likened(measured),
+        measured=bench.counts.likened(measured),
         labels=loaded.labels,
         samples=_samples(spec, work, loaded, precision, runtime) if work.sample else None,
         parameters=parameter_table(loaded.model),
-        facts={**common(spec, precision), "packing": packing},
+        facts={**common(spec, precision), "packing": packing.facts()},
     )
 
 
@@ -94,7 +102,77 @@ class Counts:
         return dict(zip(counts, found, strict=True))
 
 
-def _space(spec: JobSpec, work: MeasureWork, runtime: Runtime) -> str | None:
+@dataclass(frozen=True, kw_only=True)
+class _Bench:
+    """The job with its model opened, and the tokens that were with_targets so far."""
+
+    spec: JobSpec
+    work: MeasureWork
+    runtime: Runtime
+    loaded: Loaded
+    precision: Precision
+    packing: Packing
+    classes: Classes | None
+    counts: Counts
+
+    def measured(self, source: SourceFile, documents: Documents) -> Measured:
+        """What is known of one source, all in all and by class."""
+        encoder = Encoder(self.loaded.tokenizer, self.work.training.max_length)
+        encoded = encode(documents, encoder, self.spec.task, labels=self.loaded.labels, tick=self.runtime.check)
+        rows = self._counted(source.name, encoded)
+        return Measured(
+            name=source.name,
+            batch=source.batch,
+            documents=len(documents),
+            tokens=rows.tokens,
+            rows=len(rows),
+            loss=self._loss(documents.first(self.work.documents)),
+            classes=self._classes(source, documents, encoded),
+        )
+
+    def _classes(self, source: SourceFile, documents: Documents, encoded: Encoded) -> tuple[ClassFacts, ...]:
+        """How much the source holds of every class."""
+        if self.classes is None:
+            return ()
+        found = {
+            name: (len(own), self._counted(part(source.name, name), own))
+            for name, own in divide(encoded, self.classes(documents)).items()
+        }
+        return tuple(
+            ClassFacts(name=name, documents=count, tokens=rows.tokens, rows=len(rows))
+            for name, (count, rows) in found.items()
+        )
+
+    def _counted(self, name: str, encoded: Encoded) -> Rows:
+        rows = lay_out(encoded, self.spec.task, self.work.training.max_length, packing=self.packing.passed)
+        self.counts.add(name, rows)
+        return rows
+
+    def _loss(self, documents: Documents) -> float | None:
+        """Mean loss a token (of texts in windows, or of answers), or a document (of classes that the model knows).
+
+        Of the first documents by digest, until ``work.tokens`` tokens went through the model.
+        """
+        task, work, labels = self.spec.task, self.work, self.loaded.labels
+        encoder = Encoder(self.loaded.tokenizer, work.window if task == "causal-lm" else work.training.max_length)
+        examples = _bounded(with_targets(encoder.examples(documents, task, labels)), work.tokens)
+        scorer = Scorer(
+            model=self.loaded.model,
+            precision=self.precision,
+            pad=self.loaded.tokenizer.pad_token_id,
+            rows=work.training.per_device_eval_batch_size,
+            tick=lambda done: self.runtime.check(),
+        )
+        return scorer.mean_loss(examples, classes=len(labels)) if examples else None
+
+
+def _bounded(examples: Sequence[Example], tokens: int) -> list[Example]:
+    """The first examples, up to the one that brings their tokens to ``tokens``."""
+    before = itertools.accumulate((len(ids) for ids, _ in examples), initial=0)
+    return [example for example, total in zip(examples, before, strict=False) if total < tokens]
+
+
+def _space(spec: JobSpec, work: MeasureWork, documents: Sequence[Documents], runtime: Runtime) -> str | None:
     """Where the clusters lie under the job's directory: those of the parent, or found in all documents."""
     if work.divide != "clusters":
         return None
@@ -105,7 +183,6 @@ def _space(spec: JobSpec, work: MeasureWork, runtime: Runtime) -> str | None:
         shutil.copytree(work.space, place, dirs_exist_ok=True)
         return "out/space"
     runtime.enter("finding domains")
-    documents = [training_side(source, spec.task) for source in work.sources]
     digested = sorted(
         (digest, text) for one in documents for digest, text in zip(one.digests, texts_of(one, spec.task), strict=True)
     )
@@ -113,120 +190,15 @@ def _space(spec: JobSpec, work: MeasureWork, runtime: Runtime) -> str | None:
     return "out/space"
 
 
-def _classes(
-    source: SourceFile,
-    spec: JobSpec,
-    work: MeasureWork,
-    loaded: Loaded,
-    counts: Counts,
-    classes: Classes | None,
-    *,
-    packing: object,
-    runtime: Runtime,
-) -> tuple[ClassFacts, ...]:
-    """How much the source holds of every class."""
-    if classes is None:
-        return ()
-    encoder = Encoder(loaded.tokenizer, work.training.max_length)
-    found = parts("", training_side(source, spec.task), classes)
-    rows = {
-        name.removeprefix("/"): encode_rows(
-            one, encoder, spec.task, packing=bool(packing), labels=loaded.labels, tick=runtime.check
-        )
-        for name, one in found.items()
-    }
-    for name, one in rows.items():
-        counts.add(part(source.name, name), one)
-    return tuple(
-        ClassFacts(name=name, documents=len(found[f"/{name}"]), tokens=one.tokens, rows=len(one))
-        for name, one in rows.items()
-    )
-
-
-def can_pack(spec: JobSpec, loaded: Loaded, precision: Precision, *, wanted: bool) -> dict[str, object]:
+def can_pack(spec: JobSpec, loaded: Loaded, precision: Precision, *, wanted: bool) -> Packing:
     """Whether examples are packed: asked for, sft, and proven not to leak."""
-    if not wanted or spec.task != "sft":
-        return {"passed": False, "reason": "not asked for" if not wanted else f"{spec.task} has no examples to pack"}
+    if not wanted:
+        return Packing(passed=False, reason="not asked for")
+    if spec.task != "sft":
+        return Packing(passed=False, reason=f"{spec.task} has no examples to pack")
     vocabulary = int(loaded.model.config.get_text_config().vocab_size)
     model = loaded.model.model if isinstance(loaded.model, DomainBank) else loaded.model
     return probe(model, vocabulary=vocabulary, autocast=precision.autocast, bf16=precision.bf16)
-
-
-def _one(
-    source: SourceFile,
-    spec: JobSpec,
-    work: MeasureWork,
-    loaded: Loaded,
-    precision: Precision,
-    counts: Counts,
-    *,
-    packing: object,
-    runtime: Runtime,
-) -> Measured:
-    documents = training_side(source, spec.task)
-    encoder = Encoder(loaded.tokenizer, work.training.max_length)
-    rows = encode_rows(documents, encoder, spec.task, packing=bool(packing), labels=loaded.labels, tick=runtime.check)
-    counts.add(source.name, rows)
-    scorer = Scorer(
-        model=loaded.model,
-        precision=precision,
-        pad=loaded.tokenizer.pad_token_id,
-        rows=work.training.per_device_eval_batch_size,
-        tick=lambda done: runtime.check(),
-    )
-    return Measured(
-        name=source.name,
-        batch=source.batch,
-        documents=len(documents),
-        tokens=rows.tokens,
-        rows=len(rows),
-        loss=_loss(documents.first(work.documents), spec, work, loaded, scorer),
-    )
-
-
-def _loss(documents: Documents, spec: JobSpec, work: MeasureWork, loaded: Loaded, scorer: Scorer) -> float | None:
-    """Mean loss a token (of texts in windows, or of answers), or a document (of classes that the model knows).
-
-    Of the first documents by digest, until ``work.tokens`` tokens went through the model.
-    """
-    if spec.task == "classification":
-        return _class_loss(documents, work, loaded, scorer)
-    encoder = Encoder(loaded.tokenizer, work.window if spec.task == "causal-lm" else work.training.max_length)
-    if spec.task == "sft":
-        examples = encoder.dialogues(messages_of(documents.column("messages")))
-    else:
-        opening = encoder.opening
-        texts = encoder.texts(documents.column("text"))
-        examples = [window for ids in texts for window in windows(opening, ids, work.window)]
-    sums, counts = scorer.losses(_bounded(examples, [len(ids) for ids, _ in examples], work.tokens))
-    return float(sums.sum() / counts.sum()) if counts.sum() else None
-
-
-def _class_loss(documents: Documents, work: MeasureWork, loaded: Loaded, scorer: Scorer) -> float | None:
-    place = {label: index for index, label in enumerate(loaded.labels)}
-    known = [(text, place[label]) for text, label in zip(*map(documents.column, ("text", "label")), strict=True)
-             if label in place]  # fmt: skip
-    if not known:
-        return None
-    encoder = Encoder(loaded.tokenizer, work.training.max_length)
-    texts = encoder.classified([text for text, _ in known])
-    texts = _bounded(texts, list(map(len, texts)), work.tokens)
-    logits = scorer.logits(texts, len(loaded.labels))
-    return float(np.mean(class_losses(logits, np.array([index for _, index in known[: len(texts)]]))))
-
-
-def _bounded(examples: list[Any], lengths: list[int], tokens: int) -> list[Any]:
-    """The first examples, up to the one that brings their tokens to ``tokens``."""
-    before = itertools.accumulate(lengths, initial=0)
-    return [example for example, total in zip(examples, before, strict=False) if total < tokens]
-
-
-def class_losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Cross-entropy of each row in nats; NaN where the label is unknown (-100)."""
-    top = logits.max(1)
-    total = top + np.log(np.exp(logits - top[:, None]).sum(1))
-    chosen = logits[np.arange(len(logits)), np.maximum(labels, 0)]
-    return np.where(labels == IGNORED, np.nan, total - chosen)
 
 
 def _samples(spec: JobSpec, work: MeasureWork, loaded: Loaded, precision: Precision, runtime: Runtime) -> str:

@@ -11,13 +11,14 @@ from torch import Tensor
 
 from strategies.contract import JobResult, JobSpec, MergeWork
 from strategies.errors import BadPlan
+from strategies.inference.names import WEIGHTS
 from strategies.jobs.repair import repair
 from strategies.jobs.runtime import Runtime
 from strategies.jobs.workbench import Bench, open_bench
 from strategies.merging.arithmetic import added
 from strategies.merging.greedy import greedy_soup
 from strategies.merging.methods import check_weights, maker_for, mean_change
-from strategies.merging.models import WEIGHTS, Model, Shards
+from strategies.merging.models import Model, Shards
 from strategies.merging.writing import Entry, write_tensors
 from strategies.settings import Json
 from strategies.settings.merging import DareMerge, GreedySoupMerge, RepairMerge, combining

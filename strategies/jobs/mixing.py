@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from strategies.agent.steering import Steering
-from strategies.agent.trajectories import Domain, Head, Provenance, Trajectory, append, versions
+from strategies.agent.trajectories import Provenance, Trajectory, TrajectoryDomain, TrajectoryHeader, append
 from strategies.contract import JobSpec, TrainWork
 from strategies.contract.domains import by_domain
 from strategies.errors import BadState
@@ -16,6 +16,7 @@ from strategies.inference.encoding import Encoder
 from strategies.inference.score import Scorer
 from strategies.jobs.dividing import classes_by
 from strategies.jobs.observe import SelectLosses
+from strategies.libraries import library_versions
 from strategies.mixing.exact import decimals, fraction, rounded
 from strategies.mixing.replay import ReplayMixer
 from strategies.mixing.samplers import mixer
@@ -99,7 +100,7 @@ def sampler(
     policy = None
     if isinstance(mixing, WeightedMixing) and isinstance(mixing.reweight, AgentReweighting):
         total = work.template.steps // (mixing.observe_every or work.template.steps)
-        policy = Steering(mixing.reweight, _head(spec, work, mixing, total=max(1, total)))
+        policy = Steering(mixing.reweight, _header(spec, work, mixing, total=max(1, total)))
     return mixer(mixing, sizes, steps=work.template.steps, state=state, policy=policy)
 
 
@@ -141,10 +142,8 @@ def trajectory(spec: JobSpec, work: TrainWork, course: Sequence[MixturePoint], t
     if not isinstance(mixing, WeightedMixing) or len(seen) < 2:
         return None
     names = list(mixing.domains)
-    head = _head(spec, work, mixing, total=len(seen) - 1)
-    found = Trajectory(
-        **{name: getattr(head, name) for name in Head.model_fields}, start=tuple(seen[0].losses[name] for name in names)
-    )
+    header = _header(spec, work, mixing, total=len(seen) - 1)
+    found = header.begun([seen[0].losses[name] for name in names])
     for before, after in pairwise(seen):
         found = found.after(
             weights=tuple(_floats(before.weights, names)),
@@ -154,15 +153,15 @@ def trajectory(spec: JobSpec, work: TrainWork, course: Sequence[MixturePoint], t
     return found
 
 
-def _head(spec: JobSpec, work: TrainWork, mixing: WeightedMixing, *, total: int) -> Head:
+def _header(spec: JobSpec, work: TrainWork, mixing: WeightedMixing, *, total: int) -> TrajectoryHeader:
     """What an agent is told of the run, whether it steers it or learns from it."""
     new = set(mixing.new)
     prior = mixing.prior or dict.fromkeys(mixing.domains, 1 / len(mixing.domains))
-    return Head(
+    return TrajectoryHeader(
         environment=spec.stream,
         domains=tuple(
-            Domain(
-                name=name, target=bool(new & set(sources)), prior=prior[name], similarity=mixing.similarity.get(name, 0)
+            TrajectoryDomain(
+                name=name, new=bool(new & set(sources)), prior=prior[name], similarity=mixing.similarity.get(name, 0)
             )
             for name, sources in mixing.domains.items()
         ),
@@ -171,7 +170,7 @@ def _head(spec: JobSpec, work: TrainWork, mixing: WeightedMixing, *, total: int)
             seeds={"data": mixing.order, "job": spec.seed},
             settings=work.template.model_dump(mode="json", include={"schedule", "steps", "mixing"}),
             data={source.name: source.sha256 for source in work.sources},
-            versions=versions(),
+            versions=library_versions(),
         ),
     )
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from strategies.contract import EvalFile
 from strategies.errors import BadPlan
-from strategies.inference.encoding import Encoder, Example
-from strategies.inference.score import Scorer, windows
+from strategies.inference.encoding import Encoder, with_targets
+from strategies.inference.score import Scorer
 from strategies.jobs.dividing import Classes, parts
-from strategies.jobs.measure import class_losses
 from strategies.settings import Task
-from strategies.training.data import Documents, eval_side, messages_of
+from strategies.training.data import eval_side
 
 
 class SelectLosses:
@@ -36,11 +33,11 @@ class SelectLosses:
         classes: Classes | None = None,
     ) -> None:
         self._scorer = scorer
-        self._classes = len(labels) if task == "classification" else 0
+        self._classes = len(labels)
         sets = {
-            name: _encoded(found.first(documents), task, encoder, labels)
+            name: with_targets(encoder.examples(found.first(documents), task, labels))
             for file in files
-            for name, found in parts(file.name, _select_half(file, task), classes).items()
+            for name, found in parts(file.name, eval_side(file, task, half="select"), classes).items()
         }
         self._sets = {name: examples for name, examples in sets.items() if examples}
         if not self._sets:
@@ -48,29 +45,4 @@ class SelectLosses:
 
     def __call__(self) -> dict[str, float]:
         """Loss by name of the eval set."""
-        return {name: self._loss(examples) for name, examples in self._sets.items()}
-
-    def _loss(self, examples: Sequence[Example]) -> float:
-        if self._classes:
-            logits = self._scorer.logits([ids for ids, _ in examples], self._classes)
-            return float(np.mean(class_losses(logits, np.array([target for _, (target,) in examples]))))
-        sums, counts = self._scorer.losses(examples)
-        return float(sums.sum() / counts.sum())
-
-
-def _select_half(file: EvalFile, task: Task) -> Documents:
-    documents = eval_side(file, task)
-    return documents.where(np.array([half == "select" for half in documents.column("half")], dtype=np.bool_))
-
-
-def _encoded(documents: Documents, task: Task, encoder: Encoder, labels: Sequence[str]) -> list[Example]:
-    if task == "sft":
-        return encoder.dialogues(messages_of(documents.column("messages")))
-    texts = documents.column("text")
-    if task == "causal-lm":
-        return [window for ids in encoder.texts(texts) for window in windows(encoder.opening, ids, encoder.max_length)]
-    place = {label: index for index, label in enumerate(labels)}
-    known = [
-        (text, place[label]) for text, label in zip(texts, documents.column("label"), strict=True) if label in place
-    ]
-    return [(ids, [at]) for ids, (_, at) in zip(encoder.classified([text for text, _ in known]), known, strict=True)]
+        return {name: self._scorer.mean_loss(one, classes=self._classes) for name, one in self._sets.items()}

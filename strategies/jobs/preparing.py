@@ -27,6 +27,7 @@ from strategies.settings import TrainingSettings
 from strategies.training import randomness
 from strategies.training.adapters import Adaptation, adapt, set_head_rate
 from strategies.training.data import Documents, refuse_leaks, training_side
+from strategies.training.packing import Packing
 from strategies.training.parameters import moving, optimizer_for, prepare, put_moments
 from strategies.training.rows import Rows, encode_rows
 from strategies.training.seams import Run
@@ -40,7 +41,7 @@ class Prepared:
     precision: Precision
     rows: dict[str, Rows]
     run: Run
-    packing: dict[str, Any]
+    packing: Packing
     compared: int
     encoder: Encoder
     labels: tuple[str, ...]
@@ -63,7 +64,7 @@ def prepare_run(spec: JobSpec, work: TrainWork, runtime: Runtime) -> Prepared:
     runtime.enter("tokenising")
     encoder = Encoder(loaded.tokenizer, settings.max_length)
     rows = {
-        name: _rows(name, found, spec, encoder, packing=bool(packing["passed"]), labels=labels, runtime=runtime)
+        name: _rows(name, found, spec, encoder, packing=packing.passed, labels=labels, runtime=runtime)
         for name, found in _sources(spec, work, documents).items()
     }
     model, adaptation = _prepared(spec, template, loaded, labels)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from storage.files import write_atomic
 from strategies.contract import (
     EvaluateWork,
     JobResult,
@@ -177,6 +178,4 @@ class _Bench:
         path = self.runtime.directory / STATE
         path.parent.mkdir(exist_ok=True)
         found: Json = {"trials": [one.model_dump(mode="json") for one in self.trials], "before": self._before}
-        beside = path.with_suffix(".part")
-        beside.write_text(json.dumps(found))
-        beside.replace(path)
+        write_atomic(path, json.dumps(found).encode())

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from storage.files import write_atomic
 from strategies.agent.environment import DomainTokens, ProxyEnvironment
 from strategies.agent.rollout import constant, rollout
 from strategies.agent.rows import Ids
@@ -14,14 +15,14 @@ from strategies.contract import Consumed, JobResult, JobSpec, ProxyWork, SourceF
 from strategies.contract.domains import batch_of
 from strategies.contract.regmix import ProxyRun
 from strategies.errors import BadState, Refused
-from strategies.inference.encoding import Encoder
+from strategies.inference.encoding import Encoder, messages_of
 from strategies.inference.load import load_tokenizer
 from strategies.inference.precision import device_for
 from strategies.jobs.consumed import consumed
-from strategies.jobs.dividing import Classes, classes_by, parts
+from strategies.jobs.dividing import classes_by, parts
 from strategies.jobs.runtime import Runtime
 from strategies.settings import Task
-from strategies.training.data import Documents, eval_side, messages_of, refuse_leaks, training_side
+from strategies.training.data import Documents, eval_side, refuse_leaks, training_side
 
 RUNS_FILE = "runs.jsonl"
 MOST_TOKENS = 1_000_000
@@ -50,7 +51,7 @@ def run_proxies(spec: JobSpec, work: ProxyWork, runtime: Runtime) -> JobResult:
         runtime.step, runtime.tokens = len(done), environment.trained_tokens
     _keep(runtime.directory / "out" / "runs" / RUNS_FILE, done)
     return JobResult(
-        kind="fit",
+        kind="proxy",
         artifacts={"evidence/runs": "out/runs"},
         consumed=tuple(_consumed(source, used, runtime.directory) for source in work.sources),
         facts={
@@ -58,7 +59,7 @@ def run_proxies(spec: JobSpec, work: ProxyWork, runtime: Runtime) -> JobResult:
             "device": str(device),
             "tokens": environment.trained_tokens,
             "tokens_per_s": round(environment.tokens_per_s, 1),
-            "provenance": environment.head(spec.seed).provenance.model_dump(mode="json"),
+            "provenance": environment.header(spec.seed).provenance.model_dump(mode="json"),
         },
     )
 
@@ -80,9 +81,7 @@ def _earlier(spec: JobSpec) -> list[ProxyRun]:
 
 def _keep(path: Path, runs: list[ProxyRun]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}")
-    beside.write_text("".join(run.model_dump_json() + "\n" for run in runs))
-    beside.replace(path)
+    write_atomic(path, "".join(run.model_dump_json() + "\n" for run in runs).encode())
 
 
 def _consumed(source: SourceFile, used: Mapping[str, Documents], directory: Path) -> Consumed:
@@ -99,9 +98,9 @@ def _data(spec: JobSpec, work: ProxyWork, runtime: Runtime) -> tuple[list[Domain
     mixing = work.template.mixing
     encoder = Encoder(load_tokenizer(spec.model), work.template.training.max_length)
     classes = classes_by(mixing.divide, work.space, spec.task)
-    sources = _training(work.sources, spec.task, classes)
-    whole = [(source.name, training_side(source, spec.task)) for source in work.sources]
-    refuse_leaks(whole, work.forbidden)
+    whole = {source.name: training_side(source, spec.task) for source in work.sources}
+    refuse_leaks(list(whole.items()), work.forbidden)
+    sources = {name: found for batch, own in whole.items() for name, found in parts(batch, own, classes).items()}
     held = {
         name: found
         for file in work.select
@@ -119,20 +118,14 @@ def _data(spec: JobSpec, work: ProxyWork, runtime: Runtime) -> tuple[list[Domain
     return made, used
 
 
-def _training(files: tuple[SourceFile, ...], task: Task, classes: Classes | None) -> dict[str, Documents]:
-    return {
-        name: found for file in files for name, found in parts(file.name, training_side(file, task), classes).items()
-    }
-
-
-def _domain(name: str, target: bool, train: Ids, validation: Ids, row: int) -> DomainTokens:
+def _domain(name: str, new: bool, train: Ids, validation: Ids, row: int) -> DomainTokens:
     """A domain whose eval sets do not fill a row is measured on the last eighth of its own tokens, not trained on."""
     if len(validation) < row:
         cut = len(train) - max(row, len(train) // 8)
         if cut < row:
             raise Refused(f"domain {name} has {len(train)} tokens, too few for tiny runs; wait for more data")
         train, validation = train[:cut], train[cut:]
-    return DomainTokens(name=name, target=target, train=train, validation=validation)
+    return DomainTokens(name=name, new=new, train=train, validation=validation)
 
 
 def _ids(documents: Mapping[str, Documents], encoder: Encoder, task: Task) -> tuple[Ids, dict[str, Documents]]:

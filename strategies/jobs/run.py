@@ -11,11 +11,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from strategies.contract import EXIT_CANCELLED, EXIT_REFUSED, JobResult, JobSpec
+from storage.files import write_atomic
+from strategies.contract import EXIT_CANCELLED, EXIT_REFUSED, FORMAT, JobKind, JobResult, JobSpec
 from strategies.errors import BadPlan, BadState, Diverged, Refused, StrategyError
 from strategies.jobs.runtime import Runtime, Stopped, say
-
-FORMAT = 1
 
 
 def carry_out(runtime: Runtime) -> int:
@@ -62,7 +61,7 @@ def work(spec: JobSpec, runtime: Runtime) -> JobResult:
     return _task(spec.work.kind)(spec, spec.work, runtime)
 
 
-def _task(kind: str) -> Callable[[JobSpec, Any, Runtime], JobResult]:  # noqa: PLR0911 - one for each kind of work
+def _task(kind: JobKind) -> Callable[[JobSpec, Any, Runtime], JobResult]:  # noqa: PLR0911 - one for each kind of work
     match kind:
         case "measure":
             from strategies.jobs.measure import measure
@@ -80,7 +79,7 @@ def _task(kind: str) -> Callable[[JobSpec, Any, Runtime], JobResult]:  # noqa: P
             from strategies.jobs.proxy import run_proxies
 
             return run_proxies
-        case "regmix":
+        case "fit":
             from strategies.jobs.fit import fit
 
             return fit
@@ -88,23 +87,17 @@ def _task(kind: str) -> Callable[[JobSpec, Any, Runtime], JobResult]:  # noqa: P
             from strategies.jobs.probe import probe
 
             return probe
-        case _:
+        case "train":
             from strategies.jobs.train import train
 
             return train
+        case _:
+            raise Refused(f"this version cannot carry out work of kind {kind}: upgrade it")
 
 
 def write_result(path: Path, result: JobResult) -> None:
-    """The last file a job writes: beside, synced, renamed."""
-    beside = path.with_name(f".{path.name}")
-    with beside.open("w") as file:
-        file.write(result.model_dump_json())
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
+    """The last file a job writes, whole or not at all."""
+    write_atomic(path, result.model_dump_json().encode())
 
 
 def _set_environment(spec: JobSpec) -> None:

@@ -16,6 +16,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from strategies.processes import boot_id, look
+
 HEARTBEAT_S = 2.0
 PROGRESS_S = 0.5
 
@@ -44,7 +46,7 @@ class Runtime:
         self.lr: float | None = None
         self.eta_s: float | None = None
         self.stop_reason: str | None = None
-        self._identity = {"boot_id": _boot_id(), "pid": os.getpid(), "process_started": process_started()}
+        self._identity = _identity()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="heartbeat", daemon=True)
         self._written: dict[str, Any] = {}
@@ -147,6 +149,13 @@ class Runtime:
             self._written = progress
 
 
+def _identity() -> dict[str, Any]:
+    """What names this process for good."""
+    own = look(os.getpid())
+    assert own is not None
+    return {"boot_id": boot_id(), "pid": os.getpid(), "process_started": own.started}
+
+
 def _without_clock(progress: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in progress.items() if name not in {"tokens_per_s", "eta_s"}}
 
@@ -154,29 +163,6 @@ def _without_clock(progress: dict[str, Any]) -> dict[str, Any]:
 def say(line: str) -> None:
     """One line in the job's log."""
     print(line, flush=True)
-
-
-def process_started(pid: int | None = None) -> int:
-    """When a process started, in clock ticks since boot (elsewhere milliseconds).
-
-    With boot id and pid it names a process for good.
-    """
-    try:
-        text = Path(f"/proc/{pid or os.getpid()}/stat").read_text()
-    except OSError:
-        import psutil
-
-        return int(psutil.Process(pid).create_time() * 1000)
-    return int(text.rpartition(")")[2].split()[19])
-
-
-def _boot_id() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        import psutil
-
-        return f"boot-{psutil.boot_time():.0f}"
 
 
 def _replace(path: Path, value: dict[str, Any]) -> None:

@@ -7,7 +7,8 @@ import hashlib
 import json
 from pathlib import Path
 
-from strategies.consolidation import TaskMean, consolidation_for
+from strategies import objective
+from strategies.consolidation import consolidation_of
 from strategies.contract import JobResult, JobSpec, SourceFile, TrainTemplate, TrainWork
 from strategies.contract.domains import batch_of
 from strategies.errors import Refused
@@ -16,18 +17,14 @@ from strategies.jobs.leaving import leave
 from strategies.jobs.preparing import Prepared, prepare_run
 from strategies.jobs.runtime import Runtime, say
 from strategies.jobs.state import read_cursor
-from strategies.objective import OBJECTIVES, Objective
-from strategies.objective.group_dro import GroupDro
-from strategies.objective.local import Local
-from strategies.parts import AdapterSelection, GroupDroObjective, WeightedMixing
+from strategies.objective import objective_of
+from strategies.parts import AdapterSelection
 from strategies.settings.consolidation import TaskMeanConsolidation
-from strategies.settings.objective import LocalObjective
-from strategies.training.adapters import earlier_means, scale_of
 from strategies.training.batches import Collator
 from strategies.training.checkpoint import CheckpointStore
 from strategies.training.halves import PlainNames
 from strategies.training.loop import Loop
-from strategies.training.seams import Part
+from strategies.training.materials import Materials
 
 
 def train(spec: JobSpec, work: TrainWork, runtime: Runtime) -> JobResult:
@@ -48,9 +45,7 @@ def train(spec: JobSpec, work: TrainWork, runtime: Runtime) -> JobResult:
 def _check(spec: JobSpec, work: TrainWork) -> None:
     template = work.template
     kind = template.objective.kind
-    classes = spec.task == "classification"
-    if not (kind == spec.task or (kind == "local" and classes) or (kind == "group-dro" and not classes)):
-        raise Refused(f"objective {kind} does not fit task {spec.task}")
+    objective.check(kind, spec.task)
     adapts = isinstance(template.selection, AdapterSelection)
     if adapts != isinstance(template.consolidation, TaskMeanConsolidation) or (not adapts and kind == "local"):
         raise Refused("an adapter a task, its consolidation and its objective belong together; use all or none")
@@ -65,6 +60,13 @@ def make_loop(spec: JobSpec, work: TrainWork, prepared: Prepared, runtime: Runti
     template, settings = work.template, work.template.training
     sizes = {name: len(rows) for name, rows in prepared.rows.items()}
     micro = min(settings.per_device_train_batch_size or settings.train_batch_size, template.mixing.batch)
+    materials = Materials(
+        template=template,
+        task=spec.task,
+        rows=prepared.rows,
+        labels=prepared.labels,
+        adaptation=prepared.adaptation,
+    )
     store = CheckpointStore(
         runtime.workspace / "checkpoints",
         fingerprint=fingerprint(spec, template, work.sources),
@@ -73,8 +75,8 @@ def make_loop(spec: JobSpec, work: TrainWork, prepared: Prepared, runtime: Runti
     )
     return Loop(
         prepared.run,
-        objective=_objective(spec, template, prepared),
-        parts={"consolidation": _consolidation(template, prepared), "selection": PlainNames()},
+        objective=objective_of(materials),
+        parts={"consolidation": consolidation_of(materials), "selection": PlainNames()},
         mixing=mixings.sampler(spec, work, sizes, read_cursor(Path(work.cursor)) if work.cursor else None),
         collate=Collator(prepared.rows, spec.task, pad=prepared.loaded.tokenizer.pad_token_id, micro=micro),
         schedule=template.schedule,
@@ -82,32 +84,6 @@ def make_loop(spec: JobSpec, work: TrainWork, prepared: Prepared, runtime: Runti
         steps=template.steps,
         store=store,
         watch=runtime,
-    )
-
-
-def _objective(spec: JobSpec, template: TrainTemplate, prepared: Prepared) -> Objective:
-    if isinstance(template.objective, GroupDroObjective):
-        assert isinstance(template.mixing, WeightedMixing)
-        owners = {source: name for name, sources in template.mixing.domains.items() for source in sources}
-        return GroupDro(template.objective, owners)
-    if not isinstance(template.objective, LocalObjective):
-        return OBJECTIVES[spec.task]()
-    own = {int(place) for rows in prepared.rows.values() if rows.labels is not None for place in rows.labels}
-    bank = prepared.adaptation.bank if prepared.adaptation else None
-    return Local(template.objective, own=own, means=earlier_means(bank, prepared.labels, own))
-
-
-def _consolidation(template: TrainTemplate, prepared: Prepared) -> Part:
-    settings, adaptation = template.consolidation, prepared.adaptation
-    if not isinstance(settings, TaskMeanConsolidation) or adaptation is None:
-        return consolidation_for(template)
-    rows = sum(len(prepared.rows[name]) for name in template.mixing.new)
-    return TaskMean(
-        settings,
-        adaptation.predecessors,
-        adapter=adaptation.selection.name,
-        scale=scale_of(adaptation.selection.lora),
-        epoch_steps=-(-rows // template.mixing.batch),
     )
 
 

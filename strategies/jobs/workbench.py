@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -13,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from storage.files import sha256_file
 from strategies.contract import EvaluateWork, JobSpec, MergeParent, MergeWork, ModelFiles
 from strategies.errors import BadPlan, Refused
 from strategies.inference.precision import Precision
@@ -103,7 +103,7 @@ class Bench:
             "into": self.into,
             "weights": {member.role: member.weight for member in self.inputs.members},
             "averaged": sorted(self.inputs.free),
-            "inputs": {role: {file.name: _sha256(file) for file in model.files} for role, model in models.items()},
+            "inputs": {role: {file.name: sha256_file(file) for file in model.files} for role, model in models.items()},
         }
 
 
@@ -172,8 +172,3 @@ def _unique(names: list[str], what: str) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise BadPlan(f"two {what} are called {twice[0]}; give each a name of its own")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -12,7 +12,6 @@ what the cut lost.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +22,11 @@ from torch import Tensor
 
 from strategies.errors import Refused
 from strategies.inference.export import TOKENIZER_FILES
-from strategies.inference.load import LABELS_FILE
+from strategies.inference.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LABELS_FILE
 from strategies.merging.inputs import Inputs, all_adapters, check_finite
-from strategies.merging.low_rank import LowRank, factor_gap, stacked, truncated, truncated_dense
+from strategies.merging.low_rank import LowRank, factor_gap, relative_norm, stacked, truncated, truncated_dense
 from strategies.merging.methods import Fisher, Linear, Maker
-from strategies.merging.models import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Adapted, adapter_of, spelled
+from strategies.merging.models import Adapted, adapter_of, spelled
 from strategies.merging.writing import copy_files
 
 
@@ -58,8 +57,9 @@ def write_adapter(folder: Path, *, inputs: Inputs, maker: Maker, tick: Callable[
     if isinstance(maker, Fisher):
         raise Refused("Fisher information is of full models; merge into a model")
     first = max(adapters, key=lambda one: len(one.labels))
+    alike = len({adapter.rank for adapter in adapters}) == 1
     tensors: dict[str, Tensor] = {}
-    cut = norms = apart = means = 0.0
+    cuts, gaps = [], []
     for module in sorted(first.modules):
         if _is_unchanged(module, adapters, inputs):
             # Factoring them anew would change their bytes, and leave an A that waits for its B with nothing but zeros.
@@ -70,14 +70,14 @@ def write_adapter(folder: Path, *, inputs: Inputs, maker: Maker, tick: Callable[
         check_finite(inputs, _canonical(f"{module}.weight", inputs), *found.values())
         tensors |= found
         tick()
-        missed, mean = _factor_gap(module, adapters)
-        cut, norms, apart, means = cut + lost**2, norms + norm**2, apart + missed**2, means + mean**2
+        cuts.append((lost, norm))
+        if alike:
+            gaps.append(factor_gap([adapter.factors(module) for adapter in adapters]))
     for name, key in first.replaced.items():
         tensors[key] = maker.tensor(_canonical(name, inputs))
         check_finite(inputs, _canonical(name, inputs), tensors[key])
     _save(folder, tensors, first)
-    alike = len({adapter.rank for adapter in adapters}) == 1
-    return Gaps(rank=_ratio(cut, norms), factors=_ratio(apart, means) if alike else None)
+    return Gaps(rank=relative_norm(cuts), factors=relative_norm(gaps) if alike else None)
 
 
 def adapters_of(inputs: Inputs) -> list[Adapted]:
@@ -130,16 +130,6 @@ def _terms(module: str, name: str, inputs: Inputs, maker: Linear) -> list[tuple[
 def _canonical(name: str, inputs: Inputs) -> str:
     """A tensor as the folder calls it: scales and halves are by those names."""
     return spelled(name, inputs.names) or name
-
-
-def _factor_gap(module: str, adapters: Sequence[Adapted]) -> tuple[float, float]:
-    if len({adapter.rank for adapter in adapters}) > 1:
-        return 0.0, 0.0
-    return factor_gap([adapter.factors(module) for adapter in adapters])
-
-
-def _ratio(part: float, whole: float) -> float:
-    return math.sqrt(part / whole) if whole > 0 else 0.0
 
 
 def _save(folder: Path, tensors: dict[str, Tensor], first: Adapted) -> None:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Collection, Iterable, Mapping
 
 from strategies.errors import Refused
-
-_BLOCK = re.compile(r"^(.*?(?:^|\.)(?:layers|layer|h|blocks|block))\.(\d+)\.")
+from strategies.selection.roles import BLOCK
 
 
 def block_of(name: str) -> tuple[str, int] | None:
     """Stack and index of the block that a parameter belongs to; None outside all blocks (embeddings, head, …)."""
-    found = _BLOCK.match(name)
+    found = BLOCK.match(name)
     return (found.group(1), int(found.group(2))) if found else None
 
 

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +15,10 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class LowRank:
-    """A change ``b @ a`` of a matrix: ``b`` (out, r) with the adapter's scale in it, ``a`` (r, in), float32."""
+    """A change ``b @ a`` of a matrix: ``b`` (out, r) with the adapter's scale in it, ``a`` (r, in).
+
+    All that is made of it is computed in the dtype of both.
+    """
 
     b: Tensor
     a: Tensor
@@ -53,6 +57,13 @@ def factor_gap(members: Sequence[LowRank]) -> tuple[float, float]:
     mean = stacked([(share, one) for one in members])
     apart = LowRank(b=sum(one.b for one in members) * share, a=sum(one.a for one in members) * share)  # type: ignore[arg-type]
     return stacked([(1.0, apart), (-1.0, mean)]).norm(), mean.norm()
+
+
+def relative_norm(norms: Iterable[tuple[float, float]]) -> float:
+    """How large parts are beside their wholes, all together: of pairs of both norms. 0 where there is nothing."""
+    pairs = list(norms)
+    whole = sum(norm**2 for _, norm in pairs)
+    return math.sqrt(sum(norm**2 for norm, _ in pairs) / whole) if whole > 0 else 0.0
 
 
 def _core(change: LowRank) -> tuple[Tensor, Tensor, Tensor]:

@@ -15,16 +15,19 @@ from torch import Tensor
 from strategies.contract import ModelFiles
 from strategies.errors import Refused
 from strategies.inference.checks import check_folder
-from strategies.inference.load import LABELS_FILE
+from strategies.inference.load import adapter_labels, unnamed
+from strategies.inference.names import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    PEFT_PREFIX,
+    WEIGHTS,
+    WEIGHTS_INDEX,
+    scale_of,
+)
 from strategies.merging.arithmetic import added
 from strategies.merging.low_rank import LowRank
 from strategies.settings import Json
 
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
-ADAPTER_CONFIG = "adapter_config.json"
-PREFIX = "base_model.model."
 TIED_HEAD = "lm_head.weight"
 DTYPES = {
     "F64": torch.float64, "I64": torch.int64, "F32": torch.float32, "I32": torch.int32, "BF16": torch.bfloat16,
@@ -97,7 +100,7 @@ class Folder:
         """Its classes in head order; empty for a head that was never trained."""
         found = self.config.get("id2label") or {}
         labels = tuple(str(found[key]) for key in sorted(found, key=int))
-        return () if labels == tuple(f"LABEL_{index}" for index in range(len(labels))) else labels
+        return () if unnamed(labels) else labels
 
     def replaces(self, name: str) -> bool:
         """Whether an adapter holds this tensor as a whole: there is none."""
@@ -132,8 +135,8 @@ class Folder:
 
 
 def _weight_files(path: Path) -> list[str]:
-    if (path / INDEX).exists():
-        return sorted(set(json.loads((path / INDEX).read_bytes())["weight_map"].values()))
+    if (path / WEIGHTS_INDEX).exists():
+        return sorted(set(json.loads((path / WEIGHTS_INDEX).read_bytes())["weight_map"].values()))
     if (path / WEIGHTS).exists():
         return [WEIGHTS]
     return sorted(file.name for file in path.glob("*.safetensors"))
@@ -152,10 +155,10 @@ class Adapted:
         self.adapter_config: Json = json.loads((adapter / ADAPTER_CONFIG).read_bytes())
         _check_plain(self.adapter_config, adapter)
         self._shards = Shards(adapter, [ADAPTER_WEIGHTS])
-        keys = [key for key in self._shards.names if key.startswith(PREFIX)]
+        keys = [key for key in self._shards.names if key.startswith(PEFT_PREFIX)]
         suffix = ".lora_A.weight"
-        self.modules = {key.removeprefix(PREFIX).removesuffix(suffix) for key in keys if key.endswith(suffix)}
-        self.replaced = {key.removeprefix(PREFIX): key for key in keys if ".lora_" not in key}
+        self.modules = {key.removeprefix(PEFT_PREFIX).removesuffix(suffix) for key in keys if key.endswith(suffix)}
+        self.replaced = {key.removeprefix(PEFT_PREFIX): key for key in keys if ".lora_" not in key}
         self._check_keys()
 
     @property
@@ -165,8 +168,7 @@ class Adapted:
     @property
     def labels(self) -> tuple[str, ...]:
         """Classes of the head that the adapter carries."""
-        path = self.adapter / LABELS_FILE
-        return tuple(json.loads(path.read_bytes())["labels"]) if path.exists() else self.base.labels
+        return adapter_labels(self.adapter) or self.base.labels
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -184,8 +186,8 @@ class Adapted:
     @property
     def scale(self) -> float:
         """What ``B @ A`` is multiplied by."""
-        alpha = float(self.adapter_config["lora_alpha"])
-        return alpha / (self.rank**0.5 if self.adapter_config.get("use_rslora") else self.rank)
+        config = self.adapter_config
+        return scale_of(self.rank, config["lora_alpha"], rslora=bool(config.get("use_rslora")))
 
     @property
     def transposed(self) -> bool:
@@ -265,7 +267,7 @@ class Adapted:
 
 def factor_keys(module: str) -> tuple[str, str]:
     """What a module's A and B are called in an adapter's file."""
-    return f"{PREFIX}{module}.lora_A.weight", f"{PREFIX}{module}.lora_B.weight"
+    return f"{PEFT_PREFIX}{module}.lora_A.weight", f"{PEFT_PREFIX}{module}.lora_B.weight"
 
 
 def spelled(name: str, known: Collection[str]) -> str | None:

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from strategies.errors import Diverged
 from strategies.inference.export import TOKENIZER_FILES
-from strategies.inference.load import LABELS_FILE, stored_dtype
-from strategies.merging.models import DTYPES, WEIGHTS, Adapted, Model, folder_of
+from strategies.inference.load import adapter_labels, stored_dtype
+from strategies.inference.names import WEIGHTS
+from strategies.merging.models import DTYPES, Adapted, Model, folder_of
 from strategies.settings import Json
 
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -112,9 +113,9 @@ def _entry(name: str, shaped: Model, base: Model, dtype: torch.dtype | None) -> 
 
 def _classes(shaped: Model) -> Json:
     """An adapter's classes, which its folder's configuration does not name."""
-    if not (isinstance(shaped, Adapted) and (shaped.adapter / LABELS_FILE).exists()):
+    labels = adapter_labels(shaped.adapter) if isinstance(shaped, Adapted) else ()
+    if not labels:
         return {}
-    labels = shaped.labels
     return {
         "id2label": {str(index): label for index, label in enumerate(labels)},
         "label2id": {label: index for index, label in enumerate(labels)},

@@ -14,7 +14,7 @@ from strategies.mixing.simplex import Weights, normalised
 from strategies.settings import Json
 
 
-def step(alpha: Weights, excess: Weights, *, eta: float = 1.0, smoothing: float = 1e-3) -> dict[str, float]:
+def step(alpha: Weights, excess: Weights, *, eta: float, smoothing: float) -> dict[str, float]:
     """``softmax(log alpha + eta * excess)``, of which ``smoothing`` is dealt out equally."""
     top = max(eta * excess[name] for name in alpha)
     moved = normalised({name: weight * math.exp(eta * excess[name] - top) for name, weight in alpha.items()})
@@ -27,7 +27,7 @@ class DoReMi:
     A domain absent from a step keeps the excess it last had; one never seen has none.
     """
 
-    def __init__(self, prior: Weights, *, eta: float = 1.0, smoothing: float = 1e-3) -> None:
+    def __init__(self, prior: Weights, *, eta: float, smoothing: float) -> None:
         self._eta, self._smoothing = eta, smoothing
         self.alpha = normalised(prior)
         if min(self.alpha.values()) == 0:

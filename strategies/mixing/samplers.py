@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from strategies.mixing.exact import fraction
 from strategies.mixing.replay import ReplayMixer
 from strategies.mixing.skill_it import SkillIt
 from strategies.mixing.weighted import Reweighting, WeightedMixer
@@ -29,5 +28,4 @@ def mixer(
 def _policy(mixing: WeightedMixing) -> Reweighting | None:
     if not isinstance(mixing.reweight, SkillItReweighting):
         return None
-    weights = {name: float(fraction(weight, f"weight of {name}")) for name, weight in mixing.weights.items()}
-    return SkillIt(mixing.reweight, {**weights, mixing.rest: 1 - sum(weights.values())})
+    return SkillIt(mixing.reweight, mixing.first_weights)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -11,9 +12,11 @@ from strategies.errors import BadPlan, Refused
 from strategies.inference.encoding import IGNORED
 from strategies.mixing.doremi import DoReMi
 from strategies.mixing.trajectory import MixturePoint, points
-from strategies.parts import GroupDroObjective
+from strategies.parts import GroupDroObjective, WeightedMixing
 from strategies.training import randomness
 from strategies.training.batches import Batch
+from strategies.training.ledger import MAX_POINTS
+from strategies.training.materials import Materials
 from strategies.training.objective import Objective
 from strategies.training.seams import PartState, Run
 
@@ -28,7 +31,9 @@ class GroupDro(Objective):
     through twice, with the same dropout. ``domains`` says which domain each source belongs to.
     """
 
-    def __init__(self, settings: GroupDroObjective, domains: Mapping[str, str]) -> None:
+    tasks = ("causal-lm", "sft")
+
+    def __init__(self, settings: GroupDroObjective, domains: Mapping[str, str], *, steps: int) -> None:
         unknown = sorted(set(domains.values()) - set(settings.prior))
         if unknown:
             raise BadPlan(f"domain {unknown[0]} has no prior weight in the objective; give it one")
@@ -36,7 +41,18 @@ class GroupDro(Objective):
         self._prior = dict(self._adversary.alpha)
         self._names = list(self._prior)
         self._place = {source: self._names.index(domain) for source, domain in domains.items()}
+        self._steps = steps
+        self._stride = math.ceil(steps / MAX_POINTS)
         self._course: list[list[float]] = []
+
+    @classmethod
+    def of(cls, settings: GroupDroObjective, materials: Materials) -> GroupDro:
+        """Over the domains of the job's mixing, which has to be weighted."""
+        template = materials.template
+        if not isinstance(template.mixing, WeightedMixing):
+            raise Refused("the group-dro objective needs domains; give the job a weighted mixing")
+        owners = {source: name for name, sources in template.mixing.domains.items() for source in sources}
+        return cls(settings, owners, steps=template.steps)
 
     def begin(self, run: Run) -> None:
         """The reference answers without dropout and never moves."""
@@ -49,9 +65,9 @@ class GroupDro(Objective):
         return self._adversary.average()
 
     def trajectory(self) -> list[MixturePoint]:
-        """Alpha of every step."""
-        weights = [dict(zip(self._names, alpha, strict=True)) for alpha in self._course]
-        return points(range(1, len(weights) + 1), weights)
+        """Alpha after steps equally far apart, and after the last."""
+        steps = [min(self._stride * at, self._steps) for at in range(1, len(self._course) + 1)]
+        return points(steps, [dict(zip(self._names, alpha, strict=True)) for alpha in self._course])
 
     def gradients(self, run: Run, micro: Sequence[Batch]) -> Tensor:
         """One step of alpha, then the gradient of the re-weighted loss; returns that loss, detached."""
@@ -78,7 +94,9 @@ class GroupDro(Objective):
             loss = (kept * weight).sum() / scale
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
-        self._course.append(list(alpha.values()))
+        step = run.step + 1
+        if step % self._stride == 0 or step == self._steps:
+            self._course.append(list(alpha.values()))
         return total
 
     def _losses(self, run: Run, model: torch.nn.Module, batch: Batch) -> Tensor:

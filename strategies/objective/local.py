@@ -9,7 +9,9 @@ import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
 
 from strategies.settings.objective import LocalObjective
+from strategies.training.adapters import earlier_means
 from strategies.training.batches import Batch
+from strategies.training.materials import Materials
 from strategies.training.objective import Objective
 from strategies.training.seams import Run
 
@@ -21,12 +23,22 @@ class Local(Objective):
     ``features`` and ``classifier`` (an :class:`~strategies.inference.bank.adapted.AdaptedClassifier`).
     """
 
+    tasks = ("classification",)
+
     def __init__(self, settings: LocalObjective, *, own: Collection[int], means: Tensor | None = None) -> None:
         self.settings = settings
         self.own = sorted(own)
         self.means = means
         self._whole: Tensor | None = None
         self._place, self._weight = 0, 0
+
+    @classmethod
+    def of(cls, settings: LocalObjective, materials: Materials) -> Local:
+        """With the classes that the job's rows have, and the bank's means of all others."""
+        labels = [rows.labels for rows in materials.rows.values() if rows.labels is not None]
+        own = {int(place) for found in labels for place in found}
+        bank = materials.adaptation.bank if materials.adaptation else None
+        return cls(settings, own=own, means=earlier_means(bank, materials.labels, own))
 
     def begin(self, run: Run) -> None:
         self.means = None if self.means is None else self.means.to(run.precision.device, torch.float32)

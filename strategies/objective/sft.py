@@ -7,3 +7,5 @@ from strategies.objective.causal_lm import CausalLm
 
 class Sft(CausalLm):
     """Cross-entropy of the answer's tokens and the token that closes it; the prompt's targets do not count."""
+
+    tasks = ("sft",)

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from strategies.contract import Plan, Signals
 from strategies.contract.graph import MODEL, validate
-from strategies.planning import compose, cosine, trunk
+from strategies.planning import cosine, refusals, trunk
 from strategies.settings.composition import Composition
 from strategies.settings.schedule import CosineSettings
 
 
 def plan(signals: Signals, composition: Composition, *, strategy: str) -> Plan:
     """The plan of a composition, under the strategy's name; raises BadPlan where there is none."""
-    compose.check(composition, signals.training, signals.task)
-    compose.check_parent(composition, signals)
+    refusals.check(composition, signals.training, signals.task)
+    refusals.check_parent(composition, signals)
     signals = _of_bank(signals) if composition.selection.kind == "adapter" else signals
     signals = _of_base(signals) if composition.start == "base" else signals
     schedule = composition.schedule

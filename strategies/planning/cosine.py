@@ -5,8 +5,7 @@ from __future__ import annotations
 from strategies.contract import Explained, Plan, Signals, TrainTemplate
 from strategies.contract.graph import BANK, MODEL
 from strategies.parts import CosineSchedule
-from strategies.planning import merging, mixing
-from strategies.planning import values as resolve
+from strategies.planning import common, merging, mixing
 from strategies.planning.stage import Stage, grows, in_words, parents_cursor, resolve_stage, sources_of, train_job
 from strategies.settings.composition import Composition
 from strategies.settings.schedule import CosineSettings
@@ -16,7 +15,7 @@ from strategies.words import counted
 def plan(signals: Signals, composition: Composition, schedule: CosineSettings, *, strategy: str) -> Plan:
     """Warm up, decay to the end of the stage; the parent's moments go on only where that was asked for."""
     new, old = sources_of(signals, composition)
-    rate = resolve.peak_rate(signals.training, signals.task)
+    rate = common.peak_rate(signals.training, signals.task)
     stage = resolve_stage(signals, composition, strategy=strategy, new=new, old=old, rate=rate)
     stage = stage.with_values(
         optimizer=_optimizer(signals, composition), warmup_start=_warmup_start(signals, schedule.warmup_start)
@@ -51,25 +50,25 @@ def _init(stage: Stage) -> str:
 
 def _schedule(stage: Stage) -> CosineSchedule:
     start = stage.values["warmup_start"].value
-    last = stage.signals.parent_settings.get("last_learning_rate") if start == "last_lr" else None
-    return resolve.cosine(stage.values).model_copy(update={"warmup_start": start, "last_lr": last})
+    last = stage.signals.parent_settings.last_learning_rate if start == "last_lr" else None
+    return common.cosine(stage.values).model_copy(update={"warmup_start": start, "last_lr": last})
 
 
 def _optimizer(signals: Signals, composition: Composition) -> Explained:
     if not composition.keep_optimizer:
-        return Explained(value="reset", origin=resolve.DEFAULT)
+        return Explained(value="reset", origin=common.DEFAULT)
     if "state/optimizer" not in signals.parent_state:
         return Explained(value="reset", origin="keep_optimizer, but the live version left no moments")
     if "state/trunk" in signals.parent_state:
         return Explained(value="reset", origin="keep_optimizer, but the live version's moments are its trunk's")
     if grows(signals):
         return Explained(value="reset", origin="keep_optimizer, but there are no moments of the new classes")
-    if signals.parent_settings.get("tuner", signals.training.tuner) != signals.training.tuner:
+    if signals.parent_settings.tuner not in (None, signals.training.tuner):
         return Explained(value="reset", origin="keep_optimizer, but the live version's moments are of another tuner")
     return Explained(value="continued", origin="settings: keep_optimizer")
 
 
 def _warmup_start(signals: Signals, start: str) -> Explained:
-    if start == "last_lr" and signals.parent_settings.get("last_learning_rate") is None:
+    if start == "last_lr" and signals.parent_settings.last_learning_rate is None:
         return Explained(value="zero", origin="last_lr, but the live version has no last rate")
-    return Explained(value=start, origin=resolve.SETTINGS if start != "zero" else resolve.DEFAULT)
+    return Explained(value=start, origin=common.SETTINGS if start != "zero" else common.DEFAULT)

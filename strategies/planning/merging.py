@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from strategies.contract import Explained, MergeTemplate, Plan, Template, TrainTemplate
 from strategies.contract.graph import ADAPTER, MODEL, START, parse_reference
 from strategies.errors import BadPlan
-from strategies.planning import values as resolve
+from strategies.planning import common
 from strategies.planning.mixing import MAIN
 from strategies.planning.stage import Stage, everything
 from strategies.settings.consolidation import MergeConsolidation
@@ -49,14 +49,14 @@ def _with_last_step(stage: Stage, jobs: Mapping[str, Template], *, last: str) ->
         return Ended(jobs=jobs, result=last)
     trained = {f"{last}-{at + 1}": _sibling(main, at) for at in range(settings.count)}
     before = {name: job for name, job in jobs.items() if name != last}
-    origin = resolve.DEFAULT if settings.siblings is None else resolve.SETTINGS
+    origin = common.DEFAULT if settings.siblings is None else common.SETTINGS
     count = settings.count
     return Ended(
         jobs={**before, **trained, MERGE: _merge(stage, settings, main, tuple(trained))},
         result=MERGE,
         values={
             "siblings": Explained(value=count, origin=origin),
-            "merge": Explained(value=settings.method.kind, origin=resolve.SETTINGS),
+            "merge": Explained(value=settings.method.kind, origin=common.SETTINGS),
         },
         in_words=f", then merges {counted(count, 'sibling')} by {settings.method.kind}",
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
-from strategies.agent.trajectories import Domain, Head, Provenance, Trajectory
+from strategies.agent.trajectories import Provenance, Trajectory, TrajectoryDomain, TrajectoryHeader
 from strategies.contract import MergeTemplate, Plan, Signals, TrainTemplate
 from strategies.contract.domains import by_domain
 from strategies.contract.graph import parse_reference
@@ -45,16 +45,16 @@ def recorded(
     measured = {domain.name: domain.measured for domain in found}
     start, end = (by_domain({one: losses[one] for one in sets}, measured) for losses in (before, after))
     prior = domains.prior(found)
-    head = Head(
+    header = TrajectoryHeader(
         environment=environment,
         domains=tuple(
-            Domain(name=one.name, target=one.new, prior=prior[one.name], similarity=one.similarity) for one in found
+            TrajectoryDomain(name=one.name, new=one.new, prior=prior[one.name], similarity=one.similarity)
+            for one in found
         ),
         total=1,
         provenance=_provenance(plan, run, jobs, data),
     )
-    begun = Trajectory(**{name: getattr(head, name) for name in Head.model_fields}, start=tuple(start.values()))
-    return begun.after(
+    return header.begun(tuple(start.values())).after(
         weights=list(normalised({one.name: sum(rows[source] for source in one.sources) for one in found}).values()),
         losses=tuple(end.values()),
         tokens=sum(int(jobs.get(name, {}).get("tokens", 0)) for name in run),

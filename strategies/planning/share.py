@@ -81,8 +81,8 @@ def _raise_values(signals: Signals) -> dict[str, Explained]:
         return {"replay_raise": Explained(value=0, origin="no rise of an anchor's loss was measured")}
     if rise <= signals.anchor_tolerance / 2:
         return {"replay_raise": Explained(value=0, origin="the anchor's loss is within half its tolerance")}
-    before = int(signals.parent_settings.get("replay_raise") or 0)
-    risen = rise > float(signals.parent_settings.get("anchor_rise") or 0.0)
+    before = signals.parent_settings.replay_raise
+    risen = rise > signals.parent_settings.anchor_rise
     notches = min(before + 1 if risen or not before else before, len(NOTCHES) - 1)
     return {
         "replay_raise": Explained(value=notches, origin=f"the anchor's loss has risen by {rise:.1%}"),

@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from strategies import selection
-from strategies.contract import Explained, Signals, SourceFacts, TrainTemplate
+from strategies.contract import Explained, Refusal, Signals, SourceFacts, TrainTemplate
 from strategies.parts import Consolidation, Mixing, Objective, ReplayMixing, Schedule, Selection
-from strategies.planning import domains, share
-from strategies.planning import values as resolve
+from strategies.planning import common, domains, share
 from strategies.planning.domains import Domain
-from strategies.settings import Json
 from strategies.settings.composition import SCREWS, Composition
 from strategies.settings.consolidation import (
     ConsolidationSettings,
@@ -88,10 +86,10 @@ def resolve_stage(
     shares["replay"], rate = _differ(refused, replay=shares["replay"], rate=rate, pinned=pinned)
     chosen, drawn = selection.resolve(signals, composition.selection)
     values = {
-        "strategy": Explained(value=strategy, origin=resolve.SETTINGS),
+        "strategy": Explained(value=strategy, origin=common.SETTINGS),
         **screws,
-        **resolve.common_values(signals, rate),
-        **resolve.cosine_values(signals, resolve.total_rows(_taught(composition, new, old))),
+        **common.common_values(signals, rate),
+        **common.cosine_values(signals, common.total_rows(_taught(composition, new, old))),
         **shares,
         **drawn,
     }
@@ -101,7 +99,7 @@ def resolve_stage(
         signals=signals,
         composition=composition,
         selection=chosen,
-        objective=resolve.objective(signals, composition.objective),
+        objective=common.objective(signals, composition.objective),
         new=new,
         old=old,
         values=values,
@@ -143,15 +141,15 @@ def _kinds(composition: Composition) -> dict[str, str]:
     return {"start": composition.start, **{screw: getattr(composition, screw).kind for screw in SCREWS}}
 
 
-def _refused(signals: Signals, strategy: str, kinds: dict[str, str]) -> list[Json]:
-    """Settings of decisions on the same batches that the gate refused and that were composed alike."""
+def _refused(signals: Signals, strategy: str, kinds: dict[str, str]) -> list[Refusal]:
+    """Decisions on the same batches that the gate refused and that were composed alike."""
     alike = {"strategy": strategy, **kinds}
-    return [one for one in signals.refused if all(one.get(key, value) == value for key, value in alike.items())]
+    return [one for one in signals.refused if all(getattr(one, key) in (None, value) for key, value in alike.items())]
 
 
-def _differ(refused: list[Json], *, replay: Explained, rate: Explained, pinned: bool) -> tuple[Explained, Explained]:
+def _differ(refused: list[Refusal], *, replay: Explained, rate: Explained, pinned: bool) -> tuple[Explained, Explained]:
     stronger, lower = float(replay.value), float(rate.value)
-    before = [(one.get("replay", stronger), one.get("learning_rate")) for one in refused]
+    before = [(stronger if one.replay is None else one.replay, one.learning_rate) for one in refused]
     while (stronger, lower) in before:
         notch = None if pinned else share.next_notch(stronger)
         stronger, lower = (stronger, lower / 2) if notch is None else (notch, lower)
@@ -196,7 +194,7 @@ def train_job(
 def replay(stage: Stage, *, cursor: str | None) -> ReplayMixing:
     """The stage's old sources in place of its share of the new ones."""
     return ReplayMixing(
-        new=resolve.names(stage.new),
+        new=common.names(stage.new),
         old=share.weights(stage.old, stage.signals.anchor),
         share=stage.share,
         batch=stage.signals.training.train_batch_size,
@@ -221,7 +219,7 @@ def decay(consolidation: ConsolidationSettings, steps: int) -> dict[str, Explain
         return {}
     given = consolidation.decay is not None
     horizon = f"horizon of {counted(consolidation.horizon, 'stage')} of {counted(steps, 'step')}"
-    origin = resolve.SETTINGS if given else horizon
+    origin = common.SETTINGS if given else horizon
     return {"decay": Explained(value=consolidation.decay_over(steps), origin=origin)}
 
 

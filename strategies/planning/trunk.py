@@ -16,8 +16,8 @@ from strategies.contract.graph import ADAPTER
 from strategies.errors import BadPlan
 from strategies.mixing.replay import old_rows
 from strategies.parts import InfiniteSchedule, Mixing, ReplayMixing
-from strategies.planning import merging, mixing, share
-from strategies.planning import values as resolve
+from strategies.planning import common, merging, mixing, share
+from strategies.planning.reweighting import MIXTURE
 from strategies.planning.stage import (
     Stage,
     decay,
@@ -28,7 +28,6 @@ from strategies.planning.stage import (
     sources_of,
     train_job,
 )
-from strategies.settings import Json
 from strategies.settings.composition import Composition
 from strategies.settings.consolidation import KeepConsolidation
 from strategies.settings.schedule import InfiniteSettings
@@ -69,7 +68,7 @@ def _stage(
         obstacle = _too_fast(resumed)
         if obstacle is None:
             return resumed, None
-    rate = resolve.peak_rate(signals.training, signals.task)
+    rate = common.peak_rate(signals.training, signals.task)
     fresh = resolve_stage(signals, composition, strategy=strategy, new=new, old=old, rate=rate)
     return _with_constant_rate(fresh, settings), obstacle
 
@@ -78,8 +77,8 @@ def _not_infinite(signals: Signals) -> str | None:
     parent = signals.parent_settings
     if not {"state/trunk", "state/optimizer"} <= set(signals.parent_state):
         return "the live version has no trunk"
-    same = parent.get("schedule") == "infinite" and parent.get("tuner") == signals.training.tuner
-    if not same or not {"learning_rate", "constant_learning_rate"} <= set(parent):
+    same = parent.schedule == "infinite" and parent.tuner == signals.training.tuner
+    if not same or parent.learning_rate is None or parent.constant_learning_rate is None:
         return "the live version was trained otherwise"
     if grows(signals):
         return "there are new classes, for which the trunk's optimizer has no moments"
@@ -90,21 +89,22 @@ def _not_infinite(signals: Signals) -> str | None:
 
 def _too_fast(stage: Stage) -> str | None:
     """Going on above the trunk's rate without warm-up would bring the loss spike back."""
-    trunks = float(stage.signals.parent_settings["constant_learning_rate"])
+    trunks = stage.signals.parent_settings.constant_learning_rate
+    assert trunks is not None
     rate = stage.rate("constant_learning_rate")
     return None if rate <= trunks else f"its rate {rate:g} is above the live trunk's {trunks:g}, which takes a warm-up"
 
 
 def _trunks_peak(signals: Signals) -> Explained:
     if signals.training.learning_rate is not None:
-        return resolve.peak_rate(signals.training, signals.task)
-    return Explained(value=float(signals.parent_settings["learning_rate"]), origin="the live version's trunk")
+        return common.peak_rate(signals.training, signals.task)
+    return Explained(value=signals.parent_settings.learning_rate, origin="the live version's trunk")
 
 
 def _carried(signals: Signals) -> tuple[SourceFacts, ...]:
     """Sources with left-over rows, as far as those go."""
-    left: Json = signals.parent_settings.get("left_over") or {}
-    return tuple(_only(one, int(left[one.name])) for one in share.replayable(signals) if left.get(one.name))
+    left = signals.parent_settings.left_over
+    return tuple(_only(one, left[one.name]) for one in share.replayable(signals) if left.get(one.name))
 
 
 def _only(source: SourceFacts, rows: int) -> SourceFacts:
@@ -152,7 +152,7 @@ def _not_taken(stage: Stage) -> dict[str, int]:
 
     Rows that replay displaced from trunk and release alike are not among them: no schedule makes up for those.
     """
-    available = resolve.total_rows(stage.new)
+    available = common.total_rows(stage.new)
     after_trunk = max(0, available - _new_rows(stage, _trunk_steps(stage)))
     left = min(after_trunk, _new_rows(stage, _length(stage, "anneal")))
     return {source.name: math.ceil(left * source.rows / available) for source in stage.signals.new if left}
@@ -186,7 +186,7 @@ def _trunk(stage: Stage, settings: InfiniteSettings, *, resumed: bool) -> TrainT
         init="@live/state/trunk" if resumed else "@live/answer/model",
         optimizer="@live/state/optimizer" if resumed else None,
         steps=_trunk_steps(stage),
-        state=(*STATE, mixing.MIXTURE) if stage.domains else STATE,
+        state=(*STATE, MIXTURE) if stage.domains else STATE,
     )
     return made.model_copy(update={"consolidation": KeepConsolidation()})
 
@@ -220,7 +220,7 @@ def in_one(trunk: TrainTemplate, release: TrainTemplate) -> TrainTemplate:
 def _mixing(stage: Stage) -> Mixing:
     """The stage's mixing; of an earlier batch replay takes no more as new than its release alone took."""
     made = mixing.of(stage, cursor=parents_cursor(stage.signals), steps=_trunk_steps(stage))
-    own = resolve.names(stage.signals.new)
+    own = common.names(stage.signals.new)
     carried = {source.name: source.rows for source in stage.new if source.name not in own}
     return made.model_copy(update={"most": carried}) if isinstance(made, ReplayMixing) else made
 

@@ -59,7 +59,7 @@ def _all(training: TrainingSettings) -> Selection:
 
 def _adapter(signals: Signals, settings: AdapterSettings) -> tuple[Selection, dict[str, Explained]]:
     """The bank's next adapter, a copy of its last one; t1 where there is no bank yet."""
-    before = str(signals.parent_settings["adapter"]) if BANK in signals.parent_answer else None
+    before = signals.parent_settings.adapter if BANK in signals.parent_answer else None
     name = f"t{int(before.removeprefix('t')) + 1 if before else 1}"
     origin = f"starts as a copy of {before}" if before else "the bank's first"
     chosen = AdapterSelection(

@@ -16,8 +16,8 @@ from strategies.settings import LoraSettings
 
 ATTENTION = ("q", "k", "v", "o")
 FEED_FORWARD = (("gate", "up", "down"), ("up", "down"))
-FUSED = {"qkv": ("q", "k", "v"), "gate_up": ("gate", "up")}
-_BLOCK = re.compile(r"^((?:.*?\.)?(?:layers|layer|h|blocks|block))\.(\d+)\.(.+)$")
+BLOCK = re.compile(r"^((?:.*?\.)?(?:layers|layer|h|blocks|block))\.(\d+)\.(.+)$")
+"""A parameter's name in a block: the stack of blocks, the block's index, and the name within it."""
 _PATTERNS = {
     "q": r"q_proj|q_lin|query|q_norm|q_layernorm",
     "k": r"k_proj|k_lin|key|k_norm|k_layernorm",
@@ -74,7 +74,7 @@ def blocks(table: Sequence[Parameter]) -> tuple[tuple[Parameter, ...], ...]:
     found: dict[int, list[Parameter]] = {}
     stacks: dict[str, str] = {}
     for parameter in table:
-        match = _BLOCK.match(parameter.name)
+        match = BLOCK.match(parameter.name)
         if match:
             stacks.setdefault(match[1], parameter.name)
             found.setdefault(int(match[2]), []).append(parameter)
@@ -87,7 +87,7 @@ def blocks(table: Sequence[Parameter]) -> tuple[tuple[Parameter, ...], ...]:
 
 def embeddings(table: Sequence[Parameter]) -> tuple[Parameter, ...]:
     """What stands before the blocks: tokens, positions, and the norm or projection of their sum."""
-    return tuple(parameter for parameter in table if _BLOCK.match(parameter.name) is None and _embeds(parameter))
+    return tuple(parameter for parameter in table if BLOCK.match(parameter.name) is None and _embeds(parameter))
 
 
 def is_tied(parameter: Parameter) -> bool:
@@ -130,7 +130,7 @@ def _embeds_by_name(name: str) -> bool:
 
 
 def _role(parameter: Parameter) -> str:
-    match = _BLOCK.match(parameter.name)
+    match = BLOCK.match(parameter.name)
     path = match[3].rpartition(".")[0] if match else ""
     for role, pattern in _ROLES.items():
         if pattern.fullmatch(path):

@@ -1,4 +1,9 @@
-"""How a data mixing agent is built, taught and given runs to learn from (METHODS 4.1)."""
+"""How a data mixing agent is built, taught and given runs to learn from (METHODS 4.1).
+
+Records more than settings: each is written down whole beside what was made by it (in an agent's card, a collection's,
+a plan), so that this can be loaded, gone on with and told from what other values made. Most fields are constants; each
+class says which of them a user can set. The numbers are this project's own, as no code of the paper is public.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +34,7 @@ def check_size(*, hidden: int, layers: int, heads: int, max_parameters: int) -> 
 
 
 class AgentSettings(Closed):
-    """The networks: one form for the policy and both critics, each with its own parameters."""
+    """The networks: one form for the policy and both critics, each with its own parameters. No field can be set."""
 
     width: int = Field(64, ge=4, description="size of a domain's vector")
     layers: int = Field(2, ge=1, description="layers of attention across domains and over steps")
@@ -48,7 +53,10 @@ class AgentSettings(Closed):
 
 
 class LearningSettings(Closed):
-    """Supervised warm start, then conservative Q-learning."""
+    """Supervised warm start, then conservative Q-learning.
+
+    ``rekindle mixing train`` sets the updates of both, ``conservative`` and the seed.
+    """
 
     warm_steps: int = Field(defaults.WARM_UPDATES, ge=0, description="updates of the supervised warm start")
     steps: int = Field(defaults.UPDATES, ge=0, description="updates of conservative Q-learning")
@@ -77,7 +85,10 @@ class LearningSettings(Closed):
 
 
 class ProposalSettings(Closed):
-    """Which mixtures the runs that an agent learns from are given."""
+    """Which mixtures the runs that an agent learns from are given.
+
+    ``rekindle mixing collect`` sets how many runs of how many steps, and the seed.
+    """
 
     trajectories: int = Field(ENOUGH, ge=1, description="runs")
     steps: int = Field(defaults.STEPS, ge=1, description="re-weighting steps in a run")
@@ -88,17 +99,13 @@ class ProposalSettings(Closed):
     replay: tuple[float, ...] = Field(REPLAY, description="shares of constant replay")
     seed: int = Field(defaults.SEED, ge=0, description="of all draws")
 
-    @model_validator(mode="after")
-    def _ordered(self) -> ProposalSettings:
-        if self.concentration_low > self.concentration_high:
-            raise ValueError("concentration_low cannot exceed concentration_high")
-        if not all(0 <= share <= 1 for share in self.replay):
-            raise ValueError("replay shares lie between 0 and 1")
-        return self
-
 
 class ProxySettings(Closed):
-    """The small language model that mixtures are tried on."""
+    """The small language model that mixtures are tried on.
+
+    ``rekindle mixing`` sets its size (``hidden``, ``layers``, ``max_parameters``), its steps, their tokens and those of
+    an evaluation; ``collect`` the seed too. A stream's RegMix search sets its size and the tokens of a run.
+    """
 
     vocabulary: int = Field(2048, ge=8, description="most frequent tokens that keep an id of their own")
     hidden: int = Field(defaults.HIDDEN, ge=8, description="width of the model")

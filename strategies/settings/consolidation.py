@@ -17,58 +17,71 @@ class KeepConsolidation(Closed):
 
 
 class AlignSettings(Closed):
-    """The head trained on samples of every class's Gaussian after the task (METHODS 3.2)."""
+    """After a task the head is trained once more, on features drawn from every class's Gaussian (METHODS 3.2)."""
 
-    epochs: int = Field(30, ge=1, description="passes, one step a class in each")
-    batches: int = Field(5, ge=1, description="features drawn of each class in an epoch, in batches")
-    lr: float = Field(0.005, gt=0, description="peak rate of the head, decayed to 0")
-    momentum: float = Field(0.9, ge=0, lt=1, description="of the descent")
-    weight_decay: float = Field(5e-4, ge=0, description="of the head")
+    epochs: int = Field(30, ge=1, description="passes; each takes one step for every class")
+    batches: int = Field(5, ge=1, description="batches of features that are drawn for each class in a pass")
+    lr: float = Field(0.005, gt=0, description="peak learning rate of the head; it falls to 0")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of the head's SGD")
+    weight_decay: float = Field(5e-4, ge=0, description="weight decay of the head")
 
 
 class RouterSettings(Closed):
-    """Which adapter answers a request (METHODS 3.3, 3.6, 3.7); ``prior`` and what follows are for language models."""
+    """Which adapter answers a request (METHODS 3.3, 3.6, 3.7); all settings but ``rounds`` are for language models."""
 
-    rounds: int = Field(4, ge=1, description="at most so often a request is sent on to another adapter")
+    rounds: int = Field(
+        4,
+        ge=1,
+        description="most times a request is passed on to another adapter; for language models, how many adapters are"
+        " asked besides the likeliest",
+    )
     prior: Literal["cosine", "gaussian"] = Field(
         "gaussian",
-        description="language models: how a prompt is compared with the domains before any adapter is asked; an adapter"
-        " hardly learns its prompts, and cosines of their features lie close together",
+        description="how a prompt is compared with each domain before any adapter is asked: by a Gaussian of the"
+        " features of the domain's prompts, or by the cosine to their mean",
     )
     temperature: float | None = Field(
-        None, gt=0, description="prior cosine: multiplies the cosines; default: the number of domains"
+        None, gt=0, description="prior cosine: factor of the cosines; default: the number of domains"
     )
     threshold: float = Field(
-        0.3, ge=0, le=1, description="language models: a request less probable in every domain goes to the base"
+        0.3, ge=0, le=1, description="a request that no domain reaches with this probability goes to the base model"
     )
     percentile: float = Field(
         99.0,
         gt=0,
         le=100,
-        description="language models: one farther from all than this share of their own goes there too",
+        description="a request that is farther from every domain than this percentage of the domain's own prompts goes"
+        " to the base model",
     )
-    documents: int = Field(
-        512, ge=8, description="language models: prompts of a domain that its statistics are made of"
-    )
+    documents: int = Field(512, ge=8, description="most prompts of a domain that its statistics are made from")
 
 
 class TaskMeanConsolidation(Closed):
-    """A bank of adapters, one a task, each pulled towards the mean of those before it (METHODS 3.2, 3.6)."""
+    """A bank: one adapter for each task, pulled towards the mean of the earlier ones (METHODS 3.2, 3.6)."""
 
-    kind: Literal["task-mean"] = Field("task-mean", description="a bank of adapters, each pulled to earlier ones")
-    alpha: float = Field(0.1, ge=0, le=1, description="how far an adapter is pulled at once; 0: not, 1: onto the mean")
-    merge_every: Literal["step", "epoch", "task"] = Field("epoch", description="how often it is pulled")
+    kind: Literal["task-mean"] = Field(
+        "task-mean", description="a bank of adapters, each pulled towards the earlier ones"
+    )
+    alpha: float = Field(
+        0.1, ge=0, le=1, description="how far one pull moves the adapter; 0: not at all, 1: onto the mean"
+    )
+    merge_every: Literal["step", "epoch", "task"] = Field("epoch", description="how often the adapter is pulled")
     scale_alpha_by_lr: bool = Field(
-        True, description="merge_every step: alpha falls with the rate, so that a stage's end does not erase it"
+        True,
+        description="merge_every step: alpha falls with the learning rate, for a constant pull erases what was learned"
+        " as the rate goes to 0",
     )
     space: Literal["auto", "factor", "delta"] = Field(
-        "auto", description="average factors, or their products (delta); auto: products once both differ by gap"
+        "auto",
+        description="average the low-rank factors, or their products (delta); auto: products once they differ by gap",
     )
     gap: float = Field(0.1, ge=0, description="space auto: relative difference above which products are averaged")
     covariance: Literal["auto", "full", "diagonal"] = Field(
-        "auto", description="of class statistics; auto: diagonal above 1024 dimensions"
+        "auto", description="covariance in the classes' statistics; auto: diagonal above 1024 dimensions, else full"
     )
-    align: AlignSettings | None = Field(AlignSettings(), description="classes: training of the head after a task")
+    align: AlignSettings | None = Field(
+        AlignSettings(), description="classification: training of the head after a task; null: none"
+    )
     router: RouterSettings = Field(RouterSettings(), description="which adapter answers a request")
 
 
@@ -78,20 +91,19 @@ SIBLINGS = 3
 
 
 class MergeConsolidation(Closed):
-    """The stage trains ``siblings`` that differ in the order of their rows, and merges them as its last step.
+    """The stage trains ``siblings``, models that differ in the order of their rows alone, and merges them at its end.
 
     Changes are counted from the model that training starts from, which interpolate and lines go back towards. A method
     that averages models takes that model as the second one where there is one sibling alone.
     """
 
-    kind: Literal["merge"] = Field("merge", description="siblings of one start, merged as the last step")
+    kind: Literal["merge"] = Field("merge", description="siblings of one start, merged as the stage's last step")
     method: LastStep = Field(SoupMerge(), description="how they are merged")
     siblings: int | None = Field(
         None,
         ge=1,
         le=8,
-        description=f"models trained, alike but for the order of rows; default: {SIBLINGS}, or 1 where the method"
-        " scales the change of one",
+        description=f"models to train; default: {SIBLINGS}, or 1 where the method scales the change of one model",
     )
 
     @model_validator(mode="before")
@@ -125,9 +137,9 @@ class EmaConsolidation(Closed):
 
     kind: Literal["ema"] = Field("ema", description="a moving average of the weights over the stage's steps")
     decay: float | None = Field(
-        None, ge=0, lt=1, description="what stays of the average each step; default: 1 - 1 / (horizon * steps)"
+        None, ge=0, lt=1, description="share of the average that each step keeps; default: 1 - 1 / (horizon * steps)"
     )
-    horizon: float = Field(1.0, gt=0, le=5, description="length of the average's memory, in stages")
+    horizon: float = Field(1.0, gt=0, le=5, description="how far back the average reaches, in stages")
 
     def decay_over(self, steps: int) -> float:
         """The decay of a stage of ``steps`` optimizer steps."""

@@ -24,97 +24,106 @@ class MergeMethod(Closed):
 
 
 class SoupMerge(MergeMethod):
-    """The weighted mean of the parents (Wortsman et al. 2022, uniform soup)."""
+    """The weighted mean of the models (Wortsman et al. 2022, uniform soup)."""
 
-    kind: Literal["soup"] = "soup"
+    kind: Literal["soup"] = Field("soup", description="the weighted mean of the models")
     weighted: ClassVar[bool] = True
     mean: ClassVar[bool] = True
 
 
 class GreedySoupMerge(MergeMethod):
-    """Best parent first; another one joins if the soup's score on ``select`` strictly rises (Wortsman et al. 2022)."""
+    """The best model first; another joins if the mean with it scores higher on ``select`` (Wortsman et al. 2022)."""
 
-    kind: Literal["greedy-soup"] = "greedy-soup"
+    kind: Literal["greedy-soup"] = Field("greedy-soup", description="the mean of those models that make it better")
     mean: ClassVar[bool] = True
 
 
 class TaskArithmeticMerge(MergeMethod):
-    """Base plus ``lam`` times the sum of the task vectors (Ilharco et al. 2023); below 0: forget."""
+    """The base plus ``lam`` times the sum of all models' changes of it (Ilharco et al. 2023)."""
 
-    kind: Literal["task-arithmetic"] = "task-arithmetic"
+    kind: Literal["task-arithmetic"] = Field("task-arithmetic", description="the base plus the summed changes, scaled")
     weighted: ClassVar[bool] = True
-    lam: float = Field(0.4, ge=-2, le=2, description="scale of the summed task vectors; search 0 to 1")
+    lam: float = Field(
+        0.4, ge=-2, le=2, description="scale of the summed changes, usually 0 to 1; below 0 the model unlearns them"
+    )
 
 
 class TiesMerge(MergeMethod):
-    """Trim, elect signs, disjoint mean (Yadav et al. 2023)."""
+    """Small changes are dropped; of each number, changes of the prevailing sign are averaged (Yadav et al. 2023)."""
 
-    kind: Literal["ties"] = "ties"
-    density: float = Field(0.2, ge=0, le=1, description="share of each parent's changes that stay, largest first")
-    lam: float = Field(1.0, ge=-2, le=2, description="scale of the merged task vector")
+    kind: Literal["ties"] = Field("ties", description="the mean of the largest changes that agree in sign")
+    density: float = Field(0.2, ge=0, le=1, description="share of each model's changes that stays, the largest first")
+    lam: float = Field(1.0, ge=-2, le=2, description="scale of the merged change")
 
 
 class DareMerge(MergeMethod):
-    """Drop changes at random, rescale the rest, then merge (Yu et al. 2024); for small changes only."""
+    """Changes are dropped at random, the rest is scaled up and merged (Yu et al. 2024); for small changes only."""
 
-    kind: Literal["dare"] = "dare"
-    drop: float = Field(0.9, ge=0, lt=1, description="chance of each change to be dropped; the rest is rescaled")
-    then: Literal["mean", "ties"] = Field("mean", description="how what is left of the parents is merged")
-    density: float = Field(0.2, ge=0, le=1, description="then ties: share of each parent's changes that stay")
-    lam: float = Field(1.0, ge=-2, le=2, description="scale of the merged task vector")
-    seed: int = Field(1234, ge=0, description="of the masks; each parent and tensor has its own")
+    kind: Literal["dare"] = Field("dare", description="a merge of what is left after changes were dropped at random")
+    drop: float = Field(
+        0.9, ge=0, lt=1, description="probability that a change is dropped; the rest is divided by 1 - drop"
+    )
+    then: Literal["mean", "ties"] = Field("mean", description="how the changes that are left are merged")
+    density: float = Field(0.2, ge=0, le=1, description="then ties: share of each model's changes that stays")
+    lam: float = Field(1.0, ge=-2, le=2, description="scale of the merged change")
+    seed: int = Field(1234, ge=0, description="seed of the draw, which differs for every model and tensor")
 
 
 class PcbMerge(MergeMethod):
-    """Parameter competition balancing (Du et al. 2024): numbers weighted by how they do within and between parents."""
+    """Parameter competition balancing: changes compete within each model and between models (Du et al. 2024)."""
 
-    kind: Literal["pcb"] = "pcb"
-    ratio: float = Field(0.1, gt=0, le=1, description="share of each parent's changes that count, by score")
-    lam: float = Field(1.2, ge=-2, le=2, description="scale of the merged task vector; search 0.8 to 1.3")
+    kind: Literal["pcb"] = Field("pcb", description="the mean of the best-scored changes, weighted by their scores")
+    ratio: float = Field(
+        0.1, gt=0, le=1, description="share of each model's changes that counts, the best-scored first"
+    )
+    lam: float = Field(1.2, ge=-2, le=2, description="scale of the merged change, usually 0.8 to 1.3")
     clip: float = Field(
-        1e-4, ge=0, le=0.1, description="share of the largest and of the smallest magnitudes that is clipped; 0: none"
+        1e-4,
+        ge=0,
+        le=0.1,
+        description="share of the largest and of the smallest changes that is clipped first; 0: none",
     )
 
 
 class FisherMerge(MergeMethod):
-    """The mean weighted by each parent's Fisher information (Matena and Raffel 2022).
+    """The mean weighted by each model's Fisher information (Matena and Raffel 2022).
 
     Of classifiers it is exact over their labels; ``estimator`` is for language models.
     """
 
-    kind: Literal["fisher"] = "fisher"
+    kind: Literal["fisher"] = Field("fisher", description="the mean, each number weighted by its Fisher information")
     weighted: ClassVar[bool] = True
     mean: ClassVar[bool] = True
     estimator: Literal["sampled", "empirical"] = Field(
         "sampled",
-        description="language models: sampled takes one token that the model draws behind each real prefix (seed of"
-        " the training), of a dialogue within its answer; empirical takes the tokens that stand there",
+        description="language models: whether the gradients are of tokens drawn from the model (sampled) or of the"
+        " tokens that stand in the text (empirical)",
     )
-    floor: float = Field(1e-6, gt=0, description="least Fisher information of any number, after normalising")
-    documents: int = Field(256, ge=1, description="documents to estimate it from, where a parent brings rows instead")
-    normalise: bool = Field(True, description="divide each parent's Fisher information by its norm")
+    floor: float = Field(1e-6, gt=0, description="least Fisher information of any number, after normalise")
+    documents: int = Field(256, ge=1, description="documents that the Fisher information is estimated from")
+    normalise: bool = Field(True, description="divide each model's Fisher information by its norm")
 
 
 class InterpolateMerge(MergeMethod):
-    """The candidate with a share of its parent mixed back in."""
+    """The trained model with a share of the model that it started from."""
 
-    kind: Literal["interpolate"] = "interpolate"
+    kind: Literal["interpolate"] = Field("interpolate", description="the mean of the model and the one it started from")
     goes_back: ClassVar[bool] = True
-    share: float = Field(0.5, ge=0, le=1, description="weight of the model that is gone back to")
+    share: float = Field(0.5, ge=0, le=1, description="weight of the model that training started from")
 
 
 class HalfResetMerge(MergeMethod):
-    """Some whole matrices go back to the parent's values (METHODS 2.1, pilot).
+    """Some whole matrices go back to the values that they started from (METHODS 2.1).
 
     A job's record names them by value, whoever chose them.
     """
 
-    kind: Literal["half-reset"] = "half-reset"
+    kind: Literal["half-reset"] = Field("half-reset", description="some matrices go back to where they started from")
     goes_back: ClassVar[bool] = True
     names: tuple[str, ...] | None = Field(
-        None, min_length=1, description="tensors that get the parent's values; default: half of the matrices, drawn"
+        None, min_length=1, description="tensors that go back; default: half of the matrices, drawn at random"
     )
-    seed: int = Field(1234, ge=0, description="of the draw, where no names are given")
+    seed: int = Field(1234, ge=0, description="seed of that draw")
 
 
 OneStep = SoupMerge | TaskArithmeticMerge | TiesMerge | DareMerge | PcbMerge | FisherMerge | InterpolateMerge
@@ -130,18 +139,23 @@ def by_name(raw: object, key: str) -> object:
 
 
 class LinesMerge(MergeMethod):
-    """Scale the change of block l of L by ``alpha + beta * (l - 1) / (L - 1)`` (Wang et al. 2025).
+    """The change of block l of L is scaled by ``alpha + beta * (l - 1) / (L - 1)`` (Wang et al. 2025).
 
     On one candidate's change, or on that of the merge ``after``. Parameters outside the blocks are scaled by ``alpha``.
     """
 
-    kind: Literal["lines"] = "lines"
+    kind: Literal["lines"] = Field("lines", description="a change that is scaled block by block, the last blocks most")
     goes_back: ClassVar[bool] = True
     alpha: float | None = Field(
-        None, ge=0, description="scale of the first block; default after a merge: from the norms of the changes"
+        None,
+        ge=0,
+        description="scale of the first block's change; after a merge the default comes from the changes' norms, on one"
+        " model there is none",
     )
-    beta: float | None = Field(None, description="what the last block has more; default on one candidate: 1 - alpha")
-    after: Plain | None = Field(None, description="the merge whose change is scaled; default: the one candidate's")
+    beta: float | None = Field(
+        None, description="added to that scale for the last block; default on one model: 1 - alpha, after a merge: none"
+    )
+    after: Plain | None = Field(None, description="the merge whose change is scaled; default: the change of one model")
 
     @model_validator(mode="before")
     @classmethod
@@ -160,7 +174,7 @@ class LinesMerge(MergeMethod):
 class RepairMerge(MergeMethod):
     """Several cheap ways back towards the parent, chosen on ``select``: most of the gain, within every tolerance."""
 
-    kind: Literal["repair"] = "repair"
+    kind: Literal["repair"] = Field("repair", description="several ways back towards the parent, of which the best")
     shares: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
         (0.25, 0.5, 0.75), description="interpolations: weights of the parent"
     )
@@ -205,28 +219,3 @@ def wrong_weights(method: Merge, weights: Sequence[float]) -> str | None:
 def goes_back(method: Merge) -> bool:
     """Whether one version goes back towards another, instead of several becoming one."""
     return combining(method).goes_back
-
-
-def share_gone_back(method: Merge) -> float | None:
-    """How much of the version gone back to is in the result; None for methods that count changes from a base alike.
-
-    For LiNeS the mean over the blocks, for half-reset the half that its matrices stand for.
-    """
-    match method:
-        case InterpolateMerge():
-            return method.share
-        case HalfResetMerge():
-            return 0.5
-        case LinesMerge() if goes_back(method):
-            return 1 - _kept_by_lines(method)
-        case _:
-            return None
-
-
-def _kept_by_lines(method: LinesMerge) -> float:
-    """How much of one candidate's change LiNeS keeps, in the mean over the blocks."""
-    before = 1.0 if method.after is None else 1 - (share_gone_back(method.after) or 0.0)
-    # After a merge the first block gets back what the merge took off the norm of the change.
-    alpha = method.alpha if method.alpha is not None else 1 / before if before else 1.0
-    beta = method.beta if method.beta is not None else 1 - alpha
-    return before * (alpha + beta / 2)

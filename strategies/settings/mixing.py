@@ -21,43 +21,52 @@ class NewSettings(Closed):
 
 
 class ReplaySettings(Closed):
-    """Old rows in place of a share of the new ones, in every step (METHODS 1.4)."""
+    """Old rows take the place of a share of the new ones in every step (METHODS 1.4)."""
 
     kind: Literal["replay"] = Field("replay", description="old rows in place of a share of the new ones, in every step")
     share: float | None = Field(
-        None, ge=0, lt=1, description="share of old rows in every step; default: from the measured shift"
+        None,
+        ge=0,
+        lt=1,
+        description="share of old rows in every step; default: chosen by the measured shift from old to new",
     )
 
 
 class EverythingSettings(Closed):
-    """The anchor, all trained batches and the new ones, jointly."""
+    """The anchor, all trained batches and the new ones together."""
 
-    kind: Literal["everything"] = Field("everything", description="anchor, trained batches and new ones, jointly")
+    kind: Literal["everything"] = Field(
+        "everything", description="the anchor, all trained batches and the new ones together"
+    )
 
 
 class MixtureLimits(Closed):
-    """What no re-weighting may exceed (METHODS 4.1)."""
+    """Limits on the weights that a re-weighting or a search finds (METHODS 4.1)."""
 
-    floor: float = Field(0.1, ge=0, le=1, description="least weight of a domain, over the equal weight 1/K")
+    floor: float = Field(
+        0.1, ge=0, le=1, description="least weight of a domain, as a share of the equal weight 1/K of K domains"
+    )
     max_change: float = Field(
-        0.3, gt=0, le=2, description="most change at once, as the sum of the weights' absolute differences"
+        0.3, gt=0, le=2, description="most that weights may change at once, as the sum of their absolute differences"
     )
     epochs_max: float | None = Field(
-        4.0, gt=0, description="how often a domain's rows may be taken over the whole job; none: without a bound"
+        4.0, gt=0, description="most times that a domain's rows may be taken over the whole job; null: no limit"
     )
 
 
 class ClusterSettings(Closed):
-    """How documents are clustered."""
+    """How documents are clustered into domains."""
 
-    documents: int = Field(20_000, ge=20, description="documents that are clustered, the first by digest; all assigned")
-    characters: int = Field(20_000, ge=100, description="a document is read up to here")
-    terms: int = Field(20_000, ge=10, description="words that are looked at, the most frequent")
+    documents: int = Field(
+        20_000, ge=20, description="documents that the clusters are found from; the others are assigned to them"
+    )
+    characters: int = Field(20_000, ge=100, description="characters of a document that are read")
+    terms: int = Field(20_000, ge=10, description="words that are counted, the most frequent ones")
     dimensions: int = Field(64, ge=2, description="dimensions that the words' counts are reduced to")
-    least: int = Field(2, ge=2, description="fewest domains that are tried")
-    most: int = Field(12, ge=2, le=MOST_DOMAINS, description="most domains that are tried")
-    sample: int = Field(2_000, ge=20, description="documents that the silhouette is taken over")
-    seed: int = Field(1234, ge=0, description="of the reduction and the clustering")
+    least: int = Field(2, ge=2, description="fewest clusters that are tried")
+    most: int = Field(12, ge=2, le=MOST_DOMAINS, description="most clusters that are tried")
+    sample: int = Field(2_000, ge=20, description="documents that a number of clusters is scored on (silhouette)")
+    seed: int = Field(1234, ge=0, description="seed of the reduction and the clustering")
 
     @model_validator(mode="after")
     def _some_numbers(self) -> ClusterSettings:
@@ -67,14 +76,16 @@ class ClusterSettings(Closed):
 
 
 class DomainSettings(Closed):
-    """What a domain is (METHODS 4.1: classes of content times old and new data)."""
+    """What a domain is: a class of content, of new and of old data apart (METHODS 4.1)."""
 
     by: Literal["batch", "column", "clusters"] = Field(
         "batch",
-        description="every batch and the anchor is a domain; or the classes named in the column source.domain_field; "
-        "or classes found by clustering the documents; classes of new and of old data are domains of their own",
+        description="batch: each batch, and the anchor; column: each value of the column source.domain_field; clusters:"
+        " each cluster of documents. New and old documents of one value or cluster are two domains",
     )
-    clusters: ClusterSettings = Field(default_factory=ClusterSettings, description="used when by is clusters")
+    clusters: ClusterSettings = Field(
+        default_factory=ClusterSettings, description="by clusters: how documents are clustered"
+    )
 
 
 class NoReweighting(Closed):
@@ -84,47 +95,56 @@ class NoReweighting(Closed):
 
 
 class SkillItSettings(Closed):
-    """Skill-It (METHODS 4.3)."""
+    """Skill-It: weights follow the losses during the stage (METHODS 4.3)."""
 
-    kind: Literal["skill-it"] = Field("skill-it", description="weights follow what is still hard, online")
-    eta: float = Field(0.2, gt=0, description="how strongly weights follow losses")
-    window: int = Field(3, ge=1, description="evaluations whose losses are summed")
+    kind: Literal["skill-it"] = Field(
+        "skill-it", description="more weight during the stage for domains whose losses are still high"
+    )
+    eta: float = Field(0.2, gt=0, description="how strongly the weights follow the losses")
+    window: int = Field(3, ge=1, description="how many of the last evaluations count; their losses are added up")
     graph: dict[str, dict[str, float]] | None = Field(
         None,
-        description="how much training on a domain helps another, as `rekindle mixing graph` finds it; default: each"
-        " helps itself alone",
+        description="how much training on one domain helps another, as `rekindle mixing graph` prints it; default: a"
+        " domain helps itself alone",
     )
     targets: tuple[str, ...] = Field(
         (),
-        description="domains that training is for (new: all new data): their mean loss alone moves the weights;"
-        " default: every loss does",
+        description="domains that training is for (new: all new data), whose mean loss alone moves the weights;"
+        " default: all domains, each by its own loss",
     )
 
 
 class DoReMiSettings(Closed):
-    """DoReMi (METHODS 4.4): a reference job, a proxy job that finds the weights, the main job."""
+    """DoReMi: a reference job, a proxy job that finds the weights, then the stage's own job (METHODS 4.4)."""
 
-    kind: Literal["doremi"] = Field("doremi", description="weights of the domains that lag a reference model")
-    share: float = Field(0.25, gt=0, le=1, description="steps of the reference and of the proxy over the stage's")
+    kind: Literal["doremi"] = Field(
+        "doremi", description="more weight for domains on which a short run lags behind a reference run"
+    )
+    share: float = Field(
+        0.25, gt=0, le=1, description="steps of the reference and of the proxy, each as a share of the stage's"
+    )
     eta: float = Field(1.0, gt=0, description="how fast the weights move")
-    smoothing: float = Field(1e-3, ge=0, lt=1, description="share that is dealt out equally at every step")
+    smoothing: float = Field(
+        1e-3, ge=0, lt=1, description="share of the weight that is dealt out equally at every step"
+    )
 
 
 class RegMixSettings(Closed):
-    """RegMix (METHODS 4.2): tiny runs on many mixtures, a regression, the main job on the mixture that it chose."""
+    """RegMix: tiny runs on many mixtures, a regression over them, then the stage's own job (METHODS 4.2)."""
 
-    kind: Literal["regmix"] = Field("regmix", description="the mixture that a regression over tiny runs chooses")
+    kind: Literal["regmix"] = Field(
+        "regmix", description="the mixture that a regression over tiny runs predicts to be best"
+    )
     runs: int = Field(64, ge=1, le=10_000, description="tiny runs, each on a mixture of its own")
-    tokens: int = Field(50_000, ge=1024, description="tokens of a tiny run")
-    jobs: int = Field(4, ge=1, description="jobs that the tiny runs are dealt out to")
-    old_weight: float = Field(0.5, ge=0, le=1, description="weight of the old domains' loss in what is minimised")
-    epochs_max: float = Field(4.0, gt=0, description="how often a domain may be repeated in the chosen mixture")
+    tokens: int = Field(50_000, ge=1024, description="training tokens of a tiny run")
+    jobs: int = Field(4, ge=1, description="jobs that the tiny runs are divided among")
+    old_weight: float = Field(0.5, ge=0, le=1, description="weight of the old domains' loss beside the new ones'")
     hidden: int = Field(
         defaults.HIDDEN, ge=8, description=f"width of the tiny runs' model, a multiple of {2 * defaults.HEADS}"
     )
     layers: int = Field(defaults.LAYERS, ge=1, description="layers of the tiny runs' model")
     max_parameters: int = Field(
-        defaults.MAX_PARAMETERS, ge=1, description="most parameters that it may have beside its embeddings"
+        defaults.MAX_PARAMETERS, ge=1, description="most parameters of that model, without its embeddings"
     )
 
     @model_validator(mode="after")
@@ -134,29 +154,30 @@ class RegMixSettings(Closed):
 
 
 WITHOUT = (
-    "Without an agent one of the guard's constant mixtures is trained on: the first weights, in which replay gives old"
-    " domains at least 25 %; nothing is compared then, regmix is what compares"
+    "Without an agent the stage keeps the first weights, in which replay gives old domains at least 25 %; unlike with"
+    " regmix, they are compared with no others"
 )
 """What `reweight: agent` does without a folder."""
 
 
 class AgentMixSettings(Closed):
-    """Data Mixing Agent (METHODS 4.1)."""
+    """Data Mixing Agent: a network that was taught on many runs chooses the weights (METHODS 4.1)."""
 
-    kind: Literal["agent"] = Field("agent", description="a taught agent chooses the weights")
+    kind: Literal["agent"] = Field(
+        "agent", description="an agent that was taught before chooses the weights during the stage"
+    )
     folder: str | None = Field(
         None,
-        description="what `rekindle mixing train` left; default: none, and none ships, as `rekindle strategy show"
-        f" data-mixing` explains. {WITHOUT}",
+        description=f"folder of an agent that `rekindle mixing train` made; none ships with Rekindle. {WITHOUT}",
     )
     patience: int = Field(
         3,
         ge=1,
-        description="steps in a row after which a constant mixture (uniform, prior, replay 5 or 25 %) that promises"
-        " more takes over",
+        description="times in a row that a constant mixture (uniform, prior, 5 or 25 % of replay) has to promise more"
+        " than the agent's before it takes over for good",
     )
     regmix: RegMixSettings | None = Field(
-        None, description="a RegMix search before each stage, whose mixture is one of the guard's too; default: none"
+        None, description="a RegMix search before each stage; its mixture joins the constant ones. Default: none"
     )
 
 
@@ -171,13 +192,15 @@ class WeightedSettings(Closed):
     kind: Literal["weighted"] = Field("weighted", description="every domain by its weight, which may change")
     weights: Literal["replay", "prior", "uniform"] | dict[str, float] = Field(
         "replay",
-        description="first weights: replay (old domains share what replay would take), prior (by tokens), uniform, "
-        "or each domain's own; domains left out share what remains; new names all new data, whichever batch it came in",
+        description="first weights: replay (old domains share what replay would take), prior (by tokens), uniform, or a"
+        " weight for each domain, where new means all new data and domains left out share the rest",
     )
     domains: DomainSettings = Field(default_factory=DomainSettings, description="what a domain is")
     reweight: ReweightSettings = Field(default_factory=NoReweighting, description="what changes the weights")
-    updates: int = Field(10, ge=1, description="times that losses are looked at, evenly over the stage")
-    limits: MixtureLimits = Field(default_factory=MixtureLimits, description="what no re-weighting may exceed")
+    updates: int = Field(10, ge=1, description="times that losses are measured, evenly over the stage")
+    limits: MixtureLimits = Field(
+        default_factory=MixtureLimits, description="limits on the weights that a re-weighting or a search finds"
+    )
 
     @property
     def first(self) -> Literal["replay", "prior", "uniform"] | dict[str, float]:

@@ -12,20 +12,27 @@ from strategies.settings.record import Closed
 class LocalObjective(Closed):
     """Cross-entropy over the task's own classes, and features that keep apart (METHODS 3.2); classification only."""
 
-    kind: Literal["local"] = Field("local", description="cross-entropy over the task's own classes; other tasks: task")
-    orthogonality: float = Field(
-        0.1, ge=0, description="weight of the term that keeps a step's features and earlier classes' means apart"
+    kind: Literal["local"] = Field(
+        "local", description="classification: cross-entropy over the task's own classes alone"
     )
-    temperature: float = Field(0.8, gt=0, description="divides the products of features in that term")
+    orthogonality: float = Field(
+        0.1, ge=0, description="weight of the term that keeps a step's features apart from earlier classes' means"
+    )
+    temperature: float = Field(
+        0.8, gt=0, description="temperature of that term, which divides the products of features"
+    )
     normalise: bool = Field(
-        True, description="take features and means at length 1; else the term grows with the square of their length"
+        True,
+        description="scale features and means to length 1; otherwise the term grows with the square of their length",
     )
 
 
 class TaskSettings(Closed):
-    """What the task says."""
+    """The task's own loss."""
 
-    kind: Literal["task"] = Field("task", description="next token, answer only, or classes, as the task says")
+    kind: Literal["task"] = Field(
+        "task", description="the task's own loss: of the next token, of the answer's tokens, or of the class"
+    )
 
 
 ObjectiveSettings = Annotated[TaskSettings | LocalObjective, Field(discriminator="kind")]

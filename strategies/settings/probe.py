@@ -8,14 +8,14 @@ from strategies.settings.record import Closed
 
 
 class ProbeSettings(Closed):
-    """Whether auto tries the best few compositions before it chooses, and what that may cost."""
+    """Short runs of the best few compositions before auto chooses, and what they may cost."""
 
     budget: float = Field(
         0.25,
         gt=0,
         le=1e15,
-        description="steps of all short runs together, as a share of the retrain's steps; above 1: tokens",
+        description="what all short runs may take together: up to 1, a share of the retrain's steps; above 1, tokens",
     )
     candidates: int = Field(4, ge=2, le=8, description="compositions that are tried, the rules' own choice among them")
-    keep: float = Field(0.5, gt=0, lt=1, description="share of the compositions that each round keeps")
-    documents: int = Field(64, ge=2, description="at most this many select documents of an eval set are scored")
+    keep: float = Field(0.5, gt=0, lt=1, description="share of the compositions that each round lets go on")
+    documents: int = Field(64, ge=2, description="most documents of an eval set's select half that each is scored on")

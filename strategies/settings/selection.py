@@ -13,42 +13,43 @@ Pairing = Literal["auto", "uniform", "gqa_balanced", "param_aware"]
 
 
 class AllSettings(Closed):
-    """All that the tuner has: every parameter, or the whole adapter."""
+    """Every parameter moves; with ``training.tuner: lora`` the whole adapter does."""
 
-    kind: Literal["all"] = Field("all", description="every parameter, or the whole adapter where the tuner is lora")
+    kind: Literal["all"] = Field("all", description="every parameter, or with training.tuner lora the whole adapter")
 
 
 class AdapterSettings(Closed):
-    """A low-rank adapter of its own for each stage, on a base that stays (METHODS 3.6); ``training.lora`` shapes it."""
+    """A new low-rank adapter for each stage, on a base that stays as it is (METHODS 3.6)."""
 
     kind: Literal["adapter"] = Field(
-        "adapter", description="an adapter of its own for each stage, on a base that stays; shaped by training.lora"
+        "adapter", description="a new adapter for each stage, shaped by training.lora, on a base that stays as it is"
     )
     head_rate: float = Field(
         10.0,
         gt=0,
-        description="classification: the head's learning rate over the adapter's; the source's 0.1 is of plain descent"
-        " at 0.03, and AdamW's steps do not grow with the gradient",
+        description="classification: the head's learning rate as a multiple of the adapter's",
     )
     pooling: Literal["mean", "cls", "last"] = Field(
-        "mean", description="classification: which hidden states make a text's feature: all, the first, or the last"
+        "mean",
+        description="classification: which last hidden states make a text's feature: the mean of all, the first token's"
+        " (cls), or the last one's",
     )
 
 
 class HalfSettings(Closed):
-    """Half fine-tuning (Hui et al. 2024, arXiv 2404.18466): which half of the parameter matrices stays as it is."""
+    """Half fine-tuning: half of the matrices stays as it is for a stage, drawn anew each time (Hui et al. 2024)."""
 
-    kind: Literal["half"] = Field("half", description="half of the matrices, drawn anew for each stage")
+    kind: Literal["half"] = Field("half", description="half of the matrices; which half is drawn anew for each stage")
     level: Level = Field(
         "category",
-        description="category: half of each layer's attention, feed-forward and norms; model: any half of all matrices;"
-        " layer: half of the layers; bottom: the lowest half of the layers and the embeddings",
+        description="what stays: half of each layer's attention, feed-forward and norms (category), any half of all"
+        " matrices (model), half of the layers (layer), or the lowest half of them and the embeddings (bottom)",
     )
     pairing: Pairing = Field(
         "auto",
-        description="category: which two attention matrices stay: any (uniform), one of q, o and one of k, v"
-        " (gqa_balanced), those nearest to half of the parameters (param_aware);"
-        " auto: gqa_balanced where k and v are smaller than q, else uniform",
+        description="level category, which two attention matrices stay: any (uniform), one of q, o and one of k, v"
+        " (gqa_balanced), or those nearest to half of the parameters (param_aware); auto: gqa_balanced where k and v"
+        " are smaller than q, else uniform",
     )
 
     @model_validator(mode="after")

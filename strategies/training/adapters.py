@@ -16,6 +16,7 @@ from strategies.inference.bank import BadBank, Manifest
 from strategies.inference.bank.adapted import AdaptedClassifier
 from strategies.inference.bank.files import ADAPTERS, HEAD, base_digest, read_adapter, read_tensors
 from strategies.inference.load import grow_head, name_labels, read_bank
+from strategies.inference.names import scale_of
 from strategies.inference.statistics import read_statistics
 from strategies.parts import AdapterSelection
 from strategies.settings import LoraSettings, Task
@@ -41,6 +42,11 @@ class Adaptation:
     def adapted(self) -> Any:
         """The PeftModel itself."""
         return self.model.body if isinstance(self.model, AdaptedClassifier) else self.model
+
+    @property
+    def scale(self) -> float:
+        """What the product of its factors is multiplied by."""
+        return _scale(self.selection.lora)
 
 
 def adapt(
@@ -76,11 +82,6 @@ def adapt(
     )
 
 
-def scale_of(lora: LoraSettings) -> float:
-    """What the product of an adapter's factors is multiplied with."""
-    return lora.lora_alpha / (lora.r**0.5 if lora.use_rslora else lora.r)
-
-
 def set_head_rate(optimizer: torch.optim.Optimizer, model: nn.Module, rate: float) -> None:
     """Give the head's parameters groups of their own, with ``rate`` times the base rate of the adapter's."""
     head = {id(parameter) for parameter in getattr(model, "classifier", nn.Module()).parameters()}
@@ -98,7 +99,8 @@ def earlier_means(bank: Path | None, labels: Sequence[str], own: Collection[int]
     if bank is None:
         return None
     mine = {labels[place] for place in own}
-    means = [gaussian.mean.float() for label, gaussian in read_statistics(bank)[0].items() if label not in mine]
+    stored = read_statistics(bank).gaussians
+    means = [gaussian.mean.float() for label, gaussian in stored.items() if label not in mine]
     return torch.stack(means) if means else None
 
 
@@ -137,7 +139,7 @@ def _config(base: Any, lora: LoraSettings, task: Task) -> Any:
 
 
 def _copy(wrapped: Any, tensors: Mapping[str, Tensor], selection: AdapterSelection, bank: Path | None) -> None:
-    before, now = _scale_at(bank, str(selection.start)), scale_of(selection.lora)
+    before, now = _scale_at(bank, str(selection.start)), _scale(selection.lora)
     if before != now:
         raise BadPlan(
             f"adapter {selection.start} is scaled by {before:g}, the settings say {now:g}; keep training.lora"
@@ -151,8 +153,11 @@ def _copy(wrapped: Any, tensors: Mapping[str, Tensor], selection: AdapterSelecti
 
 def _scale_at(bank: Path | None, name: str) -> float:
     assert bank is not None
-    config = peft.PeftConfig.from_pretrained(str(bank / ADAPTERS / name))
-    return float(config.lora_alpha / (config.r**0.5 if config.use_rslora else config.r))
+    return _scale(peft.PeftConfig.from_pretrained(str(bank / ADAPTERS / name)))
+
+
+def _scale(lora: LoraSettings | peft.LoraConfig) -> float:
+    return scale_of(lora.r, lora.lora_alpha, rslora=lora.use_rslora)
 
 
 def _head(base: Any, bank: Path | None, manifest: Manifest | None, labels: tuple[str, ...], seed: int) -> nn.Linear:

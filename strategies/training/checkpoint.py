@@ -7,7 +7,6 @@ newest sound one, also in the directories of earlier attempts.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -20,6 +19,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from storage.files import fsync_dir, sha256_file
 from strategies.errors import StrategyError
 from strategies.settings import Json
 
@@ -127,17 +127,17 @@ def _write(folder: Path, checkpoint: Checkpoint, fingerprint: str) -> None:
     files = {path.name: _sync(path) for path in sorted(beside.iterdir())}
     (beside / MANIFEST).write_text(json.dumps({"format": FORMAT, "sha256": files}))
     _sync(beside / MANIFEST)
-    _sync_folder(beside)
+    fsync_dir(beside)
     final = folder / f"step-{checkpoint.step}"
     shutil.rmtree(final, ignore_errors=True)
     beside.rename(final)
-    _sync_folder(folder)
+    fsync_dir(folder)
 
 
 def _read(path: Path, fingerprint: str) -> Checkpoint:
     manifest = json.loads((path / MANIFEST).read_bytes())
     for name, sha256 in manifest["sha256"].items():
-        if _sha256(path / name) != sha256:
+        if sha256_file(path / name) != sha256:
             raise ValueError(f"{name} does not have the sha256 it was written with")
     head = json.loads((path / STATE).read_bytes())
     if head["format"] != FORMAT:
@@ -153,17 +153,4 @@ def _sync(path: Path) -> str:
     """Put a file on the disk; returns its sha256."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    return sha256_file(path)

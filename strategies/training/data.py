@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import compress
@@ -16,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from storage.files import sha256_file
 from strategies.contract import EvalFile, SourceFile
 from strategies.contract.domains import CLASS_COLUMN
 from strategies.errors import Refused
@@ -86,7 +85,7 @@ def cut(source: SourceFile, task: Task, folder: Path, *, documents: int) -> Sour
     path = folder / f"{source.name}.parquet"
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(training.take(order[:documents]), path)
-    return source.model_copy(update={"path": str(path), "sha256": _sha256(path)})
+    return source.model_copy(update={"path": str(path), "sha256": sha256_file(path)})
 
 
 def eval_side(file: EvalFile, task: Task, *, half: Literal["select"] | None = None) -> Documents:
@@ -115,11 +114,6 @@ def refuse_leaks(sources: Sequence[tuple[str, Documents]], forbidden: Sequence[E
     return compared
 
 
-def messages_of(values: Sequence[str]) -> list[list[dict[str, str]]]:
-    """Dialogues from their JSON."""
-    return [json.loads(value) for value in values]
-
-
 def _ordered(table: Any, size: int) -> Documents:
     table = table.take(pc.sort_indices(table, sort_keys=[("digest", "ascending"), ("row", "ascending")]))
     return Documents(
@@ -132,7 +126,7 @@ def _ordered(table: Any, size: int) -> Documents:
 
 def _read(path: str, sha256: str, columns: tuple[str, ...]) -> Any:
     try:
-        found = _sha256(Path(path))
+        found = sha256_file(Path(path))
         if found != sha256:
             raise Refused(f"{path} has sha256 {found[:12]}…, not {sha256[:12]}…; restore it from a backup")
         has_class = "split" in columns or "half" in columns
@@ -142,8 +136,3 @@ def _read(path: str, sha256: str, columns: tuple[str, ...]) -> Any:
         raise Refused(f"{path} is missing; restore it from a backup") from error
     except (pa.ArrowInvalid, KeyError) as error:
         raise Refused(f"{path} is not a snapshot with the columns {', '.join(columns)}: {error}") from error
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from strategies.errors import Refused
+from strategies.inference.names import PEFT_PREFIX
 from strategies.parts import FrozenSlice, HalfSelection
 from strategies.training.seams import Part, Run
 
@@ -39,7 +40,7 @@ def freeze_adapters(model: Any, selection: HalfSelection) -> None:
     waiting = {name.rpartition(".")[0] for name in selection.frozen}
     frozen = set()
     for name, parameter in model.named_parameters():
-        module, inside, _ = name.removeprefix("base_model.model.").partition(".lora_")
+        module, inside, _ = name.removeprefix(PEFT_PREFIX).partition(".lora_")
         if inside and module in waiting:
             parameter.requires_grad_(False)
             frozen.add(module)

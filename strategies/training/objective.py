@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
+from strategies.settings import Task
 from strategies.training.batches import Batch
+from strategies.training.materials import Materials
 from strategies.training.seams import Part, Run
 
 
@@ -18,6 +21,14 @@ class Objective(Part):
     before the first forward pass, without asking the device. Penalties add to :meth:`loss`; methods that need several
     passes over a step (sharpness-aware, group-robust) wrap :meth:`gradients`.
     """
+
+    tasks: ClassVar[tuple[Task, ...]]
+    """Those that it can be minimised for."""
+
+    @classmethod
+    def of(cls, settings: Any, materials: Materials) -> Self:
+        """As a job's record of it says."""
+        return cls()
 
     def loss(self, run: Run, batch: Batch) -> Tensor:
         """Summed loss of one batch, in float32, of which the weight is ``batch.weight``."""

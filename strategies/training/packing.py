@@ -4,15 +4,32 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from strategies.settings import Json
+
 TOLERANCE_FP32 = 1e-5
 TOLERANCE_BF16 = 2e-2
 _SEGMENTS = ((5, 9, 3), (7, 2, 8))
 """Lengths of the probe's examples, a row each; rows are equally long."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packing:
+    """Whether examples are packed. ``reason`` says why not, or ``difference`` and ``tolerance`` how it was proven."""
+
+    passed: bool
+    reason: str | None = None
+    difference: float | None = None
+    tolerance: float | None = None
+
+    def facts(self) -> Json:
+        """For the facts of a job."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 def best_fit(lengths: Sequence[int], width: int) -> list[list[int]]:
@@ -32,7 +49,7 @@ def best_fit(lengths: Sequence[int], width: int) -> list[list[int]]:
     return packs
 
 
-def probe(model: Any, *, vocabulary: int, autocast: Callable[[], Any], bf16: bool) -> dict[str, Any]:
+def probe(model: Any, *, vocabulary: int, autocast: Callable[[], Any], bf16: bool) -> Packing:
     """Whether ``model`` keeps packed examples apart: the largest logit difference, packed against separate.
 
     Tried with one row and with two. The tolerance is 1e-5 in float32 and 2e-2 in bfloat16, times the largest logit if
@@ -47,12 +64,12 @@ def probe(model: Any, *, vocabulary: int, autocast: Callable[[], Any], bf16: boo
         with torch.no_grad(), autocast():
             found = [_difference(model, some, device) for some in (rows[:1], rows[1:], rows)]
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
-        return {"passed": False, "error": str(error).splitlines()[0][:200]}
+        return Packing(passed=False, reason=str(error).splitlines()[0][:200])
     finally:
         model.train(was_training)
     difference, scale = max(value for value, _ in found), max(1.0, *(value for _, value in found))
     tolerance = (TOLERANCE_BF16 if bf16 else TOLERANCE_FP32) * scale
-    return {"passed": difference <= tolerance, "difference": difference, "tolerance": tolerance}
+    return Packing(passed=difference <= tolerance, difference=difference, tolerance=tolerance)
 
 
 def _difference(model: Any, rows: list[list[Tensor]], device: torch.device) -> tuple[float, float]:

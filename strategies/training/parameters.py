@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from strategies.errors import BadState, Refused
 from strategies.inference.checks import check_folder
 from strategies.inference.load import grow_head, head_of
+from strategies.inference.names import ADAPTER_WEIGHTS, PEFT_PREFIX
 from strategies.parts import FullSelection, HalfSelection, LoraSelection, Schedule
 from strategies.parts import Selection as SelectionSettings
 from strategies.settings import LoraSettings, Task, TrainingSettings
+from strategies.training.decay import decay_groups
 from strategies.training.halves import freeze_adapters, freeze_half
 from strategies.training.lora import lora_config
 
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER = "default"
 
 
@@ -80,7 +81,7 @@ def _adapted(
         grow_head(model, labels, seed=seed)
         name, head = head_of(model)
         if adapter:
-            tensors |= {f"base_model.model.{name}.{key}": tensor for key, tensor in head.state_dict().items()}
+            tensors |= {f"{PEFT_PREFIX}{name}.{key}": tensor for key, tensor in head.state_dict().items()}
     return _with_adapter(model, lora, task=task, adapter=adapter, tensors=tensors)
 
 
@@ -102,15 +103,9 @@ def optimizer_for(
     parameters: Mapping[str, nn.Parameter], schedule: Schedule, settings: TrainingSettings
 ) -> torch.optim.AdamW:
     """Fused AdamW; weight decay acts on matrices only. Each group keeps its ``base_lr``."""
-    matrices = [parameter for parameter in parameters.values() if parameter.ndim >= 2]
-    others = [parameter for parameter in parameters.values() if parameter.ndim < 2]
-    groups = [(matrices, settings.weight_decay), (others, 0.0)]
+    groups = decay_groups(parameters.values(), settings.weight_decay)
     return torch.optim.AdamW(
-        [
-            {"params": members, "weight_decay": decay, "lr": schedule.lr, "base_lr": schedule.lr}
-            for members, decay in groups
-            if members
-        ],
+        [{**group, "lr": schedule.lr, "base_lr": schedule.lr} for group in groups],
         betas=(settings.adam_beta1, settings.adam_beta2),
         eps=settings.adam_epsilon,
         fused=True,
@@ -154,7 +149,7 @@ def _adapter_tensors(adapter: Path) -> dict[str, Tensor]:
 def _put_head(model: Any, tensors: dict[str, Tensor]) -> None:
     """Move the head that an adapter carries onto the model, so that it can grow there."""
     name, head = head_of(model)
-    stored = {key: tensors.pop(key) for key in list(tensors) if key.startswith(f"base_model.model.{name}.")}
+    stored = {key: tensors.pop(key) for key in list(tensors) if key.startswith(f"{PEFT_PREFIX}{name}.")}
     for key, tensor in stored.items():
         with torch.no_grad():
             head.get_parameter(key.rpartition(".")[2]).copy_(tensor)

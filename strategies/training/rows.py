@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from strategies.inference.encoding import IGNORED, Encoder, Example
+from strategies.inference.encoding import IGNORED, Encoder, Example, messages_of
 from strategies.settings import Task
-from strategies.training.data import Documents, Tick, messages_of
+from strategies.training.data import Documents, Tick
 from strategies.training.packing import best_fit
 
 Ids = NDArray[np.int32]
 Places = NDArray[np.int64]
+_EMPTY: Ids = np.empty(0, np.int32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,41 +51,113 @@ class Rows:
         return flags
 
 
+@dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """Documents of one source as token ids: document d is ``ids[starts[d]:starts[d + 1]]``.
+
+    ``targets`` and ``labels`` are as in :class:`Rows`, ``rows`` and ``size`` as in
+    :class:`~strategies.training.data.Documents`.
+    """
+
+    ids: Ids
+    starts: Places
+    rows: Places
+    size: int
+    targets: Ids | None = None
+    labels: Places | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def where(self, chosen: NDArray[np.bool_]) -> Encoded:
+        """The documents with a flag, in their order."""
+        lengths = np.diff(self.starts)
+        tokens = np.repeat(chosen, lengths)
+        return Encoded(
+            ids=self.ids[tokens],
+            starts=_bounds(lengths[chosen]),
+            rows=self.rows[chosen],
+            size=self.size,
+            targets=None if self.targets is None else self.targets[tokens],
+            labels=None if self.labels is None else self.labels[chosen],
+        )
+
+
 def encode_rows(
     documents: Documents, encoder: Encoder, task: Task, *, packing: bool, labels: Sequence[str] = (), tick: Tick
 ) -> Rows:
     """Rows of one source for ``task``; ``tick`` is called between chunks and may raise."""
+    return lay_out(
+        encode(documents, encoder, task, labels=labels, tick=tick), task, encoder.max_length, packing=packing
+    )
+
+
+def encode(documents: Documents, encoder: Encoder, task: Task, *, labels: Sequence[str] = (), tick: Tick) -> Encoded:
+    """Documents as training for ``task`` sees them; ``tick`` is called between chunks and may raise."""
+    ids, targets, lengths = [_EMPTY], [_EMPTY], []
+    for values in documents.chunks("messages" if task == "sft" else "text"):
+        tick()
+        examples = _examples(values, encoder, task)
+        ids.append(_flat([tokens for tokens, _ in examples]))
+        targets.append(_flat([wanted for _, wanted in examples]))
+        lengths += [len(tokens) for tokens, _ in examples]
+    return Encoded(
+        ids=np.concatenate(ids),
+        starts=_bounds(lengths),
+        rows=documents.rows,
+        size=documents.size,
+        targets=np.concatenate(targets) if task == "sft" else None,
+        labels=_classes(documents, labels) if task == "classification" else None,
+    )
+
+
+def lay_out(encoded: Encoded, task: Task, width: int, *, packing: bool) -> Rows:
+    """Rows of at most ``width`` tokens: texts joined and cut, examples packed or one a row."""
     if task == "causal-lm":
-        return _text_rows(documents, encoder, tick)
+        return _text_rows(encoded, width)
+    if task == "sft" and packing:
+        return _packed_rows(encoded, width)
+    return Rows(
+        ids=encoded.ids,
+        targets=encoded.targets,
+        labels=encoded.labels,
+        bounds=encoded.starts,
+        documents=encoded.rows,
+        members=np.arange(len(encoded.starts), dtype=np.int64),
+        size=encoded.size,
+        tokens=len(encoded.ids),
+    )
+
+
+def _examples(values: Sequence[str], encoder: Encoder, task: Task) -> list[Example]:
+    """Token ids of documents, and targets where they are not the tokens themselves or the document's class."""
     if task == "sft":
-        return _dialogue_rows(documents, encoder, packing=packing, tick=tick)
-    return _class_rows(documents, encoder, labels, tick)
+        return encoder.dialogues(messages_of(values))
+    texts = encoder.documents(values) if task == "causal-lm" else encoder.classified(values)
+    return [(ids, []) for ids in texts]
 
 
-def _text_rows(documents: Documents, encoder: Encoder, tick: Tick) -> Rows:
-    """Documents joined by the end token and cut every ``max_length`` tokens.
+def _classes(documents: Documents, labels: Sequence[str]) -> Places:
+    """The place of each document's class in ``labels``, or -100."""
+    place = {label: index for index, label in enumerate(labels)}
+    return np.array([place.get(label, IGNORED) for label in documents.column("label")], dtype=np.int64)
+
+
+def _text_rows(encoded: Encoded, width: int) -> Rows:
+    """Documents joined by the end token and cut every ``width`` tokens.
 
     A last partial row is dropped, unless it is the only one.
     """
-    parts: list[Ids] = []
-    lengths: list[int] = []
-    for texts in documents.chunks("text"):
-        tick()
-        encoded = encoder.documents(texts)
-        lengths += map(len, encoded)
-        parts.append(np.concatenate([np.asarray(ids, dtype=np.int32) for ids in encoded]))
-    flat = np.concatenate(parts) if parts else np.empty(0, np.int32)
-    width = encoder.max_length
+    flat, starts = encoded.ids, encoded.starts
     count = len(flat) // width
     bounds = np.arange(count + 1, dtype=np.int64) * width if count else _single(len(flat))
-    starts = np.cumsum([0, *lengths])
-    documents_of, members = _touching(starts, bounds, documents.rows)
+    documents_of, members = _touching(starts, bounds, encoded.rows)
     return Rows(
         ids=flat[: bounds[-1]],
         bounds=bounds,
         documents=documents_of,
         members=members,
-        size=documents.size,
+        size=encoded.size,
         starts=starts[starts < bounds[-1]],
         tokens=len(flat),
         dropped=len(flat) - int(bounds[-1]),
@@ -103,44 +177,28 @@ def _touching(starts: Places, bounds: Places, rows: Places) -> tuple[Places, Pla
     return rows[places], members
 
 
-def _dialogue_rows(documents: Documents, encoder: Encoder, *, packing: bool, tick: Tick) -> Rows:
-    examples: list[Example] = []
-    for values in documents.chunks("messages"):
-        tick()
-        examples += encoder.dialogues(messages_of(values))
-    lengths = [len(ids) for ids, _ in examples]
-    packs = best_fit(lengths, encoder.max_length) if packing else [[index] for index in range(len(examples))]
+def _packed_rows(encoded: Encoded, width: int) -> Rows:
+    """Several examples in a row, each of which begins at position 0."""
+    lengths = np.diff(encoded.starts).tolist()
+    packs = best_fit(lengths, width)
     order = [index for pack in packs for index in pack]
+    spans = [slice(*encoded.starts[index : index + 2]) for index in order]
     return Rows(
-        ids=_flat([examples[index][0] for index in order]),
-        targets=_flat([examples[index][1] for index in order]),
-        positions=_flat([list(range(lengths[index])) for index in order]) if packing else None,
-        bounds=np.cumsum([0, *(sum(lengths[index] for index in pack) for pack in packs)]).astype(np.int64),
-        documents=documents.rows[order],
-        members=np.cumsum([0, *map(len, packs)]).astype(np.int64),
-        size=documents.size,
-        tokens=sum(lengths),
+        ids=_flat([encoded.ids[span] for span in spans]),
+        targets=None if encoded.targets is None else _flat([encoded.targets[span] for span in spans]),
+        positions=_flat([np.arange(lengths[index]) for index in order]),
+        bounds=_bounds([sum(lengths[index] for index in pack) for pack in packs]),
+        documents=encoded.rows[order],
+        members=_bounds(list(map(len, packs))),
+        size=encoded.size,
+        tokens=len(encoded.ids),
     )
 
 
-def _class_rows(documents: Documents, encoder: Encoder, labels: Sequence[str], tick: Tick) -> Rows:
-    place = {label: index for index, label in enumerate(labels)}
-    encoded: list[list[int]] = []
-    for texts in documents.chunks("text"):
-        tick()
-        encoded += encoder.classified(texts)
-    return Rows(
-        ids=_flat(encoded),
-        bounds=np.cumsum([0, *map(len, encoded)]).astype(np.int64),
-        documents=documents.rows,
-        members=np.arange(len(encoded) + 1, dtype=np.int64),
-        size=documents.size,
-        labels=np.array([place.get(label, IGNORED) for label in documents.column("label")], dtype=np.int64),
-        tokens=sum(map(len, encoded)),
-    )
+def _bounds(lengths: Sequence[int] | Places) -> Places:
+    """Where parts of these lengths begin, and where the last one ends."""
+    return np.cumsum([0, *lengths], dtype=np.int64)
 
 
-def _flat(parts: Sequence[Sequence[int]]) -> Ids:
-    if not parts:
-        return np.empty(0, np.int32)
-    return np.concatenate([np.asarray(part, dtype=np.int32) for part in parts])
+def _flat(parts: Sequence[Sequence[int] | NDArray[np.integer[Any]]]) -> Ids:
+    return np.concatenate([_EMPTY, *(np.asarray(part, dtype=np.int32) for part in parts)])

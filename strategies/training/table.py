@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from strategies.contract import Parameter
+from strategies.inference.names import PEFT_PREFIX
 
-_WRAPPER = "base_model.model."
 _RENAMED = ((".base_layer.", "."), (".modules_to_save.default.", "."))
 
 
@@ -34,7 +34,7 @@ def plain_name(name: str) -> str | None:
     """A tensor's name without PEFT's wrapper; None for what the plain model does not have."""
     if ".lora_" in name or ".original_module." in name:
         return None
-    plain = name.removeprefix(_WRAPPER)
+    plain = name.removeprefix(PEFT_PREFIX)
     for wrapped, bare in _RENAMED:
         plain = plain.replace(wrapped, bare)
     return plain

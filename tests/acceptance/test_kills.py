@@ -16,6 +16,7 @@ from storage.database import Database
 from storage.tables import Attempt, Batch, Evaluation, Job, Version, VersionArtifact, VersionBatch
 from tests import models
 from tests.acceptance.daemon import Daemon, copy_home, write_jsonl
+from tests.manifests import verify_manifest
 
 STEPS = 60
 SETTINGS = (
@@ -155,7 +156,7 @@ def outcome(daemon: Daemon) -> Outcome:
         newest = session.scalars(select(Version).where(Version.number == 2)).one()
         artifacts = session.scalars(select(VersionArtifact).where(VersionArtifact.version_id == newest.id)).all()
         for artifact in artifacts:
-            store.verify_manifest(artifact.manifest_hash)
+            verify_manifest(store, artifact.manifest_hash)
         rows = session.scalars(select(VersionBatch).where(VersionBatch.version_id == newest.id)).all()
         found: Any = session.scalars(select(Evaluation)).all()
         return Outcome(

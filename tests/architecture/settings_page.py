@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
@@ -24,48 +25,50 @@ A stream is set with `rekindle stream add NAME --config FILE.yaml`, with `--set 
 `rekindle stream set` changes it later.
 An unknown key is refused.
 `rekindle stream show NAME` prints each value with its origin, `rekindle stream schema` the JSON Schema.
+
+A section with a `kind` comes in several forms, each with keys of its own.
+Here `strategy.mixing[replay].share` is the key `strategy.mixing.share` where `strategy.mixing.kind` is `replay`.
+Within `strategy` the kind alone stands for the whole section with its defaults: `strategy.schedule=infinite`.
+A form that may stand in several places is listed at the first of them, and the others link to it.
 """
-Row = tuple[str, str, str, str]
-
-
 DAEMON_HEAD = """# Settings of the daemon
 
 They come from the environment, as `REKINDLE__SECTION__KEY`; options of `rekindle serve` go before them.
 A variable with this prefix that names no setting stops the start.
 """
+ROOT_TITLE = "The stream"
+Row = tuple[str, str, str, str]
+Places = Mapping[type[BaseModel], str]
+"""Every record of the settings, and the path of its keys where it comes first."""
 
 
 def page() -> str:
     """The whole page."""
-    stream = [HEAD, *_section("The stream", StreamSettings, ""), *_sections(StreamSettings, "")]
-    return "\n".join([*stream, DAEMON_HEAD, *_daemon()]) + "\n"
-
-
-def _daemon() -> Iterator[str]:
-    for name, field in DaemonSettings.model_fields.items():
-        for model in _inner(field.annotation):
-            yield from _section(name.capitalize(), model, f"{PREFIX}{name.upper()}__", spell=str.upper)
+    placed = places()
+    stream = (line for model, path in placed.items() for line in _section(_title(path), model, path, placed))
+    return "\n".join([HEAD, *stream, DAEMON_HEAD, *_daemon()]) + "\n"
 
 
 def keys() -> list[str]:
-    """The path of every setting, as ``--set`` takes it."""
-    return [f"{prefix}{name}" for prefix, model in _models(StreamSettings, "") for name in model.model_fields]
+    """The path of every setting, with the kind of each section that has one."""
+    return [f"{path}{name}" for model, path in places().items() for name in model.model_fields]
 
 
-def _sections(model: type[BaseModel], prefix: str) -> Iterator[str]:
-    for path, found in _models(model, prefix):
-        if found is not model:
-            yield from _section(f"`{path.rstrip('.')}`", found, path)
+def places() -> Places:
+    """The records of a stream's settings, each where it comes first."""
+    found: dict[type[BaseModel], str] = {}
+    _place(StreamSettings, "", found)
+    return found
 
 
-def _models(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, type[BaseModel]]]:
-    """The model and all models in it, each with the path of its keys."""
-    yield prefix, model
+def _place(model: type[BaseModel], path: str, found: dict[type[BaseModel], str]) -> None:
+    if model in found:
+        return
+    found[model] = path
     for name, field in model.model_fields.items():
         for inner in _inner(field.annotation):
-            kind = inner.model_fields.get("kind")
-            path = f"{prefix}{name}." if kind is None else f"{prefix}{name}[{kind.default}]."
-            yield from _models(inner, path)
+            kind = _kind(inner)
+            _place(inner, f"{path}{name}." if kind is None else f"{path}{name}[{kind}].", found)
 
 
 def _inner(annotation: Any) -> Iterator[type[BaseModel]]:
@@ -76,33 +79,57 @@ def _inner(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _inner(argument)
 
 
-def _section(title: str, model: type[BaseModel], prefix: str, *, spell: Callable[[str], str] = str) -> list[str]:
+def _kind(model: type[BaseModel]) -> str | None:
+    kind = model.model_fields.get("kind")
+    return None if kind is None else str(kind.default)
+
+
+def _daemon() -> Iterator[str]:
+    for name, field in DaemonSettings.model_fields.items():
+        for model in _inner(field.annotation):
+            prefix = f"{PREFIX}{name.upper()}"
+            yield from _section(f"`{prefix}`", model, f"{prefix}__", {}, spell=str.upper)
+
+
+def _title(path: str) -> str:
+    return f"`{path.removesuffix('.')}`" if path else ROOT_TITLE
+
+
+def _section(
+    title: str, model: type[BaseModel], prefix: str, placed: Places, *, spell: Callable[[str], str] = str
+) -> list[str]:
     about = " ".join((model.__doc__ or "").split("\n\n")[0].split())
-    rows = [_row(f"{prefix}{spell(name)}", field) for name, field in model.model_fields.items()]
+    rows = [_row(f"{prefix}{spell(name)}", field, placed) for name, field in model.model_fields.items()]
     table = ["| key | type | default | what it is |", "| --- | --- | --- | --- |"]
     return [f"## {title}", "", about, "", *table, *(f"| {' | '.join(row)} |" for row in rows), ""]
 
 
-def _row(path: str, field: FieldInfo) -> Row:
+def _row(path: str, field: FieldInfo, placed: Places) -> Row:
     text = (field.description or "").replace("|", "\\|")
-    return f"`{path}`", _type_name(field.annotation).replace("|", "\\|"), _default(field), text
+    return f"`{path}`", _type_name(field.annotation, placed).replace("|", "\\|"), _default(field), text
 
 
-def _type_name(annotation: Any) -> str:
+def _type_name(annotation: Any, placed: Places) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         return " | ".join(str(argument) for argument in arguments)
     if origin in (Union, types.UnionType):
-        return " | ".join(dict.fromkeys(_type_name(argument) for argument in arguments if argument is not type(None)))
+        named = (_type_name(argument, placed) for argument in arguments if argument is not type(None))
+        return " | ".join(dict.fromkeys(named))
     if origin is Annotated:
-        return _type_name(arguments[0])
+        return _type_name(arguments[0], placed)
     if origin is tuple:
-        return f"list of {_type_name(arguments[0])}"
+        return f"list of {_type_name(arguments[0], placed)}"
     if origin is dict:
-        return f"map of {_type_name(arguments[1])}"
-    return {"str": "text", "bool": "true | false", "int": "whole number", "float": "number"}.get(
-        annotation.__name__, "section"
-    )
+        return f"map of {_type_name(arguments[1], placed)}"
+    if issubclass(annotation, BaseModel):
+        return f"[{_kind(annotation) or 'section'}](#{_anchor(placed[annotation])})"
+    return {"str": "text", "bool": "true | false", "int": "whole number", "float": "number"}[annotation.__name__]
+
+
+def _anchor(path: str) -> str:
+    """What GitHub makes of a section's title."""
+    return re.sub(r"[^\w\- ]", "", _title(path).lower()).replace(" ", "-")
 
 
 def _default(field: FieldInfo) -> str:
@@ -110,7 +137,7 @@ def _default(field: FieldInfo) -> str:
     if value is PydanticUndefined:
         return "*required*"
     if isinstance(value, BaseModel):
-        return "see below"
+        return f"`{_kind(type(value))}`" if _kind(type(value)) else "its defaults"
     if value in (None, (), {}):
         return "none"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"

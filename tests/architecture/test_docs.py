@@ -16,6 +16,7 @@ from tests.architecture import settings_page, tree
 
 README = tree.ROOT / "README.md"
 LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
+PLACE = re.compile(r"`((?:orchestrator|strategies|storage|tests|deploy|docs)/[\w/.-]*)`")
 PAGES = sorted(path for path in tree.tracked_files() if path.suffix == ".md")
 
 
@@ -57,6 +58,12 @@ def test_a_broken_link_is_found(target: str) -> None:
     assert broken_links(README, f"see [there]({target})") == [target]
 
 
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "deploy/README.md"])
+def test_every_file_that_a_page_names_is_there(name: str) -> None:
+    named = PLACE.findall((tree.ROOT / name).read_text(encoding="utf-8"))
+    assert sorted(one for one in named if not (tree.ROOT / one).exists()) == []
+
+
 def test_every_command_is_in_the_readme() -> None:
     listed = list(commands(typer.main.get_command(app)))
     text = README.read_text(encoding="utf-8")
@@ -73,6 +80,23 @@ def test_every_setting_is_on_the_settings_page() -> None:
     wanted = settings_page.keys()
     assert len(wanted) > 80
     assert [key for key in wanted if f"`{key}`" not in text] == []
+
+
+def test_every_setting_is_described() -> None:
+    rows = [line for line in settings_page.page().splitlines() if line.startswith("| `")]
+    assert len(rows) > 80
+    assert [row for row in rows if not row.rsplit(" | ", 1)[1].strip(" |")] == []
+
+
+def test_a_record_is_on_the_settings_page_once() -> None:
+    bodies = [body.replace(f"`{title}.", "`") for title, body in _sections(settings_page.page())]
+    assert len(bodies) > 30
+    assert [body for number, body in enumerate(bodies) if body in bodies[:number]] == []
+
+
+def _sections(page: str) -> list[tuple[str, str]]:
+    """Title and text of each section that has a setting's path for its title."""
+    return re.findall(r"^## `([^`]+)`\n(.*?)(?=^#|\Z)", page, re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.parametrize("name", choice.NAMES)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.architecture import tree
 
-HEAVY = ("torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "safetensors", "sklearn")
+HEAVY = ("torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "sklearn")
 DAEMON = ("orchestrator.daemon", "orchestrator.rest", "orchestrator.cli", "orchestrator.demo", "orchestrator.importing")
 # What the command line's start cannot afford (each is 0.1 to 2 s).
 SLOW = ("sqlalchemy", "fastapi", "pydantic_settings", "structlog", "numpy", "pyarrow", "alembic", *HEAVY)
@@ -29,6 +29,12 @@ def test_import_contracts_hold() -> None:
     linter = Path(sys.executable).with_name("lint-imports")
     done = subprocess.run([linter, "--no-cache"], cwd=tree.ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+def test_every_folder_of_modules_is_a_package() -> None:
+    """The import contracts see nothing else."""
+    folders = {path.parent for path in tree.sources()}
+    assert [tree.shown(folder) for folder in sorted(folders) if not (folder / "__init__.py").is_file()] == []
 
 
 @pytest.mark.parametrize("module", DAEMON)

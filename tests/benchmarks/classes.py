@@ -102,9 +102,10 @@ class ReleasedLine(Line):
 
 @contextlib.contextmanager
 def _as_released() -> Iterator[None]:
+    from strategies.consolidation import CONSOLIDATIONS
     from strategies.inference.bank import ClassBank
     from strategies.inference.load import load as really_load
-    from strategies.jobs import evaluate, train
+    from strategies.jobs import evaluate
     from tests.benchmarks.mos_released import Released, merging_in_forward
 
     with contextlib.ExitStack() as open_for_now:
@@ -115,7 +116,7 @@ def _as_released() -> Iterator[None]:
                 open_for_now.enter_context(merging_in_forward(loaded.model))
             return loaded
 
-        open_for_now.enter_context(mock.patch.object(train, "TaskMean", Released))
+        open_for_now.enter_context(mock.patch.dict(CONSOLIDATIONS, {"task-mean": Released.of}))
         open_for_now.enter_context(mock.patch.object(evaluate, "load", load))
         open_for_now.enter_context(mock.patch.object(evaluate, "_unchanged", _whatever_changed))
         yield

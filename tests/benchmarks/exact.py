@@ -14,10 +14,10 @@ import torch
 
 from strategies.contract import EvalFile, ModelFiles
 from strategies.inference.bank import DomainBank
-from strategies.inference.encoding import IGNORED, Encoder, Example
+from strategies.inference.encoding import IGNORED, Encoder, Example, messages_of
 from strategies.inference.load import load
 from strategies.settings import TrainingSettings
-from strategies.training.data import eval_side, messages_of
+from strategies.training.data import eval_side
 
 
 def exact_matches(files: ModelFiles, file: EvalFile, training: TrainingSettings) -> float:

@@ -26,7 +26,7 @@ import torch
 import transformers
 
 from strategies.contract import Parameter
-from strategies.jobs.facts import LIBRARIES, _version
+from strategies.libraries import library_versions
 from strategies.parts import FullSelection, HalfSelection, Selection
 from strategies.selection import half
 from strategies.settings import Json
@@ -198,7 +198,7 @@ def measured(turns: int) -> Json:
     return {
         "threads": torch.get_num_threads(),
         "load": os.getloadavg(),
-        "versions": {name: _version(name) for name in LIBRARIES},
+        "versions": library_versions(),
         "gpu": torch.cuda.get_device_name() if gpu else None,
         "sizes": {"cpu": found, "gpu": gpu},
     }

@@ -23,7 +23,9 @@ from typing import Any
 
 from pydantic import Field
 
-from strategies.agent.commands import collect, evaluate, teach
+from strategies.agent.commands.collect import collect
+from strategies.agent.commands.evaluate import evaluate
+from strategies.agent.commands.teach import teach
 from strategies.agent.requests import Collect, DomainFile, Evaluate, Report, Teach
 from strategies.agent.texts import hashes
 from strategies.settings import Closed
@@ -202,7 +204,7 @@ def collected(world: World, count: int, preset: Preset, texts: Texts, place: Pat
 def taught(preset: Preset, place: Path) -> Record:
     """One agent, from the trajectories of all environments that are learned from."""
     runs = tuple(str(place / "runs" / world.name) for world in preset.learned)
-    code = files_hash(*sorted((ROOT / "strategies" / "agent").glob("*.py")))
+    code = files_hash(*sorted((ROOT / "strategies" / "agent").rglob("*.py")))
     facts = ["teach", preset.learning.model_dump(), _stamps(runs), code]
     folder = place / f"agent-{hash_of(facts)[:12]}"
     request = Teach(trajectories=runs, out=str(folder), learning=preset.learning)

@@ -24,7 +24,7 @@ import torch
 import transformers
 
 from strategies.inference import precision
-from strategies.jobs.facts import LIBRARIES, _version
+from strategies.libraries import library_versions
 from strategies.mixing.replay import ReplayMixer
 from strategies.objective.causal_lm import CausalLm
 from strategies.parts import CosineSchedule, ReplayMixing
@@ -265,7 +265,7 @@ def measured(amount: Amount) -> Json:
     torch.set_num_threads(1)
     return {
         "threads": torch.get_num_threads(),
-        "versions": {name: _version(name) for name in LIBRARIES},
+        "versions": library_versions(),
         "sizes": {size: measure(size, amount.turns, amount.shorter) for size in SIZES},
     }
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import classes, domains, plots, strategies_report, summary, tables
+from tests.benchmarks import classes, domains, half_cost_tables, mixing_agent_tables, plots, strategies_report, summary
 from tests.benchmarks.harness import RESULTS, ROOT
 
 README = ROOT / "README.md"
@@ -193,13 +193,13 @@ MEASURED = (
     Chapter(
         name="half_cost",
         title="What half fine-tuning saves (paired with full fine-tuning)",
-        words=tables.half_cost_table,
+        words=half_cost_tables.half_cost_table,
         draw=plots.half_cost,
     ),
     Chapter(
         name="mixing_agent",
         title="A mixing agent outside of what it was taught, beside constant mixtures",
-        words=tables.mixing_agent_table,
+        words=mixing_agent_tables.mixing_agent_table,
         draw=plots.mixing_agent,
     ),
     Chapter(name="publish", title="Storing, publishing and rolling back one model", words=plain),

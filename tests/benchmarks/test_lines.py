@@ -11,9 +11,9 @@ import torch
 import transformers
 
 from strategies.contract import EvalFile, ModelFiles, Plan, Signals
-from strategies.inference.encoding import Encoder, Example
+from strategies.inference.encoding import Encoder, Example, messages_of
 from strategies.settings import TrainingSettings
-from strategies.training.data import eval_side, messages_of
+from strategies.training.data import eval_side
 from tests import models
 from tests.benchmarks import classes, domains, lineup, sft, worlds
 from tests.benchmarks.classes import ClassCell

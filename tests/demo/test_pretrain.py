@@ -9,7 +9,7 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from orchestrator.demo import corpus
-from strategies.pretrain import main
+from strategies.pretrain import Recipe, main
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +38,11 @@ def test_the_loss_falls_and_the_folder_loads(text: Path, tmp_path: Path, capsys:
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "base")
     assert tokenizer.decode(tokenizer("naïve — 模型").input_ids) == "naïve — 模型"
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "base").config.tie_word_embeddings
+
+
+def test_the_rate_warms_up_and_decays_to_a_tenth() -> None:
+    rates = [Recipe().rate(step) for step in (1, 40, 200, 360)]
+    assert rates == pytest.approx([7.5e-5, 3e-3, 1.65e-3, 3e-4])
 
 
 def test_too_little_text_is_one_line_and_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,12 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from orchestrator.cli.configuration import read_file
 from orchestrator.cli.mixing import as_yaml
 from orchestrator.cli.mixture import mixture_plot
-from strategies.agent.requests import Collect, DomainFile, estimate
+from orchestrator.errors import RekindleError
+from orchestrator.service import mixing
+from strategies.agent.requests import Collect, DomainFile, Report, Teach, estimate
 from strategies.settings.agent import ProxySettings
 from tests.models import texts
 
@@ -113,6 +116,45 @@ def test_errors_are_one_line(arguments: tuple[str, ...], code: int, said: str) -
     assert ran.returncode == code
     (line,) = [line for line in ran.stderr.splitlines() if line.startswith("error: ")]
     assert said in line
+
+
+ASKED = Teach(trajectories=("runs",), out="agent")
+REPORT = "import json, os, sys, time; print(json.dumps({'text': str(os.getpid()), 'step': 1, 'steps': 2}), flush=True)"
+
+
+def pretending(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
+    """Let another process do the work: one that reports its pid, then does as the lines say."""
+    monkeypatch.setattr(mixing, "COMMAND", (sys.executable, "-c", "\n".join((REPORT, *lines))))
+
+
+def test_a_process_may_warn_as_much_as_it_likes(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretending(monkeypatch, "sys.stderr.write('a warning\\n' * 100_000)", "print(json.dumps({'result': {'a': 1}}))")
+    told: list[Report] = []
+    assert mixing.carry_out(ASKED, told.append) == {"a": 1}
+    assert [(one.step, one.steps) for one in told] == [(1, 2)]
+
+
+def test_what_a_process_failed_of_is_its_last_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretending(monkeypatch, "sys.exit('a warning\\n' * 100_000 + 'the runs are damaged\\n')")
+    with pytest.raises(RekindleError, match=r"^the runs are damaged$"):
+        mixing.carry_out(ASKED, lambda _: None)
+    pretending(monkeypatch, "os._exit(7)")
+    with pytest.raises(RekindleError, match="exit code 7"):
+        mixing.carry_out(ASKED, lambda _: None)
+
+
+def test_an_interrupted_wait_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretending(monkeypatch, "time.sleep(600)")
+    pids = []
+
+    def interrupt(report: Report) -> None:
+        pids.append(int(report.text))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        mixing.carry_out(ASKED, interrupt)
+    assert len(pids) == 1
+    assert not psutil.pid_exists(pids[0])
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from tests.faces.face import COMMAND, Face
 from tests.faces.rows import ID, add_stream
 from tests.flow.harness import NEW, Daemon
 from tests.models import llama
+from tests.storage import rows
 
 
 @pytest.mark.parametrize("text", ["a/0", "a/-1", "a/1/2", "a@dead", "A", "", "a/", "../a", "a/1\n", "a" * 64])
@@ -52,6 +53,20 @@ def test_every_view_answers_alike_on_both_databases(tmp_path: Path, database: Da
     finally:
         made.app.background.close()
         made.engine.close()
+
+
+def test_a_batch_names_every_version_that_saw_it(face: Face) -> None:
+    with face.app.database.write() as session:
+        rows.add_stream(session)
+        first, second = rows.add_batch(session, "first"), rows.add_batch(session, "second")
+        base = rows.add_version(session, 1)
+        tuned = rows.add_version(session, 2, (base,))
+        later = rows.add_version(session, 3, (tuned,))
+        rows.add_use(session, tuned, first)
+        rows.add_use(session, tuned, first, role="replayed")
+        rows.add_use(session, later, second)
+    assert batches.show_batch(face.app, first.id).versions == (2, 3)
+    assert batches.show_batch(face.app, second.id).versions == (3,)
 
 
 def adapter_of(base: Path, folder: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -151,6 +152,21 @@ def test_relative_paths_are_meant_from_where_they_are_written(tmp_path: Path, mo
     assert made["source"] == {"uri": str(tmp_path / "here")}
     assert made["publish"] == {"directory": str(tmp_path / "out")}
     assert (origins["anchor"], origins["source.uri"], origins["publish.directory"]) == ("file", "--source", "--set")
+
+
+@pytest.mark.parametrize(
+    ("written", "found"),
+    [
+        ("source=inbox", {"source": "{base}/inbox"}),
+        ("source={uri: inbox, glob: x}", {"source": {"uri": "{base}/inbox", "glob": "x"}}),
+        ("evaluations={fixed: f.jsonl}", {"evaluations": {"fixed": "{base}/f.jsonl"}}),
+        ("strategy=naive", {"strategy": "naive"}),
+    ],
+)
+def test_a_path_is_found_in_a_word_or_a_mapping_that_is_assigned(written: str, found: Json, tmp_path: Path) -> None:
+    made: Json = {}
+    configuration.merged(made, [written], tmp_path)
+    assert json.dumps(made) == json.dumps(found).replace("{base}", str(tmp_path))
 
 
 @pytest.mark.parametrize("value", ["org/model", "s3://bucket/x", "hf://datasets/a/b@main"])

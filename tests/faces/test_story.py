@@ -216,6 +216,15 @@ def test_a_dry_run_decides_nothing(working: Face) -> None:
     assert working.data("decision", "list", "news") == []
 
 
+def test_a_dry_run_says_of_a_setting_what_the_stream_says(working: Face) -> None:
+    working.add_stream("news", "--set", "training.tuner=full")
+    working.rekindle("ingest", "news", str(write_documents(working.root / "a.jsonl", NEW, 40)))
+    origins = {one["key"]: one["origin"] for one in working.data("stream", "show", "news")["settings"]}
+    values = working.data("retrain", "news", "--dry-run")["values"]
+    assert (values["tuner"]["value"], values["tuner"]["origin"]) == ("full", origins["training.tuner"])
+    assert (values["batch"]["origin"], origins["training.tuner"]) == ("default", "--set")
+
+
 def test_a_removed_stream_frees_its_name_and_keeps_its_lineage(working: Face) -> None:
     working.add_stream()
     assert working.data("stream", "remove", "news", "--purge")["state"] == "archived"
@@ -273,7 +282,7 @@ def test_every_trained_version_has_a_trajectory_that_an_agent_can_learn_from(sto
     first, second = read(out)
     assert first == second
     scores = {one: story.data("version", "show", f"news/{one}")["scores"] for one in (1, 2)}
-    assert [one.name for one in first.domains if one.target] == [first.names[0]]
+    assert [one.name for one in first.domains if one.new] == [first.names[0]]
     assert first.names[1] == "anchor"
     assert first.total == 1
     assert first.steps[0].weights[0] > 0.5

@@ -46,6 +46,14 @@ class MovableClock:
         return time.monotonic() + self.offset.total_seconds()
 
 
+class WatchedBackground(Background):
+    """Says whether a task is under way, so that a test can wait for the last one."""
+
+    def is_busy(self) -> bool:
+        with self._lock:
+            return bool(self._running)
+
+
 class Daemon:
     """One daemon in this process; :meth:`settle` takes turns until nothing is left to do."""
 
@@ -55,6 +63,7 @@ class Daemon:
         home = Home(root=root / "home")
         home.create()
         wake = threading.Event()
+        self.background = WatchedBackground(on_done=wake.set)
         self.app = App(
             home=home,
             database=database,
@@ -63,7 +72,7 @@ class Daemon:
             epoch=leases.acquire(database, str(root), 600),
             clock=self.clock,
             wake=wake,
-            background=Background(on_done=wake.set),
+            background=self.background,
         )
         self.engine = Engine(self.app, Supervisor(self.app, executor=LocalExecutor(module="tests.flow.toy_job")))
 
@@ -85,7 +94,7 @@ class Daemon:
 
             busy = session.scalar(select(Job.id).where(Job.state.in_(JOB_UNFINISHED)).limit(1))
             registering = session.scalar(select(Stream.id).where(Stream.state == "registering").limit(1))
-        return busy is None and registering is None and not self.app.background.is_busy()
+        return busy is None and registering is None and not self.background.is_busy()
 
     def add_stream(self, **settings: Any) -> None:
         """Register stream ``s`` on a toy base that knows the BASE words, with an anchor of such text."""

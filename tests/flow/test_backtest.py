@@ -78,11 +78,12 @@ def test_both_policies_stand_side_by_side(recorded: Daemon) -> None:
 
 
 def test_a_policy_pays_for_its_searches_and_probes_too() -> None:
-    facts = {"tokens": 7, "probe": {"trials": [{"tokens": 3}, {"tokens": 2}]}}
+    result = {"kind": "probe", "facts": {"tokens": 7, "probe": {"trials": [{"tokens": 3}, {"tokens": 2}]}}}
     began = datetime(2026, 1, 1, tzinfo=UTC)
-    job = Job(kind="fit", result={"facts": facts}, started_at=began, finished_at=began + timedelta(seconds=9))
+    job = Job(kind="probe", result=result, started_at=began, finished_at=began + timedelta(seconds=9))
     assert (views._tokens(job), views._seconds(job)) == (12, 9.0)
-    assert (views._tokens(Job(kind="fit", result=None)), views._seconds(Job(kind="fit"))) == (0, 0.0)
+    merge = Job(kind="merge", result={"kind": "merge"})
+    assert (views._tokens(merge), views._seconds(merge)) == (0, 0.0)
 
 
 @pytest.mark.slow

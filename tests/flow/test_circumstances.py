@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.errors import Conflict
 from orchestrator.flow import evaluation, promotion, rollback
 from orchestrator.flow.forgetting import forgotten
 from orchestrator.policies.evidence import Evidence
@@ -48,6 +49,24 @@ def test_a_refused_decision_is_remembered(daemon: Daemon) -> None:
     daemon.retrain("naive")
     (refused,) = circumstances(daemon.retrain()).decisions
     assert (refused.strategy, refused.result, refused.only_forgot) == ("naive", "refused", True)
+
+
+def test_a_decision_whose_sentence_is_reworded_still_counts(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    daemon.add_stream(gate={"repair": False})
+    daemon.ingest(NEW)
+    reword(daemon, daemon.retrain("naive"))
+
+    def unsure(seen: Evidence, settings: GateSettings) -> GateVerdict:
+        return judge(seen, settings).model_copy(update={"outcome": "inconclusive"})
+
+    monkeypatch.setattr(promotion, "judge", unsure)
+    second = daemon.retrain()
+    assert results(second) == ["refused"]
+    assert [one["strategy"] for one in second.signals["refused"]] == ["naive"]
+    reword(daemon, second)
+    with pytest.raises(Conflict, match=f"decision {second.id} already tried these batches"):
+        daemon.retrain()
+    assert results(daemon.retrain("naive")) == ["refused", "inconclusive"]
 
 
 @pytest.mark.slow
@@ -111,6 +130,11 @@ def test_a_version_that_knows_none_of_a_sets_classes_forgot_none_of_them(databas
         assert (found["blue"].versions, found["blue"].rise) == (2, -0.25)
         early = {one.eval_set: one for one in forgotten(session, line[:2], sets, settings)}
         assert set(early) == {"red"}
+
+
+def reword(daemon: Daemon, made: Decision) -> None:
+    with daemon.app.database.write() as session:
+        session.get_one(Decision, made.id).outcome = "said in other words"
 
 
 def results(made: Decision) -> list[str]:

@@ -11,7 +11,7 @@ from orchestrator.errors import Conflict, GateRefused
 from orchestrator.flow import decision, promotion, records, registration, rollback
 from orchestrator.service.commands import batches
 from orchestrator.service.views.transfer import show_transfer
-from storage.tables import Version, VersionArtifact, VersionBatch
+from storage.tables import Verdict, Version, VersionArtifact, VersionBatch
 from tests.flow.harness import BASE, NEW, Daemon
 from tests.flow.toy_job import write_model
 
@@ -55,6 +55,21 @@ def test_a_candidate_that_forgot_is_refused_and_its_batch_stays_pending(daemon: 
     assert (made.outcome or "").startswith("refused by the gate")
     assert daemon.versions() == {1: "live", 2: "rejected"}
     assert daemon.batch_states() == {batch: "pending"}
+
+
+def test_an_inconclusive_batch_is_judged_together_with_the_next(daemon: Daemon) -> None:
+    daemon.add_stream()
+    first = daemon.ingest(NEW, documents=5)
+    made = daemon.retrain()
+    assert (made.outcome or "").startswith(f"inconclusive: batch-{first}: 1 documents to judge on")
+    assert (daemon.versions(), daemon.batch_states()) == ({1: "live", 2: "evaluated"}, {first: "pending"})
+    second = daemon.ingest(NEW, documents=40, name="second")
+    daemon.retrain()
+    with daemon.app.database.read() as session:
+        verdict = session.scalars(select(Verdict).order_by(Verdict.id.desc())).first()
+    assert verdict is not None
+    assert verdict.details["sets"][0]["members"] == [f"batch-{first}", f"batch-{second}"]
+    assert daemon.batch_states() == {first: "trained", second: "trained"}
 
 
 def test_after_two_refusals_the_batch_is_held_and_later_batches_go_on(daemon: Daemon) -> None:
@@ -137,6 +152,7 @@ def test_a_rollback_ends_the_decision_under_way_as_stale(daemon: Daemon) -> None
     daemon.settle()
     with daemon.app.database.read() as session:
         ended = session.get_one(type(open_one), open_one.id)
+    assert ended.result == "stale"
     assert (ended.outcome or "").startswith("stale")
     assert daemon.versions() == {1: "live", 2: "retired"}
 

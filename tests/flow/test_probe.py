@@ -32,12 +32,12 @@ def test_what_the_probe_found_is_chosen_and_recorded(daemon: Daemon) -> None:
     assert preview.probe is not None
     assert preview.probe["tried"] == ["rewarm-replay/infinite", "rewarm-replay", "rewarm-replay/half", "naive"]
     assert preview.probe["steps"] <= 60
-    assert jobs(daemon, "fit") == []
+    assert jobs(daemon, "probe") == []
     made = daemon.retrain()
     assert made.strategy == "naive"
     assert "naive did best; the rules alone say rewarm-replay/infinite" in made.reason
     recorded = made.signals["circumstances"]["probe"]
-    (job,) = jobs(daemon, "fit")
+    (job,) = jobs(daemon, "probe")
     assert (recorded["job"], job.decision_id, job.state) == (job.id, made.id, "succeeded")
     assert [one["candidate"] for one in recorded["trials"]] == preview.probe["tried"]
 
@@ -57,13 +57,13 @@ def test_a_cancelled_probe_leaves_the_rules_choice_too(daemon: Daemon) -> None:
     daemon.add_stream(**PROBED)
     daemon.ingest(NEW)
     asked = decision.request(daemon.app, "s", strategy=None, actor="test")
-    while not jobs(daemon, "fit"):
+    while not jobs(daemon, "probe"):
         daemon.engine.turn()
         decision.step(daemon.app)  # right after the measurement, so that the probe is queued and not yet begun
     with daemon.app.database.write() as session:
         from orchestrator.jobs import queue
 
-        queue.cancel(session, session.get_one(Job, jobs(daemon, "fit")[0].id), actor="test", reason="enough")
+        queue.cancel(session, session.get_one(Job, jobs(daemon, "probe")[0].id), actor="test", reason="enough")
     daemon.settle()
     with daemon.app.database.read() as session:
         assert session.get_one(Decision, asked.id).strategy == "rewarm-replay"
@@ -75,4 +75,4 @@ def test_a_budget_that_pays_for_nothing_is_said(daemon: Daemon) -> None:
     daemon.ingest(NEW)
     made = daemon.retrain()
     assert "3 steps do not pay for two short runs" in made.signals["circumstances"]["probe"]["reason"]
-    assert jobs(daemon, "fit") == []
+    assert jobs(daemon, "probe") == []

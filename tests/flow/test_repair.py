@@ -8,13 +8,14 @@ import pytest
 from sqlalchemy import select
 
 from orchestrator.errors import GateRefused
-from orchestrator.flow import decision, promotion, repair, rollback
+from orchestrator.flow import decision, promotion, records, repair, rollback
 from orchestrator.policies.evidence import Evidence
 from orchestrator.policies.gate import judge
 from orchestrator.policies.verdict import GateVerdict
 from orchestrator.settings import GateSettings
 from storage import lineage
 from storage.tables import Event, Job, Version, VersionParent
+from strategies.contract import MergeWork
 from tests.flow.harness import BASE, NEW, Daemon
 
 HOPELESS = NEW + " hopeless"
@@ -64,9 +65,10 @@ def test_a_repair_looks_at_select_halves_within_half_of_the_gates_tolerance(daem
     batch = daemon.ingest(NEW)
     daemon.retrain("naive")
     (job,) = repairs(daemon)
-    sets = {one["file"]["name"]: (one["role"], one.get("tolerance")) for one in job.spec["work"]["sets"]}
-    assert sets == {"anchor": ("old", 0.04), f"batch-{batch}": ("new", None)}
-    assert job.spec["work"]["base"] == "v1"
+    work = records.work_of(job, MergeWork)
+    sets = {one.file.name: (one.role, one.tolerance) for one in work.sets}
+    assert sets == {"anchor": ("old", 0.04), f"batch-{batch}": ("new", 0.0)}
+    assert (job.kind, work.base) == ("merge", "v1")
 
 
 @pytest.mark.slow

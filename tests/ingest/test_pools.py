@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
 from sqlalchemy import select, update
 
-from orchestrator.errors import BadInput
 from orchestrator.ingest import pools, snapshots
-from orchestrator.ingest.pools import maintain_pools, pool_with_next
+from orchestrator.ingest.pools import maintain_pools
 from orchestrator.settings import StreamSettings
 from storage.database import now
 from storage.tables import Batch, Document, EvalSet, Stream
@@ -129,45 +127,6 @@ def test_erased_documents_do_not_enter_a_pool(local: World, tmp_path: Path) -> N
         held[0].state = "erased"
     (pool,) = maintain(local)
     assert set(digests(local, pool)) == {held[1].digest}
-
-
-def test_an_inconclusive_batch_is_pooled_with_the_next(make_either: MakeWorld, tmp_path: Path) -> None:
-    world = make_either()
-    first, second = arrive(world, tmp_path, 1), arrive(world, tmp_path, 2)
-    before = active(world, "batch")
-    both = digests(world, before[0]) | digests(world, before[1])
-    for _ in range(2):
-        with world.database.write() as session:
-            pooled = pool_with_next(session, world.store, [before[0].id], before[1].id)
-        assert (pooled.name, pooled.members, pooled.batch_id) == (f"batch-{second}-pooled", [first, second], second)
-        assert digests(world, pooled) == both
-        assert [eval_set.id for eval_set in active(world, "batch")] == [pooled.id]
-
-
-def test_a_pooled_set_can_be_pooled_again_and_goes_with_its_newest_batch(local: World, tmp_path: Path) -> None:
-    for number in range(3):
-        arrive(local, tmp_path, number)
-    sets = active(local, "batch")
-    with local.database.write() as session:
-        two = pool_with_next(session, local.store, [sets[0].id], sets[1].id)
-        three = pool_with_next(session, local.store, [two.id], sets[2].id)
-    assert (three.documents, three.members) == (3, [1, 2, 3])
-    for number in range(3, 11):
-        arrive(local, tmp_path, number)
-    (pool,) = maintain(local)
-    assert (pool.members, pool.documents) == ([1, 2, 3], 3)
-    assert [eval_set.batch_id for eval_set in active(local, "batch")] == list(range(4, 12))
-
-
-def test_eval_sets_of_two_streams_are_not_pooled(local: World, tmp_path: Path) -> None:
-    arrive(local, tmp_path, 1)
-    arrive(local, tmp_path, 2)
-    with local.database.write() as session:
-        session.add(Stream(id="t" * 32, name="t", task="causal-lm", state="active", split_key="k", created_at=now()))
-        session.flush()
-        session.execute(update(EvalSet).where(EvalSet.id == 1).values(stream_id="t" * 32))
-    with local.database.write() as session, pytest.raises(BadInput, match="different streams"):
-        pool_with_next(session, local.store, [1], 2)
 
 
 def test_batches_that_wait_for_training_stay_apart(local: World, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ import pytest
 from sqlalchemy import func, select
 
 from orchestrator.errors import NotFound, Unavailable
-from orchestrator.ingest import spool
+from orchestrator.ingest import readers, run, spool
 from orchestrator.ingest.records import Refused
 from orchestrator.ingest.run import spawn
 from storage.tables import Arrival, Batch, Document, DocumentBand, DocumentSketch, EvalSet
@@ -35,13 +35,11 @@ def count(world: World, table: Any) -> int:
         return session.scalar(select(func.count()).select_from(table)) or 0
 
 
-def test_a_child_process_gives_the_same_report_and_tells_its_progress(make_either: MakeWorld, tmp_path: Path) -> None:
+def test_a_child_process_gives_the_same_report(make_either: MakeWorld, tmp_path: Path) -> None:
     world = make_either()
-    told: list[dict[str, Any]] = []
     path = write_lines(tmp_path / "a.jsonl", rows(20))
-    report = spawn(world, world.stream_id, path=path, name="a.jsonl", actor="test", progress=told.append)
+    report = spawn(world, world.stream_id, path=path, name="a.jsonl", actor="test")
     assert (report.outcome, report.documents, report.heldout) == ("accepted", 20, 2)
-    assert told[-1]["rows"] == 20
 
 
 def test_a_childs_error_is_raised_here(local: World, tmp_path: Path) -> None:
@@ -50,10 +48,11 @@ def test_a_childs_error_is_raised_here(local: World, tmp_path: Path) -> None:
         spawn(local, "nobody", path=path, name="a", actor="test")
 
 
-def test_a_child_that_takes_too_long_is_ended(local: World, tmp_path: Path) -> None:
+def test_a_child_that_takes_too_long_is_ended(local: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_lines(tmp_path / "a.jsonl", rows(2000))
+    monkeypatch.setattr(run, "TIMEOUT_S", 0.01)
     with pytest.raises(Unavailable, match="killed"):
-        spawn(local, local.stream_id, path=path, name="a", actor="test", timeout_s=0.01)
+        spawn(local, local.stream_id, path=path, name="a", actor="test")
     assert count(local, Batch) == 0
 
 
@@ -67,7 +66,7 @@ def write_bomb(path: Path) -> Path:
     return path
 
 
-def peak_bytes(world: World, path: Path, **spec: Any) -> tuple[dict[str, Any], int]:
+def peak_bytes(world: World, path: Path) -> tuple[dict[str, Any], int]:
     """Last message and peak resident memory of a child."""
     facts = {
         "format": 1,
@@ -83,7 +82,7 @@ def peak_bytes(world: World, path: Path, **spec: Any) -> tuple[dict[str, Any], i
         "ad_hoc": False,
         "memory_bytes": 1 << 30,
         "timeout_s": 60,
-    } | spec
+    }
     file = world.home.spool / "spec.json"
     file.write_text(json.dumps(facts))
     code = (
@@ -102,11 +101,14 @@ def test_a_bomb_stays_under_400_mb_and_the_good_document_survives(local: World, 
     assert peak < 400 << 20
 
 
-def test_a_child_may_not_take_more_memory_than_it_is_given(local: World, tmp_path: Path) -> None:
+def test_a_child_may_not_take_more_memory_than_it_is_given(
+    local: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "long.jsonl"
     path.write_text(json.dumps({"text": text(1, words=1_500_000)}) + "\n")
+    monkeypatch.setattr(run, "MEMORY_BYTES", 120 << 20)
     with pytest.raises(Refused, match="needs more memory than ingest may have"):
-        spawn(local, local.stream_id, path=path, name="long.jsonl", actor="test", memory_bytes=120 << 20)
+        spawn(local, local.stream_id, path=path, name="long.jsonl", actor="test")
     assert count(local, Batch) == 0
 
 
@@ -176,12 +178,16 @@ def test_a_full_disk_keeps_nothing_and_says_so(local: World, tmp_path: Path, mon
     assert local.ingest(path).outcome == "accepted"
 
 
-def test_the_file_may_change_after_it_was_taken_in(local: World, tmp_path: Path) -> None:
+def test_the_file_may_change_after_it_was_taken_in(
+    local: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = write_lines(tmp_path / "a.jsonl", rows(300))
-    wanted = path.read_bytes()
+    wanted, read = path.read_bytes(), readers.read
 
-    def rewrite(_: dict[str, Any]) -> None:
+    def rewrite(*given: Any, **named: Any) -> Any:
         path.write_bytes(b"{}")
+        return read(*given, **named)
 
-    report = local.ingest(path, progress=rewrite)
+    monkeypatch.setattr(readers, "read", rewrite)
+    report = local.ingest(path)
     assert (report.documents, report.content_hash) == (300, hashlib.sha256(wanted).hexdigest())

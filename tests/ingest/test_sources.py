@@ -11,7 +11,7 @@ import fsspec
 import pytest
 
 from orchestrator.errors import BadInput, Unavailable
-from orchestrator.ingest import sources, spool
+from orchestrator.ingest import readers, sources, spool
 from orchestrator.ingest.sources import Watcher, fetch, find
 from tests.ingest.conftest import World
 from tests.ingest.texts import rows, write_lines
@@ -118,6 +118,24 @@ def test_a_dataset_of_the_hub_needs_its_package(monkeypatch: pytest.MonkeyPatch)
 def test_of_a_dataset_only_data_files_are_read() -> None:
     names = ["a.parquet", "b.jsonl.gz", "loader.py", "c.pkl", "README.md"]
     assert [name for name in names if sources._is_data(name)] == ["a.parquet", "b.jsonl.gz"]
+
+
+def test_a_folder_a_url_and_a_dataset_give_the_same_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = (*readers.READERS, *(suffix.upper() for suffix in readers.READERS))
+    names = sorted(f"a{kind}{packed}" for kind in kinds for packed in ("", *readers.PACKED))
+    system = fsspec.filesystem("memory")
+    for name in names:
+        (folder / name).write_text("x")
+        system.pipe(f"/bucket/{name}", b"x")
+    try:
+        local, remote = find(str(folder)), find("memory://bucket")
+        monkeypatch.setattr(sources, "_remote", lambda _: (system, "/bucket"))
+        dataset = find("hf://datasets/owner/name")
+    finally:
+        system.rm("/bucket", recursive=True)
+    assert len(names) == 90
+    for found in (local, remote, dataset):
+        assert [one.name for one in found] == names
 
 
 def test_a_file_that_changes_while_it_is_copied_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ from storage import leases
 from storage.artifacts import ArtifactStore
 from storage.database import Database, now
 from storage.tables import Attempt, Job, Stream
+from strategies.contract import QueuedSpec
 
 QUICK = Limits(
     lease_s=0.3,
@@ -57,10 +58,11 @@ class Toys:
         spec = {"task": "causal-lm", "seed": 1, "threads": 1, "model": {"path": "/"}, "work": work}
         names = {one.name for one in fields(queue.Share)}
         limits = {"timeout_s": 60, **{one: value for one, value in more.items() if one in names}}
-        given: dict[str, Any] = {"spec": spec, "share": queue.Share(**limits)}
-        given |= {one: value for one, value in more.items() if one not in names}
+        given: dict[str, Any] = {"share": queue.Share(**limits)}
+        given |= {one: value for one, value in {"spec": spec, **more}.items() if one not in names}
+        given["spec"] = QueuedSpec.model_validate(given["spec"])
         with self.app.database.write() as session:
-            return queue.queue(session, stream_id="s", kind="measure", name=name, key=key or name, **given)
+            return queue.queue(session, stream_id="s", name=name, key=key or name, **given)
 
     def job(self, job: Job) -> Job:
         with self.app.database.read() as session:

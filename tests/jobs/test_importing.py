@@ -186,7 +186,7 @@ def test_places_of_their_own_and_in_a_list_become_real_ones_and_references_of_a_
     siblings = {name: {"evidence/runs": manifest} for name in ("proxy-1", "proxy-2")}
     runs = [f"@{name}/evidence/runs" for name in siblings]
     template = {"init": "@live/answer", "runs": runs, "fit": {"prior": {}, "tokens": {}, "budget": 1}, "training": {}}
-    fit = {"kind": "regmix", "template": template, "runs": runs}
+    fit = {"kind": "fit", "template": template, "runs": runs}
     measure = {"kind": "measure", "sources": [], "training": {}, "space": f"manifest:{manifest}"}
     regression, measured = (
         resolve(order({**spec(store), "work": work}, tmp_path, artifacts=siblings), store, tmp_path / "models").work

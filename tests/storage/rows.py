@@ -65,13 +65,11 @@ def add_version(session: Session, number: int, parents: tuple[Version, ...] = ()
     return version
 
 
-def add_use(
-    session: Session, version: Version, batch: Batch, rows: bytes = b"\xff", role: str = "trained"
-) -> VersionBatch:
+def add_use(session: Session, version: Version, batch: Batch, role: str = "trained") -> VersionBatch:
     return _add(
         session,
         VersionBatch(
-            version_id=version.id, batch_id=batch.id, role=role, snapshot_hash=batch.snapshot_hash, rows=rows,
+            version_id=version.id, batch_id=batch.id, role=role, snapshot_hash=batch.snapshot_hash, rows=b"\xff",
             documents=1, samples=1,
         ),
     )  # fmt: skip

@@ -16,6 +16,7 @@ from storage.database import Database
 from storage.errors import BackupRefused
 from storage.files import read_json, sha256_file
 from storage.tables import Stream
+from tests.manifests import verify_manifest
 from tests.storage import rows
 
 
@@ -33,7 +34,7 @@ def manifest_hash(database: Database, store: ArtifactStore, tmp_path: Path) -> s
 
 def _check(done: Backup, manifest_hash: str) -> None:
     restored = ArtifactStore(done.directory / "artifacts")
-    restored.verify_manifest(manifest_hash)
+    verify_manifest(restored, manifest_hash)
     assert (restored.materialise(manifest_hash, done.directory / "out") / "file.txt").read_text() == "kept"
 
 

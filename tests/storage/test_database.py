@@ -117,19 +117,6 @@ def test_a_naive_time_is_refused(database: Database) -> None:
         session.add(StoredObject(hash="a" * 64, bytes=1, created_at=now().replace(tzinfo=None)))
 
 
-@pytest.mark.parametrize("position", [0, 1, 7, 8, 15, 23])
-def test_get_bit_means_the_same_on_both_databases(database: Database, position: int) -> None:
-    data = bytes([0b10000001, 0b00000010, 0b11111111])
-    expected = data[position // 8] >> (position % 8) & 1
-    with database.read() as session:
-        assert session.scalar(select(func.get_bit(data, position))) == expected
-
-
-def test_get_bit_outside_the_bytes_is_an_error(database: Database) -> None:
-    with pytest.raises((DBAPIError, DatabaseUnavailable)), database.read() as session:
-        session.scalar(select(func.get_bit(b"\x01", 8)))
-
-
 def test_sqlite_commits_are_durable_and_foreign_keys_hold(tmp_path: Path) -> None:
     database = Database.open(f"sqlite:///{tmp_path / 'a.db'}")
     with database.read() as session:

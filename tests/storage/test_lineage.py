@@ -16,7 +16,7 @@ from storage.lineage import BatchUse
 from storage.tables import Promotion, Version
 from tests.storage import rows
 
-VERSIONS, BATCHES, DOCUMENTS = 40, 12, 20
+VERSIONS, BATCHES = 40, 12
 
 
 class Graph:
@@ -26,11 +26,8 @@ class Graph:
         dice = random.Random(seed)
         rows.add_stream(session)
         self.batches = [rows.add_batch(session, f"b{number}") for number in range(BATCHES)]
-        self.documents = [
-            [rows.add_document(session, batch, row) for row in range(DOCUMENTS)] for batch in self.batches
-        ]
         self.parents: dict[int, set[int]] = {}
-        self.seen: dict[int, dict[int, set[int]]] = {}
+        self.seen: dict[int, set[int]] = {}
         self.roles: dict[int, set[tuple[int, str]]] = {}
         self.versions: list[Version] = []
         for number in range(1, VERSIONS + 1):
@@ -41,13 +38,11 @@ class Graph:
         version = rows.add_version(session, number, tuple(chosen))
         self.versions.append(version)
         self.parents[version.id] = {parent.id for parent in chosen}
-        self.seen[version.id], self.roles[version.id] = {}, set()
+        self.seen[version.id], self.roles[version.id] = set(), set()
         for batch in dice.sample(self.batches, k=dice.randrange(3)):
-            taken = set(dice.sample(range(DOCUMENTS), k=dice.randrange(1, DOCUMENTS)))
             role = dice.choice(["trained", "replayed"])
-            bits = sum(1 << row for row in taken).to_bytes(max(taken) // 8 + 1, "little")
-            rows.add_use(session, version, batch, bits, role)
-            self.seen[version.id][batch.id] = taken
+            rows.add_use(session, version, batch, role=role)
+            self.seen[version.id].add(batch.id)
             self.roles[version.id].add((batch.id, role))
 
     def above(self, version_id: int) -> set[int]:
@@ -84,16 +79,11 @@ def test_batches_behind_a_version(session: Session, graph: Graph) -> None:
 
 
 def test_versions_that_saw_a_batch(session: Session, graph: Graph) -> None:
+    numbers = {version.id: version.number for version in graph.versions}
     for batch in graph.batches:
         first = {one for one, seen in graph.seen.items() if batch.id in seen}
-        assert lineage.versions_that_saw_batch(session, batch.id) == graph.below(first)
-
-
-def test_versions_that_saw_a_document(session: Session, graph: Graph) -> None:
-    for batch, documents in zip(graph.batches, graph.documents, strict=True):
-        for document in documents:
-            first = {one for one, seen in graph.seen.items() if document.row in seen.get(batch.id, ())}
-            assert lineage.versions_that_saw_document(session, document.id) == graph.below(first)
+        expected = [numbers[one] for one in graph.below(first)]
+        assert lineage.versions_that_saw_batch(session, batch.id) == expected
 
 
 def test_batches_only_behind_the_abandoned(session: Session, graph: Graph) -> None:
@@ -123,7 +113,7 @@ def test_each_walk_is_one_query(session: Session, graph: Graph) -> None:
     event.listen(Engine, "before_cursor_execute", count)
     try:
         lineage.ancestors(session, VERSIONS)
-        lineage.versions_that_saw_document(session, graph.documents[0][0].id)
+        lineage.versions_that_saw_batch(session, graph.batches[0].id)
         lineage.batches_only_behind(session, [VERSIONS], 1)
         lineage.live_stack(session, rows.STREAM)
     finally:

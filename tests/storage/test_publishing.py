@@ -122,12 +122,11 @@ def test_on_another_file_system_bytes_are_copied(
 
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "config.json").write_text("{}")
-    seen: list[tuple[int, int]] = []
     monkeypatch.setattr(os, "link", refuse)
     answer = {"answer/model": store.add_folder(tmp_path / "source").hash}
-    folder = publishing.publish(store, answer, tmp_path / "out", "v1", progress=lambda *one: seen.append(one))
+    folder = publishing.publish(store, answer, tmp_path / "out", "v1")
     status = (folder / "config.json").stat()
-    assert (status.st_nlink, status.st_mode & 0o777, seen) == (1, 0o444, [(2, 2)])
+    assert (status.st_nlink, status.st_mode & 0o777) == (1, 0o444)
 
 
 def test_the_live_link_points_where_it_was_told(published: Path) -> None:

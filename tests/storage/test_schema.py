@@ -110,7 +110,7 @@ def test_sqlite_is_copied_before_it_is_upgraded(database: Database, monkeypatch:
     assert database.path is not None
     with database.write() as session:
         add_stream(session)
-    monkeypatch.setattr(schema, "head", lambda: "0003")
+    monkeypatch.setattr(schema, "head", lambda: "9999")
     database.upgrade()
     (copy,) = (database.path.parent / "backups").iterdir()
     opened = Database.open(f"sqlite:///{copy}")

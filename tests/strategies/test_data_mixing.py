@@ -18,12 +18,13 @@ from strategies.contract.graph import batches_drawn, needs
 from strategies.errors import BadPlan, BadState
 from strategies.named.data_mixing import DATA_MIXING
 from strategies.parts import GroupDroObjective, SkillItReweighting, WeightedMixing
+from strategies.planning.common import total_rows
 from strategies.planning.stage import everything
-from strategies.planning.values import total_rows
 from strategies.settings import Json, TrainingSettings
 from strategies.settings.agent import ProxySettings
 from strategies.settings.mixing import RegMixSettings
-from tests.benchmarks import report, tables
+from tests.benchmarks import mixing_agent_tables as tables
+from tests.benchmarks import report
 from tests.benchmarks.harness import RESULTS
 from tests.strategies.makers import (
     cosine_schedule,
@@ -314,6 +315,10 @@ def test_why_skill_it_is_the_default_is_what_was_measured(tried: Json) -> None:
         for found in tried["held_out"].values()
     ]
     assert max(margins) > 0, "skill-it was ahead everywhere: say so"
+
+
+def test_what_was_measured_is_said_in_a_sentence_that_can_be_read() -> None:
+    assert max(len(said.split()) for said in (TRIED, UNTAUGHT)) <= 30
 
 
 @pytest.mark.parametrize(

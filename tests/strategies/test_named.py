@@ -32,10 +32,10 @@ def test_every_resolved_value_says_where_it_comes_from(name: str) -> None:
     assert {"strategy", "learning_rate", "steps", "batch", "order"} <= set(made.values)
 
 
-def test_what_nobody_set_is_called_a_default() -> None:
-    usual, given = plan().values, plan(signals({"tuner": "lora", "train_batch_size": 8})).values
-    assert (usual["tuner"].origin, usual["batch"].origin) == ("default", "default")
-    assert (given["tuner"].origin, given["batch"].origin) == ("settings", "settings")
+def test_a_setting_that_is_taken_as_it_stands_is_named() -> None:
+    values = plan(signals({"tuner": "lora", "train_batch_size": 8})).values
+    assert (values["tuner"].value, values["tuner"].origin) == ("lora", "training.tuner")
+    assert (values["batch"].value, values["batch"].origin) == (8, "training.train_batch_size")
 
 
 @pytest.mark.parametrize("name", choice.NAMES)

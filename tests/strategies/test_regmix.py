@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import kstest
 from sklearn.neighbors import KNeighborsRegressor
 
-from strategies.contract.regmix import FitSettings, MixtureSettings, ProxyRun
+from strategies.contract.regmix import FitSettings, ProxyRun
 from strategies.errors import BadPlan, Refused
 from strategies.fitting import regmix as fitting
 from strategies.mixing import regmix
@@ -17,7 +17,7 @@ from strategies.settings import Json
 
 PRIOR = {"web": 0.7, "code": 0.2, "maths": 0.08, "news": 0.02}
 Mixture = dict[str, float]
-FEW = MixtureSettings(runs=64)
+FEW = 64
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +38,9 @@ def test_mixtures_sum_to_one_below_the_limit_and_without_traces(mixtures: list[M
     assert (found == 0).any()
 
 
-def test_no_two_mixtures_are_near(mixtures: list[Mixture]) -> None:
-    found = table(regmix.candidates(PRIOR, MixtureSettings(runs=200, grid=0.05), seed="coarse"))
+def test_no_two_mixtures_are_near() -> None:
+    found = regmix._distinct(regmix._oversampled(PRIOR, 200, 0.05, regmix.generator("coarse")))
+    assert len(found) > 200
     apart = np.abs(found[:, None] - found[None]).sum(2) + np.eye(len(found))
     assert apart.min() > 1e-5
 
@@ -50,8 +51,8 @@ def test_the_same_seed_draws_the_same_mixtures(mixtures: list[Mixture]) -> None:
 
 
 def test_draws_centre_on_the_tempered_prior() -> None:
-    settings = MixtureSettings(runs=20_000, oversample=1, most_over_prior=1000)
-    drawn = regmix._oversampled(PRIOR, settings, settings.grid, regmix.generator("mean"))
+    prior, random = np.array(list(PRIOR.values())), regmix.generator("mean")
+    drawn = np.concatenate([regmix._block(prior, random) for _ in range(3)])
     wanted = np.sqrt(list(PRIOR.values()))
     assert drawn.mean(0) == pytest.approx(wanted / wanted.sum(), abs=0.01)
 
@@ -70,7 +71,7 @@ def test_one_weight_of_a_flat_dirichlet_is_uniform() -> None:
 @pytest.mark.parametrize(("share", "runs"), [(5e-4, 64), (3e-4, 24), (3e-4, 64), (1e-4, 24)])
 def test_a_small_domain_is_tried_on_a_finer_grid(share: float, runs: int) -> None:
     prior = {"large": 1 - share, "small": share}
-    found = [one["small"] for one in regmix.candidates(prior, MixtureSettings(runs=runs), seed="small")]
+    found = [one["small"] for one in regmix.candidates(prior, runs, seed="small")]
     assert len(set(found)) == runs
     assert 0 < max(found) <= 15 * share * 1.02
 
@@ -78,16 +79,16 @@ def test_a_small_domain_is_tried_on_a_finer_grid(share: float, runs: int) -> Non
 def test_a_domain_too_small_for_any_grid_is_refused_by_name_with_what_to_do() -> None:
     prior = {"large": 1 - 1e-5, "small": 1e-5}
     with pytest.raises(BadPlan, match=r"domain small has only 1e-05 of all tokens; give it more data, or leave regmix"):
-        regmix.candidates(prior, MixtureSettings(runs=24), seed="small")
+        regmix.candidates(prior, 24, seed="small")
     with pytest.raises(BadPlan, match=r"fewer than 64 .*; ask for fewer runs \(24 at least\), give it more data, or"):
-        regmix.candidates(prior, MixtureSettings(runs=64), seed="small")
+        regmix.candidates(prior, 64, seed="small")
 
 
 def test_mixtures_that_all_go_beyond_their_limit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(regmix, "_MAX_BLOCKS", 3)
-    settings = MixtureSettings(runs=5, oversample=1, most_over_prior=1, least_strength=5)
+    monkeypatch.setattr(regmix, "MOST_OVER_PRIOR", 1.0)
     with pytest.raises(BadPlan, match="fewer than 5 different mixtures within its limits"):
-        regmix.candidates(dict.fromkeys("abcdef", 1.0), settings, seed="tests")
+        regmix.candidates(dict.fromkeys("abcdef", 1.0), 5, seed="tests")
 
 
 def runs(mixtures: list[Mixture], noise: float = 0.0) -> list[ProxyRun]:
@@ -153,7 +154,7 @@ def test_no_fit_has_seen_the_run_that_it_predicts(mixtures: list[Mixture], monke
 
 def test_a_curve_over_two_domains_is_not_left_to_a_line_that_can_only_choose_a_corner() -> None:
     prior = {"old": 0.5, "new": 0.5}
-    drawn = regmix.candidates(prior, MixtureSettings(runs=64), seed="two")
+    drawn = regmix.candidates(prior, 64, seed="two")
     noise = np.random.default_rng(7).normal(size=64) * 0.05
     made = [
         ProxyRun(weights=one, losses={"old": 6 + 2 * (one["old"] - 0.3) ** 2 + n, "new": 6.0})

@@ -11,6 +11,7 @@ from strategies import metrics
 from strategies.chooser import against, auto, rules
 from strategies.chooser.candidates import candidates
 from strategies.chooser.case import new_domains
+from strategies.contract import Resolved
 from strategies.contract.circumstances import Circumstances, EarlierDecision, Forgotten
 from strategies.planning import share
 from strategies.settings import Json, Task
@@ -251,9 +252,9 @@ def test_new_classes_ask_for_adapters_of_their_own() -> None:
         return next(one["reason"] for one in found if one["strategy"] == "mos/base")
 
     assert re.search(r"everything again, \d\.\d h of 0.1 h allowed", against_base(circumstances=slow))
-    bank = {"parent_answer": ("answer/bank",), "parent_settings": {"adapter": "t1"}}
+    bank: Json = {"parent_answer": ("answer/bank",), "parent_settings": Resolved(adapter="t1")}
     assert against_base(**bank).startswith("the live version is a bank already")
-    assert chosen_with(parent_answer=("answer/bank",), parent_settings={"adapter": "t1"}) == "mos"
+    assert chosen_with(**bank) == "mos"
 
 
 def test_the_reason_against_another_candidate_is_the_condition_that_it_is_short_of() -> None:

@@ -24,7 +24,7 @@ def losses(row: Sequence[float]) -> dict[str, float]:
 
 
 def skill_it(initial: Weights = UNIFORM, **changes: Any) -> SkillIt:
-    return SkillIt(SkillItReweighting(**{"eta": 0.5, "graph": GRAPH, **changes}), initial)
+    return SkillIt(SkillItReweighting(**{"eta": 0.5, "window": 3, "graph": GRAPH, **changes}), initial)
 
 
 def test_the_update_has_its_golden_value() -> None:

@@ -302,7 +302,7 @@ def test_a_guard_without_anything_to_compare_with_is_refused() -> None:
         ({}, {**ROWS, "b": 0}, "domain b has no rows"),
         ({}, {"a1": 1, "b": 1, "c": 1}, "no rows are given for source a2"),
         ({"domains": {**DOMAINS, "c": ("b",)}}, ROWS, "source b is in two domains"),
-        ({"reweight": SkillItReweighting(eta=1, graph={"a": {"a": 1}})}, ROWS, "set observe_every"),
+        ({"reweight": SkillItReweighting(eta=1, window=3, graph={"a": {"a": 1}})}, ROWS, "set observe_every"),
     ],
 )
 def test_a_mixing_that_cannot_be_drawn_is_refused(changes: Json, rows: dict[str, int], reason: str) -> None:
@@ -320,7 +320,7 @@ def test_a_checkpoint_of_another_mixing_is_refused() -> None:
 
 def test_the_kind_of_a_mixing_names_its_sampler() -> None:
     graph = {name: {name: 1.0} for name in DOMAINS}
-    skilled = mixing(observe_every=2, reweight=SkillItReweighting(eta=1, graph=graph))
+    skilled = mixing(observe_every=2, reweight=SkillItReweighting(eta=1, window=3, graph=graph))
     sampler = mixer(skilled, ROWS, steps=9)
     assert isinstance(sampler, WeightedMixer)
     sampler.observe(0, dict.fromkeys("abc", 3.0))

@@ -8,7 +8,7 @@ import numpy as np
 
 from strategies.agent.proposals import propose
 from strategies.agent.rollout import rollout, scripted
-from strategies.agent.trajectories import Domain, Head, Provenance, Trajectory
+from strategies.agent.trajectories import Provenance, Trajectory, TrajectoryDomain, TrajectoryHeader
 from strategies.settings.agent import AgentSettings, ProposalSettings
 
 TOKENS = 1000
@@ -19,14 +19,19 @@ class PowerLaws:
     """Loss_k = 2 + n_k ** -0.5, where a step on domain j adds gain[k][j] to n_k."""
 
     def __init__(
-        self, domains: Sequence[Domain], *, total: int, begun: Sequence[float], gain: Sequence[Sequence[float]]
+        self,
+        domains: Sequence[TrajectoryDomain],
+        *,
+        total: int,
+        begun: Sequence[float],
+        gain: Sequence[Sequence[float]],
     ):
         self.domains, self.total = tuple(domains), total
         self._begun, self._gain = np.array(begun), np.array(gain)
 
-    def head(self, seed: int) -> Head:
+    def header(self, seed: int) -> TrajectoryHeader:
         provenance = Provenance(seeds={"data": seed})
-        return Head(environment="power-laws", domains=self.domains, total=self.total, provenance=provenance)
+        return TrajectoryHeader(environment="power-laws", domains=self.domains, total=self.total, provenance=provenance)
 
     def reset(self, seed: int) -> tuple[float, ...]:
         self._known = self._begun.copy()
@@ -41,12 +46,12 @@ class PowerLaws:
 
 
 def world(total: int = 12) -> PowerLaws:
-    """A source that is forgotten where the new target is trained; a source and a target that own data does not help."""
+    """An old domain that is forgotten where ``new`` is trained; an old and a new one that own data does not help."""
     domains = [
-        Domain(name="old", target=False, prior=0.3),
-        Domain(name="stale", target=False, prior=0.3),
-        Domain(name="new", target=True, prior=0.1, similarity=0.9),
-        Domain(name="noise", target=True, prior=0.3, similarity=0.6),
+        TrajectoryDomain(name="old", new=False, prior=0.3),
+        TrajectoryDomain(name="stale", new=False, prior=0.3),
+        TrajectoryDomain(name="new", new=True, prior=0.1, similarity=0.9),
+        TrajectoryDomain(name="noise", new=True, prior=0.3, similarity=0.6),
     ]
     gain = [[1.0, 0.0, -0.3, 0.0], [0.3, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.4, 0.0]]
     return PowerLaws(domains, total=total, begun=[1.5, 3.0, 0.5, 0.5], gain=gain)
@@ -55,9 +60,9 @@ def world(total: int = 12) -> PowerLaws:
 def other_world(total: int = 12) -> PowerLaws:
     """Other domains, and another number of them."""
     domains = [
-        Domain(name="a", target=False, prior=0.5),
-        Domain(name="b", target=True, prior=0.3, similarity=0.9),
-        Domain(name="c", target=True, prior=0.2, similarity=0.5),
+        TrajectoryDomain(name="a", new=False, prior=0.5),
+        TrajectoryDomain(name="b", new=True, prior=0.3, similarity=0.9),
+        TrajectoryDomain(name="c", new=True, prior=0.2, similarity=0.5),
     ]
     gain = [[1.0, -0.2, 0.0], [0.0, 1.0, 0.0], [0.0, 0.4, 0.0]]
     return PowerLaws(domains, total=total, begun=[4.0, 0.3, 0.5], gain=gain)

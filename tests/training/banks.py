@@ -22,6 +22,7 @@ WORLDS = {
     "blue": "1 3 5 7 9",
 }
 LORA = {"r": 4, "lora_alpha": 8}
+ADAPTER = {"kind": "adapter", "lora": LORA, "head_rate": 10.0, "pooling": "mean"}
 
 
 def told(labels: Sequence[str], count: int, *, start: int = 0) -> list[dict[str, Any]]:
@@ -53,7 +54,7 @@ def class_job(
         model,
         told(labels, 24) if rows is None else rows,
         task="classification",
-        selection={"kind": "adapter", "name": name, "lora": LORA, **changes.pop("selection", {})},
+        selection={**ADAPTER, "name": name, **changes.pop("selection", {})},
         objective={"kind": "local", **changes.pop("objective", {})},
         consolidation={"kind": "task-mean", **changes.pop("consolidation", {})},
         job={"model": {"labels": [*known, *labels], "bank": bank and str(bank)}},
@@ -71,7 +72,7 @@ def domain_job(
         folder,
         model,
         rows,
-        selection={"kind": "adapter", "name": name, "lora": LORA, **changes.pop("selection", {})},
+        selection={**ADAPTER, "name": name, **changes.pop("selection", {})},
         consolidation={"kind": "task-mean", **changes.pop("consolidation", {})},
         job={"model": {"bank": bank and str(bank)}},
         **changes,

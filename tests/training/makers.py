@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 import torch
 from pydantic import BaseModel
 
@@ -233,3 +234,16 @@ def train_job(
         **more,
     }
     return spec(made, model, task=task, **job)
+
+
+def calls(monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> list[Any]:
+    """The last argument of each call of a function or method from now on; it does what it did."""
+    seen: list[Any] = []
+    real = getattr(owner, name)
+
+    def recorded(*given: Any) -> Any:
+        seen.append(given[-1])
+        return real(*given)
+
+    monkeypatch.setattr(owner, name, recorded)
+    return seen

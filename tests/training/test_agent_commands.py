@@ -12,8 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from strategies.agent import commands
-from strategies.agent.commands import OPTIMUM, SAVE_EVERY, START, UNFINISHED, collect, evaluate, graph, teach
+from strategies.agent.commands import proxies
+from strategies.agent.commands.collect import OPTIMUM, START, collect
+from strategies.agent.commands.evaluate import evaluate
+from strategies.agent.commands.graph import graph
+from strategies.agent.commands.teach import SAVE_EVERY, UNFINISHED, teach
 from strategies.agent.folder import CARD as AGENT_CARD
 from strategies.agent.folder import WEIGHTS
 from strategies.agent.requests import Collect, DomainFile, Evaluate, Graph, Report, Teach, estimate
@@ -114,7 +117,7 @@ def test_kept_tiny_runs_are_taken_for_the_mixtures_that_they_were_run_on_alone(
     kept = tmp_path / "kept"
     asked = Evaluate(domains=domains, out=str(kept), proxy=PROXY, seeds=(1,), regmix_runs=24, regmix_tokens=64)
     evaluate(asked, silent)
-    monkeypatch.setattr(commands, "candidates", lambda *given, **named: candidates(*given, **named)[::-1])
+    monkeypatch.setattr(proxies, "candidates", lambda *given, **named: candidates(*given, **named)[::-1])
     evaluate(asked, silent)
     assert len(list(kept.glob("regmix-tiny-*"))) == 48
 

@@ -9,8 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from strategies.agent import commands
-from strategies.agent.commands import collect, evaluate, graph, teach
+from strategies.agent.commands import proxies
+from strategies.agent.commands import teach as teaching
+from strategies.agent.commands.collect import collect
+from strategies.agent.commands.evaluate import evaluate
+from strategies.agent.commands.graph import graph
+from strategies.agent.commands.teach import teach
 from strategies.agent.environment import DomainTokens, ProxyEnvironment
 from strategies.agent.learning import Learner
 from strategies.agent.requests import Collect, DomainFile, Evaluate, Graph, Report, Teach
@@ -29,7 +33,7 @@ def silent(report: Report) -> None:
 
 def tokens(name: str, start: int) -> DomainTokens:
     ids = np.asarray((start + np.arange(400)) % 7, dtype=np.int64)
-    return DomainTokens(name=name, target=start > 0, train=ids, validation=ids[:80])
+    return DomainTokens(name=name, new=start > 0, train=ids, validation=ids[:80])
 
 
 def test_the_proxys_weights_and_rows_are_on_its_device_and_its_start_in_main_memory() -> None:
@@ -66,9 +70,9 @@ class Devices:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: list[str] = []
         self.used: list[torch.device] = []
-        monkeypatch.setattr(commands, "device_for", self._choose)
-        for made in (ProxyEnvironment, Learner):
-            monkeypatch.setattr(commands, made.__name__, self._hearing(made))
+        for module, made in ((proxies, ProxyEnvironment), (teaching, Learner)):
+            monkeypatch.setattr(module, "device_for", self._choose)
+            monkeypatch.setattr(module, made.__name__, self._hearing(made))
 
     def _choose(self, asked: str) -> torch.device:
         self.asked.append(asked)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 
 import numpy as np
@@ -10,8 +11,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from strategies.agent.comparison import Comparison, baselines, compare
 from strategies.agent.environment import DomainTokens, ProxyEnvironment
-from strategies.agent.evaluate import Comparison, baselines, compare
 from strategies.agent.rollout import constant, rollout
 from strategies.agent.rows import OTHER, RowDrawer, compact, frequent, similarities, token_counts, windows
 from strategies.errors import BadPlan, Refused
@@ -31,8 +32,8 @@ def counting(start: int, stride: int, count: int) -> np.ndarray:
 
 def data() -> list[DomainTokens]:
     return [
-        DomainTokens(name="ones", target=False, train=counting(0, 1, 400), validation=counting(0, 1, 80)),
-        DomainTokens(name="threes", target=True, train=counting(1, 3, 200), validation=counting(1, 3, 80)),
+        DomainTokens(name="ones", new=False, train=counting(0, 1, 400), validation=counting(0, 1, 80)),
+        DomainTokens(name="threes", new=True, train=counting(1, 3, 200), validation=counting(1, 3, 80)),
     ]
 
 
@@ -57,16 +58,27 @@ def test_training_on_a_domain_lowers_its_loss_more(proxy: ProxyEnvironment) -> N
 def test_another_environment_starts_from_the_same_weights(proxy: ProxyEnvironment) -> None:
     other = ProxyEnvironment("tiny", data(), SETTINGS, start=proxy.initial)
     assert other.reset(1) == proxy.reset(1)
-    assert other.head(1) == proxy.head(1)
+    assert other.header(1) == proxy.header(1)
 
 
 def test_a_run_says_where_it_comes_from(proxy: ProxyEnvironment) -> None:
-    head = proxy.head(5)
-    assert [domain.prior for domain in head.domains] == pytest.approx([2 / 3, 1 / 3])
-    assert head.provenance.seeds == {"data": 5, "start": 1234}
-    assert head.provenance.settings == json.loads(SETTINGS.model_dump_json())
-    assert set(head.provenance.data) == {"ones", "threes"}
-    assert {"torch", "transformers", "python"} <= set(head.provenance.versions)
+    header = proxy.header(5)
+    assert [domain.prior for domain in header.domains] == pytest.approx([2 / 3, 1 / 3])
+    assert header.provenance.seeds == {"data": 5, "start": 1234}
+    assert header.provenance.settings == json.loads(SETTINGS.model_dump_json())
+    assert set(header.provenance.data) == {"ones", "threes"}
+    assert {"torch", "transformers", "python"} <= set(header.provenance.versions)
+
+
+def test_every_run_has_the_whole_schedule(proxy: ProxyEnvironment) -> None:
+    for seed in (1, 2):
+        proxy.reset(seed)
+        rates = []
+        for _ in range(3):
+            proxy.step([0.5, 0.5])
+            rates.append(proxy._optimizer.param_groups[0]["lr"])
+        # Two updates a step: a warm-up of one, then a cosine over five that ends at a tenth.
+        assert rates == pytest.approx([1e-3 + 9e-3 * (1 + math.cos(math.pi * at / 5)) / 2 for at in (1, 3, 5)])
 
 
 def test_the_tokens_of_a_step_are_counted(proxy: ProxyEnvironment) -> None:
@@ -81,7 +93,7 @@ def test_a_proxy_that_is_too_large_is_refused() -> None:
     with pytest.raises(ValidationError, match="5245440 parameters beside its embeddings, at most 300000"):
         ProxySettings(hidden=512)
     larger = ProxyEnvironment("larger", data(), ProxySettings(hidden=256, max_parameters=5_000_000, initial_steps=0))
-    assert larger.head(1).provenance.settings["hidden"] == 256
+    assert larger.header(1).provenance.settings["hidden"] == 256
 
 
 @pytest.mark.parametrize(("hidden", "layers"), [(8, 1), (64, 2), (96, 3)])
@@ -122,9 +134,9 @@ def test_rare_tokens_share_an_id() -> None:
     assert compact(np.array([4, 7, 9, 100]), kept).tolist() == [2, OTHER, 1, OTHER]
 
 
-def test_domains_like_the_target_are_similar_to_it() -> None:
-    target, like, unlike = np.array([1, 2, 2, 3]), np.array([2, 1, 2, 2]), np.array([5, 5, 4, 1])
-    near = similarities(token_counts([target, like, unlike]), [True, False, False], 8)
+def test_domains_like_the_new_one_are_similar_to_it() -> None:
+    new, like, unlike = np.array([1, 2, 2, 3]), np.array([2, 1, 2, 2]), np.array([5, 5, 4, 1])
+    near = similarities(token_counts([new, like, unlike]), [True, False, False], 8)
     assert near[0] == pytest.approx(1)
     assert near[0] > near[1] > near[2] > 0
 
@@ -141,7 +153,7 @@ def test_the_table_has_every_domain_of_every_policy_and_seed() -> None:
     assert {one.tokens for one in table.outcomes} == {4 * TOKENS}
     one = next(one for one in table.outcomes if one.policy == "regmix")
     assert set(one.losses) == {"old", "stale", "new", "noise"}
-    assert one.target == pytest.approx((one.losses["new"] + one.losses["noise"]) / 2)
+    assert one.new_loss == pytest.approx((one.losses["new"] + one.losses["noise"]) / 2)
     assert one.mixture == pytest.approx({"old": 0.5, "stale": 0.0, "new": 0.5, "noise": 0.0})
     assert Comparison.model_validate_json(table.model_dump_json()) == table
 

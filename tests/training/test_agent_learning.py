@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from strategies.agent import dirichlet
+from strategies.agent.comparison import baselines, compare
 from strategies.agent.dataset import Batch, Dataset, kept_steps
-from strategies.agent.evaluate import baselines, compare
 from strategies.agent.features import measure, rewards
-from strategies.agent.learning import Learner, cross_entropy, goal, pressure, train
+from strategies.agent.learning import Learner, cross_entropy, pressure, td_targets, train
 from strategies.agent.policy import Agent
 from strategies.agent.rollout import scripted
 from strategies.errors import BadState, Refused
@@ -35,7 +35,7 @@ def learner(settings: LearningSettings = QUICK) -> Learner:
 
 def test_the_last_step_of_a_run_does_not_bootstrap() -> None:
     rewarded, last, ahead = torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 1.0]]), torch.tensor([[10.0, 10.0]])
-    assert goal(rewarded, last, ahead, 0.95).tolist() == [[10.5, 2.0]]
+    assert td_targets(rewarded, last, ahead, 0.95).tolist() == [[10.5, 2.0]]
 
 
 def test_the_pressure_is_corrected_for_how_proposals_were_drawn() -> None:
@@ -167,21 +167,21 @@ def test_only_the_due_networks_move() -> None:
 def test_cloning_fades_from_1_to_a_tenth() -> None:
     one, found = learner(LearningSettings(warm_steps=1, steps=4, batch=8)), []
     for _ in train(one):
-        found.append(one._cloning())
+        found.append(one._clone_weight())
     assert found[:4] == pytest.approx([1.0, 0.7, 0.4, 0.1])
 
 
 def test_the_conservative_weight_rises_fast_falls_back_slowly_and_never_below_where_it_began() -> None:
     one = learner()
-    one._tune(-0.5)
+    one._tune_conservative(-0.5)
     assert one.conservative == pytest.approx(math.exp(0.25))
-    one._tune(0.5)
+    one._tune_conservative(0.5)
     assert one.conservative == pytest.approx(math.exp(0.225))
     for _ in range(200):
-        one._tune(-5.0)
+        one._tune_conservative(-5.0)
     assert one.conservative == pytest.approx(100.0)
     for _ in range(200):
-        one._tune(5.0)
+        one._tune_conservative(5.0)
     assert one.conservative == 1.0
 
 

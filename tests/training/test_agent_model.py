@@ -9,7 +9,7 @@ import torch
 from strategies.agent import dirichlet
 from strategies.agent.features import FEATURES, deviations, measure, returns, reward_weights, rewards, tokens
 from strategies.agent.model import Critic, Policy
-from strategies.agent.trajectories import Domain, Trajectory
+from strategies.agent.trajectories import Trajectory, TrajectoryDomain
 from strategies.settings.agent import AgentSettings
 from tests.training.agent_worlds import runs, world
 
@@ -111,7 +111,7 @@ def test_draws_have_the_mean_they_are_drawn_around_and_survive_tiny_parameters()
     torch.testing.assert_close(logs.exp().mean(0), torch.tensor([0.6, 0.4, 0.0]).double(), rtol=0, atol=2e-3)
 
 
-def test_rewards_weigh_sources_and_targets_alike() -> None:
+def test_rewards_weigh_old_and_new_domains_alike() -> None:
     run = runs(world(total=3), 1)[0]
     sides = reward_weights(run)
     assert (sides[:2].sum(), sides[2:].sum()) == (1, 1)
@@ -134,7 +134,7 @@ def test_deviations_are_taken_over_all_trajectories_and_steps() -> None:
 
 def one_step(batch: str, *, falls: tuple[float, float]) -> Trajectory:
     """A stream's run as it is exported: the anchor and a batch of its own, before and after."""
-    domains = (Domain(name="anchor", target=False, prior=0.5), Domain(name=batch, target=True, prior=0.5))
+    domains = (TrajectoryDomain(name="anchor", new=False, prior=0.5), TrajectoryDomain(name=batch, new=True, prior=0.5))
     begun = Trajectory(environment="news", domains=domains, total=1, start=(3.0, 5.0))
     return begun.after(weights=(0.5, 0.5), losses=(3.0 - falls[0], 5.0 - falls[1]), tokens=64)
 

@@ -11,7 +11,7 @@ import pytest
 from strategies.agent.folder import CARD, fingerprint
 from strategies.agent.policy import Agent
 from strategies.agent.steering import Steering
-from strategies.agent.trajectories import Head
+from strategies.agent.trajectories import TrajectoryHeader
 from strategies.errors import BadPlan, BadState
 from strategies.parts import AgentReweighting
 from tests.agents import DOMAINS, PRIOR, taught
@@ -28,7 +28,7 @@ def steering(folder: Path, *, patience: int = 3, total: int = 3, found: Mapping[
     settings = AgentReweighting(
         folder=str(folder), sha256=fingerprint(folder), patience=patience, found=dict(found or {})
     )
-    return Steering(settings, Head(environment="s", domains=DOMAINS, total=total))
+    return Steering(settings, TrajectoryHeader(environment="s", domains=DOMAINS, total=total))
 
 
 def course(one: Steering, losses: list[dict[str, float]], before: dict[str, float]) -> list[dict[str, float]]:
@@ -81,6 +81,6 @@ def test_a_domain_without_a_loss_and_a_folder_without_an_agent_are_refused(folde
 def test_an_agent_that_took_the_place_of_the_planned_one_does_not_steer(folder: Path, tmp_path: Path) -> None:
     other = shutil.copytree(folder, tmp_path / "other")
     (other / CARD).write_text((other / CARD).read_text() + " ")
-    settings = AgentReweighting(folder=str(other), sha256=fingerprint(folder))
+    settings = AgentReweighting(folder=str(other), sha256=fingerprint(folder), patience=3)
     with pytest.raises(BadState, match="another agent than the plan was made with"):
-        Steering(settings, Head(environment="s", domains=DOMAINS, total=3))
+        Steering(settings, TrajectoryHeader(environment="s", domains=DOMAINS, total=3))

@@ -13,18 +13,17 @@ import pytest
 from pydantic import ValidationError
 
 from strategies.agent.proposals import propose, replay
-from strategies.agent.trajectories import Domain, Head, MixtureStep, Trajectory, append, read
+from strategies.agent.trajectories import MixtureStep, Trajectory, TrajectoryDomain, TrajectoryHeader, append, read
 from strategies.errors import BadPlan, BadState
 from strategies.settings.agent import ProposalSettings
 
-OLD = Domain(name="old", target=False, prior=0.75)
-NEW = Domain(name="new", target=True, prior=0.25, similarity=0.5)
-HEAD = Head(environment="tiny", domains=(OLD, NEW), total=3)
+OLD = TrajectoryDomain(name="old", new=False, prior=0.75)
+NEW = TrajectoryDomain(name="new", new=True, prior=0.25, similarity=0.5)
+HEADER = TrajectoryHeader(environment="tiny", domains=(OLD, NEW), total=3)
 
 
 def logged() -> Trajectory:
-    fields = {name: getattr(HEAD, name) for name in Head.model_fields}
-    return Trajectory(**fields, start=(2.0, 3.0)).after(weights=(0.25, 0.75), losses=(2.1, 2.5), tokens=400)
+    return HEADER.begun((2.0, 3.0)).after(weights=(0.25, 0.75), losses=(2.1, 2.5), tokens=400)
 
 
 def test_a_trajectory_reads_back_equal_beside_others(tmp_path: Path) -> None:
@@ -39,9 +38,16 @@ def test_a_trajectory_reads_back_equal_beside_others(tmp_path: Path) -> None:
 
 def test_a_newer_format_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "runs.jsonl"
-    path.write_text(json.dumps({**logged().model_dump(mode="json"), "format": 2}) + "\n")
-    with pytest.raises(BadState, match="format 2, this version reads 1: update Rekindle"):
+    path.write_text(json.dumps({**logged().model_dump(mode="json"), "format": 3}) + "\n")
+    with pytest.raises(BadState, match="format 3, this version reads 2: update Rekindle"):
         list(read(path))
+
+
+def test_a_trajectory_of_format_1_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "runs.jsonl"
+    old, new = ({**one.model_dump(exclude={"new"}), "target": one.new} for one in (OLD, NEW))
+    path.write_text(json.dumps({**logged().model_dump(mode="json"), "format": 1, "domains": [old, new]}) + "\n")
+    assert list(read(path)) == [logged()]
 
 
 def test_an_unknown_key_is_refused(tmp_path: Path) -> None:
@@ -100,16 +106,16 @@ def test_heuristic_runs_come_first() -> None:
     assert named["prior"][0] == (0.75, 0.25)
     assert named["optimum-1"] == ((0.3, 0.7),) * 5
     assert named["replay-0.05"][4] == pytest.approx((0.05, 0.95))
-    assert [mixture[1] for mixture in named["ramp-to-target"]] == pytest.approx([0.1, 0.3, 0.5, 0.7, 0.9])
-    assert named["ramp-to-source"] == named["ramp-to-target"][::-1]
+    assert [mixture[1] for mixture in named["ramp-to-new"]] == pytest.approx([0.1, 0.3, 0.5, 0.7, 0.9])
+    assert named["ramp-to-old"] == named["ramp-to-new"][::-1]
 
 
 def test_replay_splits_each_side_by_prior() -> None:
-    more = Domain(name="more", target=False, prior=0.25)
+    more = TrajectoryDomain(name="more", new=False, prior=0.25)
     assert replay([OLD.model_copy(update={"prior": 0.5}), more, NEW], 0.3) == pytest.approx((0.2, 0.1, 0.7))
 
 
-def test_without_targets_nothing_is_replayed_or_ramped() -> None:
+def test_without_new_domains_nothing_is_replayed_or_ramped() -> None:
     names = {one.name for one in propose([OLD], ProposalSettings(trajectories=5, steps=2))}
     assert names == {"uniform", "prior", "walk-0", "walk-1", "walk-2"}
 

@@ -16,7 +16,7 @@ from strategies.inference.load import load_tokenizer
 from strategies.settings import Task
 from strategies.training.data import Documents, training_side
 from strategies.training.packing import best_fit
-from strategies.training.rows import Rows, encode_rows
+from strategies.training.rows import Rows, encode, encode_rows, lay_out
 from tests.training import makers
 
 
@@ -120,6 +120,31 @@ def test_held_out_documents_are_in_no_row(tmp_path: Path, llama: Path) -> None:
 def test_a_short_batch_is_one_padded_row(tmp_path: Path, llama: Path) -> None:
     _, rows = rows_of(tmp_path, llama, makers.text_documents(3), "causal-lm", length=4096)
     assert (len(rows), rows.dropped) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("task", "model", "made", "packing"),
+    [
+        ("causal-lm", "llama", makers.text_documents(9), False),
+        ("sft", "chat", makers.dialogues(9), False),
+        ("sft", "chat", makers.dialogues(9), True),
+        ("classification", "bert", makers.labelled(9), False),
+    ],
+    ids=["texts", "examples", "packs", "classes"],
+)
+def test_some_of_the_encoded_documents_are_laid_out_as_if_they_were_all(
+    tmp_path: Path, task: Task, model: str, made: list[dict[str, Any]], packing: bool, request: pytest.FixtureRequest
+) -> None:
+    documents = training_side(makers.source(tmp_path / "s.parquet", made), task)
+    some = np.arange(len(documents)) % 3 > 0
+    reader = encoder(request.getfixturevalue(model))
+    labels = {"labels": ("calm", "angry")} if task == "classification" else {}
+    encoded = encode(documents, reader, task, tick=lambda: None, **labels).where(some)
+    found = vars(lay_out(encoded, task, reader.max_length, packing=packing))
+    alone = vars(encode_rows(documents.where(some), reader, task, packing=packing, tick=lambda: None, **labels))
+    assert len(encoded) == 6
+    for name, value in alone.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
 def test_packs_hold_every_example_once_and_nothing_too_long() -> None:

@@ -34,13 +34,10 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return transformers.AutoModelForCausalLM.from_pretrained(folder)
 
 
-def objective(**changes: Any) -> GroupDro:
-    return GroupDro(GroupDroObjective(**{"prior": PRIOR, **changes}), DOMAINS)
-
-
 def robust(folder: Path, job: dict[str, Any], reference: Any, *, stop_at: int | None = None) -> Loop:
     loop = makers.loop(folder, job, stop_at=stop_at)
-    loop.objective = loop.parts["objective"] = objective()
+    settings = GroupDroObjective(prior=PRIOR, eta=1.0, smoothing=1e-3)
+    loop.objective = loop.parts["objective"] = GroupDro(settings, DOMAINS, steps=loop.steps)
     loop._after_step = []
     loop.run.frozen_models["reference"] = reference
     loop.objective.begin(loop.run)
@@ -75,7 +72,7 @@ def by_hand(loop: Loop, reference: Any) -> tuple[dict[str, float], dict[str, tor
     behind = (losses.detach() - token_losses(reference, batch).detach()).clamp(min=0)
     rows = {"new": [0, 2, 3], "old": [1]}
     excess = {name: float(behind[at][counted[at]].mean()) for name, at in rows.items()}
-    alpha = adversary_step(PRIOR, excess)
+    alpha = adversary_step(PRIOR, excess, eta=1.0, smoothing=1e-3)
     weight = torch.tensor([alpha[DOMAINS[name]] / PRIOR[DOMAINS[name]] for name, _ in ROWS])[:, None] * counted
     loss = (losses * weight).sum() / weight.sum()
     found = torch.autograd.grad(loss, list(loop.run.parameters.values()))
@@ -169,6 +166,22 @@ def test_alpha_of_every_step_is_kept_as_evidence(loop: Loop) -> None:
     assert group_dro(loop).mixture()["old"] == pytest.approx(mean, abs=1e-6)
 
 
+def test_of_a_long_run_some_hundred_alphas_are_kept_and_the_last(
+    tmp_path: Path, llama: Path, reference: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("strategies.objective.group_dro.MAX_POINTS", 2)
+    job = a_job(tmp_path, llama, steps=5)
+    stopped = robust(tmp_path / "stopped", job, reference, stop_at=4)
+    with pytest.raises(Stopped):
+        stopped.train()
+    assert len(stopped.objective.state_dict().tensors["course"]) == 1
+    resumed, whole = (robust(tmp_path / name, job, reference) for name in ("stopped", "whole"))
+    resumed.train()
+    whole.train()
+    assert [point.step for point in group_dro(whole).trajectory()] == [3, 5]
+    assert group_dro(resumed).trajectory() == group_dro(whole).trajectory()
+
+
 def test_a_step_that_ran_out_of_memory_moves_alpha_once(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
     update = group_dro(loop)._adversary.update
     calls: list[dict[str, float]] = []
@@ -187,11 +200,12 @@ def test_a_step_that_ran_out_of_memory_moves_alpha_once(loop: Loop, monkeypatch:
 
 
 def test_what_does_not_fit_is_refused(loop: Loop) -> None:
+    settings = GroupDroObjective(prior={"new": 1.0}, eta=1, smoothing=0)
     with pytest.raises(BadPlan, match="no prior weight"):
-        GroupDro(GroupDroObjective(prior={"new": 1.0}), DOMAINS)
+        GroupDro(settings, DOMAINS, steps=6)
     (batch,) = loop.collate(ROWS)
     with pytest.raises(Refused, match="belongs to no domain"):
-        GroupDro(GroupDroObjective(prior={"new": 1.0}), {"batch-1": "new"}).gradients(loop.run, [batch])
+        GroupDro(settings, {"batch-1": "new"}, steps=6).gradients(loop.run, [batch])
     loop.run.frozen_models.clear()
     with pytest.raises(Refused, match="frozen reference"):
         loop.objective.begin(loop.run)

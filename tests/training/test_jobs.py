@@ -16,8 +16,12 @@ import pytest
 import torch
 import transformers
 
-from strategies.contract import EXIT_CANCELLED, EXIT_REFUSED, JobResult
-from strategies.jobs.runtime import process_started
+from orchestrator.jobs.identity import handle_of
+from strategies.contract import EXIT_CANCELLED, EXIT_REFUSED, JobResult, JobSpec
+from strategies.errors import Refused
+from strategies.inference.encoding import Encoder
+from strategies.jobs.run import work
+from strategies.training import data
 from tests import models
 from tests.training import makers
 
@@ -63,6 +67,20 @@ def test_a_measure_job_counts_what_training_will_draw(tmp_path: Path, llama: Pat
     lines = [json.loads(line) for line in (tmp_path / "job" / result.samples).read_text().splitlines()]
     assert 0 < len(lines) <= 3
     assert all(set(line) == {"text"} for line in lines)
+
+
+def test_a_measure_job_reads_and_tokenises_a_source_once_whatever_it_is_divided_into(
+    tmp_path: Path, llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    documents = [{**one, "domain": ("even", "odd")[at % 2]} for at, one in enumerate(makers.text_documents(9))]
+    source = makers.source(tmp_path / "b.parquet", documents)
+    hashed = makers.calls(monkeypatch, data, "sha256_file")
+    tokenised = makers.calls(monkeypatch, Encoder, "documents")
+    work = {"kind": "measure", "sources": [makers.as_json(source)], "training": makers.training(), "divide": "column"}
+    (found,) = makers.carry_out(tmp_path / "job", makers.spec(work, llama)).measured
+    assert (len(hashed), sum(map(len, tokenised))) == (1, 9)
+    assert [(one.name, one.documents) for one in found.classes] == [("even", 5), ("odd", 4)]
+    assert sum(one.tokens for one in found.classes) == found.tokens
 
 
 def evaluated(
@@ -174,6 +192,13 @@ def test_a_job_that_cannot_be_read_is_refused(tmp_path: Path, llama: Path, chang
     assert log(tmp_path / "job").splitlines()[-1].startswith("error: job.json")
 
 
+def test_work_of_an_unknown_kind_is_refused(tmp_path: Path, llama: Path) -> None:
+    spec = JobSpec.model_validate(makers.train_job(tmp_path, llama, makers.text_documents(5)))
+    odd = spec.model_copy(update={"work": spec.work.model_copy(update={"kind": "distil"})})
+    with pytest.raises(Refused, match="work of kind distil"):
+        work(odd, makers.StopAt(tmp_path))
+
+
 def endless(tmp_path: Path, model: Path) -> dict[str, Any]:
     return makers.train_job(tmp_path, model, makers.text_documents(20), steps=100_000)
 
@@ -211,7 +236,9 @@ def test_the_heart_beats_before_torch_is_there(tmp_path: Path, llama: Path) -> N
     wait_for(lambda: (directory / "heartbeat.json").exists(), directory)
     beat = json.loads((directory / "heartbeat.json").read_text())
     assert beat["phase"] == "starting"
-    assert (beat["pid"], beat["process_started"]) == (process.pid, process_started(process.pid))
+    found = handle_of(process.pid)
+    assert found is not None
+    assert (beat["boot_id"], beat["pid"], beat["process_started"]) == (found.boot_id, found.pid, found.started)
     assert "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text()
     wait_for(lambda: training(directory), directory)
     later = json.loads((directory / "heartbeat.json").read_text())

@@ -18,6 +18,7 @@ from strategies.merging.fisher import empirical_fisher, exact_fisher
 from strategies.merging.greedy import greedy_soup
 from strategies.merging.low_rank import LowRank, factor_gap, stacked, truncated, truncated_dense
 from strategies.merging.methods import maker_for, mean_change
+from strategies.merging.shares import share_gone_back
 from strategies.merging.trimming import find_trim, kept_count
 from strategies.settings.consolidation import EmaConsolidation
 from strategies.settings.merging import (
@@ -31,7 +32,6 @@ from strategies.settings.merging import (
     TaskArithmeticMerge,
     TiesMerge,
     goes_back,
-    share_gone_back,
 )
 from tests.training import toys
 

@@ -13,6 +13,7 @@ from strategies.contract import JobSpec, TrainWork
 from strategies.inference.precision import device_for
 from strategies.jobs.mixing import bound, read_mixture, write_mixture
 from strategies.jobs.runtime import Stopped
+from strategies.training import data
 from tests.training import makers
 
 SKILL = {"kind": "skill-it", "eta": 2.0, "window": 2, "graph": {"new": {"new": 1.0}, "old": {"old": 1.0}}}
@@ -60,7 +61,7 @@ def test_the_course_of_the_weights_is_kept_in_the_facts_and_as_evidence(tmp_path
     kept = (tmp_path / "job" / "out" / "mixture" / "mixture.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in kept] == course
     (run,) = read(tmp_path / "job" / "out" / "trajectory" / "trajectory.jsonl")
-    assert [one.name for one in run.domains if one.target] == ["new"]
+    assert [one.name for one in run.domains if one.new] == ["new"]
     assert [done.losses for done in run.steps] == [(p["losses"]["new"], p["losses"]["old"]) for p in course[1:]]
     assert {one.role for one in result.consumed} == {"trained", "replayed"}
 
@@ -120,7 +121,7 @@ def test_a_mixture_that_an_earlier_job_found_takes_the_place_of_the_weights_with
 
 def test_a_mixture_that_was_found_for_an_agents_guard_leaves_the_weights(tmp_path: Path, llama: Path) -> None:
     write_mixture(tmp_path / "found", {"new": 0.999, "old": 0.001})
-    agent = {"kind": "agent", "folder": "agent", "sha256": "0"}
+    agent = {"kind": "agent", "folder": "agent", "sha256": "0", "patience": 3}
     mixing = weighted(mixture="@fit/state/mixture", reweight=agent)
     spec = JobSpec.model_validate(job(tmp_path, llama, mixing=mixing, mixture=str(tmp_path / "found")))
     assert isinstance(spec.work, TrainWork)
@@ -137,7 +138,7 @@ def test_doremis_proxy_leaves_the_mean_of_its_weights(tmp_path: Path, llama: Pat
     other = makers.carry_out(tmp_path / "reference", job(tmp_path, llama, mixing=weighted(reweight=None)))
     made = job(tmp_path, llama, reference={"path": str(tmp_path / "reference" / other.artifacts["answer/model"])})
     made["work"]["template"] |= {
-        "objective": {"kind": "group-dro", "prior": {"new": 0.5, "old": 0.5}},
+        "objective": {"kind": "group-dro", "prior": {"new": 0.5, "old": 0.5}, "eta": 1.0, "smoothing": 1e-3},
         "reference": "@reference/answer/model",
         "state": ["state/mixture"],
         "mixing": weighted(reweight=None, observe_every=None),
@@ -150,7 +151,9 @@ def test_doremis_proxy_leaves_the_mean_of_its_weights(tmp_path: Path, llama: Pat
     assert sum(map(float, found.values())) == pytest.approx(1)
 
 
-def test_tiny_runs_go_on_where_an_earlier_attempt_ended_and_are_fitted(tmp_path: Path, llama: Path) -> None:
+def test_tiny_runs_go_on_where_an_earlier_attempt_ended_and_are_fitted(
+    tmp_path: Path, llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mixtures = [{"new": at / 23, "old": 1 - at / 23} for at in range(24)]
     plain = job(tmp_path, llama)
     template = {
@@ -163,7 +166,9 @@ def test_tiny_runs_go_on_where_an_earlier_attempt_ended_and_are_fitted(tmp_path:
     }
     work = {key: plain["work"][key] for key in ("sources", "forbidden", "select")}
     spec = {**plain, "work": {"kind": "proxy", "template": template, **work}}
+    hashed = makers.calls(monkeypatch, data, "sha256_file")
     whole = makers.carry_out(tmp_path / "whole", spec)
+    assert [hashed.count(Path(source["path"])) for source in work["sources"]] == [1, 1]
     lines = (tmp_path / "whole" / "out" / "runs" / "runs.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "torn" / "checkpoints").mkdir(parents=True)
     (tmp_path / "torn" / "checkpoints" / "runs.jsonl").write_text("".join(lines[:20]))
@@ -186,9 +191,7 @@ def test_tiny_runs_go_on_where_an_earlier_attempt_ended_and_are_fitted(tmp_path:
         "training": makers.training(),
     }
     runs = [str(tmp_path / "whole" / "out" / "runs")]
-    found = makers.carry_out(
-        tmp_path / "fit", {**plain, "work": {"kind": "regmix", "runs": runs, "template": template}}
-    )
+    found = makers.carry_out(tmp_path / "fit", {**plain, "work": {"kind": "fit", "runs": runs, "template": template}})
     assert sum(map(float, read_mixture(tmp_path / "fit" / "out" / "found").values())) == pytest.approx(1)
     assert json.loads((tmp_path / "fit" / "out" / "regmix" / "regmix.json").read_text())["chosen"] in (
         "linear",

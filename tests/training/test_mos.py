@@ -20,7 +20,7 @@ from strategies.errors import BadPlan, BadState, Refused
 from strategies.inference.bank import DomainBank
 from strategies.inference.bank.adapted import Answer
 from strategies.inference.bank.domains import OPENING
-from strategies.inference.bank.files import WEIGHTS, base_digest, read_manifest, stored_digest
+from strategies.inference.bank.files import ADAPTER_WEIGHTS, base_digest, read_manifest, stored_digest
 from strategies.inference.encoding import Encoder
 from strategies.inference.load import load, load_tokenizer
 from strategies.inference.statistics import read_statistics
@@ -56,7 +56,7 @@ def second_job(folder: Path, bert: Path, first: Path, **changes: Any) -> dict[st
 
 def test_an_adapter_starts_as_a_copy_of_the_task_before(tmp_path: Path, bert: Path, first: Path) -> None:
     loop = makers.loop(tmp_path / "job", second_job(tmp_path, bert, first))
-    stored = load_file(first / "adapters" / "t1" / WEIGHTS)
+    stored = load_file(first / "adapters" / "t1" / ADAPTER_WEIGHTS)
     live = {name: tensor for name, tensor in makers.weights(loop).items() if "lora_" in name}
     makers.assert_equal({name.removeprefix("body.").replace(".t2", ""): one for name, one in live.items()}, stored)
 
@@ -80,7 +80,7 @@ def test_only_the_adapter_and_the_head_move_and_the_head_at_a_rate_of_its_own(
 
 
 def test_a_pooler_that_no_feature_reads_has_no_adapter(first: Path) -> None:
-    assert not [name for name in load_file(first / "adapters" / "t1" / WEIGHTS) if "pooler" in name]
+    assert not [name for name in load_file(first / "adapters" / "t1" / ADAPTER_WEIGHTS) if "pooler" in name]
 
 
 def test_the_head_grows_by_the_new_classes_and_keeps_the_rows_it_had(tmp_path: Path, bert: Path, first: Path) -> None:
@@ -264,7 +264,7 @@ def test_means_of_earlier_classes_stand_with_the_batch(tmp_path: Path, bert: Pat
     run, objective, micro = step_of(tmp_path, bert, first, "one", objective={"orthogonality": 1.0})
     alone = Local(LocalObjective(orthogonality=0), own=(2, 3))
     features = run.model.features(micro[0].inputs)
-    means = torch.stack([one.mean.float() for one in read_statistics(first)[0].values()])
+    means = torch.stack([one.mean.float() for one in read_statistics(first).gaussians.values()])
     wanted = apart(torch.cat([means, features]), 0.8, normalise=True).detach()
     both = [float(one.gradients(run, micro)) for one in (objective, alone)]
     assert both[0] - both[1] == pytest.approx(float(wanted), rel=1e-4)
@@ -305,12 +305,12 @@ def test_prototypes_are_of_the_first_adapter_and_gaussians_of_the_tasks_own(
     bank = banks.opened_classes(bert, bank_at)
     texts = [row["text"] for row in banks.told(("red", "blue"), 24) if row["label"] == "red"]
     inputs = banks.classes(bank, texts)
-    gaussians, prototypes = read_statistics(bank_at)
+    found = read_statistics(bank_at)
     with torch.inference_mode():
         means = {name: bank.features(inputs, [name] * len(texts)).mean(0).double() for name in ("t1", "t2")}
-    torch.testing.assert_close(gaussians["red"].mean, means["t2"], atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(prototypes["red"][0], means["t1"], atol=1e-5, rtol=1e-4)
-    assert prototypes["red"][1] == len(texts)
+    torch.testing.assert_close(found.gaussians["red"].mean, means["t2"], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found.prototypes["red"].mean, means["t1"], atol=1e-5, rtol=1e-4)
+    assert found.prototypes["red"].count == len(texts)
 
 
 def test_a_class_that_comes_again_in_a_few_documents_keeps_its_adapter(tmp_path: Path, bert: Path, first: Path) -> None:
@@ -321,8 +321,8 @@ def test_a_class_that_comes_again_in_a_few_documents_keeps_its_adapter(tmp_path:
     bank = banks.made(tmp_path / "job", job)
     before, after = read_statistics(first), read_statistics(bank)
     assert read_manifest(bank).owners == (0, 0, 1)
-    assert torch.equal(before[0]["angry"].covariance, after[0]["angry"].covariance)
-    assert (before[1]["angry"][1], after[1]["angry"][1]) == (12, 14)
+    assert torch.equal(before.gaussians["angry"].covariance, after.gaussians["angry"].covariance)
+    assert (before.prototypes["angry"].count, after.prototypes["angry"].count) == (12, 14)
 
 
 def test_a_class_that_comes_again_belongs_to_the_newest_task(tmp_path: Path, bert: Path, first: Path) -> None:
@@ -332,8 +332,8 @@ def test_a_class_that_comes_again_belongs_to_the_newest_task(tmp_path: Path, ber
     bank = banks.made(tmp_path / "job", job)
     before, after = read_statistics(first), read_statistics(bank)
     assert read_manifest(bank).owners == (0, 1, 1)
-    assert torch.equal(before[0]["calm"].mean, after[0]["calm"].mean)
-    assert (before[1]["angry"][1], after[1]["angry"][1]) == (12, 24)
+    assert torch.equal(before.gaussians["calm"].mean, after.gaussians["calm"].mean)
+    assert (before.prototypes["angry"].count, after.prototypes["angry"].count) == (12, 24)
 
 
 def task_mean(loop: Loop) -> TaskMean:
@@ -363,7 +363,7 @@ def test_a_packed_row_gives_the_prompts_of_all_its_examples(tmp_path: Path, chat
         makers.dialogues(24),
         task="sft",
         training={"max_length": 64},
-        selection={"kind": "adapter", "name": "t1", "lora": banks.LORA},
+        selection={**banks.ADAPTER, "name": "t1"},
         consolidation={"kind": "task-mean"},
     )
     result = makers.carry_out(tmp_path / "job", job)
@@ -414,7 +414,7 @@ def test_a_routed_version_is_evaluated_like_any_other(tmp_path: Path, chat: Path
         chat,
         makers.dialogues(24),
         task="sft",
-        selection={"kind": "adapter", "name": "t1", "lora": banks.LORA},
+        selection={**banks.ADAPTER, "name": "t1"},
         consolidation={"kind": "task-mean"},
     )
     bank = banks.made(tmp_path / "train", job)

@@ -53,7 +53,7 @@ def mixing() -> WeightedMixing:
         batch=4,
         order=11,
         observe_every=EVERY,
-        reweight=SkillItReweighting(eta=3.0, graph={"old": {"anchor": 1.0}, "new": {"batch-1": 1.0}}),
+        reweight=SkillItReweighting(eta=3.0, window=3, graph={"old": {"anchor": 1.0}, "new": {"batch-1": 1.0}}),
         limits=MixtureLimits(),
     )
 

@@ -11,7 +11,7 @@ import torch
 
 from strategies.contract import ModelFiles
 from strategies.inference.load import load
-from strategies.training.packing import probe
+from strategies.training.packing import Packing, probe
 from tests.training import makers
 
 
@@ -19,15 +19,17 @@ def model_at(folder: Path) -> Any:
     return load(ModelFiles(path=str(folder)), "causal-lm", device=torch.device("cpu")).model
 
 
-def proven(model: Any) -> dict[str, Any]:
+def proven(model: Any) -> Packing:
     return probe(model, vocabulary=512, autocast=nullcontext, bf16=False)
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_a_sound_model_passes(kind: str, request: pytest.FixtureRequest) -> None:
     found = proven(model_at(request.getfixturevalue(kind)))
-    assert found["passed"]
-    assert found["difference"] <= 1e-5
+    assert found.passed
+    assert found.difference is not None
+    assert found.difference <= 1e-5
+    assert found.facts() == {"passed": True, "difference": found.difference, "tolerance": found.tolerance}
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
@@ -40,8 +42,10 @@ def test_a_model_that_is_given_a_full_mask_leaks(
         model, "forward", lambda **given: forward(attention_mask=torch.ones_like(given["input_ids"]), **given)
     )
     found = proven(model)
-    assert not found["passed"]
-    assert found["difference"] > 10 * found["tolerance"]
+    assert not found.passed
+    assert found.difference is not None
+    assert found.tolerance is not None
+    assert found.difference > 10 * found.tolerance
 
 
 def test_a_model_without_positions_cannot_be_packed(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,7 +55,9 @@ def test_a_model_without_positions_cannot_be_packed(llama: Path, monkeypatch: py
         raise TypeError("unexpected argument position_ids")
 
     monkeypatch.setattr(model, "forward", refuse)
-    assert proven(model) == {"passed": False, "error": "unexpected argument position_ids"}
+    found = proven(model)
+    assert found == Packing(passed=False, reason="unexpected argument position_ids")
+    assert found.facts() == {"passed": False, "reason": "unexpected argument position_ids"}
 
 
 def test_training_on_packs_is_training_on_examples(tmp_path: Path, chat: Path) -> None:
@@ -69,7 +75,7 @@ def test_training_on_packs_is_training_on_examples(tmp_path: Path, chat: Path) -
 
 
 def test_a_leaking_model_trains_on_padded_examples(tmp_path: Path, chat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("strategies.jobs.measure.probe", lambda *_, **__: {"passed": False, "difference": 1.0})
+    monkeypatch.setattr("strategies.jobs.measure.probe", lambda *_, **__: Packing(passed=False, difference=1.0))
     loop = makers.loop(tmp_path / "job", makers.train_job(tmp_path, chat, makers.dialogues(9), task="sft"))
     assert len(loop.collate.sources["batch-1"]) == 9
     assert "position_ids" not in loop.collate([("batch-1", 0), ("batch-1", 1)])[0].inputs

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from strategies.contract import EvalFile, EvaluateWork, JobSpec
-from strategies.jobs.evaluate import selected_parts
+from strategies.jobs.evaluate import selected, selected_parts
 from tests.training import makers
 
 TEXTS = [one["text"] for one in makers.text_documents(8)]
@@ -40,3 +40,11 @@ def test_each_part_of_a_probe_follows_its_own_documents(tmp_path: Path, llama: P
     assert (same_first, same_second) == pytest.approx((first, second), rel=1e-6)
     assert changed_first != pytest.approx(first, rel=1e-4)
     assert changed_second != pytest.approx(second, rel=1e-4)
+
+
+def test_a_classifier_has_no_score_on_an_eval_set_without_a_select_half(tmp_path: Path, bert: Path) -> None:
+    file = makers.held(tmp_path / "set.parquet", makers.labelled(1))
+    asked = {"kind": "evaluate", "sets": [makers.as_json(file)], "training": makers.training()}
+    spec = JobSpec.model_validate(makers.spec(asked, bert, task="classification"))
+    assert isinstance(spec.work, EvaluateWork)
+    assert selected(spec, spec.work, makers.StopAt(tmp_path / "job"), within={}) == {"set": ("accuracy", None)}

@@ -13,6 +13,8 @@ from strategies.inference.calibration import Domain, router_vectors
 from strategies.inference.statistics import (
     Gaussian,
     Moments,
+    Prototype,
+    Statistics,
     align,
     covariance_of,
     factor_of,
@@ -73,16 +75,17 @@ def test_classes_are_gathered_apart() -> None:
 def test_statistics_come_back_as_they_were_written(tmp_path: Path) -> None:
     made = Moments(3, diagonal=False)
     made.add(samples(20))
-    write_statistics(tmp_path, {"é|/": made.gaussian()}, {"é|/": (made.mean, 20)})
-    gaussians, prototypes = read_statistics(tmp_path)
-    assert torch.equal(gaussians["é|/"].covariance, made.gaussian().covariance)
-    assert torch.equal(prototypes["é|/"][0], made.mean)
-    assert (gaussians["é|/"].count, prototypes["é|/"][1]) == (20, 20)
+    prototype = Prototype(mean=made.mean, count=20)
+    write_statistics(tmp_path, Statistics(gaussians={"é|/": made.gaussian()}, prototypes={"é|/": prototype}))
+    found = read_statistics(tmp_path)
+    assert torch.equal(found.gaussians["é|/"].covariance, made.gaussian().covariance)
+    assert torch.equal(found.prototypes["é|/"].mean, made.mean)
+    assert (found.gaussians["é|/"].count, found.prototypes["é|/"].count) == (20, 20)
 
 
 @pytest.mark.parametrize("name", ["statistics.json", "statistics.safetensors"])
 def test_changed_statistics_are_refused(tmp_path: Path, name: str) -> None:
-    write_statistics(tmp_path, {}, {"a": (torch.ones(3), 1)})
+    write_statistics(tmp_path, Statistics(prototypes={"a": Prototype(mean=torch.ones(3), count=1)}))
     content = bytearray((tmp_path / name).read_bytes())
     content[-2] ^= 1
     (tmp_path / name).write_bytes(content)

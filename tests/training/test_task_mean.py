@@ -248,6 +248,15 @@ def test_factors_that_drifted_apart_are_merged_as_products_from_then_on(start: i
     assert again.delta == (space == "delta")
 
 
+def test_the_last_merges_of_a_long_run_are_remembered() -> None:
+    run, made = run_of(3), part(stored(1), alpha=0)
+    for step in range(1, 251):
+        made.after_step(run, step)
+    remembered = made.state_dict().values["log"]
+    assert [entry["step"] for entry in remembered] == list(range(51, 251))
+    assert made.facts["merges"] == remembered
+
+
 def test_factors_that_drifted_apart_are_not_merged_even_once_before_that_is_known() -> None:
     run = run_of(1)
     before = adapters(run)

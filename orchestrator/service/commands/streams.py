@@ -155,7 +155,7 @@ def _end_work(app: App, session: Session, stream: Stream, *, actor: str) -> None
         move(session, candidate, "rejected", actor=actor, reason=REMOVED)
     decision = records.open_decision(session, stream.id)
     if decision is not None:
-        evaluation.close_decision(app, session, decision.id, plan_state="cancelled", outcome=REMOVED)
+        evaluation.close_decision(app, session, decision.id, result="cancelled", outcome=REMOVED)
 
 
 def _move(app: App, name: str, to: str, *, actor: str) -> StreamRecord:

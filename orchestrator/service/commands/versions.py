@@ -20,6 +20,7 @@ from orchestrator.service.views.streams import held_batches
 from orchestrator.service.views.versions import evaluations_of
 from storage.states import JOB_UNFINISHED
 from storage.tables import EvalSet, Job, Promotion, Stream, Version
+from strategies.contract import EvaluateWork
 
 
 def promote(app: App, stream: str, number: int, *, force: bool, reason: str, actor: str) -> LiveRecord:
@@ -104,8 +105,8 @@ def _unscored(session: Session, version: Version) -> set[int]:
     query = select(Job).where(Job.version_id == version.id, Job.kind == "evaluate", Job.state == "succeeded")
     found: set[int] = set()
     for job in session.scalars(query):
-        names = (job.result or {}).get("facts", {}).get("unscored", ())
-        found |= {one["id"] for one in job.spec.get("work", {}).get("sets", ()) if one["name"] in names}
+        names = evaluation.unscored(records.result_of(job))
+        found |= {one.id for one in records.work_of(job, EvaluateWork).sets if one.name in names}
     return found
 
 

@@ -164,12 +164,14 @@ def _strategy(one: DecisionRecord) -> str:
 def _paid_jobs(session: Session, decisions: Sequence[Decision]) -> Sequence[Job]:
     """Finished jobs that a policy pays for beside measuring: train jobs, proxies, probes, merges and repairs."""
     ids = [one.id for one in decisions]
-    query = select(Job).where(Job.decision_id.in_(ids), Job.kind.in_(("train", "fit")), Job.state == "succeeded")
+    query = select(Job).where(
+        Job.decision_id.in_(ids), Job.kind.not_in(("measure", "evaluate")), Job.state == "succeeded"
+    )
     return session.scalars(query.order_by(Job.id)).all()
 
 
 def _tokens(job: Job) -> int:
-    facts = (job.result or {}).get("facts", {})
+    facts = records.result_of(job).facts
     tried = (facts.get("probe") or {}).get("trials", ())
     return int(facts.get("tokens", 0)) + sum(int(one["tokens"]) for one in tried)
 

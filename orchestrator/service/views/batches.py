@@ -8,7 +8,8 @@ from sqlalchemy.orm import Session
 from orchestrator.app import App
 from orchestrator.service.records import BatchDetail, BatchRecord, QuarantineRecord
 from orchestrator.service.views import common
-from storage.tables import Batch, Quarantine, Version, VersionBatch
+from storage import lineage
+from storage.tables import Batch, Quarantine
 
 
 def list_batches(
@@ -27,11 +28,11 @@ def list_batches(
 
 
 def show_batch(app: App, batch_id: int) -> BatchDetail:
-    """One batch, with its quarantined rows and the versions that trained on it."""
+    """One batch, with its quarantined rows and the versions that saw it, themselves or by an ancestor."""
     with app.database.read() as session:
         row = common.find_batch(session, batch_id)
         name = common.stream_names(session, [row.stream_id])[row.stream_id]
-        versions = _versions_of(session, row.id)
+        versions = tuple(lineage.versions_that_saw_batch(session, row.id))
         quarantine = quarantine_of(session, row.id)
     record = batch_record(row, name).model_dump()
     return BatchDetail(**record, labels=tuple(row.labels), quarantine=quarantine, versions=versions)
@@ -67,14 +68,3 @@ def quarantine_of(session: Session, batch_id: int) -> tuple[QuarantineRecord, ..
     query = select(Quarantine).where(Quarantine.batch_id == batch_id).order_by(Quarantine.id)
     rows = session.scalars(query.limit(common.QUARANTINE_SHOWN))
     return tuple(QuarantineRecord(file=row.file, line=row.line, reason=row.reason, excerpt=row.excerpt) for row in rows)
-
-
-def _versions_of(session: Session, batch_id: int) -> tuple[int, ...]:
-    query = (
-        select(Version.number)
-        .join(VersionBatch, VersionBatch.version_id == Version.id)
-        .where(VersionBatch.batch_id == batch_id)
-        .distinct()
-        .order_by(Version.number)
-    )
-    return tuple(session.scalars(query))

@@ -12,11 +12,9 @@ from orchestrator.app import App
 from orchestrator.service.records import DecisionDetail, DecisionRecord
 from orchestrator.service.views import common
 from orchestrator.service.views.versions import verdict_of
-from storage.tables import Decision, Job, Plan, Promotion, StreamRevision, Verdict, Version
+from storage.tables import Decision, Job, Promotion, StreamRevision, Version
 from strategies.chooser.evidence import in_words
 from strategies.contract import Signals
-
-REFUSALS = {"fail": "refused", "inconclusive": "inconclusive"}
 
 
 def list_decisions(app: App, *, stream: str | None, limit: int, before: int | None) -> list[DecisionRecord]:
@@ -52,7 +50,7 @@ def decision_records(session: Session, rows: Sequence[Decision]) -> list[Decisio
     parents = common.version_numbers(session, (row.parent_version_id for row in rows))
     revisions = _revisions(session, [row.revision_id for row in rows])
     versions = _versions(session, ids)
-    results = _results(session, rows, versions)
+    promoted = _promoted(session, versions)
     jobs = _jobs(session, ids)
     return [
         DecisionRecord(
@@ -66,7 +64,7 @@ def decision_records(session: Session, rows: Sequence[Decision]) -> list[Decisio
             batches=tuple(row.batches),
             reason=row.reason,
             outcome=row.outcome,
-            result=results.get(row.id),
+            result=_result(row, promoted=row.id in promoted),
             version=versions[row.id].number if row.id in versions else None,
             jobs=tuple(jobs.get(row.id, ())),
             actor=row.actor,
@@ -97,26 +95,17 @@ def _jobs(session: Session, decisions: list[int]) -> dict[int, list[int]]:
     return found
 
 
-def _results(session: Session, rows: Sequence[Decision], versions: dict[int, Version]) -> dict[int, str]:
-    """How each closed decision ended: its version was promoted, or refused by the gate, or no version came of it."""
+def _promoted(session: Session, versions: dict[int, Version]) -> set[int]:
+    """The decisions whose version was live once, be it at a user's word after they had ended otherwise."""
     ids = [version.id for version in versions.values()]
-    promoted = set(session.scalars(select(Promotion.version_id).where(Promotion.version_id.in_(ids))))
-    verdicts = session.execute(
-        select(Verdict.version_id, Verdict.outcome).where(Verdict.version_id.in_(ids)).order_by(Verdict.id)
-    )
-    outcomes: dict[int, str] = dict(verdicts.all())
-    plans = session.execute(select(Plan.decision_id, Plan.state).where(Plan.decision_id.in_([row.id for row in rows])))
-    plan_states: dict[int, str] = dict(plans.all())
-    return {
-        row.id: _result(versions.get(row.id), promoted=promoted, outcomes=outcomes, plan=plan_states.get(row.id))
-        for row in rows
-        if row.closed_at is not None
-    }
+    live = set(session.scalars(select(Promotion.version_id).where(Promotion.version_id.in_(ids))))
+    return {decision for decision, version in versions.items() if version.id in live}
 
 
-def _result(version: Version | None, *, promoted: set[int], outcomes: dict[int, str], plan: str | None) -> str:
-    if version is None:
-        return "nothing" if plan is None else plan
-    if version.id in promoted:
+def _result(row: Decision, *, promoted: bool) -> str | None:
+    """How a decision ended; ``nothing``: before a strategy was chosen."""
+    if row.closed_at is None:
+        return None
+    if promoted:
         return "promoted"
-    return REFUSALS.get(outcomes.get(version.id, ""), "failed")
+    return "nothing" if row.decided_at is None else row.result

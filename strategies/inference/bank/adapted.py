@@ -18,7 +18,7 @@ from peft.tuners.lora.layer import ParamWrapper
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
-from .files import ADAPTERS, CONFIG, BadBank, Manifest, adapter_digest, base_digest, read_adapter
+from .files import ADAPTER_CONFIG, ADAPTERS, BadBank, Manifest, adapter_digest, base_digest, read_adapter
 
 BASE = "__base__"
 """Peft's name for running a row under no adapter."""
@@ -47,6 +47,8 @@ def attach(base: nn.Module, folder: Path, manifest: Manifest) -> Any:
         raise BadBank(f"the bank in {folder} was trained on another base model; give the one it was trained on")
     model: Any = None
     for entry in manifest.adapters:
+        # Before, because peft acts upon whatever settings it is given; after, because it reads the files anew and
+        # passes over tensors that fit no module.
         read_adapter(folder, entry)
         where = str(folder / ADAPTERS / entry.name)
         if model is None:
@@ -61,7 +63,7 @@ def attach(base: nn.Module, folder: Path, manifest: Manifest) -> Any:
 
 def live_digest(model: Any, name: str, folder: Path) -> str:
     """The digest of an adapter as it is in memory; equal to the stored one unless something wrote to it."""
-    config = json.loads((folder / ADAPTERS / name / CONFIG).read_bytes())
+    config = json.loads((folder / ADAPTERS / name / ADAPTER_CONFIG).read_bytes())
     tensors = peft.get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
     return adapter_digest(tensors, config)
 

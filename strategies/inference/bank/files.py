@@ -20,8 +20,8 @@ MANIFEST = "router.json"
 ADAPTERS = "adapters"
 HEAD = "head.safetensors"
 VECTORS = "router.safetensors"
-WEIGHTS = "adapter_model.safetensors"
-CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
 SAMPLED = 64
 Form = Literal["text", "plain", "template"]
 """How a prompt is written: a text that is gone on from, messages one a line, or messages in the chat template."""
@@ -150,7 +150,7 @@ def stored_digest(folder: Path) -> str:
 
 
 def _adapter_at(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    return dict(load_file(folder / WEIGHTS)), json.loads((folder / CONFIG).read_bytes())
+    return dict(load_file(folder / ADAPTER_WEIGHTS)), json.loads((folder / ADAPTER_CONFIG).read_bytes())
 
 
 def adapter_digest(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> str:

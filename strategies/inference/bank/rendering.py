@@ -61,6 +61,8 @@ class Renderer:
 
         A text without any token is one token of padding: a row of nothing has no feature.
         """
+        if not texts:
+            return []
         found = self.tokenizer(
             list(texts), truncation=True, max_length=max_length, split_special_tokens=True, verbose=False
         )

@@ -8,7 +8,18 @@ from typing import Any
 
 import pytest
 
-from tests.benchmarks import classes, domains, lineup, main_job, plots, report, sft, strategies_report, tables
+from tests.benchmarks import (
+    classes,
+    domains,
+    half_cost_tables,
+    lineup,
+    main_job,
+    mixing_agent_tables,
+    plots,
+    report,
+    sft,
+    strategies_report,
+)
 from tests.benchmarks.domains import ARMS
 from tests.benchmarks.made_results import class_grid, domain_grid, result, sft_grid, year_cell, year_grid
 
@@ -107,7 +118,7 @@ def half(step: float, memory: float) -> dict[str, Any]:
 def test_half_costs_stand_beside_what_was_promised(tmp_path: Path) -> None:
     arms = {"half": half(0.91, 0.6), "bottom": half(0.72, 0.65)}
     measured = {"sizes": {"cpu": {"5M": {"parameters": 5_000_000, "arms": arms}}, "gpu": {}}}
-    table = tables.half_cost_table({"measured": measured})
+    table = half_cost_tables.half_cost_table({"measured": measured})
     assert "| cpu, 5 M | half | 0.910 (0.900 to 0.910) | 0.900 | 0.600 | 0.620 |" in table
     assert "median of 3 pairs" in table
     missed = ("step of `bottom` over full", "optimizer memory of `bottom` over full")
@@ -118,7 +129,7 @@ def test_half_costs_stand_beside_what_was_promised(tmp_path: Path) -> None:
 
 def test_the_agent_stands_beside_the_best_constant_mixture(tmp_path: Path) -> None:
     rows = [
-        {"policy": name, "fall": fall, "fall_deviation": 0.01, "source": 3.0, "target": 4.0}
+        {"policy": name, "fall": fall, "fall_deviation": 0.01, "old_loss": 3.0, "new_loss": 4.0}
         for name, fall in (("uniform", 1.5), ("agent", 1.25))
     ]
     held_out = {
@@ -135,7 +146,7 @@ def test_the_agent_stands_beside_the_best_constant_mixture(tmp_path: Path) -> No
         "held_out": {"a-to-b": held_out},
     }
     found = {"measured": measured, "preset": {"regmix_runs": 64, "regmix_tokens": 50_000}}
-    table = tables.mixing_agent_table(found)
+    table = mixing_agent_tables.mixing_agent_table(found)
     assert "learned from 96 trajectories in environments without a and b. Its fall is 1.250, that of the best" in table
     assert "1.500 (uniform); the agent's was the greater one in 0 of 3 runs." in table
     assert "64 tiny runs of 50,000 tokens besides" in table

@@ -7,22 +7,16 @@ from strategies.contract.graph import ADAPTER, BANK
 from strategies.contract.regmix import LEAST_RUNS
 from strategies.errors import BadPlan
 from strategies.planning.domains import NEW, TOLERANCE, check_names
+from strategies.planning.reweighting import method_of
 from strategies.settings import Closed, Task, TrainingSettings
 from strategies.settings.composition import Composition
 from strategies.settings.consolidation import TaskMeanConsolidation
-from strategies.settings.mixing import AgentMixSettings, SkillItSettings, WeightedSettings
+from strategies.settings.mixing import AgentMixSettings, MixingSettings, SkillItSettings, WeightedSettings
 from strategies.settings.objective import LocalObjective
 from strategies.settings.schedule import InfiniteSettings
 from strategies.settings.selection import AdapterSettings
 
 LABELS_SHOWN = 5
-LANGUAGE_MODELS_ONLY = {
-    "doremi": "compares the loss of every token",
-    "regmix": "tries mixtures on tiny language models",
-}
-"""Re-weightings that classification cannot have, and why."""
-FROM_FIRST = ("skill-it", "agent", "doremi")
-"""Re-weightings that go on from the first weights."""
 
 
 def check(composition: Composition, training: TrainingSettings, task: Task) -> None:
@@ -49,11 +43,8 @@ def check(composition: Composition, training: TrainingSettings, task: Task) -> N
 def _check_task(composition: Composition, task: Task) -> None:
     """Refuse what another task alone would heed: it would be ignored, or fail in every decision."""
     if task == "classification":
-        mixing, merging = composition.mixing, composition.consolidation
-        weighted = mixing if isinstance(mixing, WeightedSettings) else None
-        reweight = "none" if weighted is None else "regmix" if weighted.search else weighted.reweight.kind
-        if reweight in LANGUAGE_MODELS_ONLY:
-            raise BadPlan(f"{reweight} {LANGUAGE_MODELS_ONLY[reweight]}; choose skill-it for classification")
+        _check_has_classes(composition.mixing)
+        merging = composition.consolidation
         unused = _turned(merging.router, {"rounds"}) if isinstance(merging, TaskMeanConsolidation) else []
         if unused:
             raise BadPlan(f"classes are routed by their head, without router.{unused[0]}; remove it")
@@ -62,6 +53,15 @@ def _check_task(composition: Composition, task: Task) -> None:
         unused = _turned(part, shared)
         if unused:
             raise BadPlan(f"{name}.{unused[0]} is about classes, which {task} does not have; remove it")
+
+
+def _check_has_classes(mixing: MixingSettings) -> None:
+    """Refuse re-weightings that only language models can have, the search for an agent's guard among them."""
+    if not isinstance(mixing, WeightedSettings):
+        return
+    settings = mixing.search or mixing.reweight
+    if why := method_of(settings).needs_tokens:
+        raise BadPlan(f"{settings.kind} {why}; choose skill-it for classification")
 
 
 def _of_classes(composition: Composition) -> list[tuple[str, Closed, set[str]]]:
@@ -100,7 +100,7 @@ def _check_weighted(mixing: WeightedSettings) -> None:
         raise BadPlan("mixing.weights cannot be negative or sum to more than 1; domains left out share what remains")
     if given != "replay" and reweight.kind == "regmix":
         raise BadPlan("regmix finds the weights by itself; remove mixing.weights")
-    if isinstance(given, dict) and reweight.kind in FROM_FIRST and _gives_all(given):
+    if isinstance(given, dict) and method_of(reweight).from_first and _gives_all(given):
         raise BadPlan(
             f"mixing.weights leaves every domain but {', '.join(_weighed(given))} a first weight of 0, and"
             f" {reweight.kind} goes on from the first weights; leave the others some, or set mixing.reweight to none"
@@ -193,8 +193,9 @@ def _check_bank(composition: Composition) -> None:
         raise BadPlan("the infinite schedule goes on with one trunk, but every adapter is a new one; choose cosine")
     if composition.keep_optimizer:
         raise BadPlan("every adapter is a new one and has no moments; remove keep_optimizer")
-    if isinstance(composition.mixing, WeightedSettings) and composition.mixing.reweight.kind == "doremi":
-        raise BadPlan("doremi's proxies are models, which no bank takes adapters from; choose skill-it or regmix")
+    reweight = composition.mixing.reweight if isinstance(composition.mixing, WeightedSettings) else None
+    if reweight is not None and (why := method_of(reweight).takes_models):
+        raise BadPlan(f"{reweight.kind}'s {why}; choose skill-it or regmix")
     merging = composition.consolidation
     if merging.space == "delta" and merging.merge_every == "step":
         raise BadPlan("products averaged after every step would reset the optimizer; set merge_every to epoch or task")

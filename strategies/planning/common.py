@@ -74,19 +74,13 @@ def common_values(signals: Signals, rate: Explained) -> dict[str, Explained]:
     training = signals.training
     floor = Explained(value=rate.value * training.min_learning_rate_ratio, origin="min_learning_rate_ratio of the peak")
     return {
-        "tuner": _as_set(training, "tuner"),
-        "batch": _as_set(training, "train_batch_size"),
+        "tuner": Explained(value=training.tuner, origin="training.tuner"),
+        "batch": Explained(value=training.train_batch_size, origin="training.train_batch_size"),
         "order": Explained(value=training.seed + signals.stage, origin="seed and stage"),
         "learning_rate": rate,
         "min_learning_rate": floor,
         "last_learning_rate": Explained(value=floor.value, origin="where the schedule ends"),
     }
-
-
-def _as_set(training: TrainingSettings, name: str) -> Explained:
-    value = getattr(training, name)
-    usual = TrainingSettings.model_fields[name].default
-    return Explained(value=value, origin=DEFAULT if value == usual else SETTINGS)
 
 
 def cosine(values: dict[str, Explained]) -> CosineSchedule:

@@ -11,7 +11,7 @@ import numpy as np
 from strategies.agent.features import Array, loss_table, reward_weights
 from strategies.agent.proposals import constants
 from strategies.agent.rollout import Chooser, Environment, constant, rollout
-from strategies.agent.trajectories import Domain, Trajectory
+from strategies.agent.trajectories import Trajectory, TrajectoryDomain
 from strategies.errors import BadPlan
 from strategies.settings import Closed
 from strategies.settings.agent import REPLAY
@@ -24,11 +24,11 @@ class Outcome(Closed):
     seed: int
     losses: dict[str, float]
     """Final loss of every domain."""
-    source: float | None
-    target: float | None
-    """Mean final loss of the sources and of the targets; None where there are none."""
+    old_loss: float | None
+    new_loss: float | None
+    """Mean final loss of the old and of the new domains; None where there are none."""
     fall: float
-    """Undiscounted return: by how many deviations losses fell, sources and targets weighing the same."""
+    """Undiscounted return: by how many deviations losses fell, old and new domains weighing the same."""
     tokens: int
     mixture: dict[str, float]
     """Mean mixture over the steps."""
@@ -39,8 +39,8 @@ class Summary(Closed):
 
     policy: str
     losses: dict[str, float]
-    source: float | None
-    target: float | None
+    old_loss: float | None
+    new_loss: float | None
     fall: float
     fall_deviation: float
     seeds: int
@@ -90,7 +90,9 @@ def compare(
     )
 
 
-def baselines(domains: Sequence[Domain], given: Mapping[str, Sequence[float]] | None = None) -> dict[str, Chooser]:
+def baselines(
+    domains: Sequence[TrajectoryDomain], given: Mapping[str, Sequence[float]] | None = None
+) -> dict[str, Chooser]:
     """Constant mixtures to compare with: uniform, prior, those ``given``, and replay where there are two sides."""
     return {name: constant(mixture) for name, mixture in constants(domains, REPLAY, given).items()}
 
@@ -103,8 +105,8 @@ def _outcome(name: str, seed: int, run: Trajectory, spread: Array) -> Outcome:
         policy=name,
         seed=seed,
         losses=dict(zip(run.names, final, strict=True)),
-        source=_mean([loss for loss, domain in zip(final, run.domains, strict=True) if not domain.target]),
-        target=_mean([loss for loss, domain in zip(final, run.domains, strict=True) if domain.target]),
+        old_loss=_mean([loss for loss, domain in zip(final, run.domains, strict=True) if not domain.new]),
+        new_loss=_mean([loss for loss, domain in zip(final, run.domains, strict=True) if domain.new]),
         fall=float((losses[0] - losses[-1]) / spread @ reward_weights(run)),
         tokens=_tokens(run),
         mixture=dict(zip(run.names, means, strict=True)),
@@ -116,8 +118,8 @@ def _summary(name: str, found: Sequence[Outcome]) -> Summary:
     return Summary(
         policy=name,
         losses={domain: fmean(one.losses[domain] for one in found) for domain in found[0].losses},
-        source=_mean([one.source for one in found if one.source is not None]),
-        target=_mean([one.target for one in found if one.target is not None]),
+        old_loss=_mean([one.old_loss for one in found if one.old_loss is not None]),
+        new_loss=_mean([one.new_loss for one in found if one.new_loss is not None]),
         fall=fmean(falls),
         fall_deviation=stdev(falls) if len(falls) > 1 else 0.0,
         seeds=len(found),

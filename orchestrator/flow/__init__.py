@@ -1,0 +1,1 @@
+"""The flow: seven steps, a file each, and what they share."""

@@ -1,0 +1,11 @@
+"""Whether a stored folder is whole."""
+
+from __future__ import annotations
+
+from storage.artifacts import ArtifactStore
+
+
+def verify_manifest(store: ArtifactStore, name: str) -> None:
+    """Read a manifest and every object of it again; raises as the store does."""
+    for entry in store.read_manifest(name).entries:
+        store.verify(entry.object_hash)
