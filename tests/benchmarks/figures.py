@@ -37,10 +37,17 @@ class Goal:
     what: str
     measured: Spread
     limit: float
+    strict: bool = False
+    """Whether it takes to be below the limit: what is to beat another does not by being equal."""
 
     @property
     def met(self) -> bool:
-        return self.measured.mean <= self.limit
+        return self.measured.mean < self.limit if self.strict else self.measured.mean <= self.limit
+
+    @property
+    def bound(self) -> str:
+        """The limit, in words."""
+        return f"{'<' if self.strict else '≤'} {self.limit:.1%}"
 
     @property
     def is_void(self) -> bool:
@@ -54,9 +61,11 @@ class Goal:
 
 
 def shown(spread: Spread, form: str = ".3f") -> str:
-    """A mean, and half of its 95 % interval where there are several seeds."""
+    """A mean, and half of its 95 % interval where seeds differ; nothing where there is none."""
+    if not spread.values or math.isnan(spread.mean):
+        return ""
     half = spread.half_width
-    return f"{spread.mean:{form}}" + ("" if half is None else f" ± {half:{form}}")
+    return f"{spread.mean:z{form}}" + (f" ± {half:{form}}" if half else "")
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -65,12 +74,17 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
 
 
+def listed(parts: Iterable[str]) -> str:
+    """Sentences as one text, without those that have nothing to say."""
+    return " ".join(one for one in parts if one)
+
+
 def goals_table(goals: Iterable[Goal]) -> str:
     """Everything that is claimed beside what was measured, and what was missed in words."""
     found = list(goals)
     if not found:
         return "No goal has both of its sides here."
-    rows = [(one.what, one.value, f"≤ {one.limit:.1%}", _met(one)) for one in found]
+    rows = [(one.what, one.value, one.bound, _met(one)) for one in found]
     missed = [one.what for one in found if _is_missed(one)]
     said = f"Missed: {'; '.join(missed)}." if missed else "No goal was missed."
     return markdown_table(("measured", "value", "goal", "met"), rows) + f"\n\n{said}"
@@ -79,7 +93,7 @@ def goals_table(goals: Iterable[Goal]) -> str:
 def goals_line(goals: Iterable[Goal]) -> str:
     """How many goals were met, and each that was missed with its figures, in one line."""
     found = [one for one in goals if not one.is_void]
-    missed = [f"{one.what} ({one.value}, goal ≤ {one.limit:.1%})" for one in found if _is_missed(one)]
+    missed = [f"{one.what} ({one.value}, goal {one.bound})" for one in found if _is_missed(one)]
     met = f"{len(found) - len(missed)} of {len(found)} goals met"
     return f"{met}; missed: {'; '.join(missed)}" if missed else met
 

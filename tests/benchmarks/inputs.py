@@ -19,7 +19,7 @@ DOMAINS = (ANCHOR, *BATCHES)
 
 
 class Missing(Exception):
-    """The experiment data is not there."""
+    """The experiment data is not there, or too little of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,13 +36,8 @@ class Inputs:
 
     def check(self) -> None:
         """Raises :class:`Missing` with what lacks."""
-        wanted = [self.model / "config.json", self.model / "tokenizer.json"]
-        wanted += [self.fixed(domain) for domain in DOMAINS]
-        lacking = [str(path) for path in wanted if not path.is_file()]
-        if lacking:
-            raise Missing(
-                f"{lacking[0]} is not there; give --model and --data (rows {{text}}, DOMAIN.train and DOMAIN.val)"
-            )
+        require(model_files(self.model))
+        require(path for domain in DOMAINS for path in (self.train(domain), self.fixed(domain)))
 
     def fixed(self, domain: str) -> Path:
         """The fixed validation file of a domain, packed or plain."""
@@ -95,6 +90,22 @@ def first_tokens(
         size = len(tokenizer.encode(str(row["text"])).ids) + 1
         taken += size
         yield row, size
+
+
+def model_files(model: Path) -> Iterator[Path]:
+    """What a model's folder must have for a benchmark."""
+    return (model / name for name in ("config.json", "model.safetensors", "tokenizer.json"))
+
+
+def require(paths: Iterable[Path]) -> None:
+    """See to it that files are there, packed or plain.
+
+    Raises:
+        Missing: the first that is not.
+    """
+    lacking = next((path for path in paths if not packed_or_plain(path).is_file()), None)
+    if lacking is not None:
+        raise Missing(f"{lacking} is not there; give --model or --data")
 
 
 def packed_or_plain(path: Path) -> Path:

@@ -1,7 +1,8 @@
 """Arms, each with its own tuned learning rate, over one stream of stages: what every grid of the strategies is made of.
 
 A cell is one arm with one seed and one rate over one stream. Every arm is tuned alike: three rates, one seed, a shorter
-stream of its own, and of these the rate with the least mean over the ``select`` halves of all that was held out.
+stream of its own, and of these the rate with the least mean over the ``select`` halves of all that was held out; one
+that could not be carried out is no better than any.
 """
 
 from __future__ import annotations
@@ -19,12 +20,15 @@ from strategies.chooser.choice import StrategySettings
 from strategies.contract import EvalFile, ModelFiles, Plan, Score, Signals
 from strategies.settings import Json, Task, TrainingSettings
 from tests.benchmarks import harness
-from tests.benchmarks.batches import Batch
+from tests.benchmarks.batches import HELD_OUT, Batch, select_count
+from tests.benchmarks.cells import GROUPS, Carry, worked
 from tests.benchmarks.harness import Record
-from tests.benchmarks.inputs import file_hash
+from tests.benchmarks.inputs import Missing, file_hash
 from tests.benchmarks.line import Line, Setting
 
 TUNING_SEED = 1234
+LEAST_SELECT = 3
+"""Documents of every ``select`` half that rates are chosen by."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +44,15 @@ class Arm:
     """False: the first seed of a preset only."""
     rates: tuple[float, ...] | None = None
     """Three rates of its own, where what it trains takes others; else those of the grid."""
+    first_rates: tuple[float, ...] | None = None
+    """What ``rates`` were when its first cells were kept: these go on naming all of them, for no cell follows from the
+    rates beside its own."""
+
+    def facts(self) -> Json:
+        """What names its cells."""
+        found = asdict(self)
+        first = found.pop("first_rates")
+        return found if first is None else found | {"rates": first}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +65,8 @@ class Preset:
     """Those that are compared; none named: all of them."""
     parts: tuple[str, ...] = ()
     """Streams or data sets, each with all arms; none named: all of them."""
+    tuning_held_out: float = HELD_OUT
+    """Of the batches that rates are tuned on: more where they are so few that a tenth leaves nothing to choose by."""
 
     def of(self, arms: Sequence[Arm]) -> tuple[Arm, ...]:
         """The arms that are compared."""
@@ -79,10 +94,17 @@ class Stream:
     measured_tokens: int = 5_000
     """Of each source that is measured before a choice."""
 
+    def batches(self) -> list[Batch]:
+        """Those of the stages, and the anchor."""
+        return [*self.stages, *([self.anchor] if self.anchor else [])]
+
+    def held_out(self) -> list[EvalFile]:
+        """What was held out of the batches."""
+        return [one.heldout for one in self.batches()]
+
     def hashes(self) -> list[str]:
         """What names the stream's files."""
-        batches = [*self.stages, *([self.anchor] if self.anchor else [])]
-        files = [one.source.sha256 for one in batches] + [one.sha256 for one in self.fixed]
+        files = [one.source.sha256 for one in self.batches()] + [one.sha256 for one in self.fixed]
         return [file_hash(Path(self.model.path) / "model.safetensors"), *files]
 
 
@@ -109,10 +131,14 @@ class Cell:
         """The cell in words."""
         return f"{self.arm.name}, seed {self.seed}, rate {self.rate:g}, {len(self.stream.stages)} batches"
 
+    @property
+    def named(self) -> Record:
+        return {"arm": self.arm.name, "seed": self.seed, "rate": self.rate}
+
     def facts(self) -> Any:
         stream = [*self.stream.hashes(), self.stream.score_every, self.stream.seen_only, self.stream.exact]
         stream.append(self.stream.measured_tokens)
-        return [asdict(self.arm), self.seed, self.rate, self.training, stream]
+        return [self.arm.facts(), self.seed, self.rate, self.training, stream]
 
     def settings(self) -> TrainingSettings:
         """The stream's training, with what the arm and the cell change in it."""
@@ -134,11 +160,9 @@ class Cell:
         line = self.line(folder, setting)
         base = {} if stream.seen_only else self._scored(line, stream.fixed)
         stages = [self._stage(line, *taken) for taken in grouped(stream.stages, self.arm.every)]
-        held = [one.heldout for one in [*stream.stages, *([stream.anchor] if stream.anchor else [])]]
-        select = statistics.fmean(_as_loss(one) for one in line.scores(held).values())
+        found = {"base": base, "stages": stages} | ({} if stream.fixed else {"select": _select(line, stream)})
         line.close()
-        cell = {"arm": self.arm.name, "seed": self.seed, "rate": self.rate}
-        return {"cell": cell, "base": base, "stages": stages, "select": select}
+        return found
 
     def line(self, folder: Path, setting: Setting) -> Line:
         """What retrains and is scored."""
@@ -183,60 +207,93 @@ def run(
     seeds: Sequence[int],
     training: Json,
     place: Path,
-    carry: harness.Carry,
+    carry: Carry,
     kind: type[Cell] = Cell,
-    reference: str | None = None,
+    reference: Arm | None = None,
 ) -> Record:
     """Tune every arm, then run it; chosen rates, what they were chosen by, and the cells.
 
     The arm ``reference`` also runs at the rates of the others that share its three: what a method changes shows at one
-    rate alone. ``missing`` has the arms and seeds without a cell: those that ``carry`` does not give.
+    rate alone. ``missing`` has the arms and seeds without a cell, those that ``carry`` does not give, and
+    ``missing_references`` the same of ``references``. What could not be carried out is in ``failed``, and in ``tuning``
+    too, with its reason.
     """
-    tried = [
-        kind(arm=arm, seed=TUNING_SEED, rate=rate, stream=streams.tuning, training=training)
-        for arm in arms
-        for rate in arm.rates or rates
-    ]
-    had = list(zip(tried, carry(tried, place), strict=True))
-    untuned = {one.arm.name for one, result in had if result is None}
-    found = [
-        {name: value for name, value in result.items() if name not in ("base", "stages")}
-        for one, result in had
-        if result is not None and one.arm.name not in untuned
-    ]
-    chosen = {arm.name: best_rate(found, arm.name) for arm in arms if arm.name not in untuned}
+    tuned_on = _tuned_on(streams.tuning)
+    cell = partial(kind, training=training)
+    tried = [(arm, rate) for arm in arms for rate in arm.rates or rates]
+    had = carry([cell(arm=arm, seed=TUNING_SEED, rate=rate, stream=streams.tuning) for arm, rate in tried], place)
+    untuned = {arm.name for (arm, _), one in zip(tried, had, strict=True) if one is None}
+    tuning = [_without_scores(one) for one in had if one and one["cell"]["arm"] not in untuned]
+    chosen = {
+        name: best_rate(tuning, name) for name in dict.fromkeys(one["cell"]["arm"] for one in tuning if worked(one))
+    }
     harness.say(f"rates: {', '.join(f'{name} {rate:g}' for name, rate in chosen.items())}")
-    asked = [(seed, arm) for seed in seeds for arm in arms if arm.all_seeds or seed == seeds[0]]
-    wanted = [(seed, arm, chosen[arm.name]) for seed, arm in asked if arm.name in chosen]
-    own = {one.name: one for one in arms if one.name in chosen}
-    shared = sorted({(seed, rate) for seed, arm, rate in wanted if arm.rates is None})
-    beside = [(seed, own[reference], rate) for seed, rate in shared if reference in own and rate != chosen[reference]]
-    made = carry(
-        [
-            kind(arm=arm, seed=seed, rate=rate, stream=streams.stream, training=training)
-            for seed, arm, rate in wanted + beside
-        ],
-        place,
-    )
-    cells, references = ([one for one in some if one] for some in (made[: len(wanted)], made[len(wanted) :]))
-    there = {(one["cell"]["seed"], one["cell"]["arm"]) for one in cells}
-    missing = [[arm.name, seed] for seed, arm in asked if (seed, arm.name) not in there]
-    return {"tuning": found, "rates": chosen, "cells": cells, "references": references, "missing": missing}
+    asked = [(arm, seed) for seed in seeds for arm in arms if arm.all_seeds or seed == seeds[0]]
+    wanted = [(arm, seed, chosen[arm.name]) for arm, seed in asked if arm.name in chosen]
+    beside = [] if reference is None else _beside(reference, wanted)
+    carried = wanted + beside
+    made = carry([cell(arm=arm, seed=seed, rate=rate, stream=streams.stream) for arm, seed, rate in carried], place)
+    cells, references = ([one for one in some if worked(one)] for some in (made[: len(wanted)], made[len(wanted) :]))
+    there = {(arm.name, seed) for (arm, seed, _), one in zip(wanted, made, strict=False) if one}
+    lacking = [one for one, result in zip(beside, made[len(wanted) :], strict=True) if result is None]
+    return {
+        "tuned_on": tuned_on,
+        "tuning": tuning,
+        "rates": chosen,
+        "cells": cells,
+        "references": references,
+        "missing": [[arm.name, seed] for arm, seed in asked if (arm.name, seed) not in there],
+        "missing_references": [[arm.name, seed, rate] for arm, seed, rate in lacking],
+        "failed": [one for one in made if one and not worked(one)],
+    }
+
+
+def _tuned_on(stream: Stream) -> dict[str, int]:
+    """Documents of each set that rates are chosen by.
+
+    Raises:
+        Missing: too few to choose by.
+    """
+    found = {one.name: select_count(one) for one in stream.held_out()}
+    if min(found.values()) < LEAST_SELECT:
+        words = ", ".join(f"{name} {count}" for name, count in found.items())
+        raise Missing(f"documents to choose a learning rate by: {words}; each set needs {LEAST_SELECT}")
+    return found
+
+
+def _names(cells: Iterable[Record]) -> list[str]:
+    """Arms with a cell that was carried out."""
+    return list(dict.fromkeys(one["cell"]["arm"] for one in cells if worked(one)))
+
+
+def _without_scores(cell: Record) -> Record:
+    return {name: value for name, value in cell.items() if name not in ("base", "stages")}
+
+
+def _beside(reference: Arm, wanted: Sequence[tuple[Arm, int, float]]) -> list[tuple[Arm, int, float]]:
+    """The reference at every rate at which an arm without rates of its own runs and it does not."""
+    own = {(seed, rate) for arm, seed, rate in wanted if arm.name == reference.name}
+    shared = {(seed, rate) for arm, seed, rate in wanted if arm.rates is None}
+    return [(reference, seed, rate) for seed, rate in sorted(shared - own)]
 
 
 def side_by_side_s(parts: Iterable[Record]) -> float:
     """Processor seconds of the parts' cells, over as many cores as cells run on; of kept ones too."""
-    cells: list[float] = [one["cpu_s"] for part in parts for name in harness.GROUPS for one in part[name]]
+    cells: list[float] = [one["cpu_s"] for part in parts for name in GROUPS for one in part[name]]
     return round(sum(cells) / harness.SLOTS, 1)
 
 
 def best_rate(tuned: Iterable[Record], arm: str) -> float:
     """The rate with which an arm was best on ``select``; of equals the least, with which long streams are safer."""
-    own = [one for one in tuned if one["cell"]["arm"] == arm]
+    own = [one for one in tuned if one["cell"]["arm"] == arm and worked(one)]
     return float(min(own, key=lambda one: (round(one["select"], 9), one["cell"]["rate"]))["cell"]["rate"])
 
 
+def _select(line: Line, stream: Stream) -> float:
+    """Mean score on the ``select`` halves of all that was held out, the lower the better."""
+    return statistics.fmean(_as_loss(one) for one in line.scores(stream.held_out()).values())
+
+
 def _as_loss(score: Score) -> float:
-    """A score on ``select``, the lower the better; of a set that is too small to be halved, on all of it."""
-    value: float = score.value if score.value_select is None else score.value_select
-    return value if score.metric == "loss" else 1 - value
+    assert score.value_select is not None
+    return score.value_select if score.metric == "loss" else 1 - score.value_select

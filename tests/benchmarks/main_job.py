@@ -29,7 +29,8 @@ import yaml
 
 from tests.benchmarks import harness
 from tests.benchmarks import inputs as cutting
-from tests.benchmarks.harness import CACHE, SLOTS, Cells, Record, code_hash, say
+from tests.benchmarks.cells import Cells
+from tests.benchmarks.harness import CACHE, ROOT, SLOTS, Record, code_hash, say
 from tests.benchmarks.inputs import ANCHOR, BATCHES, DOMAINS, Inputs, Missing, file_hash
 from tests.benchmarks.product import Product, ProductError
 
@@ -37,6 +38,8 @@ ARMS = ("naive", "rewarm-replay", "retrain")
 RATES = (1e-4, 3e-4, 1e-3)
 TUNING_SEED = 1234
 TUNING_TOKENS = 30_000
+DECIDING = ("flow", "ingest", "policies")
+"""Folders of the daemon's code that cells follow from besides: how batches are split, what the gate says."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +85,9 @@ class Bench:
     def __init__(self, inputs: Inputs, preset: Preset, place: Path) -> None:
         self._inputs = inputs
         self._preset = preset
-        self._code = code_hash()
+        self._code = code_hash(
+            *sorted(path for name in DECIDING for path in (ROOT / "orchestrator" / name).rglob("*.py"))
+        )
         self._place = place / preset.name
         self._cells = Cells(self._place)
         self._texts = self._place / f"texts-{self._cutting()}"

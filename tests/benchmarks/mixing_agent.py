@@ -12,10 +12,12 @@ steps are those of ``rekindle mixing collect``, ``train`` and ``evaluate``; each
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gzip
+import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +30,13 @@ from strategies.agent.requests import Collect, DomainFile, Evaluate, Report, Tea
 from strategies.agent.texts import hashes
 from strategies.settings import Closed
 from strategies.settings.agent import LearningSettings, ProposalSettings, ProxySettings
+from tests.benchmarks.cells import Cells
 from tests.benchmarks.harness import (
     CACHE,
     QUIET,
     ROOT,
-    Cells,
     Record,
+    commit,
     files_hash,
     hash_of,
     result_option,
@@ -43,9 +46,11 @@ from tests.benchmarks.harness import (
     stamped,
     write_result,
 )
-from tests.benchmarks.inputs import Missing, packed_or_plain
+from tests.benchmarks.inputs import Missing, packed_or_plain, require
 
 LM = "lm_domains"
+COMMITS = "commits.json"
+"""Beside what a folder keeps: the commits that made it."""
 
 
 class World(Closed):
@@ -129,6 +134,11 @@ class Texts:
     def __init__(self, data: Path, place: Path) -> None:
         self._data, self._place = data / LM, place
 
+    def check(self, preset: Preset) -> None:
+        """Raises :class:`Missing` with the first file that a preset lacks."""
+        worlds = [*preset.learned, *(world for world in HELD_OUT if world.name in preset.compared)]
+        require(self._packed(name) for world in worlds for name in world.domains)
+
     def of(self, world: World) -> tuple[DomainFile, ...]:
         return tuple(
             DomainFile(name=name, path=str(self._unpacked(name)), target=name in world.targets)
@@ -138,14 +148,37 @@ class Texts:
     def _unpacked(self, name: str) -> Path:
         plain = self._place / f"{name}.jsonl"
         if not plain.is_file():
-            found = packed_or_plain(self._data / f"{name}.train.jsonl")
-            if not found.is_file():
-                raise Missing(f"{found} is not there; give --data")
+            found = packed_or_plain(self._packed(name))
             text = gzip.decompress(found.read_bytes()) if found.suffix == ".gz" else found.read_bytes()
             plain.parent.mkdir(parents=True, exist_ok=True)
             plain.with_suffix(".part").write_bytes(text)
             plain.with_suffix(".part").replace(plain)
         return plain
+
+    def _packed(self, name: str) -> Path:
+        return self._data / f"{name}.train.jsonl"
+
+
+@contextlib.contextmanager
+def signed(folder: Path) -> Iterator[None]:
+    """Note the commit beside what is made in a folder meanwhile, an interrupted run's too: what is kept outlives it."""
+    before = _sizes(folder)
+    try:
+        yield
+    finally:
+        if _sizes(folder) != before:
+            made_by = list(dict.fromkeys([*commits_of(folder), commit()]))
+            (folder / COMMITS).write_text(json.dumps(made_by))
+
+
+def commits_of(folder: Path) -> list[str | None]:
+    """The commits that made what a folder keeps."""
+    path = folder / COMMITS
+    return list(json.loads(path.read_text())) if path.is_file() else []
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_size for path in folder.glob("*.json*") if path.name != COMMITS}
 
 
 def collected(world: World, count: int, preset: Preset, texts: Texts, place: Path) -> Record:
@@ -158,8 +191,14 @@ def collected(world: World, count: int, preset: Preset, texts: Texts, place: Pat
         proposals=ProposalSettings(trajectories=count, steps=preset.proxy.steps, seed=world.seed),
         regmix_runs=0,
     )
-    made = collect(request, _telling(world.name))
-    return {"world": world.model_dump(), "data": hashes(request.domains), "trajectories": made["trajectories"]}
+    with signed(out):
+        made = collect(request, _telling(world.name))
+    return {
+        "world": world.model_dump(),
+        "data": hashes(request.domains),
+        "trajectories": made["trajectories"],
+        "commits": commits_of(out),
+    }
 
 
 def taught(preset: Preset, place: Path) -> Record:
@@ -169,27 +208,31 @@ def taught(preset: Preset, place: Path) -> Record:
     facts = ["teach", preset.learning.model_dump(), _stamps(runs), code]
     folder = place / f"agent-{hash_of(facts)[:12]}"
     request = Teach(trajectories=runs, out=str(folder), learning=preset.learning)
-    found = Cells(place).kept(facts, lambda _: teach(request, _telling("agent")))
+    found = Cells(place).kept(facts, lambda _: {**teach(request, _telling("agent")), "commits": [commit()]})
     return {**found, "learning": preset.learning.model_dump()}
 
 
 def compared(world: World, preset: Preset, texts: Texts, agent: Path, place: Path) -> Record:
     """The table of all ways to choose in an environment that is held out."""
+    out = place / "compared" / world.name
     request = Evaluate(
         domains=texts.of(world),
         agent=str(agent),
-        out=str(place / "compared" / world.name),
+        out=str(out),
         proxy=preset.proxy,
         seeds=preset.seeds,
         regmix_runs=preset.regmix_runs,
         regmix_tokens=preset.regmix_tokens,
     )
-    return {"world": world.model_dump(), **evaluate(request, _telling(world.name))}
+    with signed(out):
+        found = evaluate(request, _telling(world.name))
+    return {"world": world.model_dump(), **found, "commits": commits_of(out)}
 
 
 def measure(preset: Preset, data: Path, place: Path) -> Record:
     """All three steps."""
     texts = Texts(data, place / "data")
+    texts.check(preset)
     lessons = [collected(world, count, preset, texts, place) for world, count in preset.learned.items()]
     agent = taught(preset, place)
     tables = {

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import classes, domains, plots, strategies_report, summary, tables
+from tests.benchmarks import classes, domains, half_cost_tables, mixing_agent_tables, plots, strategies_report, summary
 from tests.benchmarks.harness import RESULTS, ROOT
 
 README = ROOT / "README.md"
@@ -54,7 +54,7 @@ def page() -> str:
         parts += [_part(one, one.words(found), path) for path, found in largest(one, RESULTS)]
     for one in MEASURED:
         for path, found in largest(one, RESULTS):
-            parts.append(_part(one, f"{_origin(found)}\n\n{one.words(found['measured'])}", path))
+            parts.append(_part(one, f"{_origin(found)}\n\n{one.words(found)}", path))
     return "\n".join(parts)
 
 
@@ -105,20 +105,21 @@ def with_part(text: str, part: str) -> str:
     return MARKS.sub(lambda found: found[1] + part + found[2], text)
 
 
-def start_up(measured: Record) -> str:
+def start_up(found: Record) -> str:
     """Medians with the least and the most."""
     rows = ["| what | median | least | most |", "| --- | ---: | ---: | ---: |"]
-    for name, one in measured.items():
+    for name, one in found["measured"].items():
         least, most = min(one["values"]), max(one["values"])
         rows.append(f"| {name} | {statistics.median(one['values']):.3g} {one['unit']} | {least:.3g} | {most:.3g} |")
     return "\n".join(rows)
 
 
-def overhead(measured: Record) -> str:
+def overhead(found: Record) -> str:
     """Paired ratios with their intervals, a row a size."""
-    names = list(next(iter(measured["sizes"].values()))["ratios"])
+    sizes = found["measured"]["sizes"].values()
+    names = list(next(iter(sizes))["ratios"])
     rows = [f"| parameters | {' | '.join(names)} |", "| --- |" + " ---: |" * len(names)]
-    for one in measured["sizes"].values():
+    for one in sizes:
         ratios = [
             f"{ratio['median']:.3f} ({ratio['low']:.3f} to {ratio['high']:.3f})" for ratio in one["ratios"].values()
         ]
@@ -126,10 +127,10 @@ def overhead(measured: Record) -> str:
     return "\n".join(rows)
 
 
-def plain(measured: Record) -> str:
+def plain(found: Record) -> str:
     """Figures under their own names."""
     rows = ["| figure | value |", "| --- | ---: |"]
-    for name, value in measured.items():
+    for name, value in found["measured"].items():
         values = value if isinstance(value, list) else [value]
         rows.append(f"| {name.replace('_', ' ')} | {', then '.join(f'{one:,}' for one in values)} |")
     return "\n".join(rows)
@@ -181,7 +182,7 @@ GRIDS = (
         line=strategies_report.sft_line,
     ),
 )
-"""Of the whole result."""
+"""Their words say where they come from."""
 MEASURED = (
     Chapter(name="cli", title="Start-up", words=start_up),
     Chapter(
@@ -192,13 +193,13 @@ MEASURED = (
     Chapter(
         name="half_cost",
         title="What half fine-tuning saves (paired with full fine-tuning)",
-        words=tables.half_cost_table,
+        words=half_cost_tables.half_cost_table,
         draw=plots.half_cost,
     ),
     Chapter(
         name="mixing_agent",
-        title="A mixing agent on domains that it never saw, beside constant mixtures at equal tokens",
-        words=tables.mixing_agent_table,
+        title="A mixing agent outside of what it was taught, beside constant mixtures",
+        words=mixing_agent_tables.mixing_agent_table,
         draw=plots.mixing_agent,
     ),
     Chapter(name="publish", title="Storing, publishing and rolling back one model", words=plain),
@@ -208,7 +209,7 @@ MEASURED = (
         words=plain,
     ),
 )
-"""Of what was measured, under a line that says where."""
+"""Under a line that says where they come from."""
 
 
 def largest(chapter: Chapter, folder: Path) -> list[tuple[Path, Record]]:
@@ -246,12 +247,9 @@ def _write(chapter: Chapter, path: Path, found: Record) -> None:
 
 def main() -> int:
     """Write everything that the results give."""
-    for one in GRIDS:
-        for path in sorted(RESULTS.glob(f"{one.name}-*.json")):
-            _write(one, path, _read(path))
-    for one in MEASURED:
+    for one in (*GRIDS, *MEASURED):
         for path in sorted(RESULTS.glob(f"{one.name}*.json")):
-            _write(one, path, _read(path)["measured"])
+            _write(one, path, _read(path))
     PAGE.write_text(page(), encoding="utf-8")
     README.write_text(with_part(README.read_text(encoding="utf-8"), readme_part()), encoding="utf-8")
     return 0

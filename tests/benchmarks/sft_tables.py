@@ -2,41 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import math
+import statistics
+from collections.abc import Mapping
 
-from tests.benchmarks import sft
-from tests.benchmarks.figures import markdown_table, shown
-from tests.benchmarks.tables import arms, average, cost, end, over_seeds
+from tests.benchmarks import reading, sft
+from tests.benchmarks.figures import Spread, listed, markdown_table, shown
+from tests.benchmarks.reading import (
+    REFERENCE,
+    Column,
+    Figure,
+    Record,
+    arms,
+    beside_naive,
+    costs,
+    end,
+    over_seeds,
+    paired,
+    shares_rates,
+)
 
-Record = dict[str, Any]
 ANSWERED = tuple(name for name in sft.FAMILIES if name != sft.EXACT)
 """Families that are scored by the answers' loss; the other one by exact matches."""
+MATCHES = f"{sft.EXACT}:exact"
 
 
 def table(grid: Record) -> str:
     """OP and BWT of the answers' losses, exact matches on scan after its stage and at the end, the general set."""
-    exact = f"{sft.EXACT}:exact"
     own = sft.FAMILIES.index(sft.EXACT)
-    figures: list[tuple[str, str, Callable[[Record], float]]] = [
-        ("OP (−loss)", ".3f", overall_performance),
-        ("BWT", ".3f", backward_transfer),
-        (f"{sft.EXACT} exact, learned", ".1%", lambda one: one["stages"][own]["scores"][exact]),
-        (f"{sft.EXACT} exact, end", ".1%", lambda one: end(one)[exact]),
-        ("general, loss", ".3f", lambda one: end(one)[sft.GENERAL]),
-        ("tokens", ",.0f", lambda one: cost(one)["tokens"]),
-        ("CPU s", ",.0f", lambda one: cost(one)["cpu_s"]),
-    ]
-    rows = (
-        (arm, f"{grid['rates'][arm]:g}", *(shown(over_seeds(grid, arm, one), form) for _, form, one in figures))
-        for arm in arms(grid)
+    columns = (
+        Column(head="OP (−loss)", figure=overall_performance, of_base=_performance),
+        Column(head="BWT", figure=backward_transfer),
+        Column(
+            head=f"{sft.EXACT} exact, learned", figure=lambda one: one["stages"][own]["scores"][MATCHES], form=".1%"
+        ),
+        Column(
+            head=f"{sft.EXACT} exact, end",
+            figure=lambda one: end(one)[MATCHES],
+            form=".1%",
+            of_base=lambda scores: scores.get(MATCHES, math.nan),
+        ),
+        Column(head="general, loss", figure=general, of_base=lambda scores: scores[sft.GENERAL]),
+        *costs(),
     )
-    return markdown_table(("arm", "rate", *(name for name, _, _ in figures)), rows)
+    return reading.table(grid, columns)
 
 
 def overall_performance(cell: Record) -> float:
     """Mean over the families with a loss, its sign turned, after the last stage."""
-    return -average(cell, names=ANSWERED)
+    return _performance(end(cell))
+
+
+def _performance(scores: Mapping[str, float]) -> float:
+    return -statistics.fmean(scores[name] for name in ANSWERED)
+
+
+def general(cell: Record) -> float:
+    """Loss at the end on what nobody trains on."""
+    return float(end(cell)[sft.GENERAL])
 
 
 def backward_transfer(cell: Record) -> float:
@@ -62,16 +85,48 @@ def families_table(grid: Record) -> str:
 
 
 def findings(grid: Record) -> str:
-    """What did not work: arms that are no better than naive, in words."""
+    """What did not work, in words."""
+    return listed([_behind_naive(grid), _of_general(grid), _of_exact(grid)])
+
+
+def _behind_naive(grid: Record) -> str:
+    """Arms that are no better than naive: at their own rate, but for adapters, which take others."""
     figures = {"OP": overall_performance, "BWT": backward_transfer}
-    behind = {
-        name: [
-            arm
-            for arm in arms(grid)
-            if arm != "naive" and over_seeds(grid, arm, one).mean <= over_seeds(grid, "naive", one).mean
-        ]
-        for name, one in figures.items()
+    above = {
+        arm: {name: found.mean for name, one in figures.items() if (found := _above_naive(grid, arm, one)).values}
+        for arm in arms(grid)
+        if arm != REFERENCE
     }
+    compared = [arm for arm, found in above.items() if found]
+    if not compared:
+        return ""
+    behind = {name: [arm for arm in compared if above[arm][name] <= 0] for name in figures}
     said = [f"no better than naive in {name}: {', '.join(found)}" for name, found in behind.items() if found]
-    text = "; ".join(said) or "every arm is above naive in OP and BWT"
-    return text[0].upper() + text[1:] + "."
+    text = "; ".join(said) or f"above naive in OP and BWT: {', '.join(compared)}"
+    return f"{text[0].upper()}{text[1:]} (naive at the arm's rate; beside adapters, which take others, at its own)."
+
+
+def _above_naive(grid: Record, arm: str, figure: Figure) -> Spread:
+    above = lambda one, naive: figure(one) - figure(naive)  # noqa: E731
+    return beside_naive(grid, arm, above) if shares_rates(grid, arm) else paired(grid, arm, REFERENCE, above)
+
+
+def _of_general(grid: Record) -> str:
+    """What is left of what nobody trains on."""
+    base = grid["cells"][0]["base"][sft.GENERAL]
+    ends = {arm: over_seeds(grid, arm, general) for arm in arms(grid)}
+    worse = [arm for arm, found in ends.items() if found.mean > base]
+    if not worse:
+        return ""
+    worst = max(ends, key=lambda arm: ends[arm].mean)
+    said = (
+        f"On the general set, which nobody trains on, the base's loss is {base:.3f}; worse than that at the end:"
+        f" {'every arm' if len(worse) == len(ends) else ', '.join(worse)}, most of all {worst} ({shown(ends[worst])})"
+    )
+    return f"{said}, whose fall-back to the base should have kept it." if worst == "mos" else f"{said}."
+
+
+def _of_exact(grid: Record) -> str:
+    """Whether anything was answered exactly."""
+    found = [stage["scores"].get(MATCHES, 0.0) for cell in grid["cells"] for stage in cell["stages"]]
+    return "" if any(found) else f"No arm answers one row of {sft.EXACT} exactly after any stage."

@@ -1,142 +1,249 @@
-"""The grids of strategies in the report: title, markdown and plot of each."""
+"""The grids of strategies in the report: title, markdown and line of each."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
-from tests.benchmarks import sft_tables, tables
-from tests.benchmarks.figures import Goal, goals_line, goals_table, shown
-
-Record = dict[str, Any]
-
+from tests.benchmarks import class_tables, domain_tables, reading, sft_tables, text_tables, year_tables
+from tests.benchmarks.cells import EARLIER, cells_of
+from tests.benchmarks.classes import ARMS as CLASS_ARMS
+from tests.benchmarks.classes import SETS
+from tests.benchmarks.domains import ARMS as TEXT_ARMS
+from tests.benchmarks.figures import Goal, goals_line, goals_table, listed, shown
+from tests.benchmarks.lineup import Arm
+from tests.benchmarks.reading import Record
+from tests.benchmarks.sft import ARMS as SFT_ARMS
 
 NO_BOUND = (
     "Joint training ends below nearest mean: of so few documents and passes it is no upper bound, "
     "and nothing is claimed beside it."
+)
+EXPECTED = (
+    "What was expected; shares of naive's rise, and losses above naive's, are of naive at the same learning rate:"
+)
+NO_GRID = (
+    "No three rates have every arm's best inside: naive is best at the least of these, the arms that replay at the"
+    " greatest."
+)
+FORGOTTEN = (
+    "`forgetting` is F (max) of METHODS 9, how far a loss ended above its least before the last stage; below zero it"
+    " went on falling."
 )
 
 
 def domains(found: Record) -> str:
     """Both streams, as far as they were run."""
     preset = found["preset"]
-    parts = [origin(found, f"{preset['tokens']:,} tokens a domain, {preset['year_tokens']:,} a year")]
+    sizes = (
+        f"{preset['tokens']:,} tokens a domain and {preset['year_tokens']:,} a year, scored on"
+        f" {preset['fixed_documents']} documents a domain and {preset['year_documents']} a year"
+    )
+    parts = [origin(found, sizes, TEXT_ARMS), reading.COST_WORDS]
     if "domains" in found:
-        parts += [
-            f"{len(preset['domains'])} domains in turn. Losses are nats a token on fixed files at the end; `forgetting`"
-            " is the mean over earlier domains of how far the loss ended above its least before the last stage (below"
-            " zero: it went on falling), `own loss` the mean right after each stage.",
-            tables.domains_table(found["domains"]),
-            "Forgetting of each:",
-            tables.forgetting_table(found["domains"]),
-            "What was expected; shares of naive's rise are of naive at the same learning rate.",
-            goals_table(tables.domain_goals(found["domains"])),
-        ]
+        parts += _domains(found["domains"], len(preset["domains"]))
     if "temporal" in found:
-        parts += [
-            "A batch a year; mean loss over the anchor and the years so far. `retrain` starts again every fifth year.",
-            tables.temporal_table(found["temporal"]),
-            "Forgetting: how far the loss of the anchor, and of the years in spans as they were scored, ended above its"
-            " least since they were learned.",
-            tables.years_forgotten_table(found["temporal"]),
-            goals_table(tables.temporal_goals(found["temporal"])),
-        ]
-    return "\n\n".join(parts)
+        parts += _years(found["temporal"])
+    return "\n\n".join(part for part in parts if part)
+
+
+def _domains(grid: Record, count: int) -> list[str]:
+    return [
+        f"{count} domains in turn. Losses are nats a token on fixed files at the end; `own loss` is the mean right"
+        f" after each stage. {FORGOTTEN} Last stands naive at the others' rates.",
+        domain_tables.domains_table(grid),
+        reading.rate_notes(grid) and f"{reading.EDGE_WORDS} {NO_GRID}",
+        text_tables.old_shares(grid),
+        "Forgetting of each:",
+        domain_tables.forgetting_table(grid),
+        EXPECTED,
+        goals_table(domain_tables.domain_goals(grid)),
+        _beside(grid),
+        domain_tables.bottom_words(grid),
+    ]
+
+
+def _years(grid: Record) -> list[str]:
+    return [
+        "A batch a year; mean loss over the anchor and the years so far. `retrain` starts again every fifth year.",
+        year_tables.temporal_table(grid),
+        reading.rate_notes(grid),
+        text_tables.old_shares(grid),
+        "Forgetting, as above, of the anchor and of the years in spans as they were scored:",
+        year_tables.years_forgotten_table(grid),
+        EXPECTED,
+        goals_table(year_tables.temporal_goals(grid)),
+        listed([year_tables.measuring_words(grid), year_tables.infinite_words(grid)]),
+        _beside(grid),
+    ]
+
+
+def _beside(grid: Record) -> str:
+    """What the goals of a stream of texts leave out."""
+    return listed([reading.uncompared(grid), text_tables.half_words(grid), text_tables.auto_words(grid)])
 
 
 def domains_line(found: Record) -> str:
     """How many goals were met of either stream, and which were missed."""
-    streams = {"domains": tables.domain_goals, "temporal": tables.temporal_goals}
-    return _line({name: goals(found[name]) for name, goals in streams.items() if name in found})
+    streams = {"domains": domain_tables.domain_goals, "temporal": year_tables.temporal_goals}
+    return _line(found, {name: goals(found[name]) for name, goals in streams.items() if name in found}, TEXT_ARMS)
 
 
-def _line(goals: Mapping[str, Sequence[Goal]]) -> str:
-    return ". ".join(f"{name}: {goals_line(found)}" for name, found in goals.items())
+def _line(found: Record, goals: Mapping[str, Sequence[Goal]], defined: Sequence[Arm]) -> str:
+    return ". ".join(
+        f"{name} ({carried(found, found[name], defined)}): {goals_line(some)}" for name, some in goals.items()
+    )
 
 
 def classes(found: Record) -> str:
     """Each data set that was run."""
-    parts = [origin(found, "accuracy over all classes so far, on the published test split")]
+    preset = found["preset"]
+    train, test = (preset[split] or "all" for split in ("train", "test"))
+    sizes = (
+        f"{train} training and {test} test documents a class, {preset['epochs']:g} epochs a task; accuracy over all"
+        " classes so far, on the published test split"
+    )
+    parts = [origin(found, sizes, CLASS_ARMS), reading.COST_WORDS]
     for name, goals in _class_goals(found).items():
-        parts += [f"{name}:", tables.class_table(found[name]), goals_table(goals)]
-        behind = tables.behind_released(found[name])
+        grid = found[name]
+        parts += [f"{name}:", class_tables.class_table(grid), reading.rate_notes(grid), goals_table(goals)]
+        behind = class_tables.behind_released(grid)
         if behind.values and behind.mean > 0:
             parts.append(f"`mos` ends {shown(behind, '.1%')} behind its released form.")
-        if tables.joint_arms(found[name]) and tables.upper_bound(found[name]) is None:
+        if class_tables.joint_arms(grid) and class_tables.upper_bound(grid) is None:
             parts.append(NO_BOUND)
-    return "\n\n".join(parts)
+    return "\n\n".join(part for part in parts if part)
 
 
 def classes_line(found: Record) -> str:
     """How many goals were met of each data set, and which were missed."""
-    return _line(_class_goals(found))
+    return _line(found, _class_goals(found), CLASS_ARMS)
 
 
 def _class_goals(found: Record) -> dict[str, list[Goal]]:
-    sets = [name for name in ("clinc150", "banking77") if name in found]
-    return {name: tables.class_goals(found[name], near_joint=name == "clinc150") for name in sets}
+    sets = [name for name in SETS if name in found]
+    return {name: class_tables.class_goals(found[name], near_joint=name == "clinc150") for name in sets}
 
 
 def sft(found: Record) -> str:
     """The six families."""
-    preset = found["preset"]
-    return "\n\n".join(
-        [
-            origin(found, f"{preset['examples']} examples a family, {preset['epochs']:g} passes"),
-            "Answers' losses are nats a token; `scan` is scored by exact matches. OP is the mean over the other five"
-            " families at the end, BWT how much better they are at the end than when they were learned, the sum divided"
-            " by the families but one.",
-            sft_tables.table(found["families"]),
-            "Loss after a family's own stage → at the end:",
-            sft_tables.families_table(found["families"]),
-            sft_tables.findings(found["families"]),
-        ]
-    )
+    preset, grid = found["preset"], found["families"]
+    sizes = f"{preset['examples']} examples a family, {preset['epochs']:g} passes, {preset['test']} test documents each"
+    parts = [
+        origin(found, sizes, SFT_ARMS),
+        reading.COST_WORDS,
+        "Answers' losses are nats a token; `scan` is scored by exact matches, of which an answer that was cut"
+        f" (at {preset['max_length'] - 1} tokens) is none. OP is the mean over the other five families at the"
+        " end, BWT how much better they are at the end than when they were learned, the sum divided by the families but"
+        " one.",
+        sft_tables.table(grid),
+        reading.rate_notes(grid),
+        "Loss after a family's own stage → at the end:",
+        sft_tables.families_table(grid),
+        listed([sft_tables.findings(grid), reading.uncompared(grid)]),
+    ]
+    return "\n\n".join(part for part in parts if part)
 
 
 def sft_line(found: Record) -> str:
-    """Which arms are no better than naive."""
-    return sft_tables.findings(found["families"]).removesuffix(".")
+    """What did not work."""
+    grid = found["families"]
+    said = listed([sft_tables.findings(grid), reading.uncompared(grid)])
+    return f"{carried(found, grid, SFT_ARMS)}. {said}".removesuffix(".")
 
 
-def _commits(found: Record) -> str:
-    """The commits that made the cells: several where kept ones were taken as they were."""
-    cells = [cell for part in _grids(found).values() for cell in part["cells"]]
-    made = sorted({cell.get("commit", found["commit"]) for cell in cells})
-    return f"commit{'s' if len(made) > 1 else ''} {', '.join(f'`{one}`' for one in made)}"
+# --- where figures come from ---------------------------------------------------------------------------------------
 
 
-def origin(found: Record, more: str) -> str:
-    """Where the figures come from."""
-    preset, on = found["preset"], found["machine"]
-    return (
-        f"Preset `{preset['name']}`: {more}, {_seeds(found)}, {_commits(found)}, "
-        f"torch {on['torch']} on {on['cores']} cores, {found['side_by_side_s'] / 60:.0f} minutes of both cores. "
-        "The learning rate of every arm is tuned alike: three rates, one seed, on `select`." + _missing(found)
-    )
+def origin(found: Record, sizes: str, defined: Sequence[Arm]) -> str:
+    """Where the figures come from; ``defined`` are the grid's arms."""
+    parts = [
+        f"Preset `{found['preset']['name']}`: {sizes}.",
+        *(f"{name}: {carried(found, grid, defined)}." for name, grid in _grids(found).items()),
+        f"{_several('commit', _commits(found))}, torch {' and '.join(_torches(found))} on"
+        f" {found['machine']['cores']} cores, {found['side_by_side_s'] / 60:.0f} minutes of both cores.",
+        f"The learning rate of every arm is tuned alike: three rates, one seed, on {_tuned_on(found)}.",
+        _told("Not carried out", {name: _missing(found, grid, defined) for name, grid in _grids(found).items()}),
+        _told("Failed", {name: _failed(grid) for name, grid in _grids(found).items()}),
+        _earlier(found),
+    ]
+    return listed(parts)
+
+
+def carried(found: Record, grid: Record, defined: Sequence[Arm]) -> str:
+    """How many of the arms and seeds of a preset are there."""
+    asked, there = _asked(found, defined), reading.arms(grid)
+    seeds, all_seeds = {seed for arm in there for seed in reading.cells(grid, arm)}, found["preset"]["seeds"]
+    arms = len(dict.fromkeys(arm for arm, _ in asked))
+    return f"{len(there)} of {arms} arms, {len(seeds)} of {len(all_seeds)} seed{'s' if len(all_seeds) > 1 else ''}"
 
 
 def _grids(found: Record) -> dict[str, Record]:
     return {name: part for name, part in found.items() if isinstance(part, dict) and "cells" in part}
 
 
-def _seeds(found: Record) -> str:
-    """How many seeds the arms have."""
-    counts = {len(tables.cells(grid, arm)) for grid in _grids(found).values() for arm in tables.arms(grid)}
-    least, most = min(counts), max(counts)
-    return f"{most} seed{'s' if most > 1 else ''}" if least == most else f"{least} to {most} seeds"
+def _asked(found: Record, defined: Sequence[Arm]) -> list[tuple[str, int]]:
+    """Arms and seeds of the preset, those that came to the grid since its result was written too."""
+    preset = found["preset"]
+    names = preset.get("arms") or [arm.name for arm in defined]
+    arms = [arm for arm in defined if arm.name in names]
+    return [(arm.name, seed) for seed in preset["seeds"] for arm in arms if arm.all_seeds or seed == preset["seeds"][0]]
 
 
-def _missing(found: Record) -> str:
-    """What of the preset has not been carried out, in words."""
-    said = []
-    for name, grid in _grids(found).items():
-        seeds: dict[str, list[str]] = {}
-        for arm, seed in grid.get("missing", ()):
+def _commits(found: Record) -> list[str]:
+    """The commits that made the cells: several where kept ones were taken as they were."""
+    return sorted({f"`{cell.get('commit', found['commit'])}`" for cell in _shown_cells(found)})
+
+
+def _torches(found: Record) -> list[str]:
+    machines = [{**found["machine"], **cell.get("machine", {})} for cell in _shown_cells(found)]
+    return sorted({str(one["torch"]) for one in machines})
+
+
+def _shown_cells(found: Record) -> Iterator[Record]:
+    return cells_of({name: part for name, part in found.items() if name != EARLIER})
+
+
+def _several(noun: str, names: Sequence[str]) -> str:
+    return f"{noun.capitalize()}{'s' if len(names) > 1 else ''} {', '.join(names)}"
+
+
+def _tuned_on(found: Record) -> str:
+    """What rates were chosen by; results from before it was counted say less."""
+    grids = list(_grids(found).values())
+    counts = [count for grid in grids for count in grid.get("tuned_on", {}).values()]
+    if not all("tuned_on" in grid for grid in grids):
+        return "held-out documents"
+    return f"`select`, {min(counts)} to {max(counts)} documents a set"
+
+
+def _missing(found: Record, grid: Record, defined: Sequence[Arm]) -> list[str]:
+    """Arms with their seeds, those that lack the same ones together."""
+    failed = {(one["cell"]["arm"], one["cell"]["seed"]) for one in grid.get("failed", ())}
+    seeds: dict[str, list[str]] = {}
+    for arm, seed in _asked(found, defined):
+        if seed not in reading.cells(grid, arm) and (arm, seed) not in failed:
             seeds.setdefault(arm, []).append(str(seed))
-        alike: dict[str, list[str]] = {}
-        for arm, of in seeds.items():
-            alike.setdefault(f"seed{'s' if len(of) > 1 else ''} {', '.join(of)}", []).append(arm)
-        words = (f"{' | '.join(arms)} ({of})" for of, arms in alike.items())
-        said += [f"{name}: {'; '.join(words)}"] if seeds else []
-    return f" Not carried out: {'. '.join(said)}." if said else ""
+    alike: dict[str, list[str]] = {}
+    for arm, of in seeds.items():
+        alike.setdefault(f"{'seeds' if len(of) > 1 else 'seed'} {', '.join(of)}", []).append(arm)
+    return [f"{' | '.join(arms)} ({of})" for of, arms in alike.items()]
+
+
+def _failed(grid: Record) -> list[str]:
+    tuning: list[Record] = [one for one in grid.get("tuning", ()) if "failed" in one]
+    return [f"tuning {_why(one)}" for one in tuning] + [_why(one) for one in grid.get("failed", ())]
+
+
+def _why(failed: Record) -> str:
+    cell = failed["cell"]
+    return f"{cell['arm']} at {cell['rate']:g}, seed {cell['seed']} ({failed['failed']})"
+
+
+def _told(what: str, by_grid: Mapping[str, Sequence[str]]) -> str:
+    said = [f"{name}: {'; '.join(words)}" for name, words in by_grid.items() if words]
+    return f"{what}: {'. '.join(said)}." if said else ""
+
+
+def _earlier(found: Record) -> str:
+    count = len(found.get(EARLIER, ()))
+    return f"{count} cells of settings that the grid no longer has are in the JSON alone." if count else ""

@@ -93,8 +93,10 @@ def markdown(result: Record) -> str:
 
 
 def line(result: Record) -> str:
-    """How many goals were met, and which were missed."""
-    return goals_line(goals(result))
+    """How much was carried out, how many goals were met, and which were missed."""
+    arms = {one["cell"]["arm"] for one in result["cells"]}
+    seeds = len(result["preset"]["seeds"])
+    return f"{len(arms)} arms, {seeds} seed{'s' if seeds > 1 else ''}: {goals_line(goals(result))}"
 
 
 def _losses(result: Record) -> str:

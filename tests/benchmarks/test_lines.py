@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import transformers
 
-from strategies.contract import ModelFiles, Plan, Signals
+from strategies.contract import EvalFile, ModelFiles, Plan, Signals
+from strategies.inference.encoding import Encoder, Example, messages_of
 from strategies.settings import TrainingSettings
+from strategies.training.data import eval_side
 from tests import models
-from tests.benchmarks import classes, domains, harness, lineup, sft, worlds
+from tests.benchmarks import classes, domains, lineup, sft, worlds
 from tests.benchmarks.classes import ClassCell
+from tests.benchmarks.exact import exact_matches
 from tests.benchmarks.line import Line, Setting
 from tests.benchmarks.lineup import Arm, Cell
 
@@ -185,117 +189,53 @@ def test_a_watched_line_tells_the_chooser_what_was_forgotten(tmp_path: Path, lon
     line.close()
 
 
-def test_cells_of_other_code_are_made_anew_unless_they_are_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made: list[str] = []
-
-    class Told:
-        title = "told"
-
-        def facts(self) -> Any:
-            return ["one"]
-
-        def carry_out(self, folder: Path) -> dict[str, Any]:
-            made.append(folder.name)
-            return {}
-
-    first = harness._one(Told(), tmp_path, {"code": "old code"})
-    assert harness._one(Told(), tmp_path, {"code": "old code"}) == first
-    monkeypatch.setenv(harness.ANY_CODE, "1")
-    assert harness._one(Told(), tmp_path, {"code": "new code"}) == first
-    monkeypatch.delenv(harness.ANY_CODE)
-    assert harness._one(Told(), tmp_path, {"code": "new code"})["code"] == "new code"
-    assert len(made) == 2
-
-
-def test_a_grid_goes_on_from_the_cells_of_its_earlier_result(tmp_path: Path) -> None:
-    """``facts`` name a cell, wherever it was kept; one from before cells had names is made anew."""
-    key = harness.hash_of(["one"])
-    cell = {"cell": {"arm": "naive"}, "select": 1.0, "code": "old", "key": key}
-    result = tmp_path / "result.json"
-    result.write_text(json.dumps({"format": 1, "families": {"tuning": [{"arm": "naive"}], "cells": [cell]}}))
-    cells = harness.Cells(tmp_path / "grid")
-    cells.take(tmp_path / "none.json")
-    cells.take(result)
-    assert cells.kept(["one"], lambda _: {"made": "anew"}) == cell
-    assert cells.kept(["two"], lambda _: {"made": "anew"}) == {"made": "anew"}
-
-
-def test_what_was_carried_out_before_stays_in_a_grids_result(tmp_path: Path, texts: domains.Texts) -> None:
-    """A run of one arm gives that arm; of what is kept, all of it, and what is missing is named."""
-
-    class Quick(Cell):
-        def carry_out(self, folder: Path) -> dict[str, Any]:
-            cell = {"arm": self.arm.name, "seed": self.seed, "rate": self.rate}
-            return {"cell": cell, "base": {}, "stages": [], "select": self.rate}
-
-    def here(work: Any, place: Path) -> list[Any]:
-        return [harness._one(one, place, {"code": harness._code_of(work), "commit": "a1"}) for one in work]
-
-    def run(arms: Any, seeds: tuple[int, ...], carry: harness.Carry) -> Any:
-        return lineup.run(
-            arms,
-            domains.domain_streams(texts),
-            rates=(1e-3, 1e-4),
-            seeds=seeds,
-            training=QUIET,
-            place=tmp_path,
-            carry=carry,
-            kind=Quick,
-        )
-
-    arms = tuple(arm_of(domains.ARMS, name) for name in ("naive", "replay", "half"))
-    assert run(arms, (1, 2), harness.kept_of)["cells"] == []
-    run(arms[:1], (1,), here)
-    run(arms[1:2], (1, 2), here)
-    found = run(arms, (1, 2), harness.kept_of)
-    assert [tuple(one["cell"].values()) for one in found["cells"]] == [
-        ("naive", 1, 1e-4),
-        ("replay", 1, 1e-4),
-        ("replay", 2, 1e-4),
-    ]
-    assert found["rates"] == {"naive": 1e-4, "replay": 1e-4}
-    assert found["missing"] == [["half", 1], ["naive", 2], ["half", 2]]
-
-
 def test_a_nearest_mean_tells_apart_what_does_not_share_a_word(tmp_path: Path, tasks: lineup.Stream) -> None:
     cell = ClassCell(arm=arm_of(classes.ARMS, "nearest mean"), seed=1, rate=1e-3, stream=tasks, training=QUIET)
     assert min(carried_out(tmp_path, cell)["stages"][-1]["scores"].values()) > 0.5
 
 
-def test_exact_matches_are_what_greedy_decoding_gives(tmp_path: Path, llama: Path) -> None:
-    import torch
-    import transformers
-
-    from strategies.inference.encoding import Encoder, messages_of
-    from strategies.settings import TrainingSettings
-    from strategies.training.data import eval_side
-    from tests.benchmarks.exact import exact_matches
-
-    data = worlds.sft_data(tmp_path / "data") / "sft"
-    stream = sft.streams(llama, data, tmp_path / "batches", sft.PRESETS["smoke"]).stream
-    tokenizer = transformers.AutoTokenizer.from_pretrained(llama)
-    encoder = Encoder(tokenizer, 32)
+def taught(folder: Path, llama: Path, example: Example) -> ModelFiles:
+    """A model that has learned one example by heart."""
     model = transformers.AutoModelForCausalLM.from_pretrained(llama)
-    dialogues = messages_of(eval_side(stream.fixed[0], "sft").column("messages"))
-    learned = encoder.dialogues(dialogues[:1])
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     for _ in range(60):
-        logits = model(input_ids=torch.tensor([learned[0][0]])).logits[0]
-        torch.autograd.backward(torch.nn.functional.cross_entropy(logits, torch.tensor(learned[0][1])))
+        logits = model(input_ids=torch.tensor([example[0]])).logits[0]
+        torch.autograd.backward(torch.nn.functional.cross_entropy(logits, torch.tensor(example[1])))
         optimizer.step()
         optimizer.zero_grad()
-    trained = tmp_path / "trained"
-    model.save_pretrained(trained)
-    tokenizer.save_pretrained(trained)
+    model.save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(llama).save_pretrained(folder)
+    return ModelFiles(path=str(folder))
+
+
+@pytest.fixture(scope="module")
+def answered(tmp_path_factory: pytest.TempPathFactory, llama: Path) -> EvalFile:
+    folder = tmp_path_factory.mktemp("answered")
+    data = worlds.sft_data(folder / "data") / "sft"
+    return sft.streams(llama, data, folder / "batches", sft.PRESETS["smoke"]).stream.fixed[0]
+
+
+def test_exact_matches_are_what_greedy_decoding_gives(tmp_path: Path, llama: Path, answered: EvalFile) -> None:
+    dialogues = messages_of(eval_side(answered, "sft").column("messages"))
+    examples = Encoder(transformers.AutoTokenizer.from_pretrained(llama), 32).dialogues(dialogues)
+    files = taught(tmp_path / "taught", llama, examples[0])
+    model = transformers.AutoModelForCausalLM.from_pretrained(files.path)
     matched = 0
-    for ids, targets in encoder.dialogues(dialogues):
+    for ids, targets in examples:
         answer = [target for target in targets if target >= 0]
         said = ids[: len(ids) - len(answer)]
         for _ in answer:
             said = [*said, int(model(input_ids=torch.tensor([said])).logits[0, -1].argmax())]
         matched += said[len(ids) - len(answer) :] == answer
-    found = exact_matches(ModelFiles(path=str(trained)), stream.fixed[0], TrainingSettings(max_length=32))
-    assert found == matched / len(dialogues)
+    assert exact_matches(files, answered, TrainingSettings(max_length=32)) == matched / len(dialogues)
     assert matched >= 1
+
+
+def test_an_answer_that_was_cut_is_no_exact_match(tmp_path: Path, llama: Path, answered: EvalFile) -> None:
+    dialogues = messages_of(eval_side(answered, "sft").column("messages"))[:1]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(llama)
+    ((_, targets),) = Encoder(tokenizer, 32).dialogues(dialogues)
+    length = sum(target >= 0 for target in targets)
+    (cut,) = Encoder(tokenizer, length).dialogues(dialogues)
+    files = taught(tmp_path / "taught", llama, cut)
+    assert exact_matches(files, answered, TrainingSettings(max_length=length)) == 0

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.benchmarks import report, summary
-from tests.benchmarks.figures import Spread
+from tests.benchmarks.figures import Spread, shown
 from tests.benchmarks.inputs import BATCHES, DOMAINS, Inputs, Missing
 
 BASE = dict.fromkeys(DOMAINS, 4.0)
@@ -67,6 +67,11 @@ def test_nothing_is_said_to_be_missed_where_all_goals_are_met() -> None:
 
 def test_one_seed_has_no_interval() -> None:
     assert Spread(values=(1.0,)).half_width is None
+
+
+def test_what_is_alike_under_all_seeds_has_no_interval_and_what_is_not_there_no_figure() -> None:
+    found = [Spread(values=values) for values in ((1.0, 1.0), (-1e-9,), (), (float("nan"),))]
+    assert [shown(one) for one in found] == ["1.000", "0.000", "", ""]
 
 
 def test_the_interval_is_students() -> None:

@@ -120,7 +120,7 @@ def test_what_the_users_screws_do_not_go_with_says_so() -> None:
 
 def test_beside_a_trunk_re_warming_is_what_stands_against_replay() -> None:
     assert turned_down(signals())["rewarm-replay"].startswith(
-        "it would warm the rate up anew in every stage: on texts a trunk forgot less than re-warming with replay"
+        "it would warm the rate up anew in every stage: on texts a trunk ended at a lower average loss"
     )
 
 

@@ -23,7 +23,8 @@ from strategies.planning.stage import everything
 from strategies.settings import Json, TrainingSettings
 from strategies.settings.agent import ProxySettings
 from strategies.settings.mixing import RegMixSettings
-from tests.benchmarks import report, tables
+from tests.benchmarks import mixing_agent_tables as tables
+from tests.benchmarks import report
 from tests.benchmarks.harness import RESULTS
 from tests.strategies.makers import (
     cosine_schedule,

@@ -313,6 +313,8 @@ def test_what_a_trunk_forgot_is_what_was_measured() -> None:
     assert re.findall(r"0\.\d{3}", rules.TRUNK_MEASURED) == list(arms.values())
     assert f"{arms['infinite']} against {arms['replay']}" in against.TRUNK_BESIDE_REWARMING
     assert f"{arms['infinite']} against {arms['half, replay']}" in against.TRUNK_BESIDE_HALF
+    years = {name: _anchor_forgotten(name) for name in ("infinite", "replay")}
+    assert f"{years['infinite']} against {years['replay']}" in against.TRUNK_BESIDE_REWARMING
 
 
 @pytest.mark.parametrize("preset", ["standard", "quick"])
@@ -348,6 +350,12 @@ def _forgetting(arm: str) -> str:
     """Over the domains before the last, as docs/benchmarks.md has it."""
     stages = _first_cells("standard", "domains")[arm]["stages"]
     return f"{metrics.forgetting([[-one['scores'][name['name']] for name in stages] for one in stages]):.3f}"
+
+
+def _anchor_forgotten(arm: str) -> str:
+    """Over the years, from the base's loss."""
+    cell = _first_cells("standard", "temporal")[arm]
+    return f"{cell['stages'][-1]['scores']['novels-en'] - cell['base']['novels-en']:.3f}"
 
 
 def _tokens(preset: str, part: str, arm: str) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from strategies.agent.commands import proxies
 from strategies.agent.commands.collect import OPTIMUM, START, collect
 from strategies.agent.commands.evaluate import evaluate
 from strategies.agent.commands.graph import graph
@@ -21,6 +22,7 @@ from strategies.agent.folder import WEIGHTS
 from strategies.agent.requests import Collect, DomainFile, Evaluate, Graph, Report, Teach, estimate
 from strategies.agent.trajectories import append, read
 from strategies.errors import BadState, Refused
+from strategies.mixing.regmix import candidates
 from strategies.settings.agent import AgentSettings, LearningSettings, ProposalSettings, ProxySettings
 from tests.models import texts
 from tests.training.agent_worlds import runs as worlds
@@ -107,6 +109,17 @@ def test_an_agent_is_compared_with_everything_else_at_equal_tokens(
     assert not [one for one in again if one.text.startswith("comparing")], "a kept run was made again"
     with pytest.raises(Refused, match="runs of other data or settings"):
         evaluate(asked.model_copy(update={"seeds": (3,)}), silent)
+
+
+def test_kept_tiny_runs_are_taken_for_the_mixtures_that_they_were_run_on_alone(
+    tmp_path: Path, domains: tuple[DomainFile, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = tmp_path / "kept"
+    asked = Evaluate(domains=domains, out=str(kept), proxy=PROXY, seeds=(1,), regmix_runs=24, regmix_tokens=64)
+    evaluate(asked, silent)
+    monkeypatch.setattr(proxies, "candidates", lambda *given, **named: candidates(*given, **named)[::-1])
+    evaluate(asked, silent)
+    assert len(list(kept.glob("regmix-tiny-*"))) == 48
 
 
 def teaching(runs: Path, out: Path) -> Teach:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from storage.files import write_atomic
 from strategies.agent.choosers import skill_it, steered
 from strategies.agent.commands.kept import read_kept
-from strategies.agent.commands.proxies import Tell, environment_of, regmix_mixture
+from strategies.agent.commands.proxies import Tell, digest, environment_of, regmix_mixture
 from strategies.agent.comparison import Comparison, Summary, baselines, compare
 from strategies.agent.folder import fingerprint
 from strategies.agent.policy import Agent
@@ -99,7 +98,7 @@ def _key(name: str, request: Evaluate, given: Mapping[str, Mixture]) -> str:
     if name == "agent":
         return f"agent-{fingerprint(Path(str(request.agent)))[:12]}"
     if name in given:
-        return f"{name}-{hashlib.sha256(json.dumps(list(given[name])).encode()).hexdigest()[:12]}"
+        return f"{name}-{digest(given[name])}"
     return name
 
 

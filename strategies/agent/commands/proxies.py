@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -45,12 +47,18 @@ def regmix_mixture(environment: ProxyEnvironment, request: Collect | Evaluate, t
     prior = {domain.name: domain.prior for domain in tiny.domains}
     runs = []
     for at, weights in enumerate(candidates(prior, request.regmix_runs, seed="regmix")):
-        choose = constant([weights[name] for name in names])
-        run = kept(f"regmix-tiny-{at}", partial(rollout, tiny, choose, seed=settings.seed))
+        mixture = [weights[name] for name in names]
+        key = f"regmix-tiny-{at}-{digest(mixture)}"
+        run = kept(key, partial(rollout, tiny, constant(mixture), seed=settings.seed))
         runs.append(ProxyRun(weights=weights, losses=dict(zip(names, run.steps[-1].losses, strict=True))))
         tell(Report(text="regmix's tiny runs", step=len(runs), steps=request.regmix_runs))
-    mixture = fit(runs, _fit_settings(tiny, prior)).mixture
-    return [float(mixture[name]) for name in names]
+    found = fit(runs, _fit_settings(tiny, prior)).mixture
+    return [float(found[name]) for name in names]
+
+
+def digest(mixture: Mixture) -> str:
+    """Names a run by the mixture that it was on."""
+    return hashlib.sha256(json.dumps(list(mixture)).encode()).hexdigest()[:12]
 
 
 def _fit_settings(tiny: ProxyEnvironment, prior: Mapping[str, float]) -> FitSettings:
