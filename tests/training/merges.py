@@ -86,7 +86,7 @@ def changed(base: Path, vector: Tensor) -> dict[str, Tensor]:
     """The weights of q and v with such a vector added."""
     plain = weights(base)
     names = _adapted(plain)
-    parts = vector.split([plain[name].numel() for name in names])
+    parts = torch.split(vector, [plain[name].numel() for name in names])
     return {name: plain[name] + part.view_as(plain[name]) for name, part in zip(names, parts, strict=True)}
 
 

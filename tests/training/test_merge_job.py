@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -241,7 +242,7 @@ def assert_nearest(found: Weights, base: Weights, wanted: Weights) -> float:
             u, sizes, vh = torch.linalg.svd(change)
             assert torch.allclose(found[name] - tensor, (u[:, :2] * sizes[:2]) @ vh[:2], atol=1e-5)
             missed, whole = missed + float(sizes[2:].square().sum()), whole + float(sizes.square().sum())
-    return (missed / whole) ** 0.5
+    return math.sqrt(missed / whole)
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])

@@ -15,7 +15,7 @@ import torch
 from strategies.errors import Refused
 from strategies.inference.bank import BadBank, ClassBank, DomainBank
 from strategies.inference.bank.adapted import BASE, Answer, under
-from strategies.inference.bank.domains import NEVER, Routed, prompt_lengths
+from strategies.inference.bank.domains import NEVER, Looked, Prompts, Routed, prompt_lengths
 from strategies.inference.bank.retrieval import Ask, retrieve
 from strategies.inference.encoding import IGNORED, Encoder
 from strategies.inference.precision import choose
@@ -262,7 +262,12 @@ def test_domains_of_separate_worlds_are_told_by_the_prior_and_refinement_asks_ea
         bank = banks.opened_domains(llama, banks.domain_bank(tmp_path, llama, prior=prior))
     asked: list[tuple[int, int]] = []
     ask = bank._ask
-    monkeypatch.setattr(bank, "_ask", lambda *given: (asked.extend(given[-1]), ask(*given)))
+
+    def kept(prompts: Prompts, looked: Looked, scores: torch.Tensor, pairs: list[tuple[int, int]]) -> None:
+        asked.extend(pairs)
+        ask(prompts, looked, scores, pairs)
+
+    monkeypatch.setattr(bank, "_ask", kept)
     texts = [*said("calm"), *said("red")]
     found = bank.route(*banks.prompts(bank, texts))
     assert [int(prior_of(bank, opening(bank, text)).argmax()) for text in texts] == [0] * 8 + [1] * 8
