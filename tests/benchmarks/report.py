@@ -67,7 +67,7 @@ def _part(chapter: Chapter, words: str, path: Path) -> str:
 def readme_part() -> str:
     """What belongs between the marks: what the grids came to, and where all the rest is."""
     rows = [
-        (_link(one), f"`{found['preset']['name']}`", one.line(found))
+        (_link(one), f"`{found['preset']['name']}`", one.line(found).replace("|", r"\|"))
         for one in GRIDS
         for _, found in largest(one, RESULTS)
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,12 @@ def test_the_readme_shows_what_the_results_say() -> None:
     text = report.README.read_text(encoding="utf-8")
     assert report.with_part(text, report.readme_part()) == text
     assert report.PAGE.read_text(encoding="utf-8") == report.page()
+
+
+def test_every_row_of_the_readmes_table_has_its_three_cells() -> None:
+    rows = [line for line in report.readme_part().splitlines() if line.startswith("| ")]
+    assert len(rows) == len(report.GRIDS) + 2
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {4}
 
 
 def test_a_readme_without_marks_is_refused() -> None:
