@@ -70,10 +70,12 @@ def write_set(folder: Path, found: list[Normal], task: Task, *, name: str, numbe
     return EvalFile(id=number, name=name, path=str(path), sha256=file_hash(path))
 
 
-def select_count(file: EvalFile) -> int:
-    """Documents of a set's ``select`` half."""
-    halves_there: list[str] = parquet.read_table(file.path, columns=["half"]).column("half").to_pylist()
-    return halves_there.count("select")
+def select_half(file: EvalFile) -> tuple[EvalFile, int]:
+    """The ``select`` half of an eval set as a set of its own, and its documents."""
+    found = parquet.read_table(file.path, filters=[("half", "=", "select")])
+    path = Path(file.path).with_suffix(".select.parquet")
+    parquet.write_table(found, path)
+    return file.model_copy(update={"path": str(path), "sha256": file_hash(path)}), int(found.num_rows)
 
 
 def _held_out(found: list[Normal], share: float) -> frozenset[int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import statistics
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from strategies.chooser.choice import StrategySettings
 from strategies.contract import EvalFile, ModelFiles, Plan, Score, Signals
 from strategies.settings import Json, Task, TrainingSettings
 from tests.benchmarks import harness
-from tests.benchmarks.batches import HELD_OUT, Batch, select_count
+from tests.benchmarks.batches import HELD_OUT, Batch, select_half
 from tests.benchmarks.cells import GROUPS, Carry, worked
 from tests.benchmarks.harness import Record
 from tests.benchmarks.inputs import Missing, file_hash
@@ -93,14 +93,12 @@ class Stream:
     """Fixed sets whose exact matches are counted too."""
     measured_tokens: int = 5_000
     """Of each source that is measured before a choice."""
+    chosen_by: tuple[EvalFile, ...] = ()
+    """Of a stream that rates are tuned on: the halves that the mean score is over, the lower the better."""
 
     def batches(self) -> list[Batch]:
         """Those of the stages, and the anchor."""
         return [*self.stages, *([self.anchor] if self.anchor else [])]
-
-    def held_out(self) -> list[EvalFile]:
-        """What was held out of the batches."""
-        return [one.heldout for one in self.batches()]
 
     def hashes(self) -> list[str]:
         """What names the stream's files."""
@@ -160,7 +158,9 @@ class Cell:
         line = self.line(folder, setting)
         base = {} if stream.seen_only else self._scored(line, stream.fixed)
         stages = [self._stage(line, *taken) for taken in grouped(stream.stages, self.arm.every)]
-        found = {"base": base, "stages": stages} | ({} if stream.fixed else {"select": _select(line, stream)})
+        found: Record = {"base": base, "stages": stages}
+        if stream.chosen_by:
+            found["select"] = statistics.fmean(_as_loss(one) for one in line.scores(stream.chosen_by).values())
         line.close()
         return found
 
@@ -218,10 +218,10 @@ def run(
     ``missing_references`` the same of ``references``. What could not be carried out is in ``failed``, and in ``tuning``
     too, with its reason.
     """
-    tuned_on = _tuned_on(streams.tuning)
+    tuning_stream, tuned_on = tuned(streams.tuning)
     cell = partial(kind, training=training)
     tried = [(arm, rate) for arm in arms for rate in arm.rates or rates]
-    had = carry([cell(arm=arm, seed=TUNING_SEED, rate=rate, stream=streams.tuning) for arm, rate in tried], place)
+    had = carry([cell(arm=arm, seed=TUNING_SEED, rate=rate, stream=tuning_stream) for arm, rate in tried], place)
     untuned = {arm.name for (arm, _), one in zip(tried, had, strict=True) if one is None}
     tuning = [_without_scores(one) for one in had if one and one["cell"]["arm"] not in untuned]
     chosen = {
@@ -248,17 +248,18 @@ def run(
     }
 
 
-def _tuned_on(stream: Stream) -> dict[str, int]:
-    """Documents of each set that rates are chosen by.
+def tuned(stream: Stream) -> tuple[Stream, dict[str, int]]:
+    """A stream to tune rates on, chosen by what its gate would not judge by, and how many documents those are.
 
     Raises:
         Missing: too few to choose by.
     """
-    found = {one.name: select_count(one) for one in stream.held_out()}
-    if min(found.values()) < LEAST_SELECT:
-        words = ", ".join(f"{name} {count}" for name, count in found.items())
+    halves = [select_half(one.heldout) for one in stream.batches()]
+    counts = {one.name: count for one, count in halves}
+    if min(counts.values()) < LEAST_SELECT:
+        words = ", ".join(f"{name} {count}" for name, count in counts.items())
         raise Missing(f"documents to choose a learning rate by: {words}; each set needs {LEAST_SELECT}")
-    return found
+    return replace(stream, chosen_by=tuple(one for one, _ in halves)), counts
 
 
 def _names(cells: Iterable[Record]) -> list[str]:
@@ -289,11 +290,6 @@ def best_rate(tuned: Iterable[Record], arm: str) -> float:
     return float(min(own, key=lambda one: (round(one["select"], 9), one["cell"]["rate"]))["cell"]["rate"])
 
 
-def _select(line: Line, stream: Stream) -> float:
-    """Mean score on the ``select`` halves of all that was held out, the lower the better."""
-    return statistics.fmean(_as_loss(one) for one in line.scores(stream.held_out()).values())
-
-
 def _as_loss(score: Score) -> float:
-    assert score.value_select is not None
-    return score.value_select if score.metric == "loss" else 1 - score.value_select
+    value: float = score.value
+    return value if score.metric == "loss" else 1 - value

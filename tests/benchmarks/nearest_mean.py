@@ -28,10 +28,9 @@ from tests.benchmarks.line import Made
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """Accuracy on all of a set, and on its ``select`` half."""
+    """Accuracy on a set."""
 
     value: float
-    value_select: float | None
     metric: str = "accuracy"
 
 
@@ -71,8 +70,7 @@ class NearestMean:
         means = F.normalize(torch.stack([self._moments[name].mean for name in names]), dim=1)
         found = torch.cat([features.double() @ means.T for _, features in self._features(documents)]).argmax(1)
         right = [names[at] == label for at, label in zip(found.tolist(), documents.column("label"), strict=True)]
-        select = [one for one, half in zip(right, documents.column("half"), strict=True) if half == "select"]
-        return Share(value=sum(right) / len(right), value_select=sum(select) / len(select) if select else None)
+        return Share(value=sum(right) / len(right))
 
     def _features(self, documents: Documents) -> Iterator[tuple[int, Tensor]]:
         """Tokens and features (rows, d) of texts, a batch at a time, in their order."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from strategies.training.data import eval_side
 from tests import models
 from tests.benchmarks import cells, classes, domains, grid, harness, inputs, lineup, sft, worlds
 from tests.benchmarks.cells import Cells, one_of
@@ -228,6 +229,15 @@ def test_rates_are_never_chosen_by_what_the_gate_judges_by(run: Run) -> None:
     streams = replace(run.streams, tuning=replace(run.streams.tuning, stages=(few,)))
     with pytest.raises(inputs.Missing, match=r"choose a learning rate by: .*novels-en 1.* each set needs 3"):
         replace(run, streams=streams)(run.arms[:1], (1,), here)
+
+
+def test_rates_are_chosen_on_select_alone(streams: lineup.Streams) -> None:
+    """The halves make up no other stream: the cells that are tuned on it keep their names."""
+    stream, counts = lineup.tuned(streams.tuning)
+    sides = [eval_side(one, "causal-lm").column("half") for one in stream.chosen_by]
+    assert {side for each in sides for side in each} == {"select"}
+    assert [len(each) for each in sides] == list(counts.values())
+    assert stream.hashes() == streams.tuning.hashes()
 
 
 def test_the_rates_that_are_tried_name_no_cell_anew() -> None:

@@ -69,7 +69,7 @@ def carried_out(folder: Path, cell: Cell) -> dict[str, Any]:
 
 
 def test_the_trunk_of_the_infinite_schedule_goes_on(tmp_path: Path, texts: domains.Texts) -> None:
-    stream = domains.domain_streams(texts).tuning
+    stream, _ = lineup.tuned(domains.domain_streams(texts).tuning)
     arm = arm_of(domains.ARMS, "infinite")
     found = carried_out(tmp_path, Cell(arm=arm, seed=1, rate=1e-3, stream=stream, training=QUIET))
     first, second = found["stages"]
