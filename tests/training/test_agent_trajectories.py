@@ -5,14 +5,19 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import random
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
+from scipy.stats import kstest, uniform
 
-from strategies.agent.proposals import propose, replay
+from strategies.agent import proposals
+from strategies.agent.proposals import Proposal, propose, replay
 from strategies.agent.trajectories import MixtureStep, Trajectory, TrajectoryDomain, TrajectoryHeader, append, read
 from strategies.errors import BadPlan, BadState
 from strategies.settings.agent import ProposalSettings
@@ -93,15 +98,15 @@ def test_proposals_are_the_same_by_value_and_differ_by_seed() -> None:
 
 
 def test_every_proposal_is_a_run_of_mixtures() -> None:
-    proposals = propose([OLD, NEW], ProposalSettings(trajectories=40, steps=6))
-    assert (len(proposals), {len(one.mixtures) for one in proposals}) == (40, {6})
-    assert all(min(mixture) >= 0 for one in proposals for mixture in one.mixtures)
-    assert all(math.isclose(sum(mixture), 1) for one in proposals for mixture in one.mixtures)
+    found = propose([OLD, NEW], ProposalSettings(trajectories=40, steps=6))
+    assert (len(found), {len(one.mixtures) for one in found}) == (40, {6})
+    assert all(min(mixture) >= 0 for one in found for mixture in one.mixtures)
+    assert all(math.isclose(sum(mixture), 1) for one in found for mixture in one.mixtures)
 
 
 def test_heuristic_runs_come_first() -> None:
-    proposals = propose([OLD, NEW], ProposalSettings(trajectories=40, steps=5), optima=[(0.3, 0.7)])
-    named = {one.name: one.mixtures for one in proposals}
+    found = propose([OLD, NEW], ProposalSettings(trajectories=40, steps=5), optima=[(0.3, 0.7)])
+    named = {one.name: one.mixtures for one in found}
     assert named["uniform"][0] == (0.5, 0.5)
     assert named["prior"][0] == (0.75, 0.25)
     assert named["optimum-1"] == ((0.3, 0.7),) * 5
@@ -122,12 +127,38 @@ def test_without_new_domains_nothing_is_replayed_or_ramped() -> None:
 
 def test_walks_move_by_the_noise_unless_drawn_afresh() -> None:
     settings = ProposalSettings(trajectories=60, steps=30, concentration_low=5, noise=0.3)
-    walks = [one.mixtures for one in propose([OLD, NEW], settings) if one.name.startswith("walk")]
-    odds = [[math.log(a / b) for a, b in walk if min(a, b) > 0] for walk in walks]
+    moving = [one.mixtures for one in propose([OLD, NEW], settings) if one.name.startswith("walk")]
+    odds = [[math.log(a / b) for a, b in walk if min(a, b) > 0] for walk in moving]
     moves = [later - sooner for walk in odds for sooner, later in itertools.pairwise(walk)]
     small = [move for move in moves if abs(move) < 1.5]
     assert 0.88 < len(small) / len(moves) <= 0.97
     assert math.sqrt(sum(move**2 for move in small) / len(small)) == pytest.approx(0.3 * math.sqrt(2), rel=0.15)
+
+
+def walks(count: int) -> list[Proposal]:
+    """Runs of one step that are drawn by chance."""
+    found = propose([OLD, NEW], ProposalSettings(trajectories=count + 7, steps=1))
+    return [one for one in found if one.name.startswith("walk")]
+
+
+def test_strengths_of_start_points_are_log_uniform(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+
+    def kept(draw: random.Random, strength: float, prior: Sequence[float]) -> list[float]:
+        seen.append(strength)
+        return [0.0, 0.0]
+
+    monkeypatch.setattr(proposals, "_dirichlet", kept)
+    walks(2000)
+    assert len(seen) == 2000
+    assert kstest(np.log(seen), uniform(math.log(0.1), math.log(50)).cdf).pvalue > 0.01
+
+
+def test_start_points_spread_around_the_prior_as_their_strengths_do() -> None:
+    """Of strength c and mean m the variance is m (1 - m) / (c + 1); the mean of 1 / (c + 1) is ln(55 / 6) / ln 50."""
+    starts = np.array([one.mixtures[0] for one in walks(4000)])
+    assert starts.mean(0) == pytest.approx([0.75, 0.25], abs=0.02)
+    assert starts.var(0) == pytest.approx([0.75 * 0.25 * math.log(55 / 6) / math.log(50)] * 2, abs=0.01)
 
 
 def test_an_optimum_of_other_domains_is_refused() -> None:
