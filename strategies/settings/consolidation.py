@@ -50,7 +50,7 @@ class RouterSettings(Closed):
         99.0,
         gt=0,
         le=100,
-        description="a request that is farther from every domain than this percentage of the domain's own prompts goes"
+        description="a request that is farther from its domain than this percentage of the domain's own prompts goes"
         " to the base model",
     )
     documents: int = Field(512, ge=8, description="most prompts of a domain that its statistics are made from")

@@ -143,6 +143,15 @@ def test_a_prompt_of_no_domain_goes_to_the_base_model(speaker: DomainBank) -> No
     torch.testing.assert_close(answer.logits, plain, atol=1e-5, rtol=0)
 
 
+@torch.inference_mode()
+def test_a_prompt_out_of_reach_of_the_domain_that_it_fits_best_goes_to_the_base_however_near_another_is(
+    speaker: DomainBank,
+) -> None:
+    speaker.distances[0], speaker.distances[1] = 1e-3, 1e3
+    asked = banks.prompts(speaker, [*said("calm"), *said("red")])
+    assert speaker.route(*asked).adapters == (-1,) * 8 + (1,) * 8
+
+
 def test_an_answer_keeps_the_adapter_that_its_prompt_was_routed_to(
     speaker: DomainBank, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -155,8 +155,8 @@ class DomainBank(nn.Module):
             scores = self._refined(prompts, looked, prior)
             posterior = (scores.softmax(1) + prior.softmax(1)) / 2
             best = posterior.max(1)
-            near = (self.distance(looked.features, prompts.mask.sum(1)) <= 1).any(1)
-            inside = (best.values >= self.manifest.threshold) & near
+            away = self.distance(looked.features, prompts.mask.sum(1)).gather(1, best.indices[:, None])[:, 0]
+            inside = (best.values >= self.manifest.threshold) & (away <= 1)
         chosen = torch.where(inside, best.indices, -1).tolist()
         return Routed(adapters=tuple(chosen), posterior=posterior)
 
