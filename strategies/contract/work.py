@@ -99,6 +99,9 @@ class MeasureWork(Closed):
     """At most this many train-side documents of each source are scored, chosen by digest."""
     tokens: int = 50_000
     """Scoring of a source ends with the window, answer or document that brings it to this many tokens."""
+    old_in_full: int = 16
+    """Old sources that are scored so; more than these share what as many take, so that a decision's cost stays bounded
+    however many batches there have been."""
     window: int = 256
     training: TrainingSettings
     sample: SampleWork | None = None

@@ -126,7 +126,7 @@ class _Bench:
             documents=len(documents),
             tokens=rows.tokens,
             rows=len(rows),
-            loss=self._loss(documents.first(self.work.documents)),
+            loss=self._loss(documents.first(self.work.documents), tokens=scored_tokens(self.work, source)),
             classes=self._classes(source, documents, encoded),
         )
 
@@ -148,14 +148,14 @@ class _Bench:
         self.counts.add(name, rows)
         return rows
 
-    def _loss(self, documents: Documents) -> float | None:
+    def _loss(self, documents: Documents, *, tokens: int) -> float | None:
         """Mean loss a token (of texts in windows, or of answers), or a document (of classes that the model knows).
 
-        Of the first documents by digest, until ``work.tokens`` tokens went through the model.
+        Of the first documents by digest, until ``tokens`` tokens went through the model.
         """
         task, work, labels = self.spec.task, self.work, self.loaded.labels
         encoder = Encoder(self.loaded.tokenizer, work.window if task == "causal-lm" else work.training.max_length)
-        examples = _bounded(with_targets(encoder.examples(documents, task, labels)), work.tokens)
+        examples = _bounded(with_targets(encoder.examples(documents, task, labels)), tokens)
         scorer = Scorer(
             model=self.loaded.model,
             precision=self.precision,
@@ -164,6 +164,12 @@ class _Bench:
             tick=lambda done: self.runtime.check(),
         )
         return scorer.mean_loss(examples, classes=len(labels)) if examples else None
+
+
+def scored_tokens(work: MeasureWork, source: SourceFile) -> int:
+    """How many tokens of a source go through the model."""
+    old = sum(one.role == "old" for one in work.sources)
+    return work.tokens if source.role == "new" else work.tokens * min(old, work.old_in_full) // max(old, 1)
 
 
 def _bounded(examples: Sequence[Example], tokens: int) -> list[Example]:

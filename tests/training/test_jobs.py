@@ -70,6 +70,30 @@ def test_a_measure_job_counts_what_training_will_draw(tmp_path: Path, llama: Pat
     assert all(set(line) == {"text"} for line in lines)
 
 
+def test_many_old_sources_share_the_tokens_that_a_few_are_scored_on(tmp_path: Path, llama: Path) -> None:
+    """Three that share the tokens of one are each scored on a third of them."""
+    sources = [
+        makers.source(
+            tmp_path / f"{name}.parquet",
+            makers.text_documents(20, start=20 * at),
+            name=name,
+            role="old" if at else "new",
+        )
+        for at, name in enumerate(("batch-9", "anchor", "batch-1", "batch-2"))
+    ]
+    work = {"kind": "measure", "sources": [makers.as_json(one) for one in sources], "training": makers.training()}
+
+    def losses(name: str, **changes: int) -> dict[str, float | None]:
+        measured = makers.carry_out(tmp_path / name, makers.spec({**work, **changes}, llama)).measured
+        return {one.name: one.loss for one in measured}
+
+    whole, third = losses("whole", tokens=600), losses("third", tokens=200)
+    shared = losses("shared", tokens=600, old_in_full=1)
+    assert len({whole["anchor"], third["anchor"]}) == 2
+    assert shared == {**third, "batch-9": whole["batch-9"]}
+    assert losses("few", tokens=600, old_in_full=3) == whole
+
+
 def test_a_measure_job_reads_and_tokenises_a_source_once_whatever_it_is_divided_into(
     tmp_path: Path, llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
