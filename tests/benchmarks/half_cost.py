@@ -56,8 +56,10 @@ class Size:
 
 SIZES = {
     "5M": Size(hidden=256, layers=4, vocabulary=8192, rows=8, length=128, steps=6),
-    "25M": Size(hidden=512, layers=8, vocabulary=8192, rows=4, length=128, steps=4),
+    "30M": Size(hidden=512, layers=8, vocabulary=8192, rows=4, length=128, steps=4),
+    "160M": Size(hidden=1024, layers=12, vocabulary=8192, rows=1, length=128, steps=3),
 }
+"""The head, which always moves, is two fifths of the smallest and a twentieth of the largest."""
 GPU_SIZES = {"350M": Size(hidden=1024, layers=24, vocabulary=32768, rows=8, length=1024, steps=10)}
 ARMS = ("full", "half", "bottom")
 TURNS = {"quick": 3, "standard": 15}
