@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from storage.files import write_atomic
 from strategies.contract import EXIT_CANCELLED, EXIT_REFUSED, FORMAT, JobKind, JobResult, JobSpec
 from strategies.errors import BadPlan, BadState, Diverged, Refused, StrategyError
+from strategies.jobs.memory import keep_freed
 from strategies.jobs.runtime import Runtime, Stopped, say
 
 
@@ -58,6 +59,7 @@ def work(spec: JobSpec, runtime: Runtime) -> JobResult:
 
     transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(spec.threads)
+    keep_freed()
     return _task(spec.work.kind)(spec, spec.work, runtime)
 
 
