@@ -20,9 +20,10 @@ REFERENCE = NAIVE.name
 EDGE = "†"
 EDGE_WORDS = f"{EDGE} the least or the greatest of the three rates that were tried: a better one may lie beyond."
 COST_WORDS = (
-    "`CPU s` is what measuring and training took, without the scoring for these tables. Cells were made at different"
-    " hours, on a machine whose speed varied by up to two: rows cannot be compared by it. Tokens can, and the benchmark"
-    " `half_cost` times steps in pairs."
+    "`CPU s` is what measuring and training took, the least over the seeds, without the scoring for these tables. Cells"
+    " were made at different hours, by commits of different speed and on a machine whose own varied by up to two: rows"
+    " cannot be compared by it, least of all those of other numbers of seeds. Tokens can, and the benchmark `half_cost`"
+    " times steps in pairs."
 )
 
 
@@ -129,6 +130,13 @@ class Column:
     form: str = ".3f"
     of_base: Callable[[Mapping[str, float]], float] | None = None
     """The same of the base's scores, where they have it."""
+    least: bool = False
+    """The least of the cells instead of their mean: of a time, to which whatever else runs can only add."""
+
+    def of(self, found: Iterable[Record]) -> str:
+        """The figure of some cells as the table shows it."""
+        over = spread(found, self.figure)
+        return shown(Spread(values=(min(over.values),)) if self.least and over.values else over, self.form)
 
 
 def table(grid: Record, columns: Sequence[Column]) -> str:
@@ -136,13 +144,9 @@ def table(grid: Record, columns: Sequence[Column]) -> str:
     base = grid["cells"][0]["base"]
     rows = [_base_row(base, columns)] if base else []
     rows += [
-        (arm, rate_shown(grid, arm), *(shown(over_seeds(grid, arm, one.figure), one.form) for one in columns))
-        for arm in arms(grid)
+        (arm, rate_shown(grid, arm), *(one.of(cells(grid, arm).values()) for one in columns)) for arm in arms(grid)
     ]
-    rows += [
-        (REFERENCE, f"{rate:g}", *(shown(spread(found, one.figure), one.form) for one in columns))
-        for rate, found in _references(grid).items()
-    ]
+    rows += [(REFERENCE, f"{rate:g}", *(one.of(found) for one in columns)) for rate, found in _references(grid).items()]
     return markdown_table(("arm", "rate", *(one.head for one in columns)), rows)
 
 
@@ -155,7 +159,7 @@ def costs() -> tuple[Column, Column]:
     """What an arm's stages took."""
     return (
         Column(head="tokens", figure=lambda one: cost(one)["tokens"], form=",.0f"),
-        Column(head="CPU s", figure=lambda one: cost(one)["cpu_s"], form=",.0f"),
+        Column(head="CPU s", figure=lambda one: cost(one)["cpu_s"], form=",.0f", least=True),
     )
 
 

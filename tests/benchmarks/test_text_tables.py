@@ -201,7 +201,16 @@ def test_compute_is_counted_in_tokens_and_in_time_with_measuring() -> None:
     assert goals["tokens trained on by auto, as a share of retraining's"].measured.mean == pytest.approx(30 / 120)
     seconds = goals["CPU seconds of auto, measuring before its choices included, as a share of retraining's"]
     assert seconds.measured.mean == pytest.approx(30 / 20)
-    assert "3 of `auto`'s 30 CPU seconds are measuring" in year_tables.measuring_words(year_grid())
+    assert "10% of `auto`'s CPU seconds are measuring" in year_tables.measuring_words(year_grid())
+
+
+def test_a_time_is_the_least_over_the_seeds_and_a_count_their_mean() -> None:
+    slow, fast = domain_cell("naive", 1, anchor=4.0), domain_cell("naive", 2, anchor=4.0)
+    slow["stages"][0]["cpu_s"]["train"] += 1000
+    slow["stages"][0]["tokens"] += 10
+    tokens, seconds = reading.costs()
+    assert seconds.of([slow, fast]) == "50"
+    assert tokens.of([slow, fast]).startswith("505 ± ")
 
 
 def test_years_are_forgotten_from_when_they_were_scored_first() -> None:

@@ -119,11 +119,9 @@ def measuring_words(grid: Record) -> str:
     """How much of auto's time is measuring, which no count of tokens has."""
     if "auto" not in arms(grid):
         return ""
-    spent = over_seeds(grid, "auto", lambda one: cost(one)["measure_s"])
-    whole = over_seeds(grid, "auto", lambda one: cost(one)["cpu_s"])
+    share = over_seeds(grid, "auto", lambda one: cost(one)["measure_s"] / cost(one)["cpu_s"])
     return (
-        f"{shown(spent, ',.0f')} of `auto`'s {shown(whole, ',.0f')} CPU seconds are measuring before its choices, which"
-        " no count of tokens has."
+        f"{shown(share, '.0%')} of `auto`'s CPU seconds are measuring before its choices, which no count of tokens has."
     )
 
 
