@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from strategies import metrics
@@ -29,6 +29,7 @@ from tests.benchmarks.text_tables import auto_goal, half_goals, rise, share_of_r
 STRONG = DOMAINS[-2:]
 WEAK = DOMAINS[0]
 BOTTOM = "half, bottom"
+REPLAY = "replay"
 
 
 def domains_table(grid: Record) -> str:
@@ -103,6 +104,33 @@ def _replay_goals(grid: Record, arm: str, name: str, stage: int) -> tuple[Goal, 
             limit=0.01,
         ),
     )
+
+
+def standing_words(grid: Record) -> str:
+    """Which arms end below plain replay in the mean over the seeds of both, and which are worth less than the base."""
+    names = arms(grid)
+    ahead = [one for one in names if one != REPLAY and _above(paired(grid, one, REPLAY, _ratio)) < 0]
+    worse = [one for one in names if _above(over_seeds(grid, one, _over_base)) > 0]
+    found = [f"Below `{REPLAY}` in average loss at the end: {_quoted(ahead)}." if ahead else ""]
+    found.append(f"Above the base, which was trained on nothing: {_quoted(worse)}." if worse else "")
+    return " ".join(filter(None, found))
+
+
+def _above(ratios: Spread) -> float:
+    """How far ratios are above 1 in the mean; nothing where there are none."""
+    return ratios.mean - 1 if ratios.values else 0.0
+
+
+def _ratio(cell: Record, other: Record) -> float:
+    return average(cell) / average(other)
+
+
+def _over_base(cell: Record) -> float:
+    return average(cell) / statistics.fmean(cell["base"].values())
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return " | ".join(f"`{name}`" for name in names)
 
 
 def bottom_words(grid: Record) -> str:

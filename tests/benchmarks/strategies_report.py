@@ -58,7 +58,7 @@ def _domains(grid: Record, count: int) -> list[str]:
         EXPECTED,
         goals_table(domain_tables.domain_goals(grid)),
         _beside(grid),
-        domain_tables.bottom_words(grid),
+        listed([domain_tables.standing_words(grid), domain_tables.bottom_words(grid)]),
     ]
 
 

@@ -138,6 +138,16 @@ def test_the_shares_that_replay_took_are_said_by_stage() -> None:
     assert text_tables.old_shares(domain_grid()) == ""
 
 
+def test_what_ends_ahead_of_replay_and_what_behind_the_base_is_said() -> None:
+    cells = [domain_cell(arm, seed, anchor=4.1) for arm in ("naive", "replay", "infinite") for seed in (1, 2)]
+    cells[0]["stages"][-1]["scores"][ANCHOR], cells[4]["stages"][-1]["scores"][ANCHOR] = 40.0, 4.0
+    words = domain_tables.standing_words({"cells": cells, "rates": {}})
+    assert words == (
+        "Below `replay` in average loss at the end: `infinite`. Above the base, which was trained on nothing: `naive`."
+    )
+    assert domain_tables.standing_words({"cells": cells[2:4], "rates": {}}) == ""
+
+
 def test_what_freezing_from_the_bottom_costs_is_said() -> None:
     grid = domain_grid()
     for made in reading.cells(grid, "half, bottom")[1]["stages"]:
