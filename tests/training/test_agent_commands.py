@@ -9,9 +9,12 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+from strategies.agent import graph as agent_graph
 from strategies.agent.commands import proxies
 from strategies.agent.commands.collect import OPTIMUM, START, collect
 from strategies.agent.commands.evaluate import evaluate
@@ -20,7 +23,8 @@ from strategies.agent.commands.teach import SAVE_EVERY, UNFINISHED, teach
 from strategies.agent.folder import CARD as AGENT_CARD
 from strategies.agent.folder import WEIGHTS
 from strategies.agent.requests import Collect, DomainFile, Evaluate, Graph, Report, Teach, estimate
-from strategies.agent.trajectories import append, read
+from strategies.agent.rollout import Chooser
+from strategies.agent.trajectories import Trajectory, append, read
 from strategies.errors import BadState, Refused
 from strategies.mixing.regmix import candidates
 from strategies.settings.agent import AgentSettings, LearningSettings, ProposalSettings, ProxySettings
@@ -194,9 +198,35 @@ def test_a_damaged_file_that_was_kept_is_named(tmp_path: Path, domains: tuple[Do
     assert collect(request(domains, tmp_path / "runs", 1), silent)["made"] == 1
 
 
+ALONE = {"old": (2.0, 9.0, 9.0), "new": (9.0, 4.0, 9.0), "twin": (9.0, 9.0, 1.0)}
+TOGETHER = {"old new": (1.5, 5.0, 9.0), "old twin": (2.0, 9.0, 0.9), "new twin": (9.0, 3.0, 0.5)}
+"""What training on one domain or on two, half and half, ends with on old, new and twin."""
+
+
+def ended(environment: object, choose: Chooser, *, seed: int) -> SimpleNamespace:
+    """Stands in for a run; between two seeds lies what :data:`ALONE` says."""
+    mixture = choose(cast(Trajectory, None))
+    members = [name for name, weight in zip(ALONE, mixture, strict=True) if weight]
+    assert list(mixture) == [(name in members) / len(members) for name in ALONE]
+    losses = {**ALONE, **TOGETHER}[" ".join(members)]
+    apart = 0.5 * (-1) ** seed if len(members) == 1 else 0.0
+    return SimpleNamespace(steps=[SimpleNamespace(losses=[loss + apart for loss in losses])])
+
+
+@pytest.mark.parametrize("weight", [None, 0.5])
 def test_the_graph_has_an_edge_where_training_on_both_ends_lower(
-    tmp_path: Path, domains: tuple[DomainFile, ...]
+    domains: tuple[DomainFile, ...], monkeypatch: pytest.MonkeyPatch, weight: float | None
 ) -> None:
+    monkeypatch.setattr(agent_graph, "rollout", ended)
+    twin = DomainFile(name="twin", path=domains[0].path)
+    found = graph(Graph(domains=(*domains, twin), proxy=PROXY, seeds=(1, 2), weight=weight), silent)["graph"]
+    falls = {("new", "old"): 0.25, ("old", "twin"): 0.1, ("twin", "new"): 0.25, ("new", "twin"): 0.5}
+    edges = {(start, end): edge for start, row in found.items() for end, edge in row.items()}
+    own = {(name, name): 1.0 for name in ALONE}
+    assert edges == pytest.approx({**own, **{pair: weight or fall for pair, fall in falls.items()}})
+
+
+def test_the_graph_is_of_every_domain_and_the_same_again(domains: tuple[DomainFile, ...]) -> None:
     twin = DomainFile(name="twin", path=domains[0].path)
     heard: list[Report] = []
     asked = Graph(

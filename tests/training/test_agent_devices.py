@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from strategies.agent.commands import proxies
 from strategies.agent.commands import teach as teaching
@@ -36,29 +38,60 @@ def tokens(name: str, start: int) -> DomainTokens:
     return DomainTokens(name=name, new=start > 0, train=ids, validation=ids[:80])
 
 
-def test_the_proxys_weights_and_rows_are_on_its_device_and_its_start_in_main_memory() -> None:
-    device = device_for("auto")
-    proxy = ProxyEnvironment("tiny", [tokens("old", 0), tokens("new", 3)], PROXY, device=device)
-    read: list[str] = []
+META = torch.device("meta")
+"""Holds no numbers, but tells what was put on it; unlike a GPU, every machine has it."""
 
-    def look(_module: Any, _given: Any, named: dict[str, Any]) -> None:
-        read.append(named["input_ids"].device.type)
 
-    proxy._model.register_forward_pre_hook(look, with_kwargs=True)
-    rollout(proxy, constant([0.5, 0.5]), seed=1)
+class Reached(Exception):
+    """Names the device of what a network was given, in place of the network's answer."""
+
+
+def stop_at(network: nn.Module) -> None:
+    def look(_module: Any, given: Any, named: dict[str, Any]) -> None:
+        raise Reached(*{one.device for one in (*given, *named.values()) if isinstance(one, Tensor)})
+
+    network.register_forward_pre_hook(look, with_kwargs=True)
+
+
+def test_the_proxys_weights_and_rows_are_on_its_device() -> None:
+    data = [tokens("old", 0), tokens("new", 3)]
+    start = {name: one.clone() for name, one in ProxyEnvironment("tiny", data, PROXY)._model.state_dict().items()}
+    proxy = ProxyEnvironment("tiny", data, PROXY, device=META, start=start)
     weights = [*proxy._model.parameters(), *proxy._model.buffers()]
-    assert {*read, *(one.device.type for one in weights)} == {device.type}
+    assert {one.device for one in weights} == {META}
+    assert proxy.under(PROXY).device == META
+    stop_at(proxy._model)
+    with pytest.raises(Reached) as held:
+        proxy.reset(1)
+    with pytest.raises(Reached) as trained:
+        proxy.step([0.5, 0.5])
+    assert held.value.args == trained.value.args == (META,)
+
+
+def test_a_proxys_runs_on_a_jobs_device_start_from_main_memory() -> None:
+    proxy = ProxyEnvironment("tiny", [tokens("old", 0), tokens("new", 3)], PROXY, device=device_for("auto"))
+    before = {name: one.clone() for name, one in proxy.initial.items()}
+    rollout(proxy, constant([0.5, 0.5]), seed=1)
     assert {one.device.type for one in proxy.initial.values()} == {"cpu"}
-    assert proxy.under(PROXY).device == device
+    assert all(torch.equal(proxy.initial[name], one) for name, one in before.items())
 
 
-def test_a_learners_networks_and_batches_are_on_its_device() -> None:
-    device = device_for("auto")
-    learner = Learner(runs(world(total=4), 8), SMALL, LearningSettings(warm_steps=1, steps=1, batch=8), device=device)
-    learner.advance()
-    learner.advance()
+@pytest.mark.parametrize("warm_steps", [0, 1])
+def test_a_learners_networks_and_batches_are_on_its_device(warm_steps: int) -> None:
+    learning = LearningSettings(warm_steps=warm_steps, steps=1, batch=8)
+    learner = Learner(runs(world(total=4), 8), SMALL, learning, device=META)
     weights = [*learner.policy.parameters(), *learner.critics.parameters(), *learner.targets.parameters()]
-    assert {one.device.type for one in weights} == {device.type}
+    assert {one.device for one in weights} == {META}
+    stop_at(learner.policy)
+    with pytest.raises(Reached) as reached:
+        learner.advance()
+    assert reached.value.args == (META,)
+
+
+def test_a_learner_learns_on_a_jobs_device() -> None:
+    learning = LearningSettings(warm_steps=1, steps=1, batch=8)
+    learner = Learner(runs(world(total=4), 8), SMALL, learning, device=device_for("auto"))
+    assert all(map(math.isfinite, (learner.advance()["clone"], learner.advance()["worth"])))
 
 
 class Devices:

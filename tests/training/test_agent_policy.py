@@ -35,6 +35,10 @@ def cut(run: Trajectory, steps: int) -> Trajectory:
     return run.model_copy(update={"steps": run.steps[:steps]})
 
 
+def is_mixture(weights: tuple[float, ...]) -> bool:
+    return sum(weights) == pytest.approx(1, abs=1e-12) and min(weights) >= 0
+
+
 def edited(folder: Path, **changes: object) -> None:
     card = json.loads((folder / CARD).read_text())
     (folder / CARD).write_text(json.dumps({**card, **changes}))
@@ -50,7 +54,7 @@ def test_a_saved_agent_proposes_and_values_the_same(agent: Agent, some: list[Tra
 
 def test_a_proposal_is_a_mixture_that_depends_on_the_history(agent: Agent, some: list[Trajectory]) -> None:
     mixtures = [agent.next(cut(some[-1], steps)) for steps in range(5)]
-    assert all(sum(one) == pytest.approx(1, abs=1e-12) and min(one) >= 0 for one in mixtures)
+    assert all(is_mixture(one) for one in mixtures)
     assert len(set(mixtures)) == 5
 
 
@@ -82,8 +86,10 @@ def test_only_the_last_window_and_the_running_statistics_count(agent: Agent, som
 
 
 def test_an_agent_proposes_for_domains_it_has_never_seen(agent: Agent) -> None:
-    mixture = agent.next(cut(runs(other_world(total=5), 12)[-1], 2))
-    assert len(mixture) == 3
+    history = runs(other_world(total=5), 12)[-1]
+    mixtures = [agent.next(cut(history, steps)) for steps in range(3)]
+    assert all(len(one) == 3 and is_mixture(one) for one in mixtures)
+    assert len(set(mixtures)) == 3
 
 
 def test_there_is_no_mixture_after_the_last_step(agent: Agent, some: list[Trajectory]) -> None:
