@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -11,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,32 @@ class Daemon:
     def job_pids(self) -> list[int]:
         """Process ids of live jobs, by their heartbeats."""
         beats = self.home.jobs.glob("*/*/heartbeat.json")
-        return [pid for beat in beats if (pid := _pid_of(beat)) and _is_alive(pid)]
+        return [pid for beat in beats if (pid := _pid_of(beat)) and _state(pid) not in ("", "Z")]
+
+    def stop_training_at(self, pattern: str) -> Path:
+        """Stop the newest job as soon as it has such a folder among its checkpoints; returns the folder of all.
+
+        The kernel stops it at every folder that it makes or renames there, however late this process looks.
+        """
+        job = self._newest_begun()
+        assert job is not None, "no job has begun"
+        pid, folder = _pid_of(job / "heartbeat.json"), job / "checkpoints"
+        folder.mkdir(exist_ok=True)
+
+        def stopped() -> bool:
+            if _state(pid) != "T":
+                return False
+            if not any(folder.glob(pattern)):
+                _signal(pid, signal.SIGCONT)
+                return False
+            return True
+
+        with _folder(folder) as watched:
+            fcntl.fcntl(watched, fcntl.F_SETSIG, signal.SIGSTOP)
+            fcntl.fcntl(watched, fcntl.F_SETOWN, pid)
+            fcntl.fcntl(watched, fcntl.F_NOTIFY, fcntl.DN_CREATE | fcntl.DN_RENAME | fcntl.DN_MULTISHOT)
+            self.wait(stopped, every_s=0.005)
+        return folder
 
     def training_step(self) -> int:
         """The step that the newest train job has reached."""
@@ -103,12 +129,14 @@ class Daemon:
 
     def newest_job(self) -> tuple[str, bool] | None:
         """Kind of work of the newest job that has begun, and whether it has ended; read from its files, at once."""
-        begun = self.home.jobs.glob("*/*/heartbeat.json")
-        specs = {int(path.parents[1].name): path.with_name("job.json") for path in begun}
-        if not specs:
+        newest = self._newest_begun()
+        if newest is None:
             return None
-        newest = specs[max(specs)]
-        return _read(newest).get("work", {}).get("kind", ""), newest.with_name("result.json").exists()
+        return _read(newest / "job.json").get("work", {}).get("kind", ""), (newest / "result.json").exists()
+
+    def _newest_begun(self) -> Path | None:
+        begun = {int(path.parents[1].name): path.parent for path in self.home.jobs.glob("*/*/heartbeat.json")}
+        return begun[max(begun)] if begun else None
 
     def _end(self, number: int) -> None:
         if self._process is None:
@@ -149,11 +177,21 @@ def _read(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _is_alive(pid: int) -> bool:
+def _state(pid: int) -> str:
+    """As the kernel abbreviates it: T is stopped, Z has ended; nothing where there is no such process."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
     except OSError:
-        return False
+        return ""
+
+
+@contextlib.contextmanager
+def _folder(path: Path) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _signal(pid: int, number: int) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -68,22 +68,23 @@ def test_the_recorded_policy_comes_to_the_same_once_more(daemon: Daemon) -> None
     assert all(one["recorded_forgetting"] == one["replayed_forgetting"] for one in found["sets"])
 
 
-def test_ctrl_c_keeps_what_was_begun(daemon: Daemon) -> None:
-    before = live(daemon)
-    running = subprocess.Popen(
-        [*REKINDLE, "stream", "backtest", "s", "--set", "strategy.name=half-finetune"],
-        env=os.environ | {"REKINDLE_HOME": str(daemon.home.root)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    daemon.wait(lambda: any(one["name"] != "s" for one in daemon.json("stream", "list")))
-    time.sleep(1)
+def test_ctrl_c_keeps_what_was_begun(daemon: Daemon, tmp_path: Path) -> None:
+    before, said = live(daemon), tmp_path / "said"
+    with said.open("w") as errors:
+        running = subprocess.Popen(
+            [*REKINDLE, "stream", "backtest", "s", "--set", "strategy.name=half-finetune"],
+            env=os.environ | {"REKINDLE_HOME": str(daemon.home.root)},
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            # A test run in the background of a shell has SIGINT ignored, and hands that on.
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+        )
+    daemon.wait(said.read_text)
     running.send_signal(signal.SIGINT)
-    _, said = running.communicate(timeout=120)
-    assert running.returncode == 130
+    assert running.wait(120) == 130
     (scratch,) = (one["name"] for one in daemon.json("stream", "list") if one["name"] != "s")
-    assert said.splitlines()[-1].startswith(f"stopped waiting; {scratch} stays: the same command goes on from there")
+    left = f"stopped waiting; {scratch} stays: the same command goes on from there"
+    assert said.read_text().splitlines()[-1].startswith(left)
     daemon.cli("stream", "remove", scratch, "--purge")
     daemon.wait(lambda: not daemon.job_pids())
     assert live(daemon) == before

@@ -93,8 +93,14 @@ def test_an_agent_steers_and_its_guard_knows_the_mixture_that_regmix_found(daemo
     regmix = {"runs": 24, "tokens": 1024, "jobs": 1}
     agent = {"kind": "agent", "folder": str(agents.taught(tmp_path / "agent")), "regmix": regmix}
     strategy = {"name": "data-mixing", "mixing": {"kind": "weighted", "reweight": agent}}
-    first, _ = stages(daemon, tmp_path, "--set", f"strategy={json.dumps(strategy)}")
-    course = first["train"]["mixture"]
-    assert first["proxy-1"]["runs"] == 24
-    assert set(first["fit"]["mixture_found"]) == set(course[0]["weights"])
-    assert len({json.dumps(point["weights"]) for point in course}) > 1, "nothing was re-weighted"
+    for number, jobs in enumerate(stages(daemon, tmp_path, "--set", f"strategy={json.dumps(strategy)}"), start=2):
+        course = jobs["train"]["mixture"]
+        found = {name: float(weight) for name, weight in jobs["fit"]["mixture_found"].items()}
+        assert jobs["proxy-1"]["runs"] == 24
+        assert len({json.dumps(point["weights"]) for point in course}) > 1, "nothing was re-weighted"
+        daemon.cli("mixing", "export", f"s/{number}", "--out", str(tmp_path / "real.jsonl"))
+        (run,) = read(tmp_path / "real.jsonl")
+        assert set(found) == set(course[0]["weights"]) == set(run.names)
+        assert sum(found.values()) == pytest.approx(1)
+        assert found != pytest.approx(dict(zip(run.names, run.prior, strict=True)), abs=1e-3), "nothing was found"
+        assert run.provenance.settings["mixing"]["reweight"]["found"] == pytest.approx(found)

@@ -90,6 +90,14 @@ def changed(base: Path, vector: Tensor) -> dict[str, Tensor]:
     return {name: plain[name] + part.view_as(plain[name]) for name, part in zip(names, parts, strict=True)}
 
 
+def ties(rows: Tensor, kept: int) -> Tensor:
+    """METHODS 7.1 on whole vectors, (parents, numbers), of which ``kept`` numbers each stay."""
+    least = rows.abs().topk(kept).values[:, -1:]
+    trimmed = torch.where(rows.abs() >= least, rows, 0)
+    agree = (trimmed.sign() == trimmed.sum(0).sign()) & (trimmed != 0)
+    return (trimmed * agree).sum(0) / agree.sum(0).clamp(min=1)
+
+
 def _adapted(plain: dict[str, Tensor]) -> list[str]:
     return [name for name in plain if "q_proj" in name or "v_proj" in name]
 

@@ -19,7 +19,7 @@ from strategies.errors import BadPlan, Refused
 from strategies.merging.fisher import save_importance
 from tests import models
 from tests.training import makers
-from tests.training.merges import adapter, changed, changes, folded, merge, on, sets, shifted, weights
+from tests.training.merges import adapter, changed, changes, folded, merge, on, sets, shifted, ties, weights
 
 LABELS = ("calm", "angry")
 Weights = dict[str, torch.Tensor]
@@ -259,14 +259,6 @@ def test_adapters_merge_into_the_nearest_adapter_of_their_rank(
     gap = assert_nearest(found, plain, {name: (one[name] + two[name]) / 2 for name in plain})
     assert result.facts["gaps"]["rank_gap"] == pytest.approx(gap, rel=1e-3)
     assert result.facts["gaps"]["factor_gap"] > 0.1
-
-
-def ties(rows: torch.Tensor, kept: int) -> torch.Tensor:
-    """METHODS 7.1 on whole vectors, (parents, numbers), of which ``kept`` numbers each stay."""
-    least = rows.abs().topk(kept).values[:, -1:]
-    trimmed = torch.where(rows.abs() >= least, rows, 0)
-    agree = (trimmed.sign() == trimmed.sum(0).sign()) & (trimmed != 0)
-    return (trimmed * agree).sum(0) / agree.sum(0).clamp(min=1)
 
 
 def test_ties_of_adapters_is_ties_of_their_products(tmp_path: Path, llama: Path) -> None:
