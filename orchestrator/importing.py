@@ -14,9 +14,13 @@ from pydantic import Field, ValidationError
 from storage.artifacts import ArtifactStore
 from storage.errors import ArtifactRefused, StorageError
 from storage.files import read_json, write_json_atomic
-from strategies.contract import EXIT_REFUSED, JobResult
+from storage.folders import manifests_in
+from storage.patches import Span, Stayed
+from strategies.contract import EXIT_REFUSED, JobResult, JobSpec, TrainWork
+from strategies.parts import HalfSelection
 from strategies.settings import Closed
 
+JOB = "job.json"
 RESULT = "result.json"
 IMPORTED = "imported.json"
 
@@ -63,8 +67,9 @@ def import_result(directory: Path, store: ArtifactStore) -> ImportReport:
         StorageError, OSError: the store did not take it.
     """
     result = read_result(directory)
+    stayed = _stayed(directory)
     artifacts = {
-        role: store.add_folder(inside(directory, path)).hash for role, path in sorted(result.artifacts.items())
+        role: store.add_folder(inside(directory, path), stayed).hash for role, path in sorted(result.artifacts.items())
     }
     results: dict[str, StoredFile] = {}
     for path in sorted({score.results for score in result.scores}):
@@ -85,6 +90,17 @@ def read_result(directory: Path) -> JobResult:
     except (ValueError, ValidationError) as error:
         first = str(error).replace("\n", " ")[:300]
         raise ResultRefused(f"{directory / RESULT} is not a result: {first}") from error
+
+
+def _stayed(directory: Path) -> Stayed | None:
+    """What a training was to leave as it is of the fused tensors of the model that it began with."""
+    spec = JobSpec.model_validate(read_json(directory / JOB))
+    selection = spec.work.template.selection if isinstance(spec.work, TrainWork) else None
+    manifests = manifests_in(Path(spec.model.path))
+    if not isinstance(selection, HalfSelection) or not manifests:
+        return None
+    spans = {name: [Span(one.dim, one.start, one.stop) for one in some] for name, some in selection.slices.items()}
+    return Stayed(manifests=manifests, spans=spans)
 
 
 def inside(directory: Path, relative: str) -> Path:
