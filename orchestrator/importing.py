@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field
 
 from storage.artifacts import ArtifactStore
 from storage.errors import ArtifactRefused, StorageError
@@ -23,6 +24,7 @@ from strategies.settings import Closed
 JOB = "job.json"
 RESULT = "result.json"
 IMPORTED = "imported.json"
+Read = TypeVar("Read", bound=BaseModel)
 
 
 class StoredFile(Closed):
@@ -85,16 +87,20 @@ def read_result(directory: Path) -> JobResult:
         ResultRefused: it is not one.
         OSError: it cannot be read.
     """
+    return _read(JobResult, directory / RESULT)
+
+
+def _read(record: type[Read], path: Path) -> Read:
     try:
-        return JobResult.model_validate(read_json(directory / RESULT))
-    except (ValueError, ValidationError) as error:
+        return record.model_validate(read_json(path))
+    except ValueError as error:
         first = str(error).replace("\n", " ")[:300]
-        raise ResultRefused(f"{directory / RESULT} is not a result: {first}") from error
+        raise ResultRefused(f"{path} is not a {record.__name__}: {first}") from error
 
 
 def _stayed(directory: Path) -> Stayed | None:
     """What a training was to leave as it is of the fused tensors of the model that it began with."""
-    spec = JobSpec.model_validate(read_json(directory / JOB))
+    spec = _read(JobSpec, directory / JOB)
     selection = spec.work.template.selection if isinstance(spec.work, TrainWork) else None
     manifests = manifests_in(Path(spec.model.path))
     if not isinstance(selection, HalfSelection) or not manifests:
