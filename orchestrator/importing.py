@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field
 
 from storage.artifacts import ArtifactStore
 from storage.errors import ArtifactRefused, StorageError
 from storage.files import read_json, write_json_atomic
-from strategies.contract import EXIT_REFUSED, JobResult
+from storage.folders import manifests_in
+from storage.patches import Span, Stayed
+from strategies.contract import EXIT_REFUSED, JobResult, JobSpec, TrainWork
+from strategies.parts import HalfSelection
 from strategies.settings import Closed
 
+JOB = "job.json"
 RESULT = "result.json"
 IMPORTED = "imported.json"
+Read = TypeVar("Read", bound=BaseModel)
 
 
 class StoredFile(Closed):
@@ -63,8 +69,9 @@ def import_result(directory: Path, store: ArtifactStore) -> ImportReport:
         StorageError, OSError: the store did not take it.
     """
     result = read_result(directory)
+    stayed = _stayed(directory)
     artifacts = {
-        role: store.add_folder(inside(directory, path)).hash for role, path in sorted(result.artifacts.items())
+        role: store.add_folder(inside(directory, path), stayed).hash for role, path in sorted(result.artifacts.items())
     }
     results: dict[str, StoredFile] = {}
     for path in sorted({score.results for score in result.scores}):
@@ -80,11 +87,26 @@ def read_result(directory: Path) -> JobResult:
         ResultRefused: it is not one.
         OSError: it cannot be read.
     """
+    return _read(JobResult, directory / RESULT)
+
+
+def _read(record: type[Read], path: Path) -> Read:
     try:
-        return JobResult.model_validate(read_json(directory / RESULT))
-    except (ValueError, ValidationError) as error:
+        return record.model_validate(read_json(path))
+    except ValueError as error:
         first = str(error).replace("\n", " ")[:300]
-        raise ResultRefused(f"{directory / RESULT} is not a result: {first}") from error
+        raise ResultRefused(f"{path} is not a {record.__name__}: {first}") from error
+
+
+def _stayed(directory: Path) -> Stayed | None:
+    """What a training was to leave as it is of the fused tensors of the model that it began with."""
+    spec = _read(JobSpec, directory / JOB)
+    selection = spec.work.template.selection if isinstance(spec.work, TrainWork) else None
+    manifests = manifests_in(Path(spec.model.path))
+    if not isinstance(selection, HalfSelection) or not manifests:
+        return None
+    spans = {name: [Span(one.dim, one.start, one.stop) for one in some] for name, some in selection.slices.items()}
+    return Stayed(manifests=manifests, spans=spans)
 
 
 def inside(directory: Path, relative: str) -> Path:

@@ -1,7 +1,8 @@
 """The artifact store: objects named by the sha256 of their bytes, written once, read-only, and nothing of SQL.
 
-A manifest is a folder: an object of JSON that lists its files and, for a model, one object a tensor. Objects are
-written beside, synced, renamed, their folders synced, and read back: after a power cut an object is whole or absent.
+A manifest is a folder: an object of JSON that lists its files and, for a model, one object a tensor, or patches over
+one of an earlier model. Objects are written beside, synced, renamed, their folders synced, and read back: after a power
+cut an object is whole or absent.
 Nothing here unpickles; what would have to be is not stored.
 """
 
@@ -10,16 +11,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
-from storage import folders, safetensors
+from storage import folders, patches, safetensors
 from storage.errors import ArtifactCorrupt, ArtifactRefused
-from storage.objects import CHUNK_BYTES, Adding, Objects, Stored
+from storage.objects import CHUNK_BYTES, Adding, Chunks, Objects, Stored
+from storage.patches import Patch, Span, Stayed
 
 FORMAT = 1
+PATCHED_FORMAT = 2
+"""Of a manifest that has patches, which a Rekindle that knows only :data:`FORMAT` would leave out."""
 
 __all__ = ["ArtifactStore", "Entry", "ManifestRecord", "Stored"]
 
@@ -34,6 +39,8 @@ class Entry:
     bytes: int
     tensor_bytes: int = 0
     """Of a tensor: its bytes without the file's header."""
+    patches: tuple[Patch, ...] = ()
+    """Of a tensor: what is laid over the object, in this order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,14 +80,17 @@ class ArtifactStore:
         with self.objects.adding() as adding:
             return adding.add(partial(_read_file, path.parent, path.name, follow_links=True))
 
-    def add_folder(self, folder: Path) -> ManifestRecord:
+    def add_folder(self, folder: Path, stayed: Stayed | None = None) -> ManifestRecord:
         """Store a folder: the model's safetensors (whole or in shards) a tensor each, every other file as it is.
+
+        Of a tensor of which spans ``stayed``, only the others are stored, over what the earlier model has.
 
         Raises:
             ArtifactRefused: it is empty, has links or broken safetensors, or its weights are pickles only.
+            ArtifactMissing, ArtifactCorrupt: the earlier model cannot be read.
             ArtifactWriteFailed: the disk did not take it.
         """
-        return self._add(folders.survey(folder, follow_links=False), follow_links=False)
+        return self._add(folders.survey(folder, follow_links=False), follow_links=False, stayed=stayed)
 
     def add_model_folder(self, folder: Path) -> ManifestRecord:
         """Store a model that the user named; links to files are followed, because a hub cache is made of them.
@@ -93,16 +103,38 @@ class ArtifactStore:
             raise ArtifactRefused(f"{folder} is not a model: it has no config.json")
         return self._add(folders.survey(folder, follow_links=True), follow_links=True)
 
-    def _add(self, contents: folders.Contents, *, follow_links: bool) -> ManifestRecord:
+    def _add(self, contents: folders.Contents, *, follow_links: bool, stayed: Stayed | None = None) -> ManifestRecord:
         entries: list[Entry] = []
+        earlier = {} if stayed is None else self._earlier(stayed)
         with self.objects.adding() as adding:
             for path in contents.files:
                 chunks = partial(_read_file, contents.folder, path, follow_links=follow_links)
                 stored = adding.add(chunks)
                 entries.append(Entry(kind="file", path=path, object_hash=stored.hash, bytes=stored.bytes))
             for path in contents.split:
-                entries += _add_tensors(adding, contents.folder, path, follow_links=follow_links)
+                for tensor in _tensors(contents.folder, path, follow_links=follow_links):
+                    chunks = partial(_tensor_file, contents.folder, path, tensor, follow_links=follow_links)
+                    before = earlier.get(tensor.name)
+                    patched = before and self._add_patches(adding, tensor, chunks, *before)
+                    entries.append(patched or _add_tensor(adding, tensor, chunks))
         return self._add_manifest(entries, contents.skipped)
+
+    def _earlier(self, stayed: Stayed) -> dict[str, tuple[Entry, Sequence[Span]]]:
+        entries = (entry for name in stayed.manifests for entry in self.read_manifest(name).entries)
+        tensors = {entry.path: entry for entry in entries if entry.kind == "tensor"}
+        return {name: (tensors[name], spans) for name, spans in stayed.spans.items() if name in tensors}
+
+    def _add_patches(
+        self, adding: Adding, tensor: safetensors.Tensor, chunks: Chunks, entry: Entry, spans: Sequence[Span]
+    ) -> Entry | None:
+        """What moved of a tensor, over an earlier one; None if no more of it stayed than of any other."""
+        _, *data = chunks()
+        before = patches.read(self.objects, entry.object_hash, entry.patches)
+        made = []
+        for span, file in patches.changed(tensor, b"".join(data), before, spans).items():
+            stored = adding.add(partial(iter, (file,)))
+            made.append(Patch(span=span, object_hash=stored.hash, bytes=stored.bytes))
+        return replace(entry, patches=patches.laid_over(entry.patches, made)) if made else None
 
     def _add_manifest(self, entries: list[Entry], skipped: tuple[str, ...]) -> ManifestRecord:
         entries.sort(key=lambda entry: (entry.kind, entry.path))
@@ -183,17 +215,16 @@ def _read_file(folder: Path, path: str, *, follow_links: bool) -> Iterator[bytes
             yield chunk
 
 
-def _add_tensors(adding: Adding, folder: Path, path: str, *, follow_links: bool) -> Iterator[Entry]:
+def _tensors(folder: Path, path: str, *, follow_links: bool) -> list[safetensors.Tensor]:
     with folders.open_file(folder, path, follow_links=follow_links) as file:
-        for tensor in safetensors.read_header(file, folder / path):
-            stored = adding.add(partial(_tensor_file, folder, path, tensor, follow_links=follow_links))
-            yield Entry(
-                kind="tensor",
-                path=tensor.name,
-                object_hash=stored.hash,
-                bytes=stored.bytes,
-                tensor_bytes=tensor.length,
-            )
+        return safetensors.read_header(file, folder / path)
+
+
+def _add_tensor(adding: Adding, tensor: safetensors.Tensor, chunks: Chunks) -> Entry:
+    stored = adding.add(chunks)
+    return Entry(
+        kind="tensor", path=tensor.name, object_hash=stored.hash, bytes=stored.bytes, tensor_bytes=tensor.length
+    )
 
 
 def _tensor_file(folder: Path, path: str, tensor: safetensors.Tensor, *, follow_links: bool) -> Iterator[bytes]:
@@ -203,13 +234,23 @@ def _tensor_file(folder: Path, path: str, tensor: safetensors.Tensor, *, follow_
 
 
 def _encode(entries: list[Entry]) -> bytes:
-    rows = [
-        {"kind": entry.kind, "path": entry.path, "object": entry.object_hash, "bytes": entry.bytes}
-        | ({"tensor_bytes": entry.tensor_bytes} if entry.kind == "tensor" else {})
-        for entry in entries
-    ]
-    text = json.dumps({"format": FORMAT, "entries": rows}, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return text.encode()
+    known = PATCHED_FORMAT if any(entry.patches for entry in entries) else FORMAT
+    document = {"format": known, "entries": [_row(entry) for entry in entries]}
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "kind": entry.kind, "path": entry.path, "object": entry.object_hash, "bytes": entry.bytes
+    }  # fmt: skip
+    if entry.kind == "tensor":
+        row["tensor_bytes"] = entry.tensor_bytes
+    if entry.patches:
+        row["patches"] = [
+            {"span": [one.span.dim, one.span.start, one.span.stop], "object": one.object_hash, "bytes": one.bytes}
+            for one in entry.patches
+        ]
+    return row
 
 
 def _decode(name: str, data: bytes) -> list[Entry]:
@@ -218,8 +259,10 @@ def _decode(name: str, data: bytes) -> list[Entry]:
         found, rows = document["format"], document["entries"]
     except (ValueError, KeyError, TypeError) as error:
         raise ArtifactRefused(f"object {name} is not a manifest") from error
-    if found != FORMAT:
-        raise ArtifactRefused(f"manifest {name} has format {found}, this Rekindle reads {FORMAT}; use a newer one")
+    if found not in (FORMAT, PATCHED_FORMAT):
+        raise ArtifactRefused(
+            f"manifest {name} has format {found}, this Rekindle reads up to {PATCHED_FORMAT}; use a newer one"
+        )
     return [
         Entry(
             kind=row["kind"],
@@ -227,6 +270,10 @@ def _decode(name: str, data: bytes) -> list[Entry]:
             object_hash=row["object"],
             bytes=row["bytes"],
             tensor_bytes=row.get("tensor_bytes", 0),
+            patches=tuple(
+                Patch(span=Span(*one["span"]), object_hash=one["object"], bytes=one["bytes"])
+                for one in row.get("patches", ())
+            ),
         )
         for row in rows
     ]

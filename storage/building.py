@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from storage import patches
 from storage.errors import ArtifactCorrupt, ArtifactMissing, ArtifactRefused, ArtifactWriteFailed
 from storage.files import CHUNK_BYTES, fsync_dir, read_json, sha256_file, write_json_atomic
 from storage.folders import INDEX, MARKER, manifests_in
@@ -133,7 +134,9 @@ def _fill(store: ArtifactStore, folder: Path, files: dict[str, Entry], manner: M
         place.parent.mkdir(parents=True, exist_ok=True)
         made |= {parent for parent in place.parents if parent.is_relative_to(folder)}
         source = store.path(entry.object_hash)
-        if manner.copied:
+        if entry.patches:
+            _write_patched(store, place, entry, mode=0o644 if manner.copied else 0o444)
+        elif manner.copied:
             _copy(source, place, entry, mode=0o644)
         else:
             _link_or_copy(source, place, entry)
@@ -154,6 +157,15 @@ def _link_or_copy(source: Path, place: Path, entry: Entry) -> None:
         if error.errno not in NO_LINKS:
             raise
         _copy(source, place, entry, mode=0o444)
+
+
+def _write_patched(store: ArtifactStore, place: Path, entry: Entry, *, mode: int) -> None:
+    _, data = patches.read(store.objects, entry.object_hash, entry.patches)
+    with place.open("xb") as file:
+        file.write(data.data)
+        file.flush()
+        os.fchmod(file.fileno(), mode)
+        os.fsync(file.fileno())
 
 
 def _copy(source: Path, place: Path, entry: Entry, *, mode: int) -> None:

@@ -18,19 +18,25 @@ T = TypeVar("T")
 
 def register(session: Session, manifest: ManifestRecord) -> None:
     """Write a manifest and its objects down; those that gc had marked are in use again."""
+    patches = [(entry, one) for entry in manifest.entries for one in entry.patches]
     _use(
-        session, {manifest.hash: manifest.stored_bytes} | {entry.object_hash: entry.bytes for entry in manifest.entries}
+        session,
+        {manifest.hash: manifest.stored_bytes}
+        | {entry.object_hash: entry.bytes for entry in manifest.entries}
+        | {one.object_hash: one.bytes for _, one in patches},
     )
     if session.get(Manifest, manifest.hash) is not None:
         return
     session.add(Manifest(hash=manifest.hash, bytes=manifest.bytes, created_at=now()))
     session.flush()
-    for entries in in_parts(manifest.entries):
-        rows = [
-            {"manifest_hash": manifest.hash, "kind": entry.kind, "path": entry.path, "object_hash": entry.object_hash}
-            for entry in entries
+    rows = [(entry.kind, entry.path, entry.object_hash) for entry in manifest.entries]
+    rows += [("patch", one.path(entry.path), one.object_hash) for entry, one in patches]
+    for some in in_parts(rows):
+        values = [
+            {"manifest_hash": manifest.hash, "kind": kind, "path": path, "object_hash": name}
+            for kind, path, name in some
         ]
-        session.execute(insert(ManifestEntry), rows)
+        session.execute(insert(ManifestEntry), values)
 
 
 def register_object(session: Session, stored: Stored) -> None:
@@ -67,18 +73,20 @@ def available(session: Session, hashes: Iterable[str]) -> set[str]:
 
 
 def new_share(session: Session, hashes: Iterable[str], before: Iterable[str]) -> float:
-    """Share of the bytes of some manifests' objects, each counted once, that no manifest of ``before`` has."""
+    """Bytes of some manifests' objects, each counted once, that no manifest of ``before`` has, as a share of the bytes
+    of their folders."""
     ours, theirs = (_objects(session, one) for one in (hashes, before))
-    total = sum(ours.values())
-    return sum(size for name, size in ours.items() if name not in theirs) / total if total else 0.0
+    total = sum(size for (kind, _), size in ours.items() if kind != "patch")
+    known = {name for _, name in theirs}
+    return sum(size for (_, name), size in ours.items() if name not in known) / total if total else 0.0
 
 
-def _objects(session: Session, hashes: Iterable[str]) -> dict[str, int]:
-    query = select(StoredObject.hash, StoredObject.bytes).join(
-        ManifestEntry, ManifestEntry.object_hash == StoredObject.hash
+def _objects(session: Session, hashes: Iterable[str]) -> dict[tuple[str, str], int]:
+    query = select(ManifestEntry.kind, StoredObject.hash, StoredObject.bytes).join_from(
+        StoredObject, ManifestEntry, ManifestEntry.object_hash == StoredObject.hash
     )
     rows = session.execute(query.where(ManifestEntry.manifest_hash.in_(sorted(set(hashes)))).distinct())
-    return {row.hash: row.bytes for row in rows}
+    return {(row.kind, row.hash): row.bytes for row in rows}
 
 
 def in_parts(items: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -454,7 +454,8 @@ class StoredObject(Base):
 
 
 class Manifest(Base):
-    """A folder of objects: relative path to object. Tensors are entries of kind ``tensor`` named by the tensor."""
+    """A folder of objects: relative path to object. Tensors are entries of kind ``tensor`` named by the tensor,
+    parts laid over one of kind ``patch``."""
 
     __tablename__ = "manifests"
     hash: Mapped[str] = mapped_column(String(64), primary_key=True)
@@ -463,11 +464,11 @@ class Manifest(Base):
 
 
 class ManifestEntry(Base):
-    """One file or tensor of a manifest."""
+    """One file or tensor of a manifest, or what is laid over an earlier model's tensor."""
 
     __tablename__ = "manifest_entries"
     manifest_hash: Mapped[str] = mapped_column(ForeignKey("manifests.hash"), primary_key=True)
     kind: Mapped[str] = mapped_column(String(8), primary_key=True)
     path: Mapped[str] = mapped_column(String(512), primary_key=True)
     object_hash: Mapped[str] = mapped_column(ForeignKey("objects.hash"), index=True)
-    __table_args__ = (one_of("kind", ("file", "tensor")),)
+    __table_args__ = (one_of("kind", ("file", "tensor", "patch")),)

@@ -8,4 +8,5 @@ from storage.artifacts import ArtifactStore
 def verify_manifest(store: ArtifactStore, name: str) -> None:
     """Read a manifest and every object of it again; raises as the store does."""
     for entry in store.read_manifest(name).entries:
-        store.verify(entry.object_hash)
+        for one in (entry.object_hash, *(patch.object_hash for patch in entry.patches)):
+            store.verify(one)

@@ -98,10 +98,10 @@ class MeasureWork(Closed):
     documents: int = 200
     """At most this many train-side documents of each source are scored, chosen by digest."""
     tokens: int = 50_000
-    """Scoring of a source ends with the window, answer or document that brings it to this many tokens."""
-    old_in_full: int = 16
-    """Old sources that are scored so; more than these share what as many take, so that a decision's cost stays bounded
-    however many batches there have been."""
+    """Scoring of a source ends with the window, answer or document that brings it to this many tokens. Old sources but
+    the reference share as many, so that a decision costs no more however many batches there have been."""
+    reference: int | None = None
+    """The batch that new ones are compared with, scored as they are; None: all old ones together."""
     window: int = 256
     training: TrainingSettings
     sample: SampleWork | None = None

@@ -168,8 +168,8 @@ class _Bench:
 
 def scored_tokens(work: MeasureWork, source: SourceFile) -> int:
     """How many tokens of a source go through the model."""
-    old = sum(one.role == "old" for one in work.sources)
-    return work.tokens if source.role == "new" else work.tokens * min(old, work.old_in_full) // max(old, 1)
+    sharing = [one.batch for one in work.sources if one.role == "old" and one.batch != work.reference]
+    return work.tokens // len(sharing) if source.batch in sharing else work.tokens
 
 
 def _bounded(examples: Sequence[Example], tokens: int) -> list[Example]:

@@ -75,15 +75,16 @@ def realised(table: Sequence[Parameter], selection: HalfSelection) -> float:
 
 
 def new_share(table: Sequence[Parameter], selection: HalfSelection) -> float:
-    """At most this share of a version's bytes is new; the rest is stored already, tensor by tensor.
+    """At most this share of a version's bytes is new; the rest is stored already.
 
-    (Embeddings, head, final norm and blocks that move) / all. A fused tensor of which a part moves is a new tensor.
+    (Embeddings, head, final norm and the part of the blocks that moves) / all.
     With ``lora``: adapters in blocks that move / (base model and adapters), a classifier's head not counted.
     """
     frozen = set(selection.frozen)
     total = sum(parameter.numel for parameter in table)
     if selection.lora is None:
-        return sum(parameter.numel for parameter in table if parameter.name not in frozen) / total
+        moving = [parameter for parameter in table if parameter.name not in frozen]
+        return sum(parameter.numel - _kept(parameter, selection) for parameter in moving) / total
     targets = [parameter for block in blocks(table) for parameter in adapted(block, selection.lora)]
     sizes = {parameter.name: selection.lora.r * sum(parameter.shape) for parameter in targets}
     new = sum(size for name, size in sizes.items() if name not in frozen)
@@ -93,8 +94,7 @@ def new_share(table: Sequence[Parameter], selection: HalfSelection) -> float:
 def new_bytes_bound(table: Sequence[Parameter], selection: HalfSelection) -> float | None:
     """At most this share of a full model's bytes is new in the store: :func:`new_share` and 0.02 for its small files.
 
-    None with ``lora``, whose first stage writes every adapter anew. A fused projection of which a part stays is one
-    tensor and stored anew, so it counts as new: the bound holds, and is above one half of the blocks there.
+    None with ``lora``, whose first stage writes every adapter anew.
     """
     return None if selection.lora is not None else min(1.0, new_share(table, selection) + SMALL_FILES)
 

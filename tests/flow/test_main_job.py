@@ -11,7 +11,7 @@ from orchestrator.errors import Conflict, GateRefused
 from orchestrator.flow import decision, promotion, records, registration, rollback
 from orchestrator.service.commands import batches
 from orchestrator.service.views.transfer import show_transfer
-from storage.tables import Verdict, Version, VersionArtifact, VersionBatch
+from storage.tables import Batch, Job, Verdict, Version, VersionArtifact, VersionBatch
 from tests.flow.harness import BASE, NEW, Daemon
 from tests.flow.toy_job import write_model
 
@@ -20,6 +20,17 @@ def test_the_base_is_live_and_measured_once_a_stream_is_registered(daemon: Daemo
     daemon.add_stream()
     assert daemon.versions() == {1: "live"}
     assert (daemon.live_folder() / "config.json").is_file()
+
+
+def test_what_is_new_is_compared_with_the_anchor(daemon: Daemon) -> None:
+    daemon.add_stream(gate={"mode": "record"})
+    daemon.ingest(NEW)
+    daemon.retrain()
+    with daemon.app.database.read() as session:
+        (anchor,) = session.scalars(select(Batch.id).where(Batch.kind == "anchor"))
+        spec = session.scalars(select(Job.spec).where(Job.name == "measure").order_by(Job.id.desc())).first()
+    assert spec is not None
+    assert spec["work"]["reference"] == anchor
 
 
 def test_a_retrain_with_replay_learns_and_goes_live(daemon: Daemon) -> None:

@@ -361,9 +361,9 @@ def test_an_index_that_names_a_missing_shard_is_refused(store: ArtifactStore, fo
 
 def test_a_manifest_of_a_newer_format_or_with_a_path_that_leaves_the_folder_is_refused(store: ArtifactStore) -> None:
     entry = {"kind": "file", "path": "../x", "object": "a" * 64, "bytes": 1}
-    newer = store.add_bytes(json.dumps({"format": 2, "entries": []}).encode())
+    newer = store.add_bytes(json.dumps({"format": 3, "entries": []}).encode())
     unsafe = store.add_bytes(json.dumps({"format": 1, "entries": [entry]}).encode())
-    with pytest.raises(ArtifactRefused, match="format 2"):
+    with pytest.raises(ArtifactRefused, match="format 3"):
         store.read_manifest(newer.hash)
     with pytest.raises(ArtifactRefused, match="cannot be the name"):
         store.read_manifest(unsafe.hash)

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, MetaData, exc, func, insert, select
 
 from storage import schema
 from storage.database import Database, now
-from storage.tables import Attempt, Decision, Job, Plan, Version
+from storage.tables import Attempt, Decision, Job, ManifestEntry, Plan, Version
 from strategies.contract import FitTemplate, JobResult, QueuedSpec
 from strategies.contract import Plan as PlanRecord
 from tests.strategies import makers
@@ -197,3 +197,18 @@ def test_a_name_stands_for_one_job_of_a_plan(worked: Old) -> None:
     another = {**twice, "kind": "train", "name": "train", "key": "another", "spec": {}, "created_at": now()}
     with pytest.raises(exc.IntegrityError), worked.database.writing_connection() as connection:
         connection.execute(insert(Job).values(another))
+
+
+def test_what_a_manifest_has_stays_and_patches_may_be_laid_over_it(old: Old) -> None:
+    name = "a" * 64
+    entry = {"manifest_hash": name, "object_hash": name}
+    old.add(
+        objects=[{"hash": name, "bytes": 3}],
+        manifests=[{"hash": name, "bytes": 3}],
+        manifest_entries=[{**entry, "kind": "file", "path": "config.json"}, {**entry, "kind": "tensor", "path": "h"}],
+    )
+    old.database.upgrade()
+    with old.database.write() as session:
+        session.execute(insert(ManifestEntry).values(**entry, kind="patch", path="h[0:1:2]"))
+        found = session.execute(select(ManifestEntry.kind, ManifestEntry.path).order_by(ManifestEntry.path)).all()
+    assert [tuple(one) for one in found] == [("file", "config.json"), ("tensor", "h"), ("patch", "h[0:1:2]")]

@@ -70,8 +70,9 @@ def test_a_measure_job_counts_what_training_will_draw(tmp_path: Path, llama: Pat
     assert all(set(line) == {"text"} for line in lines)
 
 
-def test_many_old_sources_share_the_tokens_that_a_few_are_scored_on(tmp_path: Path, llama: Path) -> None:
-    """Three that share the tokens of one are each scored on a third of them."""
+def test_old_sources_share_the_tokens_that_the_new_one_and_its_reference_are_scored_on(
+    tmp_path: Path, llama: Path
+) -> None:
     sources = [
         makers.source(
             tmp_path / f"{name}.parquet",
@@ -79,7 +80,7 @@ def test_many_old_sources_share_the_tokens_that_a_few_are_scored_on(tmp_path: Pa
             name=name,
             role="old" if at else "new",
         )
-        for at, name in enumerate(("batch-9", "anchor", "batch-1", "batch-2"))
+        for at, name in enumerate(("batch-9", "batch-7", "batch-1", "batch-2"))
     ]
     work = {"kind": "measure", "sources": [makers.as_json(one) for one in sources], "training": makers.training()}
 
@@ -87,11 +88,12 @@ def test_many_old_sources_share_the_tokens_that_a_few_are_scored_on(tmp_path: Pa
         measured = makers.carry_out(tmp_path / name, makers.spec({**work, **changes}, llama)).measured
         return {one.name: one.loss for one in measured}
 
-    whole, third = losses("whole", tokens=600), losses("third", tokens=200)
-    shared = losses("shared", tokens=600, old_in_full=1)
-    assert len({whole["anchor"], third["anchor"]}) == 2
-    assert shared == {**third, "batch-9": whole["batch-9"]}
-    assert losses("few", tokens=600, old_in_full=3) == whole
+    third, half = losses("third", tokens=600), losses("half", tokens=400, reference=7)
+    few, many = losses("few", tokens=200, reference=7), losses("many", tokens=1200)
+    assert len({few["batch-7"], third["batch-9"], many["batch-9"]}) == 3, "more tokens say more"
+    assert [third[name] for name in ("batch-1", "batch-2")] == [half[name] for name in ("batch-1", "batch-2")]
+    assert third["batch-7"] == few["batch-7"]
+    assert half["batch-7"] == many["batch-7"]
 
 
 def test_a_measure_job_reads_and_tokenises_a_source_once_whatever_it_is_divided_into(

@@ -1,0 +1,142 @@
+"""What changed of a tensor, over the whole tensor that an earlier model has: what stayed of it is stored once.
+
+Fused projections hold several matrices of which a training may move some; an object a tensor would store the others
+anew with them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from storage.errors import ArtifactCorrupt
+from storage.folders import MAX_PATH
+from storage.safetensors import BITS, Tensor, read_header
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from storage.objects import Objects
+
+    Bytes = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, order=True)
+class Span:
+    """``start:stop`` along dimension ``dim`` of a tensor."""
+
+    dim: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patch:
+    """The object, a tensor in a file, that stands for a span of a larger tensor."""
+
+    span: Span
+    object_hash: str
+    bytes: int
+
+    def path(self, tensor: str) -> str:
+        """How SQL names it among the entries of a manifest."""
+        return _path(tensor, self.span)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stayed:
+    """Spans of a model's tensors that a training left as they are in stored manifests."""
+
+    manifests: Sequence[str]
+    spans: Mapping[str, Sequence[Span]]
+
+
+def read(objects: Objects, name: str, patches: Sequence[Patch]) -> tuple[Tensor, Bytes]:
+    """The file of a tensor's object with the patches laid over it in their order, and where in it the tensor stands.
+
+    Raises:
+        ArtifactMissing: an object is not there.
+        ArtifactCorrupt: one was changed on disk.
+    """
+    tensor, found = _checked(objects, name)
+    for patch in patches:
+        part, data = _checked(objects, patch.object_hash)
+        place = _view(found[tensor.start :], tensor.shape, patch.span)
+        place[:] = data[part.start :].reshape(place.shape)
+    return tensor, found
+
+
+def changed(tensor: Tensor, data: bytes, before: tuple[Tensor, Bytes], stayed: Sequence[Span]) -> dict[Span, bytes]:
+    """The file of a patch for each span beside those that ``stayed``; none if these did not, or are no spans of it."""
+    import numpy as np
+
+    earlier, file = before
+    if (tensor.dtype, tensor.shape) != (earlier.dtype, earlier.shape) or not _are_spans_of(stayed, tensor):
+        return {}
+    new, old = np.frombuffer(data, np.uint8), file[earlier.start :]
+    if not all(np.array_equal(_view(new, tensor.shape, one), _view(old, tensor.shape, one)) for one in stayed):
+        return {}
+    return {one: _file(tensor, new, one) for one in _beside(stayed, tensor.shape)}
+
+
+def laid_over(earlier: Sequence[Patch], later: Sequence[Patch]) -> tuple[Patch, ...]:
+    """All patches but those that a later one covers."""
+    return (*(one for one in earlier if not any(_covers(new.span, one.span) for new in later)), *later)
+
+
+def _are_spans_of(stayed: Sequence[Span], tensor: Tensor) -> bool:
+    """Whether they are of one dimension, inside, and leave something out; parts of bytes have no place of their own."""
+    return (
+        tensor.length > 0
+        and BITS[tensor.dtype] >= 8
+        and len({one.dim for one in stayed}) == 1
+        and stayed[0].dim < len(tensor.shape)
+        and all(0 <= one.start < one.stop <= tensor.shape[one.dim] for one in stayed)
+        and 0 < max((len(_path(tensor.name, one)) for one in _beside(stayed, tensor.shape)), default=0) <= MAX_PATH
+    )
+
+
+def _beside(stayed: Sequence[Span], shape: Sequence[int]) -> list[Span]:
+    dim, found, at = stayed[0].dim, [], 0
+    for one in sorted(stayed):
+        if one.start > at:
+            found.append(Span(dim, at, one.start))
+        at = max(at, one.stop)
+    return found + ([Span(dim, at, shape[dim])] if at < shape[dim] else [])
+
+
+def _path(tensor: str, span: Span) -> str:
+    return f"{tensor}[{span.dim}:{span.start}:{span.stop}]"
+
+
+def _file(tensor: Tensor, data: Bytes, span: Span) -> bytes:
+    part = _view(data, tensor.shape, span)
+    shape = (*tensor.shape[: span.dim], span.stop - span.start, *tensor.shape[span.dim + 1 :])
+    return replace(tensor, shape=shape, start=0, length=part.size).header() + part.tobytes()
+
+
+def _view(data: Bytes, shape: Sequence[int], span: Span) -> Bytes:
+    """The bytes of a span: (product of the dimensions before it, bytes that lie together)."""
+    rows = data.reshape(math.prod(shape[: span.dim]), -1)
+    step = rows.shape[1] // shape[span.dim]
+    return rows[:, span.start * step : span.stop * step]
+
+
+def _covers(one: Span, other: Span) -> bool:
+    return one.dim == other.dim and one.start <= other.start and other.stop <= one.stop
+
+
+def _checked(objects: Objects, name: str) -> tuple[Tensor, Bytes]:
+    import numpy as np
+
+    path = objects.path(name)
+    data = np.fromfile(path, np.uint8)
+    if hashlib.sha256(data.data).hexdigest() != name:
+        raise ArtifactCorrupt(f"object {name} was changed on disk; restore it from a backup")
+    with path.open("rb") as file:
+        (tensor,) = read_header(file, path)
+    return tensor, data
