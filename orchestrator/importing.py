@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TypeVar
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from storage.artifacts import ArtifactStore
 from storage.errors import ArtifactRefused, StorageError
@@ -24,7 +23,6 @@ from strategies.settings import Closed
 JOB = "job.json"
 RESULT = "result.json"
 IMPORTED = "imported.json"
-Read = TypeVar("Read", bound=BaseModel)
 
 
 class StoredFile(Closed):
@@ -87,23 +85,25 @@ def read_result(directory: Path) -> JobResult:
         ResultRefused: it is not one.
         OSError: it cannot be read.
     """
-    return _read(JobResult, directory / RESULT)
-
-
-def _read(record: type[Read], path: Path) -> Read:
     try:
-        return record.model_validate(read_json(path))
+        return JobResult.model_validate(read_json(directory / RESULT))
     except ValueError as error:
         first = str(error).replace("\n", " ")[:300]
-        raise ResultRefused(f"{path} is not a {record.__name__}: {first}") from error
+        raise ResultRefused(f"{directory / RESULT} is not a result: {first}") from error
 
 
 def _stayed(directory: Path) -> Stayed | None:
-    """What a training was to leave as it is of the fused tensors of the model that it began with."""
-    spec = _read(JobSpec, directory / JOB)
+    """What a training was to leave as it is of the fused tensors of the model that it began with.
+
+    It spares bytes and nothing else: what cannot be told, as of a job that an earlier version began, is stored whole.
+    """
+    try:
+        spec = JobSpec.model_validate(read_json(directory / JOB))
+    except (OSError, ValueError):
+        return None
     selection = spec.work.template.selection if isinstance(spec.work, TrainWork) else None
     manifests = manifests_in(Path(spec.model.path))
-    if not isinstance(selection, HalfSelection) or not manifests:
+    if not isinstance(selection, HalfSelection) or not selection.slices or not manifests:
         return None
     spans = {name: [Span(one.dim, one.start, one.stop) for one in some] for name, some in selection.slices.items()}
     return Stayed(manifests=manifests, spans=spans)

@@ -8,6 +8,7 @@ Nothing here unpickles; what would have to be is not stored.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from storage import folders, patches, safetensors
-from storage.errors import ArtifactCorrupt, ArtifactRefused
+from storage.errors import ArtifactCorrupt, ArtifactMissing, ArtifactRefused
 from storage.objects import CHUNK_BYTES, Adding, Chunks, Objects, Stored
 from storage.patches import Patch, Span, Stayed
 
@@ -45,7 +46,7 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class ManifestRecord:
-    """A stored folder. ``bytes`` is the sum of its entries, ``stored_bytes`` the size of the manifest's own object."""
+    """A stored folder. ``bytes`` is what the folder takes, ``stored_bytes`` the size of the manifest's own object."""
 
     hash: str
     bytes: int
@@ -83,11 +84,11 @@ class ArtifactStore:
     def add_folder(self, folder: Path, stayed: Stayed | None = None) -> ManifestRecord:
         """Store a folder: the model's safetensors (whole or in shards) a tensor each, every other file as it is.
 
-        Of a tensor of which spans ``stayed``, only the others are stored, over what the earlier model has.
+        Of a tensor of which spans ``stayed``, only the others are stored, over what the earlier model has; a tensor of
+        which that is not so, or whose earlier one cannot be read, is stored whole.
 
         Raises:
             ArtifactRefused: it is empty, has links or broken safetensors, or its weights are pickles only.
-            ArtifactMissing, ArtifactCorrupt: the earlier model cannot be read.
             ArtifactWriteFailed: the disk did not take it.
         """
         return self._add(folders.survey(folder, follow_links=False), follow_links=False, stayed=stayed)
@@ -120,21 +121,30 @@ class ArtifactStore:
         return self._add_manifest(entries, contents.skipped)
 
     def _earlier(self, stayed: Stayed) -> dict[str, tuple[Entry, Sequence[Span]]]:
-        entries = (entry for name in stayed.manifests for entry in self.read_manifest(name).entries)
-        tensors = {entry.path: entry for entry in entries if entry.kind == "tensor"}
+        """Entries of the tensors of which spans stayed; none of a manifest that cannot be read."""
+        tensors: dict[str, Entry] = {}
+        for name in stayed.manifests:
+            with contextlib.suppress(ArtifactMissing, ArtifactCorrupt):
+                tensors |= {entry.path: entry for entry in self.read_manifest(name).entries if entry.kind == "tensor"}
         return {name: (tensors[name], spans) for name, spans in stayed.spans.items() if name in tensors}
 
     def _add_patches(
         self, adding: Adding, tensor: safetensors.Tensor, chunks: Chunks, entry: Entry, spans: Sequence[Span]
     ) -> Entry | None:
-        """What moved of a tensor, over an earlier one; None if no more of it stayed than of any other."""
-        _, *data = chunks()
-        before = patches.read(self.objects, entry.object_hash, entry.patches)
+        """A tensor as what moved of it over an earlier one; None where it has to be stored whole, or may as well."""
+        try:
+            before = patches.read(self.objects, entry.object_hash, entry.patches)
+        except (ArtifactMissing, ArtifactCorrupt):
+            return None
+        files = patches.moved(tensor, chunks, before, spans)
+        if files is None:
+            return None
         made = []
-        for span, file in patches.changed(tensor, b"".join(data), before, spans).items():
+        for span, file in files.items():
             stored = adding.add(partial(iter, (file,)))
             made.append(Patch(span=span, object_hash=stored.hash, bytes=stored.bytes))
-        return replace(entry, patches=patches.laid_over(entry.patches, made)) if made else None
+        laid = patches.laid_over(entry.patches, made)
+        return replace(entry, patches=laid) if sum(one.bytes for one in laid) < entry.bytes else None
 
     def _add_manifest(self, entries: list[Entry], skipped: tuple[str, ...]) -> ManifestRecord:
         entries.sort(key=lambda entry: (entry.kind, entry.path))

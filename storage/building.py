@@ -1,5 +1,7 @@
 """Build ordinary folders out of manifests: read-only hard links or copies, and an index that ``from_pretrained`` reads.
 
+A tensor over which patches lie is put together and written, in each folder anew.
+
 In a folder that holds a whole model and an adapter, the adapter's configuration names the folder itself as its base, so
 that plain ``from_pretrained`` loads both. A bank of adapters, which no ``from_pretrained`` can read, has its model in a
 folder of its own beneath, where none would take that model for the answer.

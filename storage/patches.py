@@ -10,9 +10,10 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING
 
-from storage.errors import ArtifactCorrupt
+from storage.errors import ArtifactCorrupt, ArtifactMissing
 from storage.folders import MAX_PATH
 from storage.safetensors import BITS, Tensor, read_header
 
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from storage.objects import Objects
+    from storage.objects import Chunks, Objects
 
     Bytes = NDArray[np.uint8]
+    Files = dict["Span", bytes]
 
 
 @dataclass(frozen=True, order=True)
@@ -49,7 +51,7 @@ class Patch:
 
 @dataclass(frozen=True, kw_only=True)
 class Stayed:
-    """Spans of a model's tensors that a training left as they are in stored manifests."""
+    """Spans of a model's tensors that a training is said to have left as they are in stored manifests."""
 
     manifests: Sequence[str]
     spans: Mapping[str, Sequence[Span]]
@@ -70,17 +72,25 @@ def read(objects: Objects, name: str, patches: Sequence[Patch]) -> tuple[Tensor,
     return tensor, found
 
 
-def changed(tensor: Tensor, data: bytes, before: tuple[Tensor, Bytes], stayed: Sequence[Span]) -> dict[Span, bytes]:
-    """The file of a patch for each span beside those that ``stayed``; none if these did not, or are no spans of it."""
+def moved(tensor: Tensor, chunks: Chunks, before: tuple[Tensor, Bytes], stayed: Sequence[Span]) -> Files | None:
+    """The file of a patch for each span beside those that are said to have stayed, where its numbers are others.
+
+    ``chunks`` are the tensor's file, its header first. None: the earlier tensor is of another kind, what is said does
+    not hold, or there is no such patch.
+    """
     import numpy as np
 
     earlier, file = before
-    if (tensor.dtype, tensor.shape) != (earlier.dtype, earlier.shape) or not _are_spans_of(stayed, tensor):
-        return {}
-    new, old = np.frombuffer(data, np.uint8), file[earlier.start :]
-    if not all(np.array_equal(_view(new, tensor.shape, one), _view(old, tensor.shape, one)) for one in stayed):
-        return {}
-    return {one: _file(tensor, new, one) for one in _beside(stayed, tensor.shape)}
+    if (tensor.dtype, tensor.shape) != (earlier.dtype, earlier.shape) or not _can_be_cut(tensor, stayed):
+        return None
+    new, old = np.frombuffer(b"".join(islice(chunks(), 1, None)), np.uint8), file[earlier.start :]
+
+    def is_equal(span: Span) -> bool:
+        return np.array_equal(_view(new, tensor.shape, span), _view(old, tensor.shape, span))
+
+    if not all(map(is_equal, stayed)):
+        return None
+    return {one: _file(tensor, new, one) for one in _beside(stayed, tensor.shape) if not is_equal(one)}
 
 
 def laid_over(earlier: Sequence[Patch], later: Sequence[Patch]) -> tuple[Patch, ...]:
@@ -88,8 +98,11 @@ def laid_over(earlier: Sequence[Patch], later: Sequence[Patch]) -> tuple[Patch, 
     return (*(one for one in earlier if not any(_covers(new.span, one.span) for new in later)), *later)
 
 
-def _are_spans_of(stayed: Sequence[Span], tensor: Tensor) -> bool:
-    """Whether they are of one dimension, inside, and leave something out; parts of bytes have no place of their own."""
+def _can_be_cut(tensor: Tensor, stayed: Sequence[Span]) -> bool:
+    """Whether the spans are of one dimension, inside, and leave something out that SQL can name.
+
+    Numbers of less than a byte have no place of their own.
+    """
     return (
         tensor.length > 0
         and BITS[tensor.dtype] >= 8
@@ -134,7 +147,10 @@ def _checked(objects: Objects, name: str) -> tuple[Tensor, Bytes]:
     import numpy as np
 
     path = objects.path(name)
-    data = np.fromfile(path, np.uint8)
+    try:
+        data = np.fromfile(path, np.uint8)
+    except FileNotFoundError as error:
+        raise ArtifactMissing(f"object {name} was collected meanwhile; restore it from a backup") from error
     if hashlib.sha256(data.data).hexdigest() != name:
         raise ArtifactCorrupt(f"object {name} was changed on disk; restore it from a backup")
     with path.open("rb") as file:

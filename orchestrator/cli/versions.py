@@ -240,7 +240,11 @@ def _new_bytes(facts: dict[str, Any]) -> str | None:
         return None
     if new["bound"] is None:
         return f"{new['share']:.1%} of its own"
-    more = "; more, for its parent's tensors have other names or another type" if new["share"] > new["bound"] else ""
+    more = (
+        "; more: the parent's tensors have other names or another type, or are gone"
+        if new["share"] > new["bound"]
+        else ""
+    )
     return f"{new['share']:.1%} of its own, at most {new['bound']:.1%} by its plan{more}"
 
 

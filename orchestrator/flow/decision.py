@@ -181,8 +181,8 @@ def queue_measure(
     sources = [job.source_file(batch, "new") for batch in batches] + [job.source_file(batch, "old") for batch in old]
     question = records.fingerprint([[one.batch, one.sha256] for one in sources])
     division = _division(session, parent, settings)
-    reference = next((batch.id for batch in old if batch.kind == "anchor"), None)
-    work = MeasureWork(sources=tuple(sources), training=settings.training, reference=reference, **division)
+    anchor = next((batch.id for batch in old if batch.kind == "anchor"), None)
+    work = MeasureWork(sources=tuple(sources), training=settings.training, compared_with=anchor, **division)
     training, divided = work.training.model_dump(mode="json"), work.model_dump(mode="json", include={*division})
     told = f":{records.fingerprint(divided)[:16]}" if division else ""
     return queue.queue(

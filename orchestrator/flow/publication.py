@@ -69,7 +69,9 @@ def is_ready(app: App, stream_name: str, number: int) -> bool:
 
 
 def prepare(app: App, stream_id: str, version_id: int) -> Path:
-    """Make the version's folder, by hard links where the file system is the same; one with damage is made anew.
+    """Make the version's folder, by hard links where the file system is the same and copies of tensors with patches.
+
+    One with damage is made anew.
 
     Raises:
         Conflict: the folder belongs to another stream.

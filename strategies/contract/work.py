@@ -99,9 +99,11 @@ class MeasureWork(Closed):
     """At most this many train-side documents of each source are scored, chosen by digest."""
     tokens: int = 50_000
     """Scoring of a source ends with the window, answer or document that brings it to this many tokens. Old sources but
-    the reference share as many, so that a decision costs no more however many batches there have been."""
-    reference: int | None = None
-    """The batch that new ones are compared with, scored as they are; None: all old ones together."""
+    ``compared_with`` share as many, so that a decision costs little more the more batches there have been."""
+    least: int = 4_096
+    """Yet each is scored on so many, for what is new is also told from the greatest loss among all that is known."""
+    compared_with: int | None = None
+    """The batch whose loss that of new ones is compared with, scored on all ``tokens``; None: all old ones together."""
     window: int = 256
     training: TrainingSettings
     sample: SampleWork | None = None

@@ -168,8 +168,10 @@ class _Bench:
 
 def scored_tokens(work: MeasureWork, source: SourceFile) -> int:
     """How many tokens of a source go through the model."""
-    sharing = [one.batch for one in work.sources if one.role == "old" and one.batch != work.reference]
-    return work.tokens // len(sharing) if source.batch in sharing else work.tokens
+    sharing = [one.batch for one in work.sources if one.role == "old" and one.batch != work.compared_with]
+    if source.batch not in sharing:
+        return work.tokens
+    return min(work.tokens, max(work.least, work.tokens // len(sharing)))
 
 
 def _bounded(examples: Sequence[Example], tokens: int) -> list[Example]:

@@ -85,6 +85,9 @@ def resolve_stage(
     refused = _refused(signals, strategy, _kinds(composition))
     shares["replay"], rate = _differ(refused, replay=shares["replay"], rate=rate, pinned=pinned)
     chosen, drawn = selection.resolve(signals, composition.selection)
+    if isinstance(composition.consolidation, MergeConsolidation):
+        # The mean of equal numbers may round to another one, and is stored anew.
+        drawn.pop("new_bytes_bound", None)
     values = {
         "strategy": Explained(value=strategy, origin=common.SETTINGS),
         **screws,

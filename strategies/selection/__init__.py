@@ -38,7 +38,7 @@ def resolve(
     if bound is not None:
         values["new_bytes_bound"] = Explained(
             value=round(bound, 4),
-            origin="(embeddings + head + what moves of the blocks, fused tensors whole) / all, + 0.02",
+            origin="(embeddings + head + what moves of the blocks) / all, + 0.02",
         )
     return chosen, values
 

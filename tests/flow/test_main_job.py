@@ -30,7 +30,7 @@ def test_what_is_new_is_compared_with_the_anchor(daemon: Daemon) -> None:
         (anchor,) = session.scalars(select(Batch.id).where(Batch.kind == "anchor"))
         spec = session.scalars(select(Job.spec).where(Job.name == "measure").order_by(Job.id.desc())).first()
     assert spec is not None
-    assert spec["work"]["reference"] == anchor
+    assert spec["work"]["compared_with"] == anchor
 
 
 def test_a_retrain_with_replay_learns_and_goes_live(daemon: Daemon) -> None:

@@ -31,9 +31,6 @@ SCORE = {
 }
 SCORE |= {"examples": 1, "tokens": 1, "bytes": 1, "results": "out/scores.parquet"}
 
-JOB = {"job": 1, "attempt": 1, "stream": "s", "name": "measure", "task": "causal-lm", "seed": 1, "threads": 1}
-JOB |= {"model": {"path": "/base"}, "work": {"kind": "measure", "sources": [], "training": {}}}
-
 
 @pytest.fixture
 def finished(tmp_path: Path) -> Path:
@@ -44,7 +41,6 @@ def finished(tmp_path: Path) -> Path:
     (folder / "out" / "scores.parquet").write_bytes(b"rows")
     (folder / "out" / "rows.bits").write_bytes(b"\1")
     (folder / "checkpoints" / "step-1").mkdir(parents=True)
-    (folder / "job.json").write_text(json.dumps(JOB))
     write_result(folder, {"answer/model": "out/model"})
     return folder
 
@@ -94,7 +90,7 @@ def test_clean_up_keeps_evidence_and_gives_the_rest_back(finished: Path) -> None
     (finished / "job.log").write_text("done")
     cleanup.tidy([cleanup.Leftover(attempt=1, directory=finished, stored=True)])
     left = sorted(str(path.relative_to(finished)) for path in finished.rglob("*") if path.is_file())
-    assert left == ["job.json", "job.log", "out/rows.bits", "result.json"]
+    assert left == ["job.log", "out/rows.bits", "result.json"]
     assert not (finished / "checkpoints").exists()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
 
@@ -138,6 +138,48 @@ def test_a_tensor_of_which_the_spans_do_not_hold_is_stored_whole(
         case "type":
             tensor = tensor.to(torch.bfloat16)
     made = store.add_folder(saved(tmp_path / "second", tensor), stayed(first, *spans))
+    assert sizes(made) == []
+    assert torch.equal(back(store, made, tmp_path / "out")[FUSED], tensor)
+
+
+def test_what_did_not_move_after_all_is_not_stored_anew(
+    store: ArtifactStore, base: Tensor, first: ManifestRecord, tmp_path: Path
+) -> None:
+    folder = saved(tmp_path / "second", base, other=torch.ones(3))
+    assert store.add_folder(folder, stayed(first, *thirds(0))) == first
+    one = saved(tmp_path / "third", moved(base, 1, *thirds(2)), other=torch.ones(3))
+    (size,) = sizes(store.add_folder(one, stayed(first, *thirds(1))))
+    assert size < 4 * SIZE * SIZE + 200
+
+
+def test_a_tensor_whose_patches_come_to_its_size_is_stored_whole(
+    store: ArtifactStore, base: Tensor, first: ManifestRecord, tmp_path: Path
+) -> None:
+    earlier, tensor, count = first, base, []
+    for stage, kept in enumerate(((2,), (0,), (1,))):
+        tensor = moved(tensor, stage, *(one for at in range(3) if at not in kept for one in thirds(at)))
+        earlier = store.add_folder(saved(tmp_path / f"next-{stage}", tensor), stayed(earlier, *thirds(*kept)))
+        count.append(len(sizes(earlier)))
+        assert torch.equal(back(store, earlier, tmp_path / f"out-{stage}")[FUSED], tensor)
+    assert count == [1, 0, 2]
+
+
+@pytest.mark.parametrize("lost", ["the manifest", "the tensor"])
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:-1] + b"?")])
+def test_a_tensor_whose_earlier_one_cannot_be_read_is_stored_whole(
+    store: ArtifactStore,
+    base: Tensor,
+    first: ManifestRecord,
+    tmp_path: Path,
+    lost: str,
+    damage: Callable[[Path], object],
+) -> None:
+    (entry,) = (one for one in first.entries if one.path == FUSED)
+    path = store.path(first.hash if lost == "the manifest" else entry.object_hash)
+    path.chmod(0o644)
+    damage(path)
+    tensor = moved(base, 1, *thirds(1))
+    made = store.add_folder(saved(tmp_path / "second", tensor), stayed(first, *thirds(0, 2)))
     assert sizes(made) == []
     assert torch.equal(back(store, made, tmp_path / "out")[FUSED], tensor)
 

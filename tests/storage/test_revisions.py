@@ -212,3 +212,13 @@ def test_what_a_manifest_has_stays_and_patches_may_be_laid_over_it(old: Old) -> 
         session.execute(insert(ManifestEntry).values(**entry, kind="patch", path="h[0:1:2]"))
         found = session.execute(select(ManifestEntry.kind, ManifestEntry.path).order_by(ManifestEntry.path)).all()
     assert [tuple(one) for one in found] == [("file", "config.json"), ("tensor", "h"), ("patch", "h[0:1:2]")]
+
+
+def test_a_measure_job_that_waits_can_still_be_read(old: Old) -> None:
+    spec = told(None, kind="measure", sources=[], training={}, old_in_full=16)
+    apart = {"decision_id": None, "plan_id": None, "state": "queued"}
+    old.add(jobs=[{**JOB, **apart, "id": 7, "kind": "measure", "name": "measure", "key": "measure:1", "spec": spec}])
+    old.database.upgrade()
+    with old.database.read() as session:
+        found = QueuedSpec.model_validate(session.get_one(Job, 7).spec)
+    assert found.work.kind == "measure"

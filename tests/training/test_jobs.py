@@ -82,18 +82,21 @@ def test_old_sources_share_the_tokens_that_the_new_one_and_its_reference_are_sco
         )
         for at, name in enumerate(("batch-9", "batch-7", "batch-1", "batch-2"))
     ]
-    work = {"kind": "measure", "sources": [makers.as_json(one) for one in sources], "training": makers.training()}
+    told = [makers.as_json(one) for one in sources]
+    work = {"kind": "measure", "sources": told, "training": makers.training(), "least": 1}
 
     def losses(name: str, **changes: int) -> dict[str, float | None]:
         measured = makers.carry_out(tmp_path / name, makers.spec({**work, **changes}, llama)).measured
         return {one.name: one.loss for one in measured}
 
-    third, half = losses("third", tokens=600), losses("half", tokens=400, reference=7)
-    few, many = losses("few", tokens=200, reference=7), losses("many", tokens=1200)
+    third, half = losses("third", tokens=600), losses("half", tokens=400, compared_with=7)
+    few, many = losses("few", tokens=200, compared_with=7), losses("many", tokens=1200)
     assert len({few["batch-7"], third["batch-9"], many["batch-9"]}) == 3, "more tokens say more"
     assert [third[name] for name in ("batch-1", "batch-2")] == [half[name] for name in ("batch-1", "batch-2")]
     assert third["batch-7"] == few["batch-7"]
     assert half["batch-7"] == many["batch-7"]
+    assert losses("least", tokens=400, least=200, compared_with=7) == half
+    assert losses("more", tokens=600, least=1000) == losses("all", tokens=600, least=600)
 
 
 def test_a_measure_job_reads_and_tokenises_a_source_once_whatever_it_is_divided_into(

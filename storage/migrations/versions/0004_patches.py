@@ -1,4 +1,4 @@
-"""A manifest may lay patches over an earlier model's tensors.
+"""A manifest may lay patches over an earlier model's tensors; a measure job is told another way what it may cost.
 
 Revision ID: 0004
 Revises: 0003
@@ -15,6 +15,7 @@ branch_labels: str | None = None
 depends_on: str | None = None
 
 KINDS = "kind IN ('file', 'tensor', 'patch')"
+JOBS = sa.table("jobs", sa.column("id"), sa.column("kind"), sa.column("spec", sa.JSON))
 
 
 def upgrade() -> None:
@@ -23,6 +24,7 @@ def upgrade() -> None:
     else:
         op.drop_constraint(op.f("ck_manifest_entries_kind_known"), "manifest_entries", type_="check")
         op.create_check_constraint(op.f("ck_manifest_entries_kind_known"), "manifest_entries", KINDS)
+    _tell_measure_jobs()
 
 
 def downgrade() -> None:
@@ -52,3 +54,12 @@ def _make_entries_anew() -> None:
     op.execute(sa.insert(made).from_select(made.columns.keys(), sa.select(before)))
     op.drop_table("manifest_entries_before")
     op.create_index(op.f("ix_manifest_entries_object_hash"), "manifest_entries", ["object_hash"])
+
+
+def _tell_measure_jobs() -> None:
+    """Jobs that wait, and those that may be asked for again, must be readable; each on its own, for specs are large."""
+    bind = op.get_bind()
+    for key in bind.scalars(sa.select(JOBS.c.id).where(JOBS.c.kind == "measure")).all():
+        spec = bind.scalars(sa.select(JOBS.c.spec).where(JOBS.c.id == key)).one()
+        work = {name: value for name, value in spec["work"].items() if name != "old_in_full"}
+        bind.execute(sa.update(JOBS).where(JOBS.c.id == key).values(spec={**spec, "work": work}))
