@@ -130,6 +130,12 @@ def test_half_and_replay_go_together() -> None:
     assert 0.5 < made.values["new_bytes_bound"].value <= 1
 
 
+def test_no_bound_of_new_bytes_is_promised_where_halves_are_merged() -> None:
+    made = plan(name="half-finetune", consolidation="merge")
+    assert "new_bytes_bound" not in made.values
+    assert made.values["trainable_share"].value < 1
+
+
 def test_half_of_an_adapter_names_the_adapters_that_stay() -> None:
     made = plan(signals({"tuner": "lora"}), name="half-finetune")
     assert train_job(made).selection.lora is not None
