@@ -75,8 +75,8 @@ def read(objects: Objects, name: str, patches: Sequence[Patch]) -> tuple[Tensor,
 def moved(tensor: Tensor, chunks: Chunks, before: tuple[Tensor, Bytes], stayed: Sequence[Span]) -> Files | None:
     """The file of a patch for each span beside those that are said to have stayed, where its numbers are others.
 
-    ``chunks`` are the tensor's file, its header first. None: the earlier tensor is of another kind, what is said does
-    not hold, or there is no such patch.
+    ``chunks`` are the tensor's file, its header first. None: the earlier tensor has another type or shape, a span that
+    is said to have stayed has moved, or the tensor cannot be cut so; it is to be stored whole.
     """
     import numpy as np
 

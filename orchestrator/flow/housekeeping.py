@@ -17,6 +17,7 @@ from orchestrator.app import App
 from orchestrator.clock import Clock
 from orchestrator.flow import publication, records
 from orchestrator.flow.alerts import alert
+from orchestrator.importing import JOB
 from storage import collect as collecting
 from storage import events
 from storage import scrub as scrubbing
@@ -119,7 +120,7 @@ def _wanted(app: App) -> str:
 
 def _order(directory: Path) -> str:
     try:
-        return (directory / "job.json").read_text(encoding="utf-8")
+        return (directory / JOB).read_text(encoding="utf-8")
     except OSError:  # not begun yet, or on another machine
         return ""
 

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from orchestrator.errors import RekindleError
+from orchestrator.importing import JOB
 from orchestrator.jobs.executors.contract import Grant
 from orchestrator.jobs.records import Case
 from storage.artifacts import ArtifactStore
@@ -70,7 +71,7 @@ def prepare(made_to: Order, store: ArtifactStore, models: Path) -> None:
     made_to.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     # The job counts from here how long no daemon has shown itself.
     (made_to.directory / "adopted.json").touch()
-    write_json_atomic(made_to.directory / "job.json", spec.model_dump(mode="json"))
+    write_json_atomic(made_to.directory / JOB, spec.model_dump(mode="json"))
 
 
 def resolve(made_to: Order, store: ArtifactStore, models: Path) -> JobSpec:
