@@ -5,12 +5,14 @@
 ``domains``: an English base, its own domain as the anchor, then five domains in turn. ``temporal``: minutes of one
 committee, a batch a year. Rates are tuned for every arm alike; reported are losses on fixed validation files, which no
 arm sees. By year, ``retrain`` starts again at every fifth year only, and there the others are compared with it.
+``reordered``: the domains the other way round, strong shifts first, for the choice between strategies, whose rules were
+made from the other two.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -32,7 +34,7 @@ DOMAINS = ("speeches-en", "reviews-en", "peps-en", "novels-de", "code-python")
 """In the order of the stages; the last two are strong shifts."""
 TUNED_ON = ("speeches-en", "novels-de")
 RETRAIN_EVERY = 5
-PARTS = ("domains", "temporal")
+PARTS = ("domains", "temporal", "reordered")
 RATES = (1e-4, 3e-4, 1e-3)
 """No three rates have all arms within: under the strong shifts naive is best at the least, replay at the greatest."""
 YEAR_RATES = (3e-4, 1e-3, 3e-3)
@@ -80,6 +82,9 @@ ARMS = (
     Arm(name="replay 25 %", strategy={"name": "rewarm-replay", "mixing": {"share": 0.25}}, all_seeds=False),
 )
 """A method more is a line more; with the first seed alone unless it is one of the seven that are always compared."""
+ALWAYS = tuple(arm for arm in ARMS if arm.all_seeds)
+ARMS_OF = {"domains": ARMS, "temporal": ARMS, "reordered": ALWAYS}
+"""Part -> what is compared there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +138,8 @@ PRESETS = {
         train_batch_size=4,
         measured_tokens=2_000,
         domains=("speeches-en", "novels-de", "code-python"),
-        arms=tuple(arm.name for arm in ARMS if arm.all_seeds),
+        arms=tuple(arm.name for arm in ALWAYS),
+        parts=("domains", "temporal"),
     ),
     "standard": Preset(
         name="standard",
@@ -217,7 +223,7 @@ def needs(model: Path, data: Path, preset: Preset) -> Iterator[Path]:
     """Files that a preset reads."""
     yield from model_files(model)
     sources = [f"{LM}/{ANCHOR}"]
-    if preset.has("domains"):
+    if preset.has("domains") or preset.has("reordered"):
         sources += [f"{LM}/{name}" for name in (*TUNED_ON, *preset.domains)]
     if preset.has("temporal"):
         sources += years_of(data, preset)
@@ -226,8 +232,17 @@ def needs(model: Path, data: Path, preset: Preset) -> Iterator[Path]:
 
 def domain_streams(texts: Texts) -> Streams:
     """Domains in turn."""
+    return _in_turn(texts, texts.preset.domains)
+
+
+def reordered_streams(texts: Texts) -> Streams:
+    """The same domains from the last to the first; rates are tuned on the same stream as there."""
+    return _in_turn(texts, texts.preset.domains[::-1])
+
+
+def _in_turn(texts: Texts, order: Sequence[str]) -> Streams:
     preset = texts.preset
-    anchor, tuned_on, stages = ([f"{LM}/{name}" for name in names] for names in ((ANCHOR,), TUNED_ON, preset.domains))
+    anchor, tuned_on, stages = ([f"{LM}/{name}" for name in names] for names in ((ANCHOR,), TUNED_ON, order))
     tuning = _stream(texts, anchor[0], preset.tuning_tokens, tuned_on, preset.tuning_tokens, tuning=True)
     stream = _stream(texts, anchor[0], preset.tokens, stages, preset.tokens)
     fixed = tuple(texts.fixed(name, preset.fixed_documents) for name in (*anchor, *stages))
@@ -267,28 +282,28 @@ def by_year(arms: Sequence[Arm]) -> tuple[Arm, ...]:
 
 
 def measure(model: Path, data: Path, preset: Preset, *, carry: Carry) -> Record:
-    """Both streams under every arm."""
+    """The streams under every arm."""
     place = harness.CACHE / "domains" / preset.name
     training: Json = {"train_batch_size": preset.train_batch_size, "max_length": preset.max_length, "save_seconds": 1e9}
     found: Record = {"preset": asdict(preset)}
-    arms = preset.of(ARMS)
-    streams = {
-        "domains": (domain_streams, arms, RATES),
-        "temporal": (temporal_streams, by_year(arms), YEAR_RATES),
+    arms = {part: preset.of(defined) for part, defined in ARMS_OF.items()}
+    streams: dict[str, tuple[Callable[[Texts], Streams], Sequence[Arm], Sequence[float], Arm | None]] = {
+        "domains": (domain_streams, arms["domains"], RATES, NAIVE),
+        "temporal": (temporal_streams, by_year(arms["temporal"]), YEAR_RATES, NAIVE),
+        "reordered": (reordered_streams, arms["reordered"], RATES, None),
     }
-    for name, (made, arms, rates) in streams.items():
-        if not preset.has(name):
+    for name, (made, compared, rates, reference) in streams.items():
+        if not (preset.has(name) and compared):
             continue
-        texts = Texts(model, data, place / "texts" / name, preset)
         run = lineup.run(
-            arms,
-            made(texts),
+            compared,
+            made(Texts(model, data, place / "texts" / name, preset)),
             rates=rates,
             seeds=preset.seeds,
             training=training,
             place=place,
             carry=carry,
-            reference=NAIVE,
+            reference=reference,
         )
         found |= {name: run} if run["cells"] else {}
     return {**found, "side_by_side_s": lineup.side_by_side_s(found[name] for name in PARTS if name in found)}

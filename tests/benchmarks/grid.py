@@ -54,10 +54,14 @@ def main(grid: Grid, argv: Sequence[str] | None) -> int:
 
     The JSON has all of the preset that has been carried out by now, so that a grid may be run arm by arm.
     """
-    given = _options(grid).parse_args(argv)
+    parser = _options(grid)
+    given = parser.parse_args(argv)
     if given.any_code:
         os.environ[ANY_CODE] = "1"
     preset = grid.presets[given.preset]
+    for option, some, of in (("--arm", given.arm, preset.arms), ("--part", grid.parts and given.part, preset.parts)):
+        if of and not set(some or ()) <= set(of):
+            parser.error(f"{option}: {given.preset} has {', '.join(of)}; choose of these, or another preset")
     asked = replace(
         preset,
         seeds=preset.seeds[: given.seeds],

@@ -88,13 +88,19 @@ def main_job(found: Record, path: Path) -> None:
 
 
 def domain_losses(found: Record, path: Path) -> None:
-    """Loss of the anchor and of every domain after every stage; and the mean over the years so far."""
+    """Loss of the anchor and of every domain after every stage, in either order; and the mean over the years so far."""
     if "domains" in found:
-        names = reading.stages_of(found["domains"])
-        panels = {name: _losses(found["domains"], name) for name in (domains.ANCHOR, *names)}
-        draw(panels, path, x=["base", *names], xlabel="after", ylabel="loss, nats a token")
+        _in_turn(found["domains"], path)
     if "temporal" in found:
         _years(found["temporal"], path.with_name(f"{path.stem}-years.png"))
+    if "reordered" in found:
+        _in_turn(found["reordered"], path.with_name(f"{path.stem}-reordered.png"))
+
+
+def _in_turn(grid: Record, path: Path) -> None:
+    names = reading.stages_of(grid)
+    panels = {name: _losses(grid, name) for name in (domains.ANCHOR, *names)}
+    draw(panels, path, x=["base", *names], xlabel="after", ylabel="loss, nats a token")
 
 
 def _years(grid: Record, path: Path) -> None:

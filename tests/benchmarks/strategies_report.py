@@ -8,12 +8,14 @@ from tests.benchmarks import class_tables, domain_tables, reading, sft_tables, t
 from tests.benchmarks.cells import EARLIER, cells_of
 from tests.benchmarks.classes import ARMS as CLASS_ARMS
 from tests.benchmarks.classes import SETS
-from tests.benchmarks.domains import ARMS as TEXT_ARMS
+from tests.benchmarks.domains import ARMS_OF as TEXT_ARMS
 from tests.benchmarks.figures import Goal, goals_line, goals_table, listed, shown
 from tests.benchmarks.lineup import Arm
 from tests.benchmarks.reading import Record
 from tests.benchmarks.sft import ARMS as SFT_ARMS
 
+Defined = Mapping[str, Sequence[Arm]]
+"""Part of a benchmark -> its arms."""
 NO_BOUND = (
     "Joint training ends below nearest mean: of so few documents and passes it is no upper bound, "
     "and nothing is claimed beside it."
@@ -32,7 +34,7 @@ FORGOTTEN = (
 
 
 def domains(found: Record) -> str:
-    """Both streams, as far as they were run."""
+    """Each stream, as far as it was run."""
     preset = found["preset"]
     sizes = (
         f"{preset['tokens']:,} tokens a domain and {preset['year_tokens']:,} a year, scored on"
@@ -43,6 +45,8 @@ def domains(found: Record) -> str:
         parts += _domains(found["domains"], len(preset["domains"]))
     if "temporal" in found:
         parts += _years(found["temporal"])
+    if "reordered" in found:
+        parts += _reordered(found["reordered"])
     return "\n\n".join(part for part in parts if part)
 
 
@@ -77,20 +81,36 @@ def _years(grid: Record) -> list[str]:
     ]
 
 
+def _reordered(grid: Record) -> list[str]:
+    return [
+        "The domains in the opposite order, strong shifts first, at the rates of the first stream. No rule of `auto`"
+        " was made from these.",
+        domain_tables.domains_table(grid),
+        text_tables.old_shares(grid),
+        "What was expected:",
+        goals_table(text_tables.auto_goal(grid)),
+        text_tables.auto_words(grid, rules_from_it=False),
+    ]
+
+
 def _beside(grid: Record) -> str:
     """What the goals of a stream of texts leave out."""
     return listed([reading.uncompared(grid), text_tables.half_words(grid), text_tables.auto_words(grid)])
 
 
 def domains_line(found: Record) -> str:
-    """How many goals were met of either stream, and which were missed."""
-    streams = {"domains": domain_tables.domain_goals, "temporal": year_tables.temporal_goals}
+    """How many goals were met of each stream, and which were missed."""
+    streams = {
+        "domains": domain_tables.domain_goals,
+        "temporal": year_tables.temporal_goals,
+        "reordered": text_tables.auto_goal,
+    }
     return _line(found, {name: goals(found[name]) for name, goals in streams.items() if name in found}, TEXT_ARMS)
 
 
-def _line(found: Record, goals: Mapping[str, Sequence[Goal]], defined: Sequence[Arm]) -> str:
+def _line(found: Record, goals: Mapping[str, Sequence[Goal]], defined: Defined) -> str:
     return ". ".join(
-        f"{name} ({carried(found, found[name], defined)}): {goals_line(some)}" for name, some in goals.items()
+        f"{name} ({carried(found, found[name], defined[name])}): {goals_line(some)}" for name, some in goals.items()
     )
 
 
@@ -102,7 +122,7 @@ def classes(found: Record) -> str:
         f"{train} training and {test} test documents a class, {preset['epochs']:g} epochs a task; accuracy over all"
         " classes so far, on the published test split"
     )
-    parts = [origin(found, sizes, CLASS_ARMS), reading.COST_WORDS]
+    parts = [origin(found, sizes, dict.fromkeys(SETS, CLASS_ARMS)), reading.COST_WORDS]
     for name, goals in _class_goals(found).items():
         grid = found[name]
         parts += [f"{name}:", class_tables.class_table(grid), reading.rate_notes(grid), goals_table(goals)]
@@ -116,7 +136,7 @@ def classes(found: Record) -> str:
 
 def classes_line(found: Record) -> str:
     """How many goals were met of each data set, and which were missed."""
-    return _line(found, _class_goals(found), CLASS_ARMS)
+    return _line(found, _class_goals(found), dict.fromkeys(SETS, CLASS_ARMS))
 
 
 def _class_goals(found: Record) -> dict[str, list[Goal]]:
@@ -129,7 +149,7 @@ def sft(found: Record) -> str:
     preset, grid = found["preset"], found["families"]
     sizes = f"{preset['examples']} examples a family, {preset['epochs']:g} passes, {preset['test']} test documents each"
     parts = [
-        origin(found, sizes, SFT_ARMS),
+        origin(found, sizes, {"families": SFT_ARMS}),
         reading.COST_WORDS,
         "Answers' losses are nats a token; `scan` is scored by exact matches, of which an answer that was cut"
         f" (at {preset['max_length'] - 1} tokens) is none. OP is the mean over the other five families at the"
@@ -154,15 +174,16 @@ def sft_line(found: Record) -> str:
 # --- where figures come from ---------------------------------------------------------------------------------------
 
 
-def origin(found: Record, sizes: str, defined: Sequence[Arm]) -> str:
-    """Where the figures come from; ``defined`` are the grid's arms."""
+def origin(found: Record, sizes: str, defined: Defined) -> str:
+    """Where the figures come from."""
+    grids = {name: (grid, defined[name]) for name, grid in _grids(found).items()}
     parts = [
         f"Preset `{found['preset']['name']}`: {sizes}.",
-        *(f"{name}: {carried(found, grid, defined)}." for name, grid in _grids(found).items()),
+        *(f"{name}: {carried(found, *one)}." for name, one in grids.items()),
         f"{_several('commit', _commits(found))}, torch {' and '.join(_torches(found))} on"
         f" {found['machine']['cores']} cores, {found['side_by_side_s'] / 60:.0f} minutes of both cores.",
         f"The learning rate of every arm is tuned alike: three rates, one seed, on {_tuned_on(found)}.",
-        _told("Not carried out", {name: _missing(found, grid, defined) for name, grid in _grids(found).items()}),
+        _told("Not carried out", {name: _missing(found, *one) for name, one in grids.items()}),
         _told("Failed", {name: _failed(grid) for name, grid in _grids(found).items()}),
         _earlier(found),
     ]

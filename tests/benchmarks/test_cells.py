@@ -240,11 +240,28 @@ def test_rates_are_chosen_on_select_alone(streams: lineup.Streams) -> None:
     assert stream.hashes() == streams.tuning.hashes()
 
 
+def test_reordered_domains_are_the_same_the_other_way_round_and_tuned_on_the_same_stream(tmp_path: Path) -> None:
+    model, data = models.llama(tmp_path / "llama", chat=True), worlds.lm_data(tmp_path / "data")
+    texts = [domains.Texts(model, data, tmp_path / part, domains.PRESETS["smoke"]) for part in ("one", "other")]
+    there, back = domains.domain_streams(texts[0]), domains.reordered_streams(texts[1])
+    assert back.tuning.hashes() == there.tuning.hashes()
+    assert [one.source.name for one in back.stream.stages] == [one.source.name for one in there.stream.stages][::-1]
+    assert sorted(back.stream.hashes()) == sorted(there.stream.hashes())
+
+
 def test_the_rates_that_are_tried_name_no_cell_anew() -> None:
     arm = arm_of(classes.ARMS, "mos")
     assert arm.first_rates != arm.rates
     assert arm.facts() == replace(arm, rates=arm.first_rates, first_rates=None).facts()
     assert replace(arm, first_rates=None).facts() != arm.facts()
+
+
+def test_an_arm_or_a_part_that_a_preset_lacks_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its cells would be carried out and stand in no result."""
+    for option in (["--arm", "mos"], ["--part", "reordered"]):
+        with pytest.raises(SystemExit):
+            domains.main(["--preset", "quick", *option])
+        assert f"{option[0]}: quick has " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("module", [domains, classes, sft])

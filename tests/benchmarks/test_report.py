@@ -38,7 +38,7 @@ def test_the_rate_is_the_best_on_select_of_the_arms_own() -> None:
 
 def test_every_grid_has_a_report_and_a_plot(tmp_path: Path) -> None:
     found = {
-        "domains": result(domains=domain_grid(), temporal=year_grid()),
+        "domains": result(domains=domain_grid(), temporal=year_grid(), reordered=domain_grid()),
         "classes": result(clinc150=class_grid(), banking77=class_grid()),
         "sft": result(families=sft_grid()),
     }
@@ -50,6 +50,19 @@ def test_every_grid_has_a_report_and_a_plot(tmp_path: Path) -> None:
         one.draw(found[name], tmp_path / f"{name}.png")
         assert (tmp_path / f"{name}.png").stat().st_size > 10_000
     assert (tmp_path / "domains-years.png").exists()
+    assert (tmp_path / "domains-reordered.png").exists()
+
+
+def test_of_the_reordered_domains_auto_is_what_is_judged() -> None:
+    grid = domain_grid()
+    some = {**grid, "cells": [cell for cell in grid["cells"] if cell["cell"]["arm"] in ("replay", "auto")]}
+    said = strategies_report.domains(result(reordered=some))
+    assert "reordered: 2 of 7 arms, 1 of 1 seed." in said
+    assert "Not carried out: reordered: naive | retrain | half | half, replay | infinite (seed 1)." in said
+    assert "| average loss at the end: auto above the best single choice (replay) |" in said
+    assert "figures from these very cells" not in said
+    line = strategies_report.domains_line(result(reordered=some))
+    assert line == "reordered (2 of 7 arms, 1 of 1 seed): 1 of 1 goals met"
 
 
 def test_a_part_of_a_grid_has_a_report_and_a_plot_of_its_own(tmp_path: Path) -> None:

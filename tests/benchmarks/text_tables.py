@@ -56,17 +56,16 @@ def auto_goal(grid: Record) -> list[Goal]:
     return [Goal(what=what, measured=paired(grid, "auto", best, _above), limit=0.01)]
 
 
-def auto_words(grid: Record) -> str:
-    """What the row of auto's goal does not show by itself."""
+def auto_words(grid: Record, *, rules_from_it: bool = True) -> str:
+    """What the row of auto's goal does not show by itself; whether its rules have figures of these cells."""
     best, said = _best_choice(grid), []
     if best is None:
         return ""
     auto, single = cells(grid, "auto"), cells(grid, best)
     if all(end(auto[seed]) == end(single[seed]) for seed in auto.keys() & single.keys()):
-        said.append(
-            f"`auto` chose what `{best}` is at every stage, so that its row beside the best single choice holds by"
-            " construction; and the rule that chose so has its figures from these very cells."
-        )
+        chose = f"`auto` chose what `{best}` is at every stage, so that its row beside the best single choice holds by"
+        judged = "; and the rule that chose so has its figures from these very cells." if rules_from_it else "."
+        said.append(f"{chose} construction{judged}")
     above = paired(grid, "auto", "retrain", _above)
     if above.values:
         times = paired(grid, "retrain", "auto", lambda a, b: cost(a)["tokens"] / cost(b)["tokens"])
