@@ -76,7 +76,10 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """What one decision did and cost; ``cpu_s`` by the kind of job."""
+    """What one decision did and cost.
+
+    ``cpu_s`` by the kind of job: a daemon has what is scored under ``gate`` from its evaluations of earlier versions.
+    """
 
     strategy: str
     reason: str
@@ -146,7 +149,9 @@ class Line:
         """Decide on new batches, train, and make the result live."""
         cpu: dict[str, float] = {}
         with _clocked(cpu, "measure"):
-            signals = self._signals(batches)
+            measured = self._measured(batches)
+        with _clocked(cpu, "gate"):
+            signals = self._signals(batches, measured)
         plan = self._setting.plan(signals)
         done: dict[str, Done] = {}
         files = _Files(
@@ -194,18 +199,26 @@ class Line:
         anchor = [] if self._setting.anchor is None else [self._setting.anchor]
         return [*anchor, *self._trained]
 
-    def _signals(self, batches: Sequence[Batch]) -> Signals:
-        setting, anchor = self._setting, self._setting.anchor
+    def _measured(self, batches: Sequence[Batch]) -> JobResult:
+        setting = self._setting
         sources = (*(one.source for one in batches), *(one.as_old() for one in self._old()))
-        asked = MeasureWork(sources=sources, training=setting.training, tokens=setting.measured_tokens)
-        done = self._run("measure", self.live.model, asked)
+        asked = MeasureWork(
+            sources=sources,
+            training=setting.training,
+            tokens=setting.measured_tokens,
+            compared_with=None if setting.anchor is None else setting.anchor.source.batch,
+        )
+        return self._run("measure", self.live.model, asked).result
+
+    def _signals(self, batches: Sequence[Batch], found: JobResult) -> Signals:
+        setting, anchor = self._setting, self._setting.anchor
         apart = self._apart(batches)
         sets = {one.source.batch: one.heldout.name for one in apart}
         facts = {
             one.batch: SourceFacts(
                 **one.model_dump(), seen_rows=self._seen.get(one.batch, 0), eval_set=sets.get(one.batch)
             )
-            for one in done.result.measured
+            for one in found.measured
         }
         known = self.live.model.labels
         taught = sorted({label for one in [*batches, *self._old()] for label in one.labels})
@@ -223,7 +236,7 @@ class Line:
             parent_settings=self.live.settings,
             anchor_rise=self._anchor_rise(),
             stage=self.live.number,
-            parameters=done.result.parameters,
+            parameters=found.parameters,
             parent_answer=tuple(role for role, name in ANSWERS.items() if getattr(self.live.model, name) is not None),
             parent_labels=known,
             circumstances=self._circumstances(batches, apart),

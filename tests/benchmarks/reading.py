@@ -20,10 +20,10 @@ REFERENCE = NAIVE.name
 EDGE = "†"
 EDGE_WORDS = f"{EDGE} the least or the greatest of the three rates that were tried: a better one may lie beyond."
 COST_WORDS = (
-    "`CPU s` is what measuring and training took, the least over the seeds, without the scoring for these tables. Cells"
-    " were made at different hours, by commits of different speed and on a machine whose own varied by up to two: rows"
-    " cannot be compared by it, least of all those of other numbers of seeds. Tokens can, and the benchmark `half_cost`"
-    " times steps in pairs."
+    "`CPU s` is what measuring and training took, the least over the seeds, without the scoring for these tables or for"
+    " a gate; cells of earlier commits have what a gate scores among what was measured. Cells were made at different"
+    " hours, by commits of different speed and on a machine whose own varied by up to two: rows cannot be compared by"
+    " it, least of all those of other numbers of seeds. Tokens can, and the benchmark `half_cost` times steps in pairs."
 )
 
 
@@ -178,11 +178,11 @@ def _references(grid: Record) -> dict[float, list[Record]]:
 
 
 def cost(cell: Record) -> Record:
-    """Tokens, and CPU seconds of all jobs and of measuring alone, over all stages."""
+    """Tokens, and CPU seconds of measuring and training and of measuring alone, over all stages."""
     spent = [stage["cpu_s"] for stage in cell["stages"]]
     return {
         "tokens": sum(stage["tokens"] for stage in cell["stages"]),
-        "cpu_s": sum(sum(one.values()) for one in spent),
+        "cpu_s": sum(one.get(kind, 0.0) for one in spent for kind in ("measure", "train")),
         "measure_s": sum(one.get("measure", 0.0) for one in spent),
     }
 

@@ -76,7 +76,7 @@ def test_the_trunk_of_the_infinite_schedule_goes_on(tmp_path: Path, texts: domai
     assert (first["values"]["trunk"], second["values"]["trunk"]) == ("new", "resumed")
     assert first["values"]["replay"] > 0
     assert first["tokens"] > 0
-    assert first["cpu_s"]["train"] > 0
+    assert min(first["cpu_s"][kind] for kind in ("measure", "gate", "train")) > 0
     assert 0 < found["select"] < 10
 
 

@@ -214,6 +214,13 @@ def test_compute_is_counted_in_tokens_and_in_time_with_measuring() -> None:
     assert "10% of `auto`'s CPU seconds are measuring" in year_tables.measuring_words(year_grid())
 
 
+def test_what_a_gate_scores_is_no_cost_of_a_strategy() -> None:
+    cell = domain_cell("naive", anchor=4.0)
+    for made in cell["stages"]:
+        made["cpu_s"]["gate"] = 100.0
+    assert reading.cost(cell) == reading.cost(domain_cell("naive", anchor=4.0))
+
+
 def test_a_time_is_the_least_over_the_seeds_and_a_count_their_mean() -> None:
     slow, fast = domain_cell("naive", 1, anchor=4.0), domain_cell("naive", 2, anchor=4.0)
     slow["stages"][0]["cpu_s"]["train"] += 1000
