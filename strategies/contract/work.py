@@ -101,7 +101,10 @@ class MeasureWork(Closed):
     """Scoring of a source ends with the window, answer or document that brings it to this many tokens. Old sources but
     ``compared_with`` share as many, so that a decision costs little more the more batches there have been."""
     least: int = 4_096
-    """Yet each is scored on so many, for what is new is also told from the greatest loss among all that is known."""
+    """Yet each is scored on so many, for what is new is also told from the greatest loss among all that is known.
+
+    So many tokens of one source gave a mean within 1 to 4 % (standard deviation, seven sources of texts).
+    """
     compared_with: int | None = None
     """The batch whose loss that of new ones is compared with, scored on all ``tokens``; None: all old ones together."""
     window: int = 256
