@@ -83,14 +83,17 @@ def adapt(
 
 
 def set_head_rate(optimizer: torch.optim.Optimizer, model: nn.Module, rate: float) -> None:
-    """Give the head's parameters groups of their own, with ``rate`` times the base rate of the adapter's."""
+    """Give the head's parameters groups of their own, with ``rate`` times the base rate of the adapter's.
+
+    Without weight decay: that moves the rows of other tasks' classes, which have no gradient, and at this rate far.
+    """
     head = {id(parameter) for parameter in getattr(model, "classifier", nn.Module()).parameters()}
     for group in list(optimizer.param_groups):
         own = [parameter for parameter in group["params"] if id(parameter) in head]
         group["params"] = [parameter for parameter in group["params"] if id(parameter) not in head]
         if own:
             rates = {"lr": group["lr"] * rate, "base_lr": group["base_lr"] * rate}
-            optimizer.add_param_group({**group, "params": own, **rates})
+            optimizer.add_param_group({**group, "params": own, "weight_decay": 0.0, **rates})
     optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
 
 

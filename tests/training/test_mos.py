@@ -156,7 +156,7 @@ def plain(
     tensors = {name.removeprefix("body.").replace(".t1", ""): one for name, one in start.items() if "lora_" in name}
     peft.set_peft_model_state_dict(body, tensors)
     adapter = [one for one in body.parameters() if one.requires_grad]
-    groups = [(adapter, 1e-2, 0.1), ([head.weight], 1e-1, 0.1), ([head.bias], 1e-1, 0.0)]
+    groups = [(adapter, 1e-2, 0.1), ([head.weight, head.bias], 1e-1, 0.0)]
     optimizer = torch.optim.AdamW(
         [{"params": members, "lr": lr, "base": lr, "weight_decay": decay} for members, lr, decay in groups],
         betas=(0.9, 0.95),
@@ -269,6 +269,16 @@ def test_classes_of_other_tasks_have_no_part_in_the_loss(tmp_path: Path, bert: P
     logits = run.model(**micro[0].inputs).logits[:, 2:].detach()
     assert float(loss) == pytest.approx(float(cross_entropy(logits, micro[0].targets - 2)), rel=1e-5)
     assert not makers.gradient(run.parameters["classifier.weight"])[:2].any()
+
+
+def test_the_heads_rows_of_other_tasks_stay_as_they_are(tmp_path: Path, bert: Path, first: Path) -> None:
+    """AdamW's decay moves what has a gradient of 0, too."""
+    loop = makers.loop(tmp_path / "job", second_job(tmp_path, bert, first, training={"weight_decay": 0.5}))
+    head = loop.run.parameters["classifier.weight"]
+    before = head.detach().clone()
+    loop.train()
+    assert torch.equal(head[:2], before[:2])
+    assert not torch.equal(head[2:], before[2:])
 
 
 def test_means_of_earlier_classes_stand_with_the_batch(tmp_path: Path, bert: Path, first: Path) -> None:
