@@ -21,7 +21,7 @@ from strategies.settings.composition import SCREWS
 
 NAME = "auto"
 SUMMARY = "choose a strategy from what was measured, and say why"
-SOURCES = ("arXiv 2403.08763", "arXiv 2404.18466", "arXiv 2412.09441")
+SOURCES = ("arXiv 2308.04014", "arXiv 2403.08763", "arXiv 2404.18466", "arXiv 2412.09441")
 USUAL = REWARM_REPLAY
 """What a screw is completed from that the user turned in part, before anything is chosen."""
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
+
 from strategies.agent.steering import Steering
 from strategies.agent.trajectories import Provenance, Trajectory, TrajectoryDomain, TrajectoryHeader, append
 from strategies.contract import JobSpec, TrainWork
@@ -26,6 +28,7 @@ from strategies.mixing.weighted import WeightedMixer
 from strategies.parts import AgentReweighting, WeightedMixing
 from strategies.settings import Json
 from strategies.training.data import Tick
+from strategies.training.rows import Rows
 
 MIXTURE_FILE = "mixture.json"
 COURSE_FILE = "mixture.jsonl"
@@ -93,15 +96,17 @@ def read_mixture(folder: Path) -> dict[str, str]:
 
 
 def sampler(
-    spec: JobSpec, work: TrainWork, sizes: Mapping[str, int], state: Json | None
+    spec: JobSpec, work: TrainWork, rows: Mapping[str, Rows], state: Json | None, *, packed: bool
 ) -> ReplayMixer | WeightedMixer:
-    """The job's mixing, with the policy that its re-weighting names."""
+    """The job's mixing, with the policy that its re-weighting names; examples of sft count by their tokens."""
     mixing = work.template.mixing
     policy = None
     if isinstance(mixing, WeightedMixing) and isinstance(mixing.reweight, AgentReweighting):
         total = work.template.steps // (mixing.observe_every or work.template.steps)
         policy = Steering(mixing.reweight, _header(spec, work, mixing, total=max(1, total)))
-    return mixer(mixing, sizes, steps=work.template.steps, state=state, policy=policy)
+    sizes = {name: len(own) for name, own in rows.items()}
+    tokens = {name: np.diff(own.bounds) for name, own in rows.items()} if spec.task == "sft" and not packed else None
+    return mixer(mixing, sizes, steps=work.template.steps, state=state, policy=policy, tokens=tokens)
 
 
 def losses_of(

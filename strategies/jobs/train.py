@@ -58,7 +58,7 @@ def _check(spec: JobSpec, work: TrainWork) -> None:
 def make_loop(spec: JobSpec, work: TrainWork, prepared: Prepared, runtime: Runtime) -> Loop:
     """The loop that the template describes, ready to train."""
     template, settings = work.template, work.template.training
-    sizes = {name: len(rows) for name, rows in prepared.rows.items()}
+    cursor = read_cursor(Path(work.cursor)) if work.cursor else None
     micro = min(settings.per_device_train_batch_size or settings.train_batch_size, template.mixing.batch)
     materials = Materials(
         template=template,
@@ -77,7 +77,7 @@ def make_loop(spec: JobSpec, work: TrainWork, prepared: Prepared, runtime: Runti
         prepared.run,
         objective=objective_of(materials),
         parts={"consolidation": consolidation_of(materials), "selection": PlainNames()},
-        mixing=mixings.sampler(spec, work, sizes, read_cursor(Path(work.cursor)) if work.cursor else None),
+        mixing=mixings.sampler(spec, work, prepared.rows, cursor, packed=prepared.packing.passed),
         collate=Collator(prepared.rows, spec.task, pad=prepared.loaded.tokenizer.pad_token_id, micro=micro),
         schedule=template.schedule,
         settings=settings,

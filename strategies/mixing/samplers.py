@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from strategies.mixing.replay import ReplayMixer
+from strategies.mixing.replay import Lengths, ReplayMixer
 from strategies.mixing.skill_it import SkillIt
 from strategies.mixing.weighted import Reweighting, WeightedMixer
 from strategies.parts import Mixing, ReplayMixing, SkillItReweighting, WeightedMixing
@@ -18,10 +18,14 @@ def mixer(
     steps: int,
     state: Json | None = None,
     policy: Reweighting | None = None,
+    tokens: Mapping[str, Lengths] | None = None,
 ) -> ReplayMixer | WeightedMixer:
-    """The sampler that a plan's mixing describes; ``policy`` takes the place of the one that the mixing names."""
+    """The sampler that a plan's mixing describes; ``policy`` takes the place of the one that the mixing names.
+
+    Given ``tokens`` of every row, replay's shares are of these.
+    """
     if isinstance(mixing, ReplayMixing):
-        return ReplayMixer(mixing, rows, state)
+        return ReplayMixer(mixing, rows, state, tokens=tokens)
     return WeightedMixer(mixing, rows, steps=steps, state=state, policy=policy or _policy(mixing))
 
 

@@ -7,6 +7,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -97,6 +98,40 @@ def test_the_order_depends_on_the_seed_alone() -> None:
     same = [drawn(ReplayMixer(mixing(), ROWS), 20) for _ in range(2)]
     assert same[0] == same[1]
     assert drawn(ReplayMixer(mixing(order=8), ROWS), 20) != same[0]
+
+
+LENGTHS = {
+    name: np.random.default_rng(at).integers(1, most, ROWS[name])
+    for at, (name, most) in enumerate({"batch-2": 20, "batch-3": 30, "anchor": 400, "batch-1": 90}.items())
+}
+
+
+@given(share=st.decimals(0, 1, places=3), batch=st.integers(1, 9), steps=st.integers(1, 40))
+def test_a_share_of_tokens_is_kept_within_a_row_of_each_source(share: Decimal, batch: int, steps: int) -> None:
+    """Old rows are much longer here; of the old tokens each source has its weight's part."""
+    rows = flat(drawn(ReplayMixer(mixing(share=str(share), batch=batch), ROWS, tokens=LENGTHS), steps))
+    assert len(rows) == batch * steps
+    taken = Counter[str]()
+    for name, row in rows:
+        taken[name] += int(LENGTHS[name][row])
+    old, longest = taken["anchor"] + taken["batch-1"], max(map(max, LENGTHS.values()))
+    assert abs(old - Fraction(str(share)) * taken.total()) <= longest
+    assert abs(taken["anchor"] - Fraction(31, 48) * old) <= longest
+
+
+def test_a_ledger_of_tokens_goes_on_after_a_kill() -> None:
+    whole = drawn(ReplayMixer(mixing(), ROWS, tokens=LENGTHS), 30)
+    part = ReplayMixer(mixing(), ROWS, tokens=LENGTHS)
+    batches = drawn(part, 11)
+    state = json.loads(json.dumps(part.state_dict()))
+    part = ReplayMixer(mixing(), ROWS, tokens=LENGTHS)
+    part.load_state_dict(state)
+    assert batches + drawn(part, 19) == whole
+
+
+def test_rows_of_one_length_are_drawn_as_rows_are() -> None:
+    alike = {name: np.full(count, 1) for name, count in ROWS.items()}
+    assert drawn(ReplayMixer(mixing(), ROWS, tokens=alike), 20) == drawn(ReplayMixer(mixing(), ROWS), 20)
 
 
 def test_rows_keep_their_golden_order() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -79,6 +81,20 @@ def test_micro_batches_of_unequal_length_leave_the_same_gradient(tmp_path: Path,
         losses.append((loop.progress.log.last, loop.run.optimizer.state_dict()["state"][0]["exp_avg"]))
     assert losses[0][0] == pytest.approx(losses[1][0], rel=1e-6)
     assert torch.allclose(losses[0][1], losses[1][1], atol=1e-7)
+
+
+def test_unpacked_examples_replay_a_share_of_the_tokens(tmp_path: Path, chat: Path) -> None:
+    """The old dialogues are several times as long: a share of rows would be most of the tokens."""
+    said = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    new, old = [{"messages": json.dumps(said)}] * 20, makers.dialogues(20)
+    changes: dict[str, Any] = {"training": {"packing": False}, "mixing": {"share": "0.5"}}
+    job = makers.train_job(tmp_path, chat, new, old=old, task="sft", **changes)
+    loop = makers.loop(tmp_path / "job", job)
+    drawn = [row for step in range(1, 9) for row in loop.mixing.draw(step)]
+    lengths = {name: np.diff(rows.bounds) for name, rows in loop.collate.sources.items()}
+    taken = {name: sum(int(lengths[name][row]) for of, row in drawn if of == name) for name in lengths}
+    assert lengths["anchor"].mean() > 2 * lengths["batch-1"].mean()
+    assert taken["anchor"] == pytest.approx(sum(taken.values()) / 2, abs=float(max(map(max, lengths.values()))))
 
 
 def test_moments_start_anew_with_every_stage(tmp_path: Path, llama: Path) -> None:
