@@ -203,7 +203,11 @@ class StreamSettings(Closed):
     revision: str | None = Field(None, description="hub revision of the base model")
     trust_remote_code: bool = Field(False, description="run code that comes with the model; only if you trust it")
     source: SourceSettings = Field(default_factory=SourceSettings, description="where batches come from")
-    anchor: str | None = Field(None, description="file or glob of data that stands for what the base model knows")
+    anchor: str | None = Field(
+        None,
+        description="file or glob of data that stands for what the base model knows; texts sampled from the base stand"
+        " in for a causal-lm stream without one",
+    )
     evaluations: dict[str, str] = Field(
         default_factory=dict, description="fixed eval sets, by name: file or glob of each"
     )

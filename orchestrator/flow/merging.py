@@ -165,7 +165,12 @@ def _check_classes(session: Session, stream: Stream, question: Question, members
     known = {one.number: records.known_labels(session, one) for one in members}
     most = max(known, key=lambda number: len(known[number]))
     for number, labels in known.items():
-        if labels != known[most][: len(labels)] or bool(labels) != bool(known[most]):
+        if bool(labels) != bool(known[most]):
+            raise BadInput(
+                f"{stream.name}/{number} has no trained classes yet and {stream.name}/{most} has {len(known[most])}; "
+                "merge versions that both were taught some"
+            )
+        if labels != known[most][: len(labels)]:
             raise BadInput(
                 f"the {len(known[most])} classes of {stream.name}/{most} do not begin with the {len(labels)} of "
                 f"{stream.name}/{number}; {question.method.kind} takes versions of one growing list of classes"

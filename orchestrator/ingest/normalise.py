@@ -7,6 +7,7 @@ content digest leaves the label out and takes any run of white space as one blan
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import unicodedata
 from collections.abc import Collection, Mapping
@@ -153,7 +154,12 @@ class Normaliser:
 
     def _domain(self, row: Mapping[str, Any]) -> str | None:
         value = row.get(self._domain_field) if self._domain_field else None
-        if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
+        if isinstance(value, float):
+            # Columns of whole numbers with gaps are read as 1.0, 2.0, NaN.
+            value = (int(value) if value.is_integer() else value) if math.isfinite(value) else None
+        if isinstance(value, bool):
+            value = str(value).lower()
+        if not isinstance(value, str | int | float) or not str(value).strip():
             return None
         return storable_id(str(value).strip())
 

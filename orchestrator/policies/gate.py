@@ -147,9 +147,10 @@ def _change(
     worsenings = _worsening(one, resampled)
     lower, upper = bounds(worsenings, documents=len(one.digests), confidence=settings.confidence)
     known = compared.unrestricted or (None, None)
+    between = " and ".join(_shown(one, bound) for bound in sorted((lower, upper), reverse=one.metric != "loss"))
     said = (
         f"{one.metric} {candidate / weight:.4g} against {reference / weight:.4g} of {against} {compared.version}: "
-        f"{_shown(one, point)}, {settings.confidence:.0%} bounds {_shown(one, lower)} and {_shown(one, upper)}, "
+        f"{_shown(one, point)}, {settings.confidence:.0%} bounds {between}, "
         f"allowed {_shown(one, limit)}"
     )
     return Change(

@@ -22,7 +22,7 @@ def in_words(signals: Signals) -> dict[str, str]:
         "anchor": "none" if signals.anchor is None else _amount([signals.anchor]),
         "shift": "not measured" if measured is None else f"{measured.value:+.1%} ({measured.origin})",
         "new classes": _labels(around) if signals.task == "classification" else "no classes in this task",
-        "new domains": ", ".join(new_domains(signals)) or "none",
+        "new domains": _domains(signals),
         "duplicates": _duplicates(around),
         "forgetting": "; ".join(_forgotten(one) for one in around.forgotten) or "not measured over two versions yet",
         "hardware": _hardware(around),
@@ -56,6 +56,13 @@ def _amount(sources: Iterable[SourceFacts]) -> str:
 
 def _labels(around: Circumstances) -> str:
     return f"{', '.join(around.new_labels) or 'none'}, beside {counted(len(around.known_labels), 'known one')}"
+
+
+def _domains(signals: Signals) -> str:
+    """Batches that are far from all that is known, and domains within batches that no earlier one had."""
+    known = {one.name for source in share.replayable(signals) for one in source.classes}
+    inside = sorted({one.name for source in signals.new for one in source.classes} - known)
+    return ", ".join([*(f"{name} (by its loss)" for name in new_domains(signals)), *inside]) or "none"
 
 
 def _duplicates(around: Circumstances) -> str:

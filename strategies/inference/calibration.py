@@ -18,6 +18,7 @@ from strategies.errors import BadState, Refused
 from strategies.inference.bank.domains import Prompts, look, prompt_losses, whitened
 from strategies.inference.bank.files import file_digest
 from strategies.inference.statistics import Moments, covariance_of, factor_of, is_diagonal
+from strategies.settings.consolidation import LEAST_PROMPTS
 
 FILE = "statistics.safetensors"
 DIGEST = "statistics.json"
@@ -69,8 +70,8 @@ def measure_domain(
             kept.append(features.cpu())
         own = prompt_losses(model, batch, [name] * len(batch.ids))
         gains.append((looked.losses - own)[~even].cpu())
-    if fitted is None or turn < 4:
-        raise Refused(f"domain {name} has {turn} prompts; its router needs at least 4")
+    if fitted is None or turn < LEAST_PROMPTS:
+        raise Refused(f"domain {name} has {turn} prompts; its router needs at least {LEAST_PROMPTS}")
     return Domain(
         mean=fitted.mean,
         scatter=fitted.scatter,

@@ -113,14 +113,15 @@ writes them {template if manifest.form == "template" else "one a line"}, as in t
 last {read_of(manifest.form, manifest.max_length)} tokens."""
 
 
+def _answers_for(manifest: package.Manifest, at: int) -> str:
+    if manifest.kind == "domains":
+        return f"what is like {', '.join(manifest.adapters[at].sources) or 'its domain'}"
+    labels = [label for label, owner in zip(manifest.labels, manifest.owners, strict=True) if owner == at]
+    return ", ".join(labels) or "no class: later tasks took over all of its"
+
+
 def _readme(manifest: package.Manifest, place: str) -> str:
-    owned = [
-        [label for label, owner in zip(manifest.labels, manifest.owners, strict=True) if owner == at]
-        for at in range(len(manifest.adapters))
-    ]
-    rows = [
-        f"| {name} | {', '.join(labels) or 'its domain'} |" for name, labels in zip(manifest.names, owned, strict=True)
-    ]
+    rows = [f"| {entry.name} | {_answers_for(manifest, at)} |" for at, entry in enumerate(manifest.adapters)]
     return README.format(
         folder=place,
         package=PACKAGE,

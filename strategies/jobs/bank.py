@@ -78,7 +78,7 @@ def write_bank(trained: Trained, folder: Path) -> Json:
     folder.mkdir(parents=True)
     adaptation = trained.adaptation
     adaptation.model.eval()
-    entries = (*_earlier(adaptation, folder), _save(adaptation, folder))
+    entries = (*_earlier(adaptation, folder), _save(adaptation, folder, sources=tuple(sorted(trained.rows))))
     if isinstance(adaptation.model, AdaptedClassifier):
         return _write_classes(trained, entries, folder)
     return _write_domains(trained, entries, folder)
@@ -92,12 +92,12 @@ def _earlier(adaptation: Adaptation, folder: Path) -> tuple[Entry, ...]:
     return adaptation.manifest.adapters
 
 
-def _save(adaptation: Adaptation, folder: Path) -> Entry:
+def _save(adaptation: Adaptation, folder: Path, *, sources: tuple[str, ...]) -> Entry:
     name = adaptation.selection.name
     adaptation.adapted.save_pretrained(folder / ADAPTERS, selected_adapters=[name], save_embedding_layers=False)
     (folder / ADAPTERS / "README.md").unlink(missing_ok=True)
     plain_adapter(folder / ADAPTERS / name)
-    return Entry(name=name, sha256=stored_digest(folder / ADAPTERS / name))
+    return Entry(name=name, sha256=stored_digest(folder / ADAPTERS / name), sources=sources)
 
 
 # --- classes -----------------------------------------------------------------------------------------------------

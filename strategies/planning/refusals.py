@@ -10,11 +10,12 @@ from strategies.planning.domains import NEW, TOLERANCE, check_names
 from strategies.planning.reweighting import method_of
 from strategies.settings import Closed, Task, TrainingSettings
 from strategies.settings.composition import Composition
-from strategies.settings.consolidation import TaskMeanConsolidation
+from strategies.settings.consolidation import LEAST_PROMPTS, TaskMeanConsolidation
 from strategies.settings.mixing import AgentMixSettings, MixingSettings, SkillItSettings, WeightedSettings
 from strategies.settings.objective import LocalObjective
 from strategies.settings.schedule import InfiniteSettings
 from strategies.settings.selection import AdapterSettings
+from strategies.words import counted
 
 LABELS_SHOWN = 5
 
@@ -150,6 +151,8 @@ def check_parent(composition: Composition, signals: Signals) -> None:
         if adapts:
             _check_taught(signals)
         return
+    if adapts and signals.task != "classification":
+        _check_enough(signals)
     if is_bank and not adapts:
         raise BadPlan(
             "the live version is a bank of adapters, which goes on with an adapter a stage only; choose strategy mos,"
@@ -164,6 +167,15 @@ def check_parent(composition: Composition, signals: Signals) -> None:
             f"the live version tells {_listed(signals.parent_labels)} apart by a head of its own, which a bank cannot"
             " take over; begin one at the base (start base, mixing everything), or roll back to a version that knows"
             " no classes"
+        )
+
+
+def _check_enough(signals: Signals) -> None:
+    prompts = sum(max(one.documents, one.rows) for one in signals.new)
+    if prompts < LEAST_PROMPTS:
+        raise BadPlan(
+            f"{counted(prompts, 'new row')} cannot be told from other domains by a router, which needs"
+            f" {LEAST_PROMPTS} at least; wait for more data"
         )
 
 

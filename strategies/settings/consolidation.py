@@ -26,6 +26,10 @@ class AlignSettings(Closed):
     weight_decay: float = Field(5e-4, ge=0, description="weight decay of the head")
 
 
+LEAST_PROMPTS = 4
+"""Of a domain, for a router of language models: half of them make its mean, the others say how far they usually are."""
+
+
 class RouterSettings(Closed):
     """Which adapter answers a request (METHODS 3.3, 3.6, 3.7); all settings but ``rounds`` are for language models."""
 

@@ -52,7 +52,7 @@ class TiesMerge(MergeMethod):
     """Small changes are dropped; of each number, changes of the prevailing sign are averaged (Yadav et al. 2023)."""
 
     kind: Literal["ties"] = Field("ties", description="the mean of the largest changes that agree in sign")
-    density: float = Field(0.2, ge=0, le=1, description="share of each model's changes that stays, the largest first")
+    density: float = Field(0.2, gt=0, le=1, description="share of each model's changes that stays, the largest first")
     lam: float = Field(1.0, ge=-2, le=2, description="scale of the merged change")
 
 
@@ -64,7 +64,7 @@ class DareMerge(MergeMethod):
         0.9, ge=0, lt=1, description="probability that a change is dropped; the rest is divided by 1 - drop"
     )
     then: Literal["mean", "ties"] = Field("mean", description="how the changes that are left are merged")
-    density: float = Field(0.2, ge=0, le=1, description="then ties: share of each model's changes that stays")
+    density: float = Field(0.2, gt=0, le=1, description="then ties: share of each model's changes that stays")
     lam: float = Field(1.0, ge=-2, le=2, description="scale of the merged change")
     seed: int = Field(1234, ge=0, description="seed of the draw, which differs for every model and tensor")
 
@@ -209,8 +209,8 @@ def wrong_weights(method: Merge, weights: Sequence[float]) -> str | None:
     if not inner.weighted:
         others = ", ".join(name for name, one in BY_HAND.items() if one.weighted)
         return f"{inner.kind} counts its versions alike; leave the weights out, or choose {others}"
-    if not all(map(math.isfinite, weights)) or not any(weights):
-        return "weights are finite numbers, and not all of them 0"
+    if not math.isfinite(sum(map(abs, weights))) or not any(weights):
+        return "weights are finite numbers, and so is their sum; not all of them are 0"
     if inner.mean and min(weights) < 0:
         return f"{inner.kind} is a mean, whose weights are 0 or more; task-arithmetic takes weights below 0"
     return None

@@ -193,7 +193,8 @@ class WeightedSettings(Closed):
     weights: Literal["replay", "prior", "uniform"] | dict[str, float] = Field(
         "replay",
         description="first weights: replay (old domains share what replay would take), prior (by tokens), uniform, or a"
-        " weight for each domain, where new means all new data and domains left out share the rest",
+        " weight for each domain, where new means all new data, domains left out share the rest, and the weight of one"
+        " that has no data now goes to the others in proportion",
     )
     domains: DomainSettings = Field(default_factory=DomainSettings, description="what a domain is")
     reweight: ReweightSettings = Field(default_factory=NoReweighting, description="what changes the weights")

@@ -84,6 +84,18 @@ def test_a_label_becomes_text(given_label: object, label: str) -> None:
     assert normal({"text": "a", "label": given_label}, "classification").label == label
 
 
+@pytest.mark.parametrize(
+    ("value", "domain"),
+    [
+        ("law ", "law"), (3, "3"), (3.0, "3"), (2.5, "2.5"), (True, "true"),
+        (float("nan"), None), (None, None), ("", None), ({"a": 1}, None), (["law"], None),
+    ],
+)  # fmt: skip
+def test_a_number_names_a_domain_as_it_is_written(value: object, domain: str | None) -> None:
+    """A column of whole numbers with gaps is read as floats."""
+    assert normal({"text": "x", "of": value}, domain_field="of").domain == domain
+
+
 def test_columns_can_have_other_names() -> None:
     found = normal({"body": "a", "key": 7}, text_fields={"text": "body"}, id_field="key")
     assert (found.fields, found.external_id) == ({"text": "a"}, "7")

@@ -10,7 +10,7 @@ from strategies.chooser import choice
 from strategies.chooser.candidates import HALF_REPLAY, INFINITE, NEW_BANK, candidates
 from strategies.chooser.choice import StrategySettings
 from strategies.chooser.evidence import in_words
-from strategies.contract import Signals
+from strategies.contract import ClassFacts, Signals
 from strategies.contract.circumstances import Circumstances, Forgotten
 from strategies.settings import Json
 from tests.strategies.makers import plan, signals, source
@@ -214,6 +214,18 @@ def test_earlier_decisions_are_shown_by_label_and_rollbacks_with_their_reason() 
         "1 rewarm-replay/infinite with 5% replay promoted; 2 rewarm-replay with 5% replay rolled back (why 2);"
         " 3 rewarm-replay with 5% replay refused for forgetting"
     )
+
+
+def test_a_domain_that_no_earlier_batch_had_is_new_beside_what_is_far() -> None:
+    named = [
+        source(name, loss=loss).model_copy(
+            update={"classes": tuple(ClassFacts(name=one, documents=9, tokens=9, rows=9) for one in classes)}
+        )
+        for name, loss, classes in (("batch-4", 3.6, ("law", "code")), ("batch-2", 3.0, ("code",)))
+    ]
+    shown = in_words(signals(new=(named[0],), old=(named[1],)))
+    assert shown["new domains"] == "batch-4 (by its loss), law"
+    assert in_words(signals())["new domains"] == "none"
 
 
 def test_amounts_of_one_are_in_the_singular() -> None:

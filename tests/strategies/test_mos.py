@@ -10,7 +10,7 @@ from strategies.errors import BadPlan
 from strategies.settings import Json, Task
 from strategies.settings.consolidation import TaskMeanConsolidation
 from strategies.settings.objective import LocalObjective
-from tests.strategies.makers import adapter_selection, plan, replay_mixing, signals, train_job, values
+from tests.strategies.makers import adapter_selection, plan, replay_mixing, signals, source, train_job, values
 
 CLASSES: Json = {"task": "classification", "anchor": None, "old": ()}
 BANK = ("answer/bank", "answer/model")
@@ -55,6 +55,13 @@ def test_language_models_train_on_their_own_objective(task: Task) -> None:
     job = train_job(plan(signals(task=task), name="mos"))
     assert job.objective.kind == task
     assert job.selection.kind == "adapter"
+
+
+@pytest.mark.parametrize("task", ["causal-lm", "sft"])
+def test_a_domain_too_small_for_a_router_waits_for_more(task: Task) -> None:
+    with pytest.raises(BadPlan, match=r"3 new rows cannot be told .* needs 4 at least; wait for more data"):
+        plan(signals(task=task, new=(source("batch-3", 3),)), name="mos")
+    assert plan(signals(task=task, new=(source("batch-3", 4),)), name="mos").jobs
 
 
 def test_a_refused_stage_is_tried_again_at_half_its_rate_under_the_same_name() -> None:

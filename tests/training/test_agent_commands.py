@@ -86,7 +86,8 @@ def test_an_agent_is_compared_with_everything_else_at_equal_tokens(
     small = {"agent": AgentSettings(width=8, heads=2, critic_width=4)}
     learning = LearningSettings(warm_steps=2, steps=1, batch=4, proposals=3)
     made = teach(
-        Teach(trajectories=(str(tmp_path / "runs"),), out=str(tmp_path / "agent"), learning=learning, **small), silent
+        Teach(trajectories=(str(tmp_path / "runs"),) * 2, out=str(tmp_path / "agent"), learning=learning, **small),
+        silent,
     )
     assert made["lessons"]["trajectories"] == 7
     asked = Evaluate(
@@ -173,7 +174,7 @@ def test_an_interrupted_training_goes_on_and_equals_a_whole_one(tmp_path: Path) 
 def test_an_unfinished_agent_of_other_trajectories_is_not_gone_on_with(tmp_path: Path) -> None:
     append(tmp_path / "runs.jsonl", worlds(world(total=4), 8))
     interrupted(teaching(tmp_path / "runs.jsonl", tmp_path / "agent"))
-    append(tmp_path / "runs.jsonl", worlds(world(total=4), 1))
+    append(tmp_path / "runs.jsonl", worlds(world(total=5), 1))
     with pytest.raises(
         Refused, match=r"other trajectories or with other settings: remove \S+unfinished, or train into"
     ):

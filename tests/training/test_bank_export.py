@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -17,8 +18,9 @@ import transformers
 
 from strategies.contract import ModelFiles
 from strategies.errors import Refused
+from strategies.inference.bank.files import read_manifest
 from strategies.inference.export import export_merged
-from strategies.inference.export_bank import export_bank
+from strategies.inference.export_bank import _answers_for, export_bank
 from tests import models
 from tests.training import banks
 
@@ -55,6 +57,22 @@ def test_an_exported_bank_of_classes_answers_the_same_without_this_project(
     assert [label for label, _ in found] == [label for label, _ in wanted]
     assert [sure for _, sure in found] == pytest.approx([sure for _, sure in wanted], abs=1e-5)
     assert not list((tmp_path / "out").rglob("statistics*"))
+    told = (tmp_path / "out" / "README.md").read_text()
+    assert all(f"| {name} | {classes} |" in told for name, classes in (("t1", "calm, angry"), ("t2", "red, blue")))
+
+
+def test_one_text_alone_is_no_list_of_texts(bert: Path, classes_at: Path) -> None:
+    with pytest.raises(TypeError, match="put the one text into a list"):
+        banks.opened_classes(bert, classes_at).classify("calm")
+
+
+def test_an_adapter_without_a_class_says_so(classes_at: Path) -> None:
+    manifest = read_manifest(classes_at)
+    taken_over = dataclasses.replace(manifest, owners=(1,) * len(manifest.owners))
+    assert [_answers_for(taken_over, at) for at in (0, 1)] == [
+        "no class: later tasks took over all of its",
+        ", ".join(manifest.labels),
+    ]
 
 
 def test_an_exported_bank_of_domains_answers_the_same_without_this_project(tmp_path: Path, llama: Path) -> None:
@@ -64,6 +82,7 @@ def test_an_exported_bank_of_domains_answers_the_same_without_this_project(tmp_p
     say = f"import json; print(json.dumps(bank.generate({prompt!r}, max_new_tokens=5, do_sample=False)))"
     wanted = banks.opened_domains(llama, bank_at).generate(prompt, max_new_tokens=5, do_sample=False)
     assert elsewhere(tmp_path / "out", say) == wanted
+    assert "| t1 | what is like batch-1 |" in (tmp_path / "out" / "README.md").read_text()
 
 
 @torch.inference_mode()

@@ -138,6 +138,8 @@ def _make(app: App, artifacts: dict[str, str], directory: Path, settings: Stream
     finally:
         shutil.rmtree(work, ignore_errors=True)
     if done.returncode != 0:
+        # Another export may have filled the folder meanwhile.
+        _check_target(directory)
         said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise RekindleError(f"the version could not be exported: {said}")
 

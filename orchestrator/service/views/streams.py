@@ -22,6 +22,10 @@ from strategies.chooser.choice import StrategySettings
 from strategies.settings.composition import Composition
 
 NO_ANCHOR = "no anchor: forgetting of what the base knows cannot be seen; set anchor to a file that stands for it"
+STAND_IN = (
+    "no anchor: texts sampled from the model stand in for one, in replay and in the gate; set anchor to a file of real"
+    " ones"
+)
 
 
 def list_streams(app: App, *, archived: bool, limit: int) -> list[StreamRecord]:
@@ -95,7 +99,9 @@ def explained(settings: dict[str, Any], origins: dict[str, Any]) -> tuple[Settin
 
 def warnings_about(settings: dict[str, Any]) -> tuple[str, ...]:
     """What the owner of a stream should know about its settings."""
-    return (NO_ANCHOR,) if settings.get("anchor") is None else ()
+    if settings.get("anchor") is not None:
+        return ()
+    return (STAND_IN if settings.get("task") == "causal-lm" else NO_ANCHOR,)
 
 
 def upload_limit(app: App, name: str) -> int:

@@ -12,7 +12,7 @@ from strategies.agent.folder import CARD, WEIGHTS
 from strategies.agent.learning import Learner, train
 from strategies.agent.policy import Agent
 from strategies.agent.requests import Report, Teach
-from strategies.agent.trajectories import Trajectory, read
+from strategies.agent.trajectories import Trajectory, line, read
 from strategies.errors import BadState, Refused
 from strategies.inference.precision import device_for
 from strategies.settings import Json
@@ -29,8 +29,9 @@ def teach(request: Teach, tell: Tell) -> Json:
     Raises:
         Refused: ``out`` holds an unfinished agent of other trajectories or settings.
     """
-    trajectories = [run for path in request.trajectories for run in _trajectories(Path(path))]
-    learner = Learner(trajectories, request.agent, request.learning, device=device_for("auto"))
+    # A run that is given twice is one run.
+    runs = {line(run): run for path in request.trajectories for run in _trajectories(Path(path))}
+    learner = Learner([*runs.values()], request.agent, request.learning, device=device_for("auto"))
     out = Path(request.out)
     last = _taught(learner, out / UNFINISHED, tell)
     Agent.of(learner).save(out)

@@ -57,7 +57,9 @@ class ClassBank(AdaptedClassifier):
 
     @torch.inference_mode()
     def classify(self, texts: Sequence[str]) -> list[tuple[str, float]]:
-        """The class of each text and its probability."""
+        """The class of each text and its probability; one text alone is refused, as its letters are no texts."""
+        if isinstance(texts, str):
+            raise TypeError("classify takes a list of texts; put the one text into a list")
         found: list[tuple[str, float]] = []
         for start in range(0, len(texts), AT_ONCE):
             rows = Renderer(self.tokenizer).read(texts[start : start + AT_ONCE], self.manifest.max_length)

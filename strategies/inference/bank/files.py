@@ -34,10 +34,14 @@ class BadBank(ValueError):  # noqa: N818 - the name says what went wrong
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One adapter of a bank, in the order of the tasks; ``sha256`` is :func:`adapter_digest`."""
+    """One adapter of a bank, in the order of the tasks; ``sha256`` is :func:`adapter_digest`.
+
+    ``sources`` names the data that it was taught, where the bank says so.
+    """
 
     name: str
     sha256: str
+    sources: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +82,9 @@ def read_manifest(folder: Path) -> Manifest:
             raise BadBank(f"{folder / MANIFEST} has a format that this version cannot read; use the one that wrote it")
         if found.pop("sha256") != _digest_of(found):
             raise BadBank(f"{folder / MANIFEST} is not what was stored; restore the folder")
-        entries = tuple(Entry(**entry) for entry in found.pop("adapters"))
+        entries = tuple(
+            Entry(**{**entry, "sources": tuple(entry.get("sources", ()))}) for entry in found.pop("adapters")
+        )
         found |= {name: tuple(found[name]) for name in ("labels", "owners", "lengths") if name in found}
         made = Manifest(**found, adapters=entries)
     except (OSError, ValueError, KeyError, TypeError) as error:
