@@ -48,7 +48,11 @@ class RouterSettings(Closed):
         None, gt=0, description="prior cosine: factor of the cosines; default: the number of domains"
     )
     threshold: float = Field(
-        0.3, ge=0, le=1, description="a request that no domain reaches with this probability goes to the base model"
+        0.0,
+        ge=0,
+        le=1,
+        description="a request that no domain reaches with this probability goes to the base model; 0 leaves that to"
+        " the distance alone, for probability is shared out among domains that are alike",
     )
     percentile: float = Field(
         99.0,

@@ -92,6 +92,27 @@ def test_a_prompt_less_probable_everywhere_than_the_threshold_goes_to_the_base(s
     assert set(speaker.route(*asked).adapters) == {-1}
 
 
+@torch.inference_mode()
+def test_a_prompt_of_one_of_many_domains_that_are_alike_goes_to_one_of_them(
+    speaker: DomainBank, domains_at: Path
+) -> None:
+    """Each of them has a small part of the probability; none is far."""
+    asked = banks.prompts(speaker, said("calm"))
+    inside = [place == 0 for place in speaker.route(*asked).adapters]
+    vectors = {name: getattr(speaker, name)[:1].repeat(9, *(1,) * (getattr(speaker, name).ndim - 1))
+               for name in ("means", "gains", "distances")}  # fmt: skip
+    alike = DomainBank(
+        speaker.model,
+        {**vectors, "factor": speaker.factor},
+        manifest=replace(speaker.manifest, adapters=speaker.manifest.adapters[:1] * 9),
+        folder=domains_at,
+    )
+    found = alike.route(*asked)
+    assert found.posterior.max() < 0.3
+    assert any(inside)
+    assert [place >= 0 for place in found.adapters] == inside
+
+
 @pytest.mark.parametrize("prior", ["cosine", "gaussian"])
 @torch.inference_mode()
 def test_domains_of_separate_worlds_are_told_by_the_prior_and_refinement_asks_each_once(
