@@ -234,7 +234,8 @@ def _panels(titles: Mapping[str, Any], path: Path, *, height: float) -> Iterator
 
     down = math.ceil(len(titles) / ACROSS)
     across = math.ceil(len(titles) / down)
-    size = (max(4.4 * across, 6), height * down + 0.6)
+    alone = len(titles) == 1
+    size = (9, 1.8 * height) if alone else (4.4 * across, height * down + 0.6)
     figure, grid = pyplot.subplots(down, across, figsize=size, squeeze=False, layout="constrained")
     axes, spare = list(grid.flat)[: len(titles)], list(grid.flat)[len(titles) :]
     for axis, title in zip(axes, titles, strict=True):
@@ -244,7 +245,7 @@ def _panels(titles: Mapping[str, Any], path: Path, *, height: float) -> Iterator
     yield axes
     found = {name: handle for axis in axes for handle, name in zip(*axis.get_legend_handles_labels(), strict=True)}
     if found:
-        columns = min(len(found), 2 * across)
+        columns = min(len(found), 5 if alone else 2 * across)
         figure.legend(
             found.values(),
             found,
