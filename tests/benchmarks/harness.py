@@ -81,9 +81,9 @@ def stamped(benchmark: str, found: Record) -> Record:
 
 
 def write_result(found: Record, path: Path) -> None:
-    """Keep a result as JSON."""
+    """Keep a result as JSON, a value a line: indentation would be a quarter of a large one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(found, indent=0, sort_keys=True) + "\n", encoding="utf-8")
     say(f"wrote {path}")
 
 
