@@ -11,6 +11,7 @@ import typer
 from orchestrator.cli.base import OPTIONS, command, group
 from orchestrator.cli.client import LONG_S, post
 from orchestrator.cli.output import is_json, note, print_json, say, size
+from orchestrator.cli.progress import busy
 from orchestrator.errors import BadInput, RekindleError, Unavailable
 
 Url = Annotated[
@@ -135,7 +136,8 @@ def upgrade(database_url: Url = None) -> None:
 
 def backup(directory: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")]) -> None:
     """Copy the database and the artifacts while the daemon runs."""
-    done = post("/backup", {"directory": str(directory.expanduser().absolute())}, timeout_s=LONG_S)
+    with busy("copying the database and the artifacts", left=f"the backup to {directory} goes on"):
+        done = post("/backup", {"directory": str(directory.expanduser().absolute())}, timeout_s=LONG_S)
     if is_json():
         print_json(done)
         return
@@ -148,7 +150,8 @@ def collect(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be deleted.")] = False,
 ) -> None:
     """Delete what nothing needs any more: first it is marked, and an hour later it is deleted."""
-    done = post("/gc", {"dry_run": dry_run}, timeout_s=LONG_S)
+    with busy("looking for what nothing needs", left="the collection goes on"):
+        done = post("/gc", {"dry_run": dry_run}, timeout_s=LONG_S)
     if is_json():
         print_json(done)
         return

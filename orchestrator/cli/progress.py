@@ -51,6 +51,18 @@ def wait(
 
 
 @contextlib.contextmanager
+def busy(doing: str, *, left: str) -> Iterator[None]:
+    """Show that one long request is under way, which tells no steps; ``left`` as for :func:`wait`."""
+    try:
+        with showing() as show:
+            show(Status(text=doing))
+            yield
+    except KeyboardInterrupt:
+        note(f"stopped waiting; {left}")
+        raise
+
+
+@contextlib.contextmanager
 def sending(name: str, size: int) -> Iterator[Callable[[int], None]]:
     """A bar for a big file that is being sent; the value takes the bytes that went."""
     if size < BIG_FILE_BYTES or not sys.stderr.isatty():

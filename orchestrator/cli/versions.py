@@ -27,10 +27,11 @@ from orchestrator.cli.output import (
     when,
 )
 from orchestrator.cli.paging import Before, Limit, show_page
-from orchestrator.cli.progress import Status, job_status, wait
+from orchestrator.cli.progress import Status, busy, job_status, wait
 from orchestrator.errors import BadInput, RekindleError
 from orchestrator.service.names import parse_numbered, parse_version_name
 from storage.states import JOB_ENDED
+from strategies.words import counted
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the stream.")]
 Line = Annotated[
@@ -180,7 +181,8 @@ def export_version(
 ) -> None:
     """Write a version as a plain Hugging Face folder, with adapters merged in; a bank of adapters routes by itself."""
     body = {"directory": str(directory.expanduser().absolute()), "as_adapter": as_adapter}
-    done = post(f"{version_path(parse_version_name(name))}/export", body, timeout_s=LONG_S)
+    with busy(f"exporting {name}", left=f"the export to {directory} goes on"):
+        done = post(f"{version_path(parse_version_name(name))}/export", body, timeout_s=LONG_S)
     if is_json():
         print_json(done)
     else:
@@ -274,7 +276,7 @@ def _print_transfer(found: dict[str, Any]) -> None:
     known = [f"{name.replace('_', ' ')} {text(found[name])}" for name in named if found[name] is not None]
     if known:
         unit = "minus the loss" if found["metric"] == "loss" else str(found["metric"])
-        say(f"over {len(found['stages'])} retrains, in {unit}, higher is better: {', '.join(known)}")
+        say(f"over {counted(len(found['stages']), 'retrain')}, in {unit}, higher is better: {', '.join(known)}")
 
 
 def _print_tree(stream: str, rows: Sequence[dict[str, Any]]) -> None:

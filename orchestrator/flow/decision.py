@@ -319,7 +319,8 @@ def _hopeless(session: Session, stream: Stream, parent: Version) -> str | None:
     """Nothing can be decided while the base cannot be measured: what to say instead of waiting for ever."""
     failed = evaluation.failed_job(session, stream, parent)
     if failed is None:
-        return None
+        refusal = records.refusal_of_samples(session, stream.id)
+        return refusal and f"no anchor, and texts of the base cannot stand in: {refusal}; register a stream with one"
     return f"job {failed.id} {failed.state}: {failed.error}; `rekindle job retry {failed.id}`, then retrain"
 
 

@@ -181,7 +181,8 @@ def failed_job(session: Session, stream: Stream, version: Version) -> Job | None
     sets = records.active_sets(session, stream.id)
     if ensure(session, stream=stream, version=version, sets=sets) == "failed":
         return given_up(session, version)
-    return session.scalar(select(Job).where(Job.key == f"sample:{stream.id}", Job.state.in_(JOB_GAVE_UP)))
+    sampling = records.sampling_of(session, stream.id)
+    return sampling if sampling is not None and sampling.state in JOB_GAVE_UP else None
 
 
 def given_up(session: Session, version: Version) -> Job | None:

@@ -87,7 +87,9 @@ def make_live(
     if live is not None:
         move(session, live, "retired", actor=actor, reason=reason, epoch=app.epoch)
     move(session, version, "live", actor=actor, reason=reason, epoch=app.epoch)
-    revisions.follow_base(app, session, stream, records.root_of(session, version), actor)
+    root = records.root_of(session, version)
+    if live is not None and root.id != records.root_of(session, live).id:
+        revisions.follow_base(app, session, stream, root, actor)
     return chain.append(
         session,
         Promotion(

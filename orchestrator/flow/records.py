@@ -14,6 +14,7 @@ from orchestrator.errors import NotFound
 from orchestrator.settings import StreamSettings
 from storage import lineage
 from storage.tables import (
+    Arrival,
     Batch,
     Decision,
     EvalSet,
@@ -85,6 +86,30 @@ def lacks_anchor(session: Session, stream: Stream) -> bool:
     return stream.task == "causal-lm" and settings_of(session, stream.id).anchor is None
 
 
+def sampling_of(session: Session, stream_id: str) -> Job | None:
+    """The job that samples documents from the base, once there is one."""
+    return session.scalar(select(Job).where(Job.key == sampling_key(stream_id)))
+
+
+def sampling_key(stream_id: str) -> str:
+    """The key of :func:`sampling_of`."""
+    return f"sample:{stream_id}"
+
+
+def samples_name(job: Job) -> str:
+    """What a sampling's documents are called when they arrive."""
+    return f"samples of job {job.id}"
+
+
+def refusal_of_samples(session: Session, stream_id: str) -> str | None:
+    """Why the documents sampled from the base cannot stand in for an anchor, if so."""
+    job = sampling_of(session, stream_id)
+    if job is None:
+        return None
+    of_no_use = (Arrival.stream_id == stream_id, Arrival.name == samples_name(job), Arrival.batch_id.is_(None))
+    return session.scalar(select(Arrival.reason).where(*of_no_use).limit(1))
+
+
 def base_of(session: Session, stream_id: str) -> Version:
     """The root that the live version stems from: the base model as registered, or as last rebased."""
     live = lineage.live_version(session, stream_id)
@@ -93,7 +118,7 @@ def base_of(session: Session, stream_id: str) -> Version:
 
 
 def root_of(session: Session, version: Version) -> Version:
-    """The oldest ancestor of a version, or itself."""
+    """The base that a version stands on: the newest root among its ancestors and itself."""
     line = [version.id, *lineage.ancestors(session, version.id)]
     roots = select(Version).where(Version.id.in_(line), Version.strategy.in_(ROOTS)).order_by(Version.number.desc())
     return session.scalars(roots.limit(1)).one()

@@ -17,6 +17,7 @@ from orchestrator import base_model, triggers
 from orchestrator.app import App
 from orchestrator.errors import BadInput, Conflict, RekindleError
 from orchestrator.flow import evaluation, promotion, publication, records, revisions
+from orchestrator.flow.alerts import alert
 from orchestrator.flow.each import each
 from orchestrator.flow.job import directory_of, next_number
 from orchestrator.ingest import run as ingest
@@ -293,7 +294,7 @@ def _stand_in(app: App, stream_id: str) -> bool:
     with app.database.read() as session:
         if not records.lacks_anchor(session, session.get_one(Stream, stream_id)):
             return False
-        if records.anchor_batches(session, stream_id):
+        if records.anchor_batches(session, stream_id) or records.refusal_of_samples(session, stream_id):
             return False
     with app.database.write() as session:
         stream = session.get_one(Stream, stream_id)
@@ -306,11 +307,14 @@ def _stand_in(app: App, stream_id: str) -> bool:
         if left is None:
             return False
         samples = directory_of(session, job) / left
-    return app.background.start(f"stand-in:{stream_id}", lambda: _read_samples(app, stream, samples))
+        name = records.samples_name(job)
+    return app.background.start(f"stand-in:{stream_id}", lambda: _read_samples(app, stream, samples, name=name))
 
 
-def _read_samples(app: App, stream: Stream, samples: Path) -> None:
-    ingest.spawn(app, stream.id, path=samples, name="anchor", kind="anchor", actor="daemon", synthetic=True)
+def _read_samples(app: App, stream: Stream, samples: Path, *, name: str) -> None:
+    report = ingest.spawn(app, stream.id, path=samples, name=name, kind="anchor", actor="daemon", synthetic=True)
+    if report.batch_id is None:
+        alert(app, f"{name} cannot stand in for an anchor: {report.reason}", stream_id=stream.id)
     app.wake.set()
 
 
@@ -320,7 +324,7 @@ def _queue_samples(session: Session, stream: Stream, live: Version, settings: St
         share=queue.share_of(settings),
         stream_id=stream.id,
         name="sample",
-        key=f"sample:{stream.id}",
+        key=records.sampling_key(stream.id),
         spec=queue.spec(
             settings,
             model=evaluation.model_of(session, live, settings),

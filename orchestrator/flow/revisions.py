@@ -15,9 +15,9 @@ from storage.tables import Stream, StreamRevision, Trigger, Version
 def follow_base(app: App, session: Session, stream: Stream, root: Version, actor: str) -> None:
     """The settings name the base that the live version stems from: after a rebase, and after a rollback over one."""
     settings = records.settings_of(session, stream.id)
-    source = root.facts.get("source", settings.model)
-    if source != settings.model:
-        changed = settings.model_copy(update={"model": source, "revision": root.facts.get("revision")})
+    base = {"model": root.facts.get("source", settings.model), "revision": root.facts.get("revision")}
+    if base != {"model": settings.model, "revision": settings.revision}:
+        changed = settings.model_copy(update=base)
         origins = {**records.revision_of(session, stream.id).origins, "model": f"version {root.number}"}
         add(app, session, stream, changed, origins=origins, actor=actor)
 

@@ -17,14 +17,16 @@ right and are wrong
     pass          their share is within the limit
     fail          its exact (Clopper-Pearson) lower bound is beyond the limit
     inconclusive  otherwise
-*Any set* with fewer than two documents is inconclusive; older batches and pools that small are judged together. A
-candidate with a loss that is no number fails.
+*Any set* with fewer than two documents is inconclusive. Older batches and pools that small are judged together, a lone
+one with the smallest of the others; where there is no other it waits for one, for alone it could be judged by none of
+the candidates to come. A candidate with a loss that is no number fails.
 
 A set's outcome is the worst of its parts, the overall outcome the worst of the sets.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -35,6 +37,7 @@ from orchestrator.policies.evidence import Comparison, Evidence, SetEvidence, Va
 from orchestrator.policies.verdict import Change, Flip, Flips, GateVerdict, Outcome, SetVerdict, worst
 from orchestrator.settings import GateSettings
 from strategies.scores import LEAST_LOSS
+from strategies.words import counted
 
 Against = Literal["live", "best"]
 MIN_DOCUMENTS = 2
@@ -60,15 +63,25 @@ def _samples(evidence: Evidence) -> list[tuple[SetEvidence, tuple[str, ...]]]:
     """The sets as they are judged, each with the names of the sets it is made of."""
     sets = [cleaned(one) for one in evidence.sets]
     new = [one for one in sets if one.role == "new"]
-    small = [one for one in sets if one.role == "old" and _is_small(one)]
-    large = [one for one in sets if one.role == "old" and not _is_small(one)]
-    large.sort(key=lambda one: (ORDER.get(one.kind, len(ORDER)), one.name))
-    groups = [("new data", new), *((one.name, [one]) for one in large), ("small older sets", small)]
+    old = [one for one in sets if one.role == "old"]
+    old.sort(key=lambda one: (ORDER.get(one.kind, len(ORDER)), one.name))
+    joining = _joining(old)
+    names = {one.name for one in joining}
+    groups = [("new data", new), *((one.name, [one]) for one in old if one.name not in names)]
+    if _documents(joining) >= MIN_DOCUMENTS:
+        groups.append(("small older sets", joining))
     return [_together(name, members) for name, members in groups if members]
 
 
-def _is_small(one: SetEvidence) -> bool:
-    return one.kind in ("batch", "pool") and len(one.digests) < MIN_DOCUMENTS
+def _joining(old: Sequence[SetEvidence]) -> list[SetEvidence]:
+    """The batches and pools that are too small to be judged by themselves, with as many more as make them enough."""
+    by_size = sorted((one for one in old if one.kind in ("batch", "pool")), key=lambda one: len(one.digests))
+    taken = sum(1 for one in by_size if len(one.digests) < MIN_DOCUMENTS)
+    return by_size[: taken + 1] if taken > 0 and _documents(by_size[:taken]) < MIN_DOCUMENTS else by_size[:taken]
+
+
+def _documents(sets: Iterable[SetEvidence]) -> int:
+    return sum(len(one.digests) for one in sets)
 
 
 def _together(name: str, members: list[SetEvidence]) -> tuple[SetEvidence, tuple[str, ...]]:
@@ -244,7 +257,7 @@ def _overall_reason(outcome: Outcome, sets: tuple[SetVerdict, ...]) -> str:
         return ". ".join(f"{one.name}: {one.reason}" for one in sets if one.outcome == outcome)
     older = [one for one in sets if one.role == "old"]
     news = [f"{one.name}: {one.changes[0].reason}" for one in sets if one.role == "new"]
-    kept = f"{len(older)} older eval sets are within their tolerances" if older else "there is no older eval set"
+    kept = f"{counted(len(older), 'older eval set')} within tolerance" if older else "there is no older eval set"
     return ". ".join([*news, kept])
 
 

@@ -14,7 +14,7 @@ from strategies.mixing.simplex import Guard
 from strategies.parts import AgentReweighting
 from strategies.settings import Json
 
-REPLAY = (0.05, 0.25)
+GUARD_REPLAY = (0.05, 0.25)
 """Shares of the constant replay that the guard compares with (METHODS 4.1)."""
 
 
@@ -35,7 +35,7 @@ class Guarded:
     ) -> None:
         self._agent = agent
         self._names = header.names
-        self._constants = constants(header.domains, REPLAY, given)
+        self._constants = constants(header.domains, GUARD_REPLAY, given)
         mixtures = {name: self.named(mixture) for name, mixture in self._constants.items()}
         self.guard = Guard(mixtures, patience=patience)
 

@@ -81,9 +81,15 @@ class Case:
         return f", {hours:.1f} h of {around.max_hours:g} h allowed" if hours > around.max_hours else None
 
     @property
+    def steps_on_all(self) -> int:
+        """Of a job that trains on everything."""
+        rows = self.new_rows + self.old_rows
+        return int(common.steps(self.signals.training, rows).value) if rows else 0
+
+    @property
     def retrain_over_budget(self) -> str | None:
         """As :meth:`over_budget`, of training on everything."""
-        return self.over_budget((self.new_rows + self.old_rows) * self.signals.training.num_train_epochs)
+        return self.over_budget(self.steps_on_all * self.signals.training.train_batch_size)
 
     @property
     def overrun(self) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from strategies.contract import Explained, Plan
 from strategies.contract.circumstances import EarlierDecision
 from strategies.contract.graph import BANK
 from strategies.named.rewarm_replay import REWARM_REPLAY
-from strategies.planning import share
+from strategies.planning import common, share
 from strategies.words import counted
 
 FEW_STEPS = 8
@@ -92,9 +93,14 @@ def _retrain_is_cheap(case: Case) -> str | None:
     new, old = case.new_rows, case.old_rows
     return (
         f"{counted(new, 'new row')} are {new / max(1, old):.0f} times all old ones: starting again from the base costs"
-        f" {old / new:.0%} more than going on, and {old / (new + old):.0%} of its rows are old where {case.share:.0%}"
-        f" is asked for{case.retrain_over_budget or ''}"
+        f" {_times(case) - 1:.0%} more than going on, and {old / (new + old):.0%} of its rows are old where"
+        f" {case.share:.0%} is asked for{case.retrain_over_budget or ''}"
     )
+
+
+def _times(case: Case) -> float:
+    """Steps of training on everything over those of training on the new rows."""
+    return case.steps_on_all / int(common.steps(case.signals.training, case.new_rows).value)
 
 
 def short_of_retraining(case: Case) -> str | None:
@@ -103,7 +109,11 @@ def short_of_retraining(case: Case) -> str | None:
     if not new or not any(one.rows for one in case.signals.old):
         return "there is no earlier batch that it would train on again"
     cost = f"it would train the base on {counted(new + old, 'row')} instead of {new}{case.retrain_over_budget or ''}"
-    if new + old > CHEAP * new:
+    training = case.signals.training
+    needed = math.ceil(training.num_train_epochs * (new + old) / training.train_batch_size)
+    if case.steps_on_all < needed:
+        return f"training.max_steps holds it to {case.steps_on_all} of the {needed} steps that all rows together take"
+    if _times(case) > CHEAP:
         return f"{cost}; at most {CHEAP:g} times as many are worth it"
     if old < case.share * (new + old):
         return f"only {old / (new + old):.0%} of its rows would be old where {case.share:.0%} is asked for"

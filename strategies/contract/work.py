@@ -99,7 +99,7 @@ class MeasureWork(Closed):
     """At most this many train-side documents of each source are scored, chosen by digest."""
     tokens: int = 50_000
     """Scoring of a source ends with the window, answer or document that brings it to this many tokens. Old sources but
-    ``compared_with`` share as many, so that a decision costs little more the more batches there have been."""
+    ``compared_with`` share as many, so that scoring costs little more the more batches there have been."""
     least: int = 4_096
     """Yet each is scored on so many, for what is new is also told from the greatest loss among all that is known.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 from strategies.contract import ModelFiles
@@ -31,10 +32,11 @@ def main(path: str) -> int:
     """Export as the file at ``path`` says; the exit code of the process."""
     spec = ExportSpec.model_validate_json(Path(path).read_bytes())
     folder = Path(spec.folder)
-    beside = folder.with_name(f".{folder.name}.making")
+    # A name of its own, for two may be exporting to one folder.
+    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        _write(spec, beside, place=folder)
-        beside.rename(folder)
+        _write(spec, beside / folder.name, place=folder)
+        (beside / folder.name).rename(folder)
     except StrategyError as error:
         print(error, file=sys.stderr)
         return 1

@@ -154,7 +154,7 @@ def _facts(spec: JobSpec, work: TrainWork, prepared: Prepared, loop: Loop) -> Js
         "tokens_per_s": round(progress.tokens / max(progress.wall_s, 1e-9), 1),
         "losses": [[step, loss, lr] for step, loss, lr in progress.log.points],
         "final_loss": progress.log.last,
-        "skipped_steps": progress.bad,
+        "skipped_steps": len(progress.skipped),
         "resumed_from": progress.resumed_from,
         "micro_batch": loop.collate.micro,
         "packing": prepared.packing.facts(),

@@ -33,13 +33,11 @@ from strategies.training.table import parameter_table
 
 def measure(spec: JobSpec, work: MeasureWork, runtime: Runtime) -> JobResult:
     """Documents, tokens, rows and loss of each source; the model's parameters; texts sampled from it if asked for."""
-    runtime.enter("reading data")
-    documents = [training_side(source, spec.task) for source in work.sources]
     runtime.enter("loading model")
     loaded = load(spec.model, spec.task, device=precisions.device_for(spec.device), seed=spec.seed)
     precision = precisions.choose(loaded.model, work.training.bf16)
     packing = can_pack(spec, loaded, precision, wanted=work.training.packing)
-    space = _space(spec, work, documents, runtime)
+    space = _space(spec, work, runtime)
     bench = _Bench(
         spec=spec,
         work=work,
@@ -51,9 +49,9 @@ def measure(spec: JobSpec, work: MeasureWork, runtime: Runtime) -> JobResult:
         counts=Counts({source.name for source in work.sources if source.role == "new"}),
     )
     measured = []
-    for index, (source, own) in enumerate(zip(work.sources, documents, strict=True)):
-        runtime.enter(f"measuring {source.name}", step=index, steps=len(documents))
-        measured.append(bench.measured(source, own))
+    for index, source in enumerate(work.sources):
+        runtime.enter(f"measuring {source.name}", step=index, steps=len(work.sources))
+        measured.append(bench.measured(source))
     return JobResult(
         kind="measure",
         artifacts={} if space is None else {"state/domains": space},
@@ -104,7 +102,7 @@ class Counts:
 
 @dataclass(frozen=True, kw_only=True)
 class _Bench:
-    """The job with its model opened, and the tokens that were with_targets so far."""
+    """The job with its model opened, and the tokens that were counted so far; one source is in memory at a time."""
 
     spec: JobSpec
     work: MeasureWork
@@ -115,8 +113,9 @@ class _Bench:
     classes: Classes | None
     counts: Counts
 
-    def measured(self, source: SourceFile, documents: Documents) -> Measured:
+    def measured(self, source: SourceFile) -> Measured:
         """What is known of one source, all in all and by class."""
+        documents = training_side(source, self.spec.task)
         encoder = Encoder(self.loaded.tokenizer, self.work.training.max_length)
         encoded = encode(documents, encoder, self.spec.task, labels=self.loaded.labels, tick=self.runtime.check)
         rows = self._counted(source.name, encoded)
@@ -180,8 +179,8 @@ def _bounded(examples: Sequence[Example], tokens: int) -> list[Example]:
     return [example for example, total in zip(examples, before, strict=False) if total < tokens]
 
 
-def _space(spec: JobSpec, work: MeasureWork, documents: Sequence[Documents], runtime: Runtime) -> str | None:
-    """Where the clusters lie under the job's directory: those of the parent, or found in all documents."""
+def _space(spec: JobSpec, work: MeasureWork, runtime: Runtime) -> str | None:
+    """Where the clusters lie under the job's directory: those of the parent, or found in the first documents of all."""
     if work.divide != "clusters":
         return None
     from strategies.fitting.domains import find_domains
@@ -191,10 +190,12 @@ def _space(spec: JobSpec, work: MeasureWork, documents: Sequence[Documents], run
         shutil.copytree(work.space, place, dirs_exist_ok=True)
         return "out/space"
     runtime.enter("finding domains")
-    digested = sorted(
-        (digest, text) for one in documents for digest, text in zip(one.digests, texts_of(one, spec.task), strict=True)
-    )
-    find_domains([text for _, text in digested], work.clusters).save(place)
+    first: list[tuple[str, str]] = []
+    for source in work.sources:
+        documents = training_side(source, spec.task).first(work.clusters.documents)
+        first += zip(documents.digests, texts_of(documents, spec.task), strict=True)
+        first = sorted(first)[: work.clusters.documents]
+    find_domains([text for _, text in first], work.clusters).save(place)
     return "out/space"
 
 
@@ -215,9 +216,10 @@ def _samples(spec: JobSpec, work: MeasureWork, loaded: Loaded, precision: Precis
     runtime.enter("sampling")
     path = runtime.directory / "out" / "samples.jsonl"
     path.parent.mkdir(exist_ok=True)
+    texts = sample(loaded.model, loaded.tokenizer, work.sample, precision=precision, rows=16, tick=runtime.check)
     with path.open("w") as file:
-        for text in sample(
-            loaded.model, loaded.tokenizer, work.sample, precision=precision, rows=16, tick=runtime.check
-        ):
+        for text in texts:
             file.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
+    if not path.stat().st_size:
+        raise Refused("every text sampled from the model is empty; register a stream with an anchor")
     return "out/samples.jsonl"

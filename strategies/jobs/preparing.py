@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from strategies.parts import (
 from strategies.settings import TrainingSettings
 from strategies.training import randomness
 from strategies.training.adapters import Adaptation, adapt, set_head_rate
-from strategies.training.data import Documents, refuse_leaks, training_side
+from strategies.training.data import Documents, HeldOut, training_side
 from strategies.training.packing import Packing
 from strategies.training.parameters import moving, optimizer_for, prepare, put_moments
 from strategies.training.rows import Rows, encode_rows
@@ -52,20 +53,17 @@ class Prepared:
 def prepare_run(spec: JobSpec, work: TrainWork, runtime: Runtime) -> Prepared:
     """Read, verify, load and tokenise; nothing is trained yet."""
     template, settings = work.template, work.template.training
-    runtime.enter("reading data")
-    documents = {source.name: training_side(source, spec.task) for source in work.sources}
-    compared = refuse_leaks(list(documents.items()), work.forbidden)
     runtime.enter("loading model")
     randomness.seed_all(spec.seed)
     loaded = load(spec.model, spec.task, device=precisions.device_for(spec.device), adapter=False, seed=spec.seed)
     precision = precisions.choose(loaded.model, settings.bf16)
     labels = _grown_labels(spec, loaded)
     packing = can_pack(spec, loaded, precision, wanted=settings.packing)
-    runtime.enter("tokenising")
     encoder = Encoder(loaded.tokenizer, settings.max_length)
+    held_out = HeldOut.of(work.forbidden)
     rows = {
         name: _rows(name, found, spec, encoder, packing=packing.passed, labels=labels, runtime=runtime)
-        for name, found in _sources(spec, work, documents).items()
+        for name, found in _drawn(spec, work, held_out, runtime)
     }
     model, adaptation = _prepared(spec, template, loaded, labels)
     model = model.to(precision.device)
@@ -94,21 +92,29 @@ def prepare_run(spec: JobSpec, work: TrainWork, runtime: Runtime) -> Prepared:
         rows=rows,
         run=run,
         packing=packing,
-        compared=compared,
+        compared=held_out.documents,
         encoder=encoder,
         labels=labels,
         adaptation=adaptation,
     )
 
 
-def _sources(spec: JobSpec, work: TrainWork, documents: dict[str, Documents]) -> dict[str, Documents]:
-    """The documents of every source that the mixing draws from: batches, or their classes."""
+def _drawn(spec: JobSpec, work: TrainWork, held_out: HeldOut, runtime: Runtime) -> Iterator[tuple[str, Documents]]:
+    """What the mixing draws from, batches or their classes, and the documents of each: one batch in memory at a time.
+
+    Raises:
+        Refused: a batch is not what was stored, or has documents that are held out.
+    """
     mixing = work.template.mixing
-    if not isinstance(mixing, WeightedMixing):
-        return documents
-    classes = classes_by(mixing.divide, work.space, spec.task)
-    found = {name: one for batch, whole in documents.items() for name, one in parts(batch, whole, classes).items()}
-    return {name: one for name, one in found.items() if name in mixing.sources}
+    weighted = mixing if isinstance(mixing, WeightedMixing) else None
+    classes = classes_by(weighted.divide, work.space, spec.task) if weighted else None
+    for index, source in enumerate(work.sources):
+        runtime.enter(f"tokenising {source.name}", step=index, steps=len(work.sources))
+        whole = training_side(source, spec.task)
+        held_out.refuse(source.name, whole)
+        for name, one in parts(source.name, whole, classes).items():
+            if weighted is None or name in weighted.sources:
+                yield name, one
 
 
 def _scorer(run: Run, loaded: Loaded, settings: TrainingSettings, runtime: Runtime) -> Scorer:

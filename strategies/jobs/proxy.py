@@ -22,7 +22,7 @@ from strategies.jobs.consumed import consumed
 from strategies.jobs.dividing import classes_by, parts
 from strategies.jobs.runtime import Runtime
 from strategies.settings import Task
-from strategies.training.data import Documents, eval_side, refuse_leaks, training_side
+from strategies.training.data import Documents, HeldOut, eval_side, training_side
 
 RUNS_FILE = "runs.jsonl"
 MOST_TOKENS = 1_000_000
@@ -99,7 +99,9 @@ def _data(spec: JobSpec, work: ProxyWork, runtime: Runtime) -> tuple[list[Domain
     encoder = Encoder(load_tokenizer(spec.model), work.template.training.max_length)
     classes = classes_by(mixing.divide, work.space, spec.task)
     whole = {source.name: training_side(source, spec.task) for source in work.sources}
-    refuse_leaks(list(whole.items()), work.forbidden)
+    held_out = HeldOut.of(work.forbidden)
+    for source, documents in whole.items():
+        held_out.refuse(source, documents)
     sources = {name: found for batch, own in whole.items() for name, found in parts(batch, own, classes).items()}
     held = {
         name: found

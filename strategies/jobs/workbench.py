@@ -26,10 +26,9 @@ from strategies.merging.inputs import Inputs, Member, check_finite, gather, same
 from strategies.merging.methods import Maker, settled
 from strategies.merging.models import Grown, Model, inner_of, open_model
 from strategies.merging.writing import write_model
+from strategies.scores import Metric
 from strategies.settings import Json
 from strategies.settings.merging import FisherMerge, combining
-
-Metric = Literal["accuracy", "loss"]
 
 
 @dataclass(frozen=True, kw_only=True)

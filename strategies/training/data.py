@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
@@ -98,20 +98,35 @@ def eval_side(file: EvalFile, task: Task, *, half: Literal["select"] | None = No
     return _ordered(numbered, table.num_rows)
 
 
-def refuse_leaks(sources: Sequence[tuple[str, Documents]], forbidden: Sequence[EvalFile]) -> int:
-    """Refuse if a training document is in one of the eval sets; returns how many eval documents were compared."""
-    compared = 0
-    for file in forbidden:
-        digests = set(_read(file.path, file.sha256, ("digest",)).column("digest").to_pylist())
-        compared += len(digests)
-        for name, documents in sources:
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """Digests of the documents of each eval set, by its name: none of them may be trained on."""
+
+    digests: dict[str, frozenset[str]]
+
+    @classmethod
+    def of(cls, forbidden: Sequence[EvalFile]) -> Self:
+        """Read them; two sets of one name count as one."""
+        found: dict[str, frozenset[str]] = {}
+        for file in forbidden:
+            own = _read(file.path, file.sha256, ("digest",)).column("digest").to_pylist()
+            found[file.name] = found.get(file.name, frozenset()).union(own)
+        return cls(digests=found)
+
+    @property
+    def documents(self) -> int:
+        """How many documents training is compared with."""
+        return sum(map(len, self.digests.values()))
+
+    def refuse(self, name: str, documents: Documents) -> None:
+        """Refuse if a document of the training source ``name`` is in one of the eval sets."""
+        for held_out, digests in self.digests.items():
             leaked = digests.intersection(documents.digests)
             if leaked:
                 raise Refused(
-                    f"{len(leaked)} training documents of {name} are in eval set {file.name}, such as {min(leaked)}; "
+                    f"{len(leaked)} training documents of {name} are in eval set {held_out}, such as {min(leaked)}; "
                     "the score would be worthless: ingest the batch again"
                 )
-    return compared
 
 
 def _ordered(table: Any, size: int) -> Documents:

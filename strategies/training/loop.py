@@ -23,8 +23,9 @@ from strategies.training.parameters import moments, put_moments
 from strategies.training.seams import Part, PartState, Run, overrides
 from strategies.training.update import Reading, apply, finite
 
-FORGIVEN = 2
-"""Steps that may turn out not finite before the job gives up."""
+FORGIVEN, AMONG = 2, 1000
+"""So many of so many steps in a row may turn out not finite before the job gives up: stray ones are left out for as
+long as a job runs, but not one after another, nor one step again and again."""
 
 
 class Watch(Protocol):
@@ -47,9 +48,10 @@ class Progress:
     log: LossLog
     mixing: Json
     tokens: int = 0
-    bad: int = 0
     wall_s: float = 0.0
     cpu_s: float = 0.0
+    skipped: list[int] = field(default_factory=list)
+    """Steps that were not finite."""
     resumed_from: list[int] = field(default_factory=list)
 
 
@@ -223,10 +225,12 @@ class Loop:
 
     def _forgive(self, step: int) -> bool:
         """A step that is not finite was not applied: sound weights go on; False if the weights are not sound."""
-        self.progress.bad += 1
-        if self.progress.bad > FORGIVEN:
+        skipped = self.progress.skipped
+        skipped.append(step)
+        lately = sum(1 for one in skipped if one > step - AMONG)
+        if lately > FORGIVEN:
             raise Diverged(
-                f"loss or gradient of step {step} is not finite, {self.progress.bad} times in all; "
+                f"loss or gradient of step {step} is not finite, {lately} times within {AMONG} steps; "
                 "lower training.learning_rate or look at the data"
             )
         if not finite(self.run.parameters.values()):
@@ -235,12 +239,12 @@ class Loop:
         return True
 
     def _go_back(self) -> None:
-        """To the newest sound checkpoint, remembering how often steps were not finite."""
-        at, bad = self.run.step, self.progress.bad
+        """To the newest sound checkpoint, remembering which steps were not finite."""
+        at, skipped = self.run.step, self.progress.skipped
         self.store.wait()
         if not self.resume():
             raise Diverged(f"weights are not finite at step {at} and there is no checkpoint to go back to")
-        self.progress.bad = bad
+        self.progress.skipped = skipped
         print(f"weights are not finite at step {at}; back to step {self.run.step}", flush=True)
 
     def _is_due(self, step: int) -> bool:
@@ -266,7 +270,8 @@ class Loop:
             "random": random_values,
             "samples": dict(progress.ledger.samples),
             "log": progress.log.to_json(),
-            "counts": [progress.tokens, progress.bad, progress.wall_s, progress.cpu_s, self.collate.micro],
+            "counts": [progress.tokens, progress.wall_s, progress.cpu_s, self.collate.micro],
+            "skipped": list(progress.skipped),
             "resumed_from": list(progress.resumed_from),
             "parts": {name: state.values for name, state in states.items()},
         }
@@ -291,7 +296,8 @@ class Loop:
         progress.mixing = values["mixing"]
         progress.ledger.restore(values["samples"], groups["consumed"])
         progress.log.restore(values["log"])
-        progress.tokens, progress.bad, progress.wall_s, progress.cpu_s, micro = values["counts"]
+        progress.tokens, progress.wall_s, progress.cpu_s, micro = values["counts"]
+        progress.skipped = list(values["skipped"])
         progress.resumed_from = list(values["resumed_from"])
         self.collate.micro = min(self.collate.micro, micro)
         for name, state in values["parts"].items():

@@ -8,6 +8,8 @@ from tests.benchmarks.reading import Record
 
 TIME_GOAL = 0.70
 """Of a full step, for the variant that freezes from the bottom."""
+FEW_PAIRS = 6
+"""Of fewer, the bootstrap's interval of the median is no narrower than their range."""
 
 
 def half_cost_table(found: Record) -> str:
@@ -20,9 +22,10 @@ def half_cost_table(found: Record) -> str:
     rows = [_half_row(where, arm, figures) for where, arms in places for arm, figures in arms.items()]
     head = ("where", "what moves", "step over full", "bound", "optimizer memory over full", "trainable share + 0.02")
     pairs = {len(figures["step_ratio"]["values"]) for _, arms in places for figures in arms.values()}
+    interval = "its 95 % bootstrap interval" if min(pairs) >= FEW_PAIRS else "the least and the greatest"
     words = (
-        f"A step's time is the median of {max(pairs)} pairs of runs, each of one turn, with its 95 % bootstrap interval"
-        " in brackets. The bound is of a step's products alone. What the optimizer and the clipping spare where nothing"
+        f"A step's time is the median of {max(pairs)} pairs of runs, each of one turn, with {interval} in brackets. The"
+        " bound is of a step's products alone. What the optimizer and the clipping spare where nothing"
         " moves comes on top, so that a step may take less than its bound. What the bottom variant costs in quality is"
         " said with the domains (`half, bottom`)."
     )

@@ -94,9 +94,10 @@ def measure(count: int) -> dict[str, Any]:
         times = [_seconds(lambda path=path: _ingest(parts, path)) for path in (first, second)]
         bare = _seconds(lambda: bare_parts(second, root / "bare.parquet"))
         parts.database.close()
+        size = second.stat().st_size
     return {
         "documents": count,
-        "bytes": WORDS * 9 * count,
+        "bytes": size,
         "documents_per_cpu_second": [round(count / one) for one in times],
         "bare_documents_per_cpu_second": round(count / bare),
         "ratio": [round(bare / one, 2) for one in times],

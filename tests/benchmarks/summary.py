@@ -7,6 +7,8 @@ from typing import Any
 
 from tests.benchmarks.figures import Goal, Spread, goals_line, goals_table, markdown_table
 from tests.benchmarks.inputs import ANCHOR, BATCHES, DOMAINS
+from tests.benchmarks.reading import average
+from tests.benchmarks.text_tables import rise
 
 Record = dict[str, Any]
 NEW_LOSS_GOALS = {"speeches-en": 0.03, "novels-de": 0.06, "code-python": 0.06}
@@ -27,19 +29,9 @@ def pairs(result: Record, arm: str, other: str) -> list[tuple[Record, Record]]:
     return list(zip(by_seed(result, arm), by_seed(result, other), strict=True))
 
 
-def anchor_rise(cell: Record, stage: int) -> float:
-    """Relative rise of the anchor domain's loss from the base to the version of a stage."""
-    return float(cell["stages"][stage]["scores"][ANCHOR] / cell["base"][ANCHOR] - 1)
-
-
 def own_loss(cell: Record, stage: int) -> float:
     """Loss on a stage's own domain right after it."""
     return float(cell["stages"][stage]["scores"][BATCHES[stage]])
-
-
-def average(cell: Record, stage: int) -> float:
-    """Mean loss over all domains after a stage."""
-    return statistics.fmean(float(cell["stages"][stage]["scores"][domain]) for domain in DOMAINS)
 
 
 def tokens(cell: Record) -> int:
@@ -54,7 +46,7 @@ def goals(result: Record) -> list[Goal]:
     found = [
         Goal(
             what=f"rise of {ANCHOR} after {BATCHES[stage]}, as a share of naive's",
-            measured=Spread(values=tuple(anchor_rise(a, stage) / anchor_rise(b, stage) for a, b in against_naive)),
+            measured=Spread(values=tuple(rise(a, stage) / rise(b, stage) for a, b in against_naive)),
             limit=RISE_GOALS[BATCHES[stage]],
         )
         for stage in (0, last)
@@ -67,7 +59,7 @@ def goals(result: Record) -> list[Goal]:
         )
         for stage, domain in enumerate(BATCHES)
     ]
-    apart = tuple(average(a, last) / average(b, last) - 1 for a, b in against_all)
+    apart = tuple(average(a, last, DOMAINS) / average(b, last, DOMAINS) - 1 for a, b in against_all)
     ratio = tuple(tokens(a) / tokens(b) for a, b in against_all)
     return [
         *found,
@@ -119,10 +111,13 @@ def _goals(result: Record) -> str:
 
 
 def _gate(result: Record) -> str:
-    """What the gate, which only recorded here, would have said."""
+    """What the gate, which only recorded here, said."""
     rows = ["| arm | " + " | ".join(BATCHES) + " |", "| --- |" + " --- |" * len(BATCHES)]
     for arm in dict.fromkeys(cell["cell"]["arm"] for cell in result["cells"]):
         cells = by_seed(result, arm)
         said = [", ".join(cell["stages"][stage]["gate"] for cell in cells) for stage in range(len(BATCHES))]
         rows.append(f"| {arm} | {' | '.join(said)} |")
-    return "What the gate would have said with `gate.mode: enforce`, seed by seed:\n\n" + "\n".join(rows)
+    words = (
+        "What the gate said of each candidate, seed by seed (`gate.mode: record`: all earlier ones went live):"
+    )
+    return f"{words}\n\n" + "\n".join(rows)

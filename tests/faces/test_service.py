@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,25 @@ def test_an_adapter_is_merged_into_a_plain_folder_or_exported_alone(face: Face, 
     assert changed == {f"model.layers.{layer}.self_attn.q_proj.weight" for layer in (0, 1)}
     with pytest.raises(Conflict, match="not empty"):
         exports.export(face.app, name, tmp_path / "merged", as_adapter=False, actor="test")
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+def test_of_two_exports_to_one_folder_one_is_whole_and_the_other_is_told(face: Face, tmp_path: Path) -> None:
+    base = llama(tmp_path / "llama")
+    add_adapted_version(face, base, adapter_of(base, tmp_path / "adapter"))
+    into = tmp_path / "out" / "merged"
+
+    def export(_number: int) -> str:
+        try:
+            return exports.export(face.app, VersionName(stream="news"), into, as_adapter=False, actor="test").form
+        except Conflict as error:
+            return str(error)
+
+    with ThreadPoolExecutor(2) as pool:
+        done = sorted(pool.map(export, range(2)), key=len)
+    assert done == ["merged model", f"{into} is there already and not empty; choose another folder"]
+    assert (into / "model.safetensors").exists()
+    assert [one.name for one in into.parent.iterdir()] == ["merged"]
 
 
 def on_terminal(face: Face, *arguments: str) -> str:

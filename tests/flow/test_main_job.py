@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select
 
+from orchestrator import base_model
 from orchestrator.errors import Conflict, GateRefused
 from orchestrator.flow import decision, promotion, records, registration, rollback
 from orchestrator.service.commands import batches
 from orchestrator.service.views.transfer import show_transfer
-from storage.tables import Batch, Job, Verdict, Version, VersionArtifact, VersionBatch
+from orchestrator.settings import StreamSettings
+from storage.tables import Arrival, Batch, Event, Job, Verdict, Version, VersionArtifact, VersionBatch
 from tests.flow.harness import BASE, NEW, Daemon
 from tests.flow.toy_job import write_model
 
@@ -81,6 +85,9 @@ def test_an_inconclusive_batch_is_judged_together_with_the_next(daemon: Daemon) 
     assert verdict is not None
     assert verdict.details["sets"][0]["members"] == [f"batch-{first}", f"batch-{second}"]
     assert daemon.batch_states() == {first: "trained", second: "trained"}
+    third = daemon.ingest("a third batch brings words of its own once more", documents=40, name="third")
+    made = daemon.retrain()
+    assert (made.result, daemon.batch_states()[third]) == ("promoted", "trained")
 
 
 def test_after_two_refusals_the_batch_is_held_and_later_batches_go_on(daemon: Daemon) -> None:
@@ -192,12 +199,22 @@ def test_a_dry_run_shows_the_decision_and_leaves_no_trace(daemon: Daemon) -> Non
 def test_without_an_anchor_documents_sampled_from_the_base_stand_in(daemon: Daemon) -> None:
     daemon.add_stream(anchor=None)
     with daemon.app.database.read() as session:
-        from sqlalchemy import select
-
-        from storage.tables import Batch
-
         anchor = session.scalars(select(Batch).where(Batch.kind == "anchor")).one()
     assert anchor.synthetic
+
+
+def test_samples_that_cannot_stand_in_are_not_tried_again_and_end_the_decision(daemon: Daemon) -> None:
+    daemon.add_stream(anchor=None, limits={"max_rows": 3})
+    daemon.ingest(NEW, documents=3)
+    made = daemon.retrain()
+    assert (made.result, "cannot stand in" in (made.outcome or "")) == ("failed", True)
+    with pytest.raises(Conflict, match="register a stream with one"):
+        decision.dry_run(daemon.app, "s", strategy=None)
+    with daemon.app.database.read() as session:
+        arrivals = session.scalars(select(Arrival.outcome).where(Arrival.name.startswith("samples of job"))).all()
+        alerts = session.scalars(select(Event.reason).where(Event.action == "alert")).all()
+    assert arrivals == ["refused"]
+    assert any("cannot stand in for an anchor" in (one or "") for one in alerts)
 
 
 @pytest.mark.slow
@@ -228,9 +245,27 @@ def test_a_rebased_root_is_gated_and_the_settings_follow_it(daemon: Daemon) -> N
     made = registration.rebase(daemon.app, "s", model=str(better), revision=None, actor="test")
     daemon.settle()
     assert daemon.versions() == {1: "retired", made.number: "live"}
-    assert model_in_settings(daemon) == str(better)
+    assert settings_now(daemon).model == str(better)
     rollback.roll_back(daemon.app, "s", to=1, reason="back to the old base", actor="test")
-    assert model_in_settings(daemon) == str(daemon.root / "base")
+    assert settings_now(daemon).model == str(daemon.root / "base")
+
+
+def test_another_revision_of_the_same_base_is_followed_too(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    bring = base_model.bring
+
+    def brought(settings: StreamSettings, *, store: Path, cache: Path) -> tuple[str, dict[str, Any]]:
+        manifest, facts = bring(settings.model_copy(update={"revision": None}), store=store, cache=cache)
+        return manifest, {**facts, "revision": settings.revision}
+
+    daemon.add_stream()
+    before = settings_now(daemon)
+    write_model(Path(before.model), {*BASE.split(), *NEW.split()})
+    monkeypatch.setattr(base_model, "bring", brought)
+    registration.rebase(daemon.app, "s", model=before.model, revision="v2", actor="test")
+    daemon.settle()
+    assert settings_now(daemon).revision == "v2"
+    rollback.roll_back(daemon.app, "s", to=1, reason="back to the old revision", actor="test")
+    assert settings_now(daemon).revision is None
 
 
 def test_a_batch_that_is_held_ends_the_decision_about_it(daemon: Daemon) -> None:
@@ -243,6 +278,6 @@ def test_a_batch_that_is_held_ends_the_decision_about_it(daemon: Daemon) -> None
         assert (session.get_one(type(made), made.id).outcome or "").startswith("stale: batch")
 
 
-def model_in_settings(daemon: Daemon) -> str:
+def settings_now(daemon: Daemon) -> StreamSettings:
     with daemon.app.database.read() as session:
-        return records.settings_of(session, records.stream_by_name(session, "s").id).model
+        return records.settings_of(session, records.stream_by_name(session, "s").id)

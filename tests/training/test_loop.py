@@ -161,7 +161,7 @@ def test_a_step_that_is_not_finite_is_not_applied(
 ) -> None:
     loop = faulty(tmp_path, llama, fault, {3})
     progress = loop.train()
-    assert progress.bad == 1
+    assert progress.skipped == [3]
     assert sum(progress.ledger.samples.values()) == 5 * 4
     assert all(torch.isfinite(tensor).all() for tensor in makers.weights(loop).values())
     assert "step 3 skipped" in capsys.readouterr().out
@@ -170,8 +170,17 @@ def test_a_step_that_is_not_finite_is_not_applied(
 @pytest.mark.usefixtures("outcome")
 def test_the_third_step_that_is_not_finite_ends_the_job(tmp_path: Path, llama: Path) -> None:
     loop = faulty(tmp_path, llama, nan_loss, {2, 3, 4})
-    with pytest.raises(Diverged, match=r"step 4 is not finite, 3 times.*learning_rate"):
+    with pytest.raises(Diverged, match=r"step 4 is not finite, 3 times within.*learning_rate"):
         loop.train()
+
+
+@pytest.mark.usefixtures("outcome")
+def test_stray_steps_that_are_not_finite_are_left_out_for_as_long_as_a_job_runs(
+    tmp_path: Path, llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("strategies.training.loop.AMONG", 2)
+    loop = faulty(tmp_path, llama, nan_loss, {1, 3, 5}, save_steps=2)
+    assert loop.train().skipped == [1, 3, 5]
 
 
 @pytest.mark.usefixtures("outcome")
@@ -180,7 +189,7 @@ def test_weights_that_are_not_finite_go_back_to_the_checkpoint(tmp_path: Path, l
     progress = loop.train()
     undisturbed = makers.loop(tmp_path / "other", makers.train_job(tmp_path, llama, makers.text_documents(20)))
     undisturbed.train()
-    assert (progress.bad, progress.resumed_from) == (1, [4])
+    assert (progress.skipped, progress.resumed_from) == ([5], [4])
     makers.assert_equal(makers.weights(loop), makers.weights(undisturbed))
 
 

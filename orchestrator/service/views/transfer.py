@@ -41,7 +41,7 @@ def show_transfer(app: App, name: str) -> TransferRecord:
         average_over_time=_or_none(lambda: metrics.average_over_time(matrix)),
         backward_transfer=_or_none(lambda: metrics.backward_transfer(matrix)),
         forward_transfer=_or_none(lambda: metrics.forward_transfer(matrix, first)),
-        forgetting=_or_none(lambda: float(np.mean(metrics.forgetting_by_task(matrix)))),
+        forgetting=_or_none(lambda: metrics.forgetting(matrix)),
         plasticity=_or_none(lambda: metrics.plasticity(matrix)),
     )
 

@@ -63,7 +63,7 @@ class Manifest:
     max_length: int = 256
     prior: str = "cosine"
     temperature: float | None = None
-    threshold: float = 0.3
+    threshold: float = 0.0
     layer: int = 0
     form: Form = "text"
     lengths: tuple[int, ...] = (1,)
