@@ -19,6 +19,8 @@ Figure = Callable[[Record], float]
 REFERENCE = NAIVE.name
 EDGE = "†"
 EDGE_WORDS = f"{EDGE} the least or the greatest of the three rates that were tried: a better one may lie beyond."
+TIED = "="
+TIED_WORDS = f"{TIED} all rates that were tried came to the same."
 COST_WORDS = (
     "`CPU s` is what measuring and training took, the least over the seeds, without the scoring for these tables or for"
     " a gate; cells of earlier commits have what a gate scores among what was measured. Cells were made at different"
@@ -71,10 +73,10 @@ def tuned(grid: Record, arm: str) -> dict[float, float]:
 
 
 def rate_shown(grid: Record, arm: str) -> str:
-    """An arm's rate, marked at the edge of what was tried; a dash where the rate changes nothing."""
+    """An arm's rate, marked where it stands at the edge of what was tried, or where all came to the same."""
     rate, tried = float(grid["rates"][arm]), tuned(grid, arm)
     if len(tried) > 1 and len(set(tried.values())) == 1:
-        return "–"
+        return f"{rate:g}{TIED}"
     return f"{rate:g}{EDGE if tried and rate in (min(tried), max(tried)) else ''}"
 
 
@@ -152,7 +154,9 @@ def table(grid: Record, columns: Sequence[Column]) -> str:
 
 def rate_notes(grid: Record) -> str:
     """What the marks beside rates mean, where there are any."""
-    return EDGE_WORDS if any(rate_shown(grid, arm).endswith(EDGE) for arm in arms(grid)) else ""
+    shown = [rate_shown(grid, arm) for arm in arms(grid)]
+    notes = ((EDGE, EDGE_WORDS), (TIED, TIED_WORDS))
+    return " ".join(words for mark, words in notes if any(one.endswith(mark) for one in shown))
 
 
 def costs() -> tuple[Column, Column]:

@@ -50,12 +50,18 @@ def domains(found: Record) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
+def _no_grid(grid: Record) -> str:
+    naive, replay = (reading.tuned(grid, arm) for arm in ("naive", "replay"))
+    ends = naive and replay and (grid["rates"]["naive"], grid["rates"]["replay"]) == (min(naive), max(replay))
+    return NO_GRID if ends else ""
+
+
 def _domains(grid: Record, count: int) -> list[str]:
     return [
         f"{count} domains in turn. Losses are nats a token on fixed files at the end; `own loss` is the mean right"
         f" after each stage. {FORGOTTEN} Last stands naive at the others' rates.",
         domain_tables.domains_table(grid),
-        reading.rate_notes(grid) and f"{reading.EDGE_WORDS} {NO_GRID}",
+        listed([reading.rate_notes(grid), _no_grid(grid)]),
         text_tables.old_shares(grid),
         "Forgetting of each:",
         domain_tables.forgetting_table(grid),
