@@ -63,12 +63,16 @@ def backtest(
     """
     changes = dict(configuration.read_assignment(one) for one in assign or [])
     body = {"changes": changes, "until": until, "caller": os.urandom(8).hex()}
-    ask = partial(post, f"/streams/{part(name)}/backtest", body, timeout_s=ASK_S)
-    first = ask()
+    ask = partial(post, f"/streams/{part(name)}/backtest", timeout_s=ASK_S)
+    first = ask(body)
     scratch = first["scratch"]
     discard = f"`rekindle stream remove {scratch} --purge` discards it"
     left = f"{scratch} stays: the same command goes on from there, {discard}"
-    found = first if first["state"] == "done" else wait(ask, until=_is_done, tell=_status, left=left)
+    found = (
+        first
+        if first["state"] == "done"
+        else wait(partial(ask, {**body, "scratch": scratch}), until=_is_done, tell=_status, left=left)
+    )
     failed = _has_failed(found)
     if not keep and not failed:
         _remove(scratch)

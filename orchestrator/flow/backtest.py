@@ -2,15 +2,17 @@
 
 The scratch stream has its own lineage from the same base, never publishes and takes no data; its jobs are real and wait
 for all others. Batches, eval sets and the base are rows that name the same bytes, so nothing is copied; of the recorded
-stream nothing changes. What comes next follows from what is there, so an interrupted replay goes on where it was.
+stream nothing changes. What comes next follows from what is there, so an interrupted replay goes on where it was. What
+is replayed stays what it was when the replay began, whatever the recorded stream goes through meanwhile; its eval sets
+are pooled by the same lots.
 """
 
 from __future__ import annotations
 
-import secrets
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeVar
 
 from sqlalchemy import select
@@ -44,17 +46,16 @@ class Past:
     decisions: tuple[int, ...]
 
 
-def past_of(session: Session, stream: Stream, *, until: int | None) -> Past:
-    """What the recorded stream went through, as far as batch ``until``, or to its last retrain.
+def past_of(session: Session, stream: Stream, *, until: int | None, before: datetime | None = None) -> Past:
+    """What the recorded stream went through, as far as batch ``until``, or to its last retrain (``before`` an instant).
 
     Raises:
         NotFound: the stream has no such batch.
         Conflict: nothing was retrained yet.
     """
     arrived = [batch.id for batch in _data_batches(session, stream)]
-    closed = session.scalars(
-        select(Decision).where(Decision.stream_id == stream.id, Decision.closed_at.is_not(None)).order_by(Decision.id)
-    ).all()
+    ended = Decision.closed_at.is_not(None) if before is None else Decision.closed_at <= before
+    closed = session.scalars(select(Decision).where(Decision.stream_id == stream.id, ended).order_by(Decision.id)).all()
     decided = [one for one in closed if one.batches]
     if until is not None and until not in arrived:
         raise NotFound(f"stream {stream.name!r} has no data batch {until}; `rekindle batch list {stream.name}`")
@@ -69,9 +70,21 @@ def past_of(session: Session, stream: Stream, *, until: int | None) -> Past:
     )
 
 
+def begun(session: Session, stream: Stream, name: str) -> Stream:
+    """The scratch stream of a replay that goes on.
+
+    Raises:
+        NotFound: the stream has no such replay.
+    """
+    found = session.scalar(select(Stream).where(Stream.name == name, Stream.archived_at.is_(None)))
+    if found is None or not name.startswith(_prefix(stream)):
+        raise NotFound(f"stream {stream.name!r} has no replay {name}; ask for one with `rekindle stream backtest`")
+    return found
+
+
 def begin(app: App, session: Session, stream: Stream, settings: StreamSettings, *, key: str, actor: str) -> Stream:
     """The scratch stream of this replay, made where none was begun: version 1 is the recorded base, live at once."""
-    name = f"{stream.name[:NAME_KEPT]}.backtest-{key}"
+    name = f"{_prefix(stream)}{key}"
     found = session.scalar(select(Stream).where(Stream.name == name, Stream.archived_at.is_(None)))
     if found is not None:
         return found
@@ -80,7 +93,7 @@ def begin(app: App, session: Session, stream: Stream, settings: StreamSettings, 
         name=name,
         task=stream.task,
         state="registering",
-        split_key=secrets.token_hex(32),
+        split_key=stream.split_key,
         created_at=app.clock.now(),
     )
     session.add(scratch)
@@ -160,6 +173,10 @@ def fed(session: Session, scratch: Stream, past: Past) -> int:
 def policy_key(revision: int, changes: Mapping[str, Any], groups: Sequence[Sequence[int]]) -> str:
     """Equal for the same question, so that an interrupted replay is found again."""
     return records.fingerprint([revision, dict(changes), groups])[:8]
+
+
+def _prefix(stream: Stream) -> str:
+    return f"{stream.name[:NAME_KEPT]}.backtest-"
 
 
 def _named(session: Session, past: Past) -> dict[int, Batch]:

@@ -20,7 +20,7 @@ from orchestrator.settings import StreamSettings
 from storage import lineage, manifests
 from storage.moves import move
 from storage.states import JOB_GAVE_UP, JOB_UNFINISHED
-from storage.tables import Batch, Decision, Job, Plan, Stream, Version
+from storage.tables import Batch, Decision, EvalSet, Job, Plan, Stream, Version
 from strategies.chooser import choice
 from strategies.chooser.choice import StrategySettings
 from strategies.chooser.evidence import in_words
@@ -115,8 +115,8 @@ def dry_run(app: App, stream_name: str, *, strategy: str | None) -> DryRun:
         batches = _frozen_batches(session, stream)
         live = records.live_of(session, stream)
         shared = {"stream": stream.name, "parent": live.number, "batches": [batch.id for batch in batches]}
-        if not base_ready(session, stream):
-            if hopeless := _hopeless(session, stream, live):
+        if not base_ready(session, stream, batches):
+            if hopeless := _hopeless(session, stream, live, batches):
                 raise Conflict(hopeless)
             return DryRun(state="measuring", job=None, **shared)
         measured = queue_measure(session, stream=stream, parent=live, batches=batches, settings=settings)
@@ -143,10 +143,13 @@ def dry_run(app: App, stream_name: str, *, strategy: str | None) -> DryRun:
     )
 
 
-def base_ready(session: Session, stream: Stream) -> bool:
-    """Whether the live version's scores exist and its anchor stands: no training decision is made before."""
+def base_ready(session: Session, stream: Stream, batches: Sequence[Batch]) -> bool:
+    """Whether the live version has the scores that a decision on the batches looks at, and its anchor stands.
+
+    No training decision is made before.
+    """
     live = lineage.live_version(session, stream.id)
-    if live is None or not evaluation.is_measured(session, stream, live):
+    if live is None or not evaluation.is_measured(session, stream, live, _sets(session, stream, batches)):
         return False
     return not records.lacks_anchor(session, stream) or bool(records.anchor_batches(session, stream.id))
 
@@ -165,6 +168,7 @@ def _key(session: Session, stream: Stream, live: Version, batches: Sequence[Batc
             "batches": ids,
             "strategy": settings.strategy.model_dump(mode="json"),
             "training": settings.training.model_dump(mode="json"),
+            "gate": settings.gate.model_dump(mode="json"),
             "refusals": signals.refusals(session, stream.id, ids),
         }
     )[:KEY_CHARACTERS]
@@ -282,10 +286,10 @@ def _end_as_stale(app: App, session: Session, decision: Decision, reason: str) -
 
 
 def _measure_or_decide(app: App, session: Session, decision: Decision, stream: Stream) -> bool:
-    if not base_ready(session, stream):
-        return _end_if_hopeless(app, session, decision, stream)
-    parent = session.get_one(Version, decision.parent_version_id)
     batches = list(records.batches_by_id(session, decision.batches).values())
+    if not base_ready(session, stream, batches):
+        return _end_if_hopeless(app, session, decision, stream, batches)
+    parent = session.get_one(Version, decision.parent_version_id)
     settings = _settings_of_decision(session, decision)
     measured = queue_measure(session, stream=stream, parent=parent, batches=batches, settings=settings)
     if measured.state in JOB_GAVE_UP:
@@ -307,17 +311,21 @@ def _measure_or_decide(app: App, session: Session, decision: Decision, stream: S
     return probed is not None and _decide(app, session, decision, probed, settings)
 
 
-def _end_if_hopeless(app: App, session: Session, decision: Decision, stream: Stream) -> bool:
-    outcome = _hopeless(session, stream, session.get_one(Version, decision.parent_version_id))
+def _end_if_hopeless(app: App, session: Session, decision: Decision, stream: Stream, batches: Sequence[Batch]) -> bool:
+    outcome = _hopeless(session, stream, session.get_one(Version, decision.parent_version_id), batches)
     if outcome is None:
         return False
     evaluation.close_decision(app, session, decision.id, result="failed", outcome=outcome)
     return True
 
 
-def _hopeless(session: Session, stream: Stream, parent: Version) -> str | None:
+def _sets(session: Session, stream: Stream, batches: Sequence[Batch]) -> list[EvalSet]:
+    return evaluation.sets_about(session, stream.id, [batch.id for batch in batches])
+
+
+def _hopeless(session: Session, stream: Stream, parent: Version, batches: Sequence[Batch]) -> str | None:
     """Nothing can be decided while the base cannot be measured: what to say instead of waiting for ever."""
-    failed = evaluation.failed_job(session, stream, parent)
+    failed = evaluation.failed_job(session, stream, parent, _sets(session, stream, batches))
     if failed is None:
         refusal = records.refusal_of_samples(session, stream.id)
         return refusal and f"no anchor, and texts of the base cannot stand in: {refusal}; register a stream with one"

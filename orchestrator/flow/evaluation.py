@@ -44,9 +44,9 @@ def _settings_hash(task: str, max_length: int) -> str:
     return records.fingerprint({"format": EVALUATION_FORMAT, "task": task, "max_length": max_length})
 
 
-def is_measured(session: Session, stream: Stream, version: Version) -> bool:
-    """Whether the version has a score on every active eval set."""
-    wanted = {one.content_hash for one in records.active_sets(session, stream.id)}
+def is_measured(session: Session, stream: Stream, version: Version, sets: Iterable[EvalSet]) -> bool:
+    """Whether the version has a score on each of the stream's sets."""
+    wanted = {one.content_hash for one in sets}
     have = records.evaluations_of(session, version.id, settings_hash(records.settings_of(session, stream.id)))
     return wanted <= have.keys()
 
@@ -176,9 +176,8 @@ def sets_about(session: Session, stream_id: str, own: Sequence[int]) -> list[Eva
     ]
 
 
-def failed_job(session: Session, stream: Stream, version: Version) -> Job | None:
-    """The job that keeps the version from being measured: an evaluation, or the sampling of a stand-in anchor."""
-    sets = records.active_sets(session, stream.id)
+def failed_job(session: Session, stream: Stream, version: Version, sets: Sequence[EvalSet]) -> Job | None:
+    """The job that keeps the version from being measured on the sets: an evaluation, or the sampling of a stand-in."""
     if ensure(session, stream=stream, version=version, sets=sets) == "failed":
         return given_up(session, version)
     sampling = records.sampling_of(session, stream.id)
@@ -226,7 +225,8 @@ def _has_work(session: Session, stream_id: str) -> bool:
     if live is None:
         return False
     candidate = select(Version.id).where(Version.stream_id == stream_id, Version.state == "candidate").limit(1)
-    return session.scalar(candidate) is not None or not is_measured(session, stream, live)
+    sets = records.active_sets(session, stream_id)
+    return session.scalar(candidate) is not None or not is_measured(session, stream, live, sets)
 
 
 def _advance_candidate(app: App, session: Session, stream: Stream, candidate: Version, live: Version) -> bool:

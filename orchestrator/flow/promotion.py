@@ -50,7 +50,7 @@ def promote(app: App, stream_name: str, number: int, *, force: bool, reason: str
     if not passed and not force:
         said = verdict.reason if verdict else "the gate refused it before, or has not measured it yet"
         raise GateRefused(f"{stream_name}/{number} was not promoted: {said}; --force --reason promotes it all the same")
-    publication.prepare(app, stream.id, version.id)
+    publication.prepare_if_published(app, stream.id, version.id)
     with app.database.write() as session:
         stream, version, now_live = _named(session, stream_name, number)
         if now_live.id != live.id:
@@ -210,7 +210,10 @@ def _known_verdict(session: Session, version_id: int, live_id: int) -> Verdict |
 
 
 def _judge(app: App, version_id: int, live_id: int) -> Verdict:
-    """The gate's word on the version against that live one: computed without holding up writers, written once."""
+    """The gate's word on the version against that live one: computed without holding up writers.
+
+    Written unless the last word was the same: settings of the gate or eval sets may have come since.
+    """
     with app.database.read() as session:
         version, live = session.get_one(Version, version_id), session.get_one(Version, live_id)
         stream = session.get_one(Stream, version.stream_id)
@@ -219,7 +222,9 @@ def _judge(app: App, version_id: int, live_id: int) -> Verdict:
     said = judge(seen, settings)
     with app.database.write() as session:
         known = _known_verdict(session, version_id, live_id)
-        return known or _write_verdict(app, session, stream, version, live, said, settings.mode)
+        if known is not None and (known.details, known.mode) == (said.model_dump(mode="json"), settings.mode):
+            return known
+        return _write_verdict(app, session, stream, version, live, said, settings.mode)
 
 
 def _write_verdict(

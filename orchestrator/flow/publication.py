@@ -20,6 +20,7 @@ from orchestrator.app import App
 from orchestrator.errors import Conflict
 from orchestrator.flow import records
 from orchestrator.flow.alerts import alert
+from orchestrator.settings import StreamSettings
 from storage import lineage, publishing
 from storage.errors import DatabaseUnavailable
 from storage.folders import manifests_in
@@ -85,6 +86,14 @@ def prepare(app: App, stream_id: str, version_id: int) -> Path:
     return publishing.publish(app.store, answer, directory, folder_name(number))
 
 
+def prepare_if_published(app: App, stream_id: str, version_id: int) -> None:
+    """As :func:`prepare`, of a stream that publishes."""
+    with app.database.read() as session:
+        publishes = _publishes(session, stream_id)
+    if publishes:
+        prepare(app, stream_id, version_id)
+
+
 def point(app: App, stream_id: str) -> None:
     """Let the live link name the version that SQL says is live; harmless when it does already.
 
@@ -111,10 +120,25 @@ def withdraw(app: App, stream_id: str, *, folders: bool) -> None:
     """Take away the live link of an archived stream, and with ``folders`` all that was published of it."""
     with _links, app.database.read() as session:
         stream = session.get_one(Stream, stream_id)
-        directory = _directory(app, session, stream)
-        others = session.scalars(select(Stream).where(Stream.archived_at.is_(None))).all()
-        if all(_directory(app, session, other) != directory for other in others):
-            publishing.withdraw(directory, own=_own(session, [stream]), folders=folders)
+        _withdraw(app, session, stream, _directory(app, session, stream), folders=folders)
+
+
+def withdraw_former(app: App, stream_id: str, before: StreamSettings) -> None:
+    """Take away the link that a stream had under its former settings, where it now has none or has it elsewhere."""
+    with _links, app.database.read() as session:
+        stream = session.get_one(Stream, stream_id)
+        former = directory_of(app, stream.name, before.publish.directory).resolve()
+        if before.publish.enabled and not (
+            _publishes(session, stream_id) and _directory(app, session, stream) == former
+        ):
+            _withdraw(app, session, stream, former, folders=False)
+
+
+def _withdraw(app: App, session: Session, stream: Stream, directory: Path, *, folders: bool) -> None:
+    """Unless another stream publishes there now."""
+    others = session.scalars(select(Stream).where(Stream.archived_at.is_(None), Stream.id != stream.id)).all()
+    if all(_directory(app, session, other) != directory for other in others):
+        publishing.withdraw(directory, own=_own(session, [stream]), folders=folders)
 
 
 def repair(app: App) -> None:

@@ -75,24 +75,33 @@ def add_stream(app: App, settings: StreamSettings, *, origins: dict[str, str], a
 
 
 def change_stream(
-    app: App, stream_name: str, settings: StreamSettings, *, origins: dict[str, str], actor: str
+    app: App, stream_name: str, settings: StreamSettings, *, since: int, origins: dict[str, str], actor: str
 ) -> Stream:
-    """A new revision of the settings; decisions that are under way keep theirs.
+    """A new revision of the settings, made of the one with id ``since``; decisions that are under way keep theirs.
 
     Raises:
         NotFound: no such stream.
         BadInput: a value is wrong, or one that is fixed for the life of the stream would change.
-        Conflict: another stream publishes to the same directory.
+        Conflict: another stream publishes to the same directory, or the settings are no longer those of ``since``.
     """
     stream, before = check_change(app, stream_name, settings)
-    for name in settings.evaluations.keys() - before.evaluations.keys():
-        _read(app, stream, settings.evaluations[name], name=name, kind="fixed", actor=actor)
+    added = settings.evaluations.keys() - before.evaluations.keys()
+    read = {
+        name: _ingested(app, stream, settings.evaluations[name], name=name, kind="fixed", actor=actor)
+        for name in sorted(added)
+    }
     with app.database.write() as session:
         stream = session.get_one(Stream, stream.id)
+        if records.revision_of(session, stream.id).id != since:
+            raise Conflict(f"the settings of {stream_name!r} were changed meanwhile; set yours again")
         revisions.add(app, session, stream, settings, origins=origins, actor=actor)
         publication.check_directory(app, session, stream)
         for one in session.scalars(select(EvalSet).where(EvalSet.stream_id == stream.id, EvalSet.kind == "fixed")):
-            one.active = one.active and one.name in settings.evaluations
+            # One that comes back may have been another file in between.
+            one.active = read[one.name] in one.members if one.name in read else _is_kept(one, settings)
+    if settings.publish != before.publish:
+        publication.withdraw_former(app, stream.id, before)
+        publication.follow(app, stream.id)
     app.wake.set()
     return stream
 
@@ -282,11 +291,20 @@ def _read(app: App, stream: Stream, pattern: str, *, name: str, kind: Kind, acto
     """Ingest an anchor or a fixed set; one that is there already is left alone."""
     with app.database.read() as session:
         found = session.scalar(select(EvalSet.id).where(EvalSet.stream_id == stream.id, EvalSet.name == name))
-    if found is not None:
-        return
+    if found is None:
+        _ingested(app, stream, pattern, name=name, kind=kind, actor=actor)
+
+
+def _ingested(app: App, stream: Stream, pattern: str, *, name: str, kind: Kind, actor: str) -> int:
+    """The batch that the files became, now or before."""
     report = ingest.spawn(app, stream.id, path=pattern, name=name, kind=kind, actor=actor)
-    if report.outcome == "refused":
+    if report.batch_id is None:
         raise BadInput(f"{kind} {name} was refused: {report.reason}")
+    return report.batch_id
+
+
+def _is_kept(one: EvalSet, settings: StreamSettings) -> bool:
+    return one.active and one.name in settings.evaluations
 
 
 def _stand_in(app: App, stream_id: str) -> bool:

@@ -37,7 +37,7 @@ def roll_back(app: App, stream_name: str, *, to: int | None, reason: str, actor:
     with app.database.read() as session:
         stream = records.stream_by_name(session, stream_name)
         way = find_way(session, stream, to)
-    publication.prepare(app, stream.id, way.target)
+    publication.prepare_if_published(app, stream.id, way.target)
     with app.database.write() as session:
         stream = session.get_one(Stream, stream.id)
         if find_way(session, stream, to) != way:

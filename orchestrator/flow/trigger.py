@@ -16,9 +16,9 @@ from orchestrator.app import App
 from orchestrator.errors import Conflict
 from orchestrator.flow import decision, records
 from orchestrator.flow.each import each
-from orchestrator.flow.signals import promotions_made
 from orchestrator.settings import AmountTrigger, TriggerSettings
 from orchestrator.triggers import Facts, Opinion
+from storage import lineage
 from storage.tables import Decision, Firing, Stream, Trigger
 
 LATE_AFTER_S = 60.0
@@ -161,7 +161,8 @@ def _fire_untimed(app: App, session: Session, stream: Stream, trigger: Trigger, 
         return False
     state = {**facts.model_dump(), "batches": [batch.id for batch in records.pending_batches(session, stream.id)]}
     state["refusals"] = sum(batch.refusals for batch in records.pending_batches(session, stream.id))
-    state["promotions"] = promotions_made(session, stream)
+    state["promotions"] = [one.id for one in lineage.live_stack(session, stream.id)[-1:]]
+    state["revision"] = records.revision_of(session, stream.id).id
     last = session.scalar(select(Firing).where(Firing.trigger_id == trigger.id).order_by(Firing.id.desc()).limit(1))
     if last is not None and last.evidence == state:
         return False

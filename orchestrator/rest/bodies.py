@@ -69,6 +69,7 @@ class Backtest(Closed):
     changes: dict[str, Any] = Field(default_factory=dict, description="dotted key -> value, as in Changes")
     until: int | None = Field(None, ge=1, description="the last batch; none: the last that was retrained on")
     caller: str = Field("", max_length=64, description="the same at every ask; other callers are refused meanwhile")
+    scratch: str | None = Field(None, max_length=100, description="the replay to go on with, as an answer named it")
 
 
 class Promote(Closed):

@@ -82,7 +82,9 @@ def retrain(rekindle: Rekindle, actor: Actor, name: str, body: bodies.Retrain) -
 
 def backtest(rekindle: Rekindle, actor: Actor, name: str, body: bodies.Backtest) -> BacktestRecord:
     """Begin a replay under another policy, or take the same one further; ask until its state is done."""
-    return backtests.backtest(rekindle, name, body.changes, until=body.until, actor=actor, caller=body.caller)
+    return backtests.backtest(
+        rekindle, name, body.changes, until=body.until, actor=actor, caller=body.caller, scratch=body.scratch
+    )
 
 
 def roll_back(rekindle: Rekindle, actor: Actor, name: str, body: bodies.Rollback) -> LiveRecord:

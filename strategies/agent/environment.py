@@ -171,7 +171,7 @@ class ProxyEnvironment:
 
 def _domains(data: Sequence[DomainTokens], vocabulary: int) -> tuple[TrajectoryDomain, ...]:
     total = sum(len(one.train) for one in data)
-    near = similarities(token_counts([one.train for one in data]), [one.new for one in data], vocabulary)
+    near = similarities([token_counts(one.train) for one in data], [one.new for one in data], vocabulary)
     return tuple(
         TrajectoryDomain(name=one.name, new=one.new, prior=len(one.train) / total, similarity=cosine)
         for one, cosine in zip(data, near, strict=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ from strategies.errors import Refused
 from strategies.mixing.order import permuted
 
 Ids = NDArray[np.int64]
+TokenCounts = tuple[NDArray[np.int32], NDArray[np.int32]]
+"""Tokens in rising order, and how often each of them is there."""
 OTHER = 0
 """The proxy's token for all tokens that have no id of their own."""
 
@@ -75,22 +78,30 @@ def windows(ids: Ids, length: int, name: str) -> Tensor:
     return torch.from_numpy(ids[: count * length].copy()).view(count, length)
 
 
-def token_counts(ids: Sequence[Ids]) -> Ids:
-    """How often each domain has each token [domains, tokens]."""
-    size = max((int(one.max()) + 1 for one in ids if len(one)), default=0)
-    return np.stack([np.bincount(one, minlength=size) for one in ids])
+def token_counts(ids: NDArray[np.integer[Any]]) -> TokenCounts:
+    """The tokens there are, and how often each is there."""
+    tokens, found = np.unique(ids, return_counts=True)
+    return tokens.astype(np.int32), found.astype(np.int32)
 
 
-def similarities(counts: Ids, new: Sequence[bool], vocabulary: int) -> list[float]:
+def similarities(counts: Sequence[TokenCounts], new: Sequence[bool], vocabulary: int) -> list[float]:
     """Cosine of every domain's token frequencies to the mean of the new ones'; 0 where none is ``new``.
 
-    ``counts`` are :func:`token_counts`. Of all tokens the ``vocabulary`` - 1 most frequent ones count, as those are
-    what a proxy tells apart: that two domains have rare tokens does not make them alike.
+    Of all tokens the ``vocabulary`` - 1 most frequent ones count, as those are what a proxy tells apart: that two
+    domains have rare tokens does not make them alike.
     """
     if not any(new):
         return [0.0] * len(counts)
-    kept = np.argsort(-counts.sum(0), kind="stable")[: vocabulary - 1]
-    shares = counts[:, kept] / np.maximum(1, counts.sum(1, keepdims=True))
+    total = np.zeros(max((int(tokens[-1]) + 1 for tokens, _ in counts if len(tokens)), default=0), np.int64)
+    for tokens, found in counts:
+        total[tokens] += found
+    kept = np.argsort(-total, kind="stable")[: vocabulary - 1]
+    column = np.full(len(total), -1)
+    column[kept] = np.arange(len(kept))
+    shares = np.zeros((len(counts), len(kept)))
+    for row, (tokens, found) in zip(shares, counts, strict=True):
+        there = column[tokens] >= 0
+        row[column[tokens[there]]] = found[there] / max(1, found.sum())
     centre = shares[np.asarray(new)].mean(0)
     norms = np.linalg.norm(shares, axis=1) * np.linalg.norm(centre)
     return [float(one) for one in np.clip(shares @ centre / np.maximum(norms, 1e-12), -1, 1)]

@@ -7,10 +7,9 @@ import json
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-import numpy as np
-
-from strategies.agent.rows import Ids, similarities
+from strategies.agent.rows import TokenCounts, similarities, token_counts
 from strategies.contract import ClassFacts, JobResult, JobSpec, Measured, MeasureWork, SourceFile
 from strategies.contract.domains import batch_of, part
 from strategies.errors import Refused
@@ -68,12 +67,12 @@ class Counts:
 
     def __init__(self, new: Collection[str]) -> None:
         self._new = new
-        self._sources: dict[str, Ids] = {}
-        self._parts: dict[str, Ids] = {}
+        self._sources: dict[str, TokenCounts] = {}
+        self._parts: dict[str, TokenCounts] = {}
 
     def add(self, name: str, rows: Rows) -> None:
         """Count a source, or a part named as :func:`strategies.contract.domains.part`."""
-        (self._sources if batch_of(name) == name else self._parts)[name] = np.bincount(rows.ids)
+        (self._sources if batch_of(name) == name else self._parts)[name] = token_counts(rows.ids)
 
     def likened(self, measured: Sequence[Measured]) -> tuple[Measured, ...]:
         """The same with how alike sources and classes are to new ones, as an agent's proxies measure it."""
@@ -91,12 +90,9 @@ class Counts:
             for one in measured
         )
 
-    def _near(self, counts: Mapping[str, Ids]) -> dict[str, float]:
-        size = max(map(len, counts.values()), default=0)
-        table = np.zeros((len(counts), size), np.int64)
-        for row, one in zip(table, counts.values(), strict=True):
-            row[: len(one)] = one
-        found = similarities(table, [batch_of(name) in self._new for name in counts], ProxySettings().vocabulary)
+    def _near(self, counts: Mapping[str, TokenCounts]) -> dict[str, float]:
+        new = [batch_of(name) in self._new for name in counts]
+        found = similarities(list(counts.values()), new, ProxySettings().vocabulary)
         return dict(zip(counts, found, strict=True))
 
 
@@ -180,13 +176,15 @@ def _bounded(examples: Sequence[Example], tokens: int) -> list[Example]:
 
 
 def _space(spec: JobSpec, work: MeasureWork, runtime: Runtime) -> str | None:
-    """Where the clusters lie under the job's directory: those of the parent, or found in the first documents of all."""
+    """Where the clusters lie under the job's directory: those of the parent, if these were found with the same
+    settings, or others in the first documents of all.
+    """
     if work.divide != "clusters":
         return None
-    from strategies.fitting.domains import find_domains
+    from strategies.fitting.domains import Domains, find_domains
 
     place = runtime.directory / "out" / "space"
-    if work.space is not None:
+    if work.space is not None and Domains.load(Path(work.space)).space.settings == work.clusters:
         shutil.copytree(work.space, place, dirs_exist_ok=True)
         return "out/space"
     runtime.enter("finding domains")

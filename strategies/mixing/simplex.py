@@ -28,8 +28,10 @@ def project(weights: Weights, *, floor: float, most: Weights | None = None) -> d
     """``weights`` scaled by one factor and clipped into ``[floor, most[k]]``, so that they sum to 1.
 
     A cap below the floor counts: rows that are not there cannot be taken. Caps that sum to less than 1 cannot all be
-    kept; every domain is then repeated equally often.
+    kept; every domain is then repeated equally often. Where nothing is left of any domain no cap can be kept at all.
     """
+    if most is not None and not any(most[name] for name in weights):
+        most = None
     high = dict.fromkeys(weights, 1.0) if most is None else {name: most[name] for name in weights}
     if sum(high.values()) <= 1.0:
         return _normalised(high)

@@ -19,14 +19,23 @@ from strategies.settings.mixing import MOST_DOMAINS, SkillItSettings, WeightedSe
 EARLIER = "earlier"
 """The domain of all batches whose own eval set is no longer kept apart."""
 
+SMALLER = "smaller"
+"""The domain of the smallest of a decision's batches, where they are more than can be mixed one by one."""
+
 NEW = "new"
 """What settings may call the domains of the decision's own batches, whose names differ from stage to stage."""
 
 _NAMES = {
-    True: (re.compile(rf"{NEW}|{EARLIER}|anchor|batch-\d+"), f"{NEW}, {EARLIER}, anchor and batch-N"),
+    True: (
+        re.compile(rf"{NEW}|{EARLIER}|{SMALLER}|anchor|batch-\d+"),
+        f"{NEW}, {EARLIER}, {SMALLER}, anchor and batch-N",
+    ),
     False: (re.compile(rf"{NEW}|(new|old)/.+"), f"{NEW}, new/CLASS and old/CLASS"),
 }
 """Names that a domain may have and how they are said, by whether batches are the domains."""
+
+MOST_APART = MOST_DOMAINS // 2 - 1
+"""New batches, and old ones, that are domains of their own where all together would be too many."""
 
 TOLERANCE = 1e-6
 """By how much a sum of weights may miss 1."""
@@ -54,7 +63,10 @@ def find(signals: Signals, settings: WeightedSettings) -> tuple[Domain, ...]:
     if not any(domain.new for domain in found):
         raise BadPlan("there are no rows to train on; wait for more data")
     if len(found) > MOST_DOMAINS:
-        raise BadPlan(f"{len(found)} domains are too many to mix; the most are {MOST_DOMAINS}")
+        raise BadPlan(
+            f"{len(found)} domains are too many to mix; the most are {MOST_DOMAINS}: name fewer in the column, or set"
+            " mixing.domains.by to batch"
+        )
     return found
 
 
@@ -143,21 +155,46 @@ def _spread(domains: tuple[Domain, ...], asked: dict[str, float]) -> dict[str, f
 
 
 def _batches(signals: Signals) -> tuple[Domain, ...]:
-    """Each batch with an eval set of its own, the anchor, and all older batches together."""
-    new = [_alone(source, new=True) for source in signals.new if source.rows]
+    """Each batch with an eval set of its own, the anchor, and all older batches together.
+
+    Where these are too many, the smallest of the old ones count as older too, and the smallest new ones are together.
+    """
+    new = _by_size(source for source in signals.new if source.rows)
     old = share.replayable(signals)
-    apart = [_alone(source, new=False) for source in old if source.eval_set is not None]
+    apart = _by_size((source for source in old if source.eval_set is not None), first=signals.anchor)
     rest = [source for source in old if source.eval_set is None]
-    earlier = Domain(
-        name=EARLIER,
-        new=False,
-        sources=tuple(source.name for source in rest),
-        measured=signals.pools,
-        tokens=sum(source.tokens for source in rest),
-        similarity=_mean([(source.similarity, source.tokens) for source in rest]),
-        seen=sum(source.seen_rows or source.rows for source in rest),
+    if len(new) + len(apart) + bool(rest) > MOST_DOMAINS:
+        new, smaller = new[:MOST_APART], new[MOST_APART:]
+        apart, rest = apart[:MOST_APART], [*rest, *apart[MOST_APART:]]
+    else:
+        smaller = []
+    alone = {source.name for source in (*new, *apart)}
+    return (
+        *(_alone(source, new=True) for source in signals.new if source.name in alone),
+        *_together(SMALLER, smaller, new=True),
+        *(_alone(source, new=False) for source in old if source.name in alone),
+        *_together(EARLIER, rest, new=False, pools=signals.pools),
     )
-    return (*new, *apart, *([earlier] if rest else []))
+
+
+def _by_size(sources: Iterable[SourceFacts], *, first: SourceFacts | None = None) -> list[SourceFacts]:
+    return sorted(sources, key=lambda one: (one != first, -one.tokens, one.name))
+
+
+def _together(
+    name: str, sources: Sequence[SourceFacts], *, new: bool, pools: tuple[str, ...] = ()
+) -> tuple[Domain, ...]:
+    """Several sources as one domain, if there are any."""
+    made = Domain(
+        name=name,
+        new=new,
+        sources=tuple(source.name for source in sources),
+        measured=(*pools, *(source.eval_set for source in sources if source.eval_set is not None)),
+        tokens=sum(source.tokens for source in sources),
+        similarity=_mean([(source.similarity, source.tokens) for source in sources]),
+        seen=sum(source.rows if new else source.seen_rows or source.rows for source in sources),
+    )
+    return (made,) if sources else ()
 
 
 def _alone(source: SourceFacts, *, new: bool) -> Domain:

@@ -117,7 +117,5 @@ def _gate(result: Record) -> str:
         cells = by_seed(result, arm)
         said = [", ".join(cell["stages"][stage]["gate"] for cell in cells) for stage in range(len(BATCHES))]
         rows.append(f"| {arm} | {' | '.join(said)} |")
-    words = (
-        "What the gate said of each candidate, seed by seed (`gate.mode: record`: all earlier ones went live):"
-    )
+    words = "What the gate said of each candidate, seed by seed (`gate.mode: record`: all earlier ones went live):"
     return f"{words}\n\n" + "\n".join(rows)

@@ -15,7 +15,7 @@ from orchestrator.errors import BadInput, Conflict, NotFound
 from orchestrator.flow.backtest import HELD_S, scratch_settings
 from orchestrator.service.backtest_records import BacktestRecord
 from orchestrator.service.commands.backtests import backtest
-from orchestrator.service.commands.streams import remove
+from orchestrator.service.commands.streams import remove, set_stream
 from orchestrator.service.views import backtest as views
 from orchestrator.settings import LAST, ResourceSettings, StreamSettings
 from storage import chain
@@ -145,6 +145,24 @@ def test_the_same_question_goes_on_where_it_was(recorded: Daemon) -> None:
     assert (again.scratch, again.decision, again.done) == (first.scratch, first.decision, 0)
     done = replay(recorded, smaller)
     assert (done.scratch, done.done, done.decision) == (first.scratch, 2, None)
+
+
+def test_a_replay_is_of_the_past_as_it_was_when_it_began(daemon: Daemon) -> None:
+    daemon.add_stream(strategy="rewarm-replay")
+    daemon.ingest(NEW, name="first")
+    daemon.retrain()
+    first = backtest(daemon.app, "s", NAIVE, until=None, actor="test")
+    daemon.ingest(OTHER, name="second")
+    daemon.retrain()
+    set_stream(daemon.app, "s", {"retention.evaluated_batches": 3}, {}, dry_run=False, actor="test")
+    found = first
+    while found.state != "done":
+        found = backtest(daemon.app, "s", NAIVE, until=None, actor="test", scratch=first.scratch)
+        daemon.settle()
+    assert (found.scratch, found.batches) == (first.scratch, first.batches)
+    assert backtest(daemon.app, "s", NAIVE, until=None, actor="test").scratch != first.scratch
+    with pytest.raises(NotFound, match="has no replay s"):
+        backtest(daemon.app, "s", NAIVE, until=None, actor="test", scratch="s")
 
 
 def test_a_replay_that_cannot_run_says_why(recorded: Daemon) -> None:

@@ -96,8 +96,11 @@ def test_a_directory_that_another_stream_publishes_to_is_refused_at_once(daemon:
     with daemon.app.database.read() as session:
         third = records.stream_by_name(session, "third")
         values = records.settings_of(session, third.id).model_dump(mode="json") | {"publish": taken}
+        since = records.revision_of(session, third.id).id
     with pytest.raises(Conflict, match="belongs to stream 's'"):
-        registration.change_stream(daemon.app, "third", StreamSettings.model_validate(values), origins={}, actor="test")
+        registration.change_stream(
+            daemon.app, "third", StreamSettings.model_validate(values), since=since, origins={}, actor="test"
+        )
     with daemon.app.database.read() as session:
         assert [stream.name for stream in records.working_streams(session)] == ["s", "third"]
         assert records.revision_of(session, third.id).number == 1

@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from orchestrator import triggers
 from orchestrator.errors import BadInput
-from orchestrator.flow import decision
+from orchestrator.flow import decision, rollback
 from orchestrator.flow.each import each
 from orchestrator.settings import AmountTrigger, CronTrigger, IntervalTrigger, TriggerSettings
 from storage.errors import LeaseLost
@@ -99,6 +99,19 @@ def test_an_amount_trigger_fires_once_enough_documents_are_pending(daemon: Daemo
     daemon.ingest("a second batch has got its own strange vocabulary again", name="second")
     daemon.settle()
     assert daemon.versions() == {1: "retired", 2: "live"}
+
+
+def test_an_amount_trigger_fires_again_where_a_rollback_ended_its_decision(daemon: Daemon) -> None:
+    daemon.add_stream(triggers=[{"kind": "amount", "documents": 50}])
+    daemon.ingest(NEW, documents=60, name="first")
+    daemon.settle()
+    assert daemon.versions() == {1: "retired", 2: "live"}
+    later = daemon.ingest("a second batch has got its own strange vocabulary again", documents=60, name="second")
+    daemon.engine.turn()
+    rollback.roll_back(daemon.app, "s", to=None, reason="worse in production", actor="test")
+    daemon.settle()
+    assert daemon.batch_states()[later] == "trained"
+    assert sorted(verdict for verdict, _ in firings(daemon)) == ["fired"] * 3
 
 
 def test_a_cron_expression_is_read_in_its_zone_across_a_change_of_clocks() -> None:

@@ -86,6 +86,21 @@ def test_first_weights(asked: str | dict[str, float], expected: dict[str, float]
     assert weights(mixing(weights=asked)) == pytest.approx(expected, abs=1e-5)
 
 
+def test_more_batches_than_can_be_mixed_one_by_one_go_together_the_smallest_first() -> None:
+    new = tuple(source(f"batch-{at}", tokens=100 + at) for at in range(100))
+    old = tuple(
+        source(name, tokens=600 + at).model_copy(update={"eval_set": name})
+        for at, name in enumerate(f"batch-{200 + at}" for at in range(50))
+    )
+    found = mixing(measured(new=new, old=old))
+    assert set(found.domains["smaller"]) == {f"batch-{at}" for at in range(69)}
+    assert set(found.domains["earlier"]) == {f"batch-{200 + at}" for at in range(20)}
+    assert set(found.measured["earlier"]) == {"pool-1", *found.domains["earlier"]}
+    assert {"anchor", *(f"batch-{at}" for at in (69, 99, 220, 249))} < found.domains.keys()
+    assert len(found.domains) == 64
+    assert sum(weights(found).values()) == pytest.approx(1)
+
+
 def test_what_measures_how_alike_domains_are_to_the_new_one_stands_in_the_plan() -> None:
     old = tuple(
         source(name, 400, seen_rows=400, tokens=tokens).model_copy(update={"similarity": near})
@@ -339,7 +354,7 @@ def test_what_makes_no_sense_is_refused_with_the_reason(settings: dict[str, Any]
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({"weights": {"foo": 0.5}}, "names foo, which is no domain; new, earlier, anchor and batch-N are"),
+        ({"weights": {"foo": 0.5}}, "names foo, which is no domain; new, earlier, smaller, anchor and batch-N are"),
         ({"weights": {"new/law": 0.5}}, "names new/law, which is no domain"),
         ({"weights": {"batch-1": 0.5}, "domains": "column"}, "no domain; new, new/CLASS and old/CLASS are"),
         ({"reweight": {"kind": "skill-it", "targets": ["foo"]}}, "names foo, which is no domain"),

@@ -249,6 +249,17 @@ def test_caps_that_cannot_all_be_kept_repeat_every_domain_equally() -> None:
     assert project({"a": 0.9, "b": 0.1}, floor=0.05, most=most) == pytest.approx({"a": 0.25, "b": 0.75})
 
 
+@given(before=mixtures, after=mixtures)
+def test_where_nothing_is_left_of_any_domain_the_other_limits_go_on(before: Mixture, after: Mixture) -> None:
+    used_up = caps(dict.fromkeys(before, -3.0), 40)
+    before = project(before, floor=0.1 / 3)
+    assert within(MixtureLimits(), before, after, most=used_up) == within(MixtureLimits(), before, after, most=None)
+
+
+def test_a_lone_domain_that_is_used_up_is_repeated() -> None:
+    assert project({"batch-1": 1.0}, floor=0.1, most=caps({"batch-1": 0}, 10)) == {"batch-1": 1.0}
+
+
 def test_the_largest_change_is_a_step_on_the_way() -> None:
     found = limit_change({"a": 0.5, "b": 0.5}, {"a": 1.0, "b": 0.0}, 0.3)
     assert found == pytest.approx({"a": 0.65, "b": 0.35})

@@ -136,7 +136,7 @@ def test_rare_tokens_share_an_id() -> None:
 
 def test_domains_like_the_new_one_are_similar_to_it() -> None:
     new, like, unlike = np.array([1, 2, 2, 3]), np.array([2, 1, 2, 2]), np.array([5, 5, 4, 1])
-    near = similarities(token_counts([new, like, unlike]), [True, False, False], 8)
+    near = similarities([token_counts(one) for one in (new, like, unlike)], [True, False, False], 8)
     assert near[0] == pytest.approx(1)
     assert near[0] > near[1] > near[2] > 0
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from strategies.contract.domains import Silhouette, by_column, part, smallest_as_good
+from strategies.contract.domains import DomainSpace, Silhouette, by_column, part, smallest_as_good
 from strategies.errors import BadPlan, BadState, Refused
 from strategies.fitting.domains import Domains, find_domains
 from strategies.jobs.dividing import divide
@@ -146,3 +146,23 @@ def test_domains_can_be_declared_by_column() -> None:
     assert part("batch-1", "news") == "batch-1/news"
     with pytest.raises(BadPlan, match="65 domains are too many"):
         by_column(range(65))
+
+
+def test_domains_are_found_anew_once_clusters_has_other_settings(tmp_path: Path, llama: Path, found: Domains) -> None:
+    found.save(tmp_path / "parent")
+    source = makers.source(tmp_path / "b.parquet", [{"text": text} for _, text in DOCUMENTS])
+
+    def measured(name: str, settings: ClusterSettings) -> DomainSpace:
+        work = {
+            "kind": "measure",
+            "sources": [makers.as_json(source)],
+            "training": makers.training(),
+            "divide": "clusters",
+            "clusters": settings.model_dump(),
+            "space": str(tmp_path / "parent"),
+        }
+        left = makers.carry_out(tmp_path / name, makers.spec(work, llama)).artifacts["state/domains"]
+        return Domains.load(tmp_path / name / left).space
+
+    assert measured("same", ClusterSettings()) == found.space
+    assert len(measured("other", ClusterSettings(least=4)).domains) >= 4

@@ -17,11 +17,19 @@ from storage.tables import Stream
 
 
 def backtest(
-    app: App, name: str, changes: Mapping[str, Any], *, until: int | None, actor: str, caller: str = ""
+    app: App,
+    name: str,
+    changes: Mapping[str, Any],
+    *,
+    until: int | None,
+    actor: str,
+    caller: str = "",
+    scratch: str | None = None,
 ) -> BacktestRecord:
     """Begin the replay or take it one step further: feed the next batches, or measure both sides on the same sets.
 
-    ``caller`` tells those apart who ask for the same replay: one of them is let in at a time.
+    ``caller`` tells those apart who ask for the same replay: one of them is let in at a time. ``scratch`` names the
+    replay that goes on, which is then of the past as it was when that began.
 
     Raises:
         NotFound: no such stream or batch.
@@ -31,14 +39,15 @@ def backtest(
     with app.database.write() as session:
         stream = records.stream_by_name(session, name)
         records.live_of(session, stream)
-        past = flow.past_of(session, stream, until=until)
-        scratch = _scratch(app, session, stream, changes, past, actor=actor)
-        flow.hold(app, scratch, caller)
-        open_decision = flow.feed(app, session, scratch, past, actor=actor)
-        complete = open_decision is None and view.ensure_measured(session, stream, scratch, past)
-        record = view.progress(session, stream, scratch, past, changes=dict(changes), decision=open_decision)
+        known = None if scratch is None else flow.begun(session, stream, scratch)
+        past = flow.past_of(session, stream, until=until, before=None if known is None else known.created_at)
+        replay = known or _scratch(app, session, stream, changes, past, actor=actor)
+        flow.hold(app, replay, caller)
+        open_decision = flow.feed(app, session, replay, past, actor=actor)
+        complete = open_decision is None and view.ensure_measured(session, stream, replay, past)
+        record = view.progress(session, stream, replay, past, changes=dict(changes), decision=open_decision)
         if complete:
-            record = view.finished(session, stream, scratch, past, record)
+            record = view.finished(session, stream, replay, past, record)
     app.wake.set()
     return record
 

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from orchestrator import base_model
 from orchestrator.app import App
+from orchestrator.errors import Conflict
 from orchestrator.flow import evaluation, publication, records, registration
 from orchestrator.jobs import queue
 from orchestrator.service import settings as reading
@@ -60,6 +61,7 @@ def set_stream(
     Raises:
         NotFound: no such stream.
         BadInput: a key or value is wrong, or is fixed for the life of a stream.
+        Conflict: the settings were changed by somebody else meanwhile.
     """
     with app.database.read() as session:
         stream = records.stream_by_name(session, name)
@@ -69,7 +71,7 @@ def set_stream(
     if dry_run:
         registration.check_change(app, name, settings)
         return _preview(settings, explicit)
-    registration.change_stream(app, name, settings, origins=explicit, actor=actor)
+    registration.change_stream(app, name, settings, since=revision.id, origins=explicit, actor=actor)
     return views.show_stream(app, name)
 
 
@@ -94,7 +96,7 @@ def pause(app: App, name: str, *, actor: str) -> StreamRecord:
         NotFound: no such stream.
         Conflict: it is not active.
     """
-    return _move(app, name, "paused", actor=actor)
+    return _move(app, name, "active", "paused", actor=actor)
 
 
 def resume(app: App, name: str, *, actor: str) -> StreamRecord:
@@ -104,7 +106,7 @@ def resume(app: App, name: str, *, actor: str) -> StreamRecord:
         NotFound: no such stream.
         Conflict: it is not paused.
     """
-    return _move(app, name, "active", actor=actor)
+    return _move(app, name, "paused", "active", actor=actor)
 
 
 def remove(app: App, name: str, *, purge: bool, actor: str) -> StreamRecord:
@@ -158,9 +160,11 @@ def _end_work(app: App, session: Session, stream: Stream, *, actor: str) -> None
         evaluation.close_decision(app, session, decision.id, result="cancelled", outcome=REMOVED)
 
 
-def _move(app: App, name: str, to: str, *, actor: str) -> StreamRecord:
+def _move(app: App, name: str, since: str, to: str, *, actor: str) -> StreamRecord:
     with app.database.write() as session:
         stream = records.stream_by_name(session, name)
+        if stream.state != since:
+            raise Conflict(f"stream {name!r} is {stream.state}, not {since}; `rekindle stream show {name}` says more")
         move(session, stream, to, actor=actor, reason="asked for")
         record = views.stream_records(session, [stream])[0]
     app.wake.set()

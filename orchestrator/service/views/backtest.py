@@ -63,7 +63,11 @@ def finished(session: Session, stream: Stream, scratch: Stream, past: Past, reco
     sets = records.active_sets(session, scratch.id)
     rows = tuple(_set(session, one, recorded, replayed) for one in sets)
     newest = {batch for one in replayed.decisions[-1:] for batch in one.batches}
-    older = [row for one, row in zip(sets, rows, strict=True) if one.batch_id not in newest]
+    older = [
+        row
+        for one, row in zip(sets, rows, strict=True)
+        if one.batch_id not in newest and None not in (row.recorded_forgetting, row.replayed_forgetting)
+    ]
     return record.model_copy(
         update={
             "state": "done",
