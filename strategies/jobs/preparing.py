@@ -108,8 +108,8 @@ def _drawn(spec: JobSpec, work: TrainWork, held_out: HeldOut, runtime: Runtime) 
     mixing = work.template.mixing
     weighted = mixing if isinstance(mixing, WeightedMixing) else None
     classes = classes_by(weighted.divide, work.space, spec.task) if weighted else None
-    for index, source in enumerate(work.sources):
-        runtime.enter(f"tokenising {source.name}", step=index, steps=len(work.sources))
+    for source in work.sources:
+        runtime.enter(f"tokenising {source.name}")
         whole = training_side(source, spec.task)
         held_out.refuse(source.name, whole)
         for name, one in parts(source.name, whole, classes).items():
