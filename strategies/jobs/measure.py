@@ -48,8 +48,8 @@ def measure(spec: JobSpec, work: MeasureWork, runtime: Runtime) -> JobResult:
         counts=Counts({source.name for source in work.sources if source.role == "new"}),
     )
     measured = []
-    for index, source in enumerate(work.sources):
-        runtime.enter(f"measuring {source.name}", step=index, steps=len(work.sources))
+    for number, source in enumerate(work.sources, start=1):
+        runtime.enter(f"measuring {source.name}", step=number, steps=len(work.sources))
         measured.append(bench.measured(source))
     return JobResult(
         kind="measure",
