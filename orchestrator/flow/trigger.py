@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from pydantic import TypeAdapter
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from orchestrator import triggers
@@ -18,8 +18,7 @@ from orchestrator.flow import decision, records
 from orchestrator.flow.each import each
 from orchestrator.settings import AmountTrigger, TriggerSettings
 from orchestrator.triggers import Facts, Opinion
-from storage import lineage
-from storage.tables import Decision, Firing, Stream, Trigger
+from storage.tables import Decision, Firing, Promotion, Stream, Trigger
 
 LATE_AFTER_S = 60.0
 """A firing that is later than this was missed: nobody was up for it."""
@@ -161,7 +160,8 @@ def _fire_untimed(app: App, session: Session, stream: Stream, trigger: Trigger, 
         return False
     state = {**facts.model_dump(), "batches": [batch.id for batch in records.pending_batches(session, stream.id)]}
     state["refusals"] = sum(batch.refusals for batch in records.pending_batches(session, stream.id))
-    state["promotions"] = [one.id for one in lineage.live_stack(session, stream.id)[-1:]]
+    # Of every kind: after a rollback the same batches may be asked about a second time.
+    state["promotion"] = session.scalar(select(func.max(Promotion.id)).where(Promotion.stream_id == stream.id))
     state["revision"] = records.revision_of(session, stream.id).id
     last = session.scalar(select(Firing).where(Firing.trigger_id == trigger.id).order_by(Firing.id.desc()).limit(1))
     if last is not None and last.evidence == state:

@@ -13,6 +13,7 @@ from orchestrator import triggers
 from orchestrator.errors import BadInput
 from orchestrator.flow import decision, rollback
 from orchestrator.flow.each import each
+from orchestrator.service.commands import batches
 from orchestrator.settings import AmountTrigger, CronTrigger, IntervalTrigger, TriggerSettings
 from storage.errors import LeaseLost
 from storage.tables import Firing
@@ -112,6 +113,18 @@ def test_an_amount_trigger_fires_again_where_a_rollback_ended_its_decision(daemo
     daemon.settle()
     assert daemon.batch_states()[later] == "trained"
     assert sorted(verdict for verdict, _ in firings(daemon)) == ["fired"] * 3
+
+
+def test_an_amount_trigger_fires_again_for_a_batch_that_was_released_after_a_rollback(daemon: Daemon) -> None:
+    daemon.add_stream(triggers=[{"kind": "amount", "documents": 50}])
+    batch = daemon.ingest(NEW, documents=60)
+    daemon.settle()
+    rollback.roll_back(daemon.app, "s", to=None, reason="too early", actor="test")
+    daemon.settle()
+    assert daemon.batch_states() == {batch: "held"}
+    batches.release(daemon.app, batch, actor="test")
+    daemon.settle()
+    assert daemon.versions() == {1: "retired", 2: "retired", 3: "live"}
 
 
 def test_a_cron_expression_is_read_in_its_zone_across_a_change_of_clocks() -> None:
