@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -109,8 +108,7 @@ def short_of_retraining(case: Case) -> str | None:
     if not new or not any(one.rows for one in case.signals.old):
         return "there is no earlier batch that it would train on again"
     cost = f"it would train the base on {counted(new + old, 'row')} instead of {new}{case.retrain_over_budget or ''}"
-    training = case.signals.training
-    needed = math.ceil(training.num_train_epochs * (new + old) / training.train_batch_size)
+    needed = common.steps(case.signals.training.model_copy(update={"max_steps": None}), new + old).value
     if case.steps_on_all < needed:
         return f"training.max_steps holds it to {case.steps_on_all} of the {needed} steps that all rows together take"
     if _times(case) > CHEAP:

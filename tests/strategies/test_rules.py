@@ -155,6 +155,16 @@ def test_a_retrain_that_would_overrun_its_budget_is_not_chosen() -> None:
     assert "9900 rows instead of 9000, 0.8 h of 0.1 h allowed" in against["retrain"]
 
 
+def test_a_retrain_that_max_steps_cuts_short_is_not_chosen_and_its_budget_is_of_those_steps() -> None:
+    slow = Circumstances(tokens_per_s=1.0, max_hours=0.1)
+    given = signals(**LITTLE_OLD, training={"max_steps": 50, "train_batch_size": 16}, circumstances=slow)
+    assert plan(given, name="auto").strategy == "rewarm-replay"
+    against = {one["strategy"]: one["reason"] for one in auto.alternatives(given, {})}
+    assert "training.max_steps holds it to 50 of the 619 steps that all rows together take" in against["retrain"]
+    enough = signals(**LITTLE_OLD, training={"max_steps": 700, "train_batch_size": 16})
+    assert auto.choose(enough, {}).candidate.label == "retrain"
+
+
 def test_a_choice_that_overruns_the_budget_as_well_says_so() -> None:
     made = plan(signals(circumstances=Circumstances(tokens_per_s=1.0, max_hours=0.1)), name="auto")
     assert re.search(r"Even so its longest job would overrun the budget, \d\.\d h of 0.1 h allowed", made.reason)
